@@ -1,0 +1,109 @@
+//! Token bucket: so many at once, then so many a second.
+
+use std::time::Duration;
+
+use crate::Now;
+
+/// Limits a rate without a timer: tokens are counted from the time that has passed.
+#[derive(Debug, Clone)]
+pub struct TokenBucket {
+    burst: f64,
+    per_second: f64,
+    tokens: f64,
+    seen: Duration,
+}
+
+impl TokenBucket {
+    /// A full bucket of `burst` tokens that refills with `per_second`.
+    pub fn new(burst: f64, per_second: f64, now: Now) -> Self {
+        Self {
+            burst,
+            per_second,
+            tokens: burst,
+            seen: now.mono,
+        }
+    }
+
+    /// Takes `tokens` if they are there.
+    pub fn take(&mut self, tokens: f64, now: Now) -> bool {
+        self.refill(now);
+        let enough = self.tokens >= tokens;
+        if enough {
+            self.tokens -= tokens;
+        }
+        enough
+    }
+
+    /// How long until `tokens` are there; `None` if they never will be.
+    pub fn wait_for(&mut self, tokens: f64, now: Now) -> Option<Duration> {
+        self.refill(now);
+        if self.tokens >= tokens {
+            return Some(Duration::ZERO);
+        }
+        if tokens > self.burst || self.per_second <= 0.0 {
+            return None;
+        }
+        // A nanosecond more than the quotient, so that rounding never leaves the caller short.
+        Duration::try_from_secs_f64((tokens - self.tokens) / self.per_second)
+            .ok()
+            .map(|wait| wait.saturating_add(Duration::from_nanos(1)))
+    }
+
+    /// True when nothing has been taken lately: a full bucket can be forgotten.
+    pub fn is_full(&mut self, now: Now) -> bool {
+        self.refill(now);
+        self.tokens >= self.burst
+    }
+
+    fn refill(&mut self, now: Now) {
+        let passed = now.mono.saturating_sub(self.seen);
+        if !passed.is_zero() {
+            self.seen = now.mono;
+            self.tokens = (self.tokens + passed.as_secs_f64() * self.per_second).min(self.burst);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(millis: u64) -> Now {
+        Now::ZERO.after(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate_holds() {
+        let mut bucket = TokenBucket::new(3.0, 2.0, at(0));
+        assert!((0..3).all(|_| bucket.take(1.0, at(0))));
+        assert!(!bucket.take(1.0, at(400)));
+        assert!(bucket.take(1.0, at(500)));
+        assert_eq!(bucket.wait_for(4.0, at(500)), None);
+        assert!(bucket.is_full(at(5000)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_window_passes_more_than_burst_and_rate(steps in prop::collection::vec(0u64..300, 1..200)) {
+            let (burst, rate) = (5.0, 10.0);
+            let mut bucket = TokenBucket::new(burst, rate, at(0));
+            let (mut time, mut passed) = (0, 0.0);
+            for step in steps {
+                time += step;
+                if bucket.take(1.0, at(time)) {
+                    passed += 1.0;
+                }
+                prop_assert!(passed <= burst + rate * time as f64 / 1000.0 + 1e-6);
+            }
+        }
+
+        #[test]
+        fn after_the_wait_the_tokens_are_there(spent in 0u64..1000, wanted in 1u64..10) {
+            let mut bucket = TokenBucket::new(10.0, 3.0, at(0));
+            while bucket.take(1.0, at(spent)) {}
+            let wait = bucket.wait_for(wanted as f64, at(spent)).unwrap();
+            prop_assert!(bucket.take(wanted as f64, at(spent).after(wait + Duration::from_micros(1))));
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Uvarint-delimited messages: a length, then that many bytes.
+//!
+//! [`Decoder`] takes the chunks that a stream delivers, in whatever sizes they come, and gives the messages back. A message that
+//! lies in one chunk is a slice of it, without a copy. The buffer never grows beyond the message bound and one chunk.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+use prost::Message;
+
+use crate::uvarint::{self, UvarintError};
+
+/// Why a frame was refused. The stream cannot be read any further after one of these.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The length in front of the message is not a varint.
+    #[error("a message's length is malformed: {0}")]
+    Length(#[from] UvarintError),
+    /// The announced length exceeds the bound.
+    #[error("a message of {length} bytes was announced where at most {most} are taken")]
+    TooLarge {
+        /// What was announced, in bytes.
+        length: u64,
+        /// The bound, in bytes.
+        most: usize,
+    },
+    /// The bytes are not the protobuf message that belongs here.
+    #[error("a message cannot be decoded: {0}")]
+    Malformed(#[from] prost::DecodeError),
+    /// The stream ended inside a message.
+    #[error("the stream ended inside a message")]
+    Truncated,
+}
+
+/// One message with its length in front.
+pub fn encode(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut out = BytesMut::with_capacity(uvarint::len(length as u64) + length);
+    uvarint::put(length as u64, &mut out);
+    message.encode(&mut out).expect("the buffer grows as needed");
+    out.freeze()
+}
+
+/// The length prefix alone, for a payload that is written behind it without a copy.
+pub fn prefix(length: usize) -> Bytes {
+    let mut out = BytesMut::with_capacity(uvarint::MAX_LEN);
+    uvarint::put(length as u64, &mut out);
+    out.freeze()
+}
+
+/// Cuts chunks of a stream into messages.
+#[derive(Debug)]
+pub struct Decoder {
+    chunks: VecDeque<Bytes>,
+    buffered: usize,
+    most: usize,
+}
+
+impl Decoder {
+    /// A decoder that refuses messages over `most` bytes.
+    pub fn new(most: usize) -> Self {
+        Self {
+            chunks: VecDeque::new(),
+            buffered: 0,
+            most,
+        }
+    }
+
+    /// Adds what the stream delivered next.
+    pub fn push(&mut self, chunk: Bytes) {
+        if !chunk.is_empty() {
+            self.buffered += chunk.len();
+            self.chunks.push_back(chunk);
+        }
+    }
+
+    /// The next whole message's bytes, `None` when more chunks are needed.
+    ///
+    /// # Errors
+    /// [`FrameError::Length`] and [`FrameError::TooLarge`].
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
+        let mut head = [0; uvarint::MAX_LEN];
+        let mut seen = 0;
+        for chunk in &self.chunks {
+            let part = chunk.len().min(head.len() - seen);
+            head[seen..seen + part].copy_from_slice(&chunk[..part]);
+            seen += part;
+            if seen == head.len() {
+                break;
+            }
+        }
+        let Some((length, prefix)) = uvarint::take(&head[..seen])? else {
+            return Ok(None);
+        };
+        if length > self.most as u64 {
+            return Err(FrameError::TooLarge {
+                length,
+                most: self.most,
+            });
+        }
+        let length = length as usize;
+        if self.buffered < prefix + length {
+            return Ok(None);
+        }
+        self.take(prefix);
+        Ok(Some(self.take(length)))
+    }
+
+    /// The next whole message, decoded; `None` when more chunks are needed.
+    ///
+    /// # Errors
+    /// Any [`FrameError`] but [`FrameError::Truncated`].
+    pub fn next_message<M: Message + Default>(&mut self) -> Result<Option<M>, FrameError> {
+        match self.next_frame()? {
+            Some(frame) => Ok(Some(M::decode(frame)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Says that the stream has ended.
+    ///
+    /// # Errors
+    /// [`FrameError::Truncated`] when it ended inside a message.
+    pub fn finish(&self) -> Result<(), FrameError> {
+        if self.buffered == 0 {
+            Ok(())
+        } else {
+            Err(FrameError::Truncated)
+        }
+    }
+
+    /// What was pushed and not yet taken, in order: for a protocol that goes on without frames.
+    pub fn into_rest(self) -> VecDeque<Bytes> {
+        self.chunks
+    }
+
+    /// Bytes pushed and not yet taken.
+    pub fn buffered(&self) -> usize {
+        self.buffered
+    }
+
+    fn take(&mut self, length: usize) -> Bytes {
+        self.buffered -= length;
+        let Some(first) = self.chunks.front_mut() else {
+            return Bytes::new();
+        };
+        if first.len() >= length {
+            let part = first.split_to(length);
+            if first.is_empty() {
+                self.chunks.pop_front();
+            }
+            return part;
+        }
+        let mut joined = BytesMut::with_capacity(length);
+        while joined.len() < length {
+            let first = self
+                .chunks
+                .front_mut()
+                .expect("the caller checked how much is buffered");
+            let part = first.len().min(length - joined.len());
+            joined.extend_from_slice(&first[..part]);
+            first.advance(part);
+            if first.is_empty() {
+                self.chunks.pop_front();
+            }
+        }
+        joined.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::Chat;
+    use proptest::prelude::*;
+
+    fn frames(messages: &[Vec<u8>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for message in messages {
+            uvarint::put(message.len() as u64, &mut out);
+            out.extend(message);
+        }
+        out
+    }
+
+    #[test]
+    fn a_message_in_one_chunk_is_not_copied() {
+        let chunk = Bytes::from(frames(&[vec![1; 500]]));
+        let mut decoder = Decoder::new(500);
+        decoder.push(chunk.clone());
+        let frame = decoder.next_frame().unwrap().unwrap();
+        assert_eq!(frame.as_ptr(), chunk[2..].as_ptr());
+    }
+
+    #[test]
+    fn a_length_over_the_bound_is_refused_before_its_bytes_came() {
+        let mut decoder = Decoder::new(1000);
+        decoder.push(prefix(1001));
+        assert_eq!(
+            decoder.next_frame(),
+            Err(FrameError::TooLarge {
+                length: 1001,
+                most: 1000
+            })
+        );
+    }
+
+    #[test]
+    fn garbage_in_a_message_is_an_error() {
+        let mut decoder = Decoder::new(1000);
+        decoder.push(Bytes::from(frames(&[vec![0xff; 3]])));
+        assert!(matches!(
+            decoder.next_message::<Chat>(),
+            Err(FrameError::Malformed(_))
+        ));
+    }
+
+    #[test]
+    fn an_end_inside_a_message_is_an_error() {
+        let mut decoder = Decoder::new(1000);
+        decoder.push(Bytes::from_static(&[3, 1]));
+        assert_eq!(decoder.next_frame(), Ok(None));
+        assert_eq!(decoder.finish(), Err(FrameError::Truncated));
+    }
+
+    proptest! {
+        /// any segmentation of the byte stream gives the same messages.
+        #[test]
+        fn any_cut_of_the_stream_gives_the_same_messages(
+            messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20),
+            cuts in prop::collection::vec(1usize..70, 1..50),
+        ) {
+            let bytes = Bytes::from(frames(&messages));
+            let mut decoder = Decoder::new(300);
+            let (mut got, mut at, mut cut) = (Vec::new(), 0, cuts.iter().cycle());
+            while at < bytes.len() {
+                let end = (at + cut.next().unwrap()).min(bytes.len());
+                decoder.push(bytes.slice(at..end));
+                at = end;
+                while let Some(frame) = decoder.next_frame().unwrap() {
+                    got.push(frame.to_vec());
+                }
+            }
+            prop_assert_eq!(got, messages);
+            prop_assert_eq!(decoder.finish(), Ok(()));
+        }
+
+        #[test]
+        fn any_bytes_end_in_frames_an_error_or_a_wait(bytes: Vec<u8>) {
+            let mut decoder = Decoder::new(64);
+            decoder.push(Bytes::from(bytes));
+            while let Ok(Some(frame)) = decoder.next_frame() {
+                prop_assert!(frame.len() <= 64);
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What crosses the wire: the messages generated from `proto/`, and the framing around them.
+//!
+//! Every message of every protocol is *uvarint-delimited*: its length as an unsigned varint, then its bytes. [`frame`] reads
+//! and writes that form without trusting the length before a bound was applied to it.
+//!
+//! ```
+//! use peerage_wire::{frame, chat::Chat};
+//!
+//! let bytes = frame::encode(&Chat { id: 7, text: "hello".into(), ..Default::default() });
+//! let mut decoder = frame::Decoder::new(1024);
+//! decoder.push(bytes);
+//! let message: Chat = decoder.next_message().unwrap().unwrap();
+//! assert_eq!(message.text, "hello");
+//! ```
+
+pub mod frame;
+pub mod uvarint;
+
+macro_rules! generated {
+    ($($(#[$doc:meta])* $name:ident: $package:literal),* $(,)?) => {$(
+        $(#[$doc])*
+        #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+        pub mod $name {
+            include!(concat!(env!("OUT_DIR"), "/", $package, ".rs"));
+        }
+    )*};
+}
+
+generated! {
+    /// Texts and echoes of the `peerage` program (`proto/chat.proto`).
+    chat: "peerage.chat",
+    /// Signed envelopes, libp2p RFC 0002 (`proto/envelope.proto`).
+    envelope: "peerage.envelope",
+    /// Peer exchange (`proto/exchange.proto`).
+    exchange: "peerage.exchange",
+    /// File transfer (`proto/file.proto`).
+    file: "peerage.file",
+    /// The handshake between Peerage nodes (`proto/hello.proto`).
+    hello: "peerage.hello",
+    /// libp2p identify (`proto/identify.proto`).
+    identify: "peerage.identify",
+    /// Peer records, libp2p RFC 0003 (`proto/peer_record.proto`).
+    peer_record: "peerage.peer_record",
+}
