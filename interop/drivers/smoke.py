@@ -1,0 +1,309 @@
+#!/usr/bin/env python3
+"""Runs the interop drivers against each other: every command of the contract, in both directions.
+
+    python3 smoke.py rust go            both directions of one pair
+    python3 smoke.py rust go js py      every pair, each with itself too, and a table at the end
+    python3 smoke.py --key rsa rust go  both nodes with an RSA host key
+
+Build the drivers first (DRIVER/build.sh). Standard library only. Prints PASS, FAIL or N/A with a reason for each
+cell and exits 1 when one failed. N/A is what a driver itself answers with "unsupported: ...".
+"""
+
+import argparse
+import itertools
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ECHO = "/interop/echo/1"
+PUSHED = "/interop/pushed/1"
+MIB = 1 << 20
+# The ID of an Ed25519 key that nobody here holds.
+STRANGER = "12D3KooWFGRuNE3C1WSEEPxCTLKsUt9dedimPHrPWBFs6j8UGtz1"
+
+
+class Refusal(Exception):
+    """The driver answered a command with an error."""
+
+
+class Driver:
+    """One driver process; its answers and events are collected by a thread."""
+
+    def __init__(self, name, key):
+        self.name = name
+        self.log = tempfile.NamedTemporaryFile("w+", prefix=f"driver-{name}-", suffix=".log")
+        command = [str(HERE / name / "run.sh")] + (["--key", key] if key else [])
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, bufsize=1
+        )
+        self.news = threading.Condition()
+        self.answers, self.events, self.ended = {}, [], False
+        self.ids = itertools.count(1)
+        threading.Thread(target=self._read, daemon=True).start()
+        listening = self.event("listening", timeout=60)
+        self.address, self.peer = listening["addr"], listening["peer"]
+
+    def _read(self):
+        for line in self.process.stdout:
+            with self.news:
+                try:
+                    message = json.loads(line)
+                except ValueError:
+                    message = {"event": "garbage", "line": line.rstrip()}
+                if "event" in message:
+                    self.events.append(message)
+                else:
+                    self.answers[message["id"]] = message
+                self.news.notify_all()
+        with self.news:
+            self.ended = True
+            self.news.notify_all()
+
+    def _wait(self, look, timeout, what):
+        with self.news:
+            self.news.wait_for(lambda: look() is not None or self.ended, timeout)
+            found = look()
+        if found is None:
+            state = "ended" if self.ended else f"silent for {timeout} s"
+            raise Refusal(f"{self.name} {state} while waiting for {what}")
+        return found
+
+    def event(self, kind, peer=None, timeout=10):
+        """Waits for an event, and takes it out of the list."""
+
+        def look():
+            for event in self.events:
+                if event["event"] == kind and peer in (None, event.get("peer")):
+                    return event
+
+        found = self._wait(look, timeout, f"the event {kind}")
+        self.events.remove(found)
+        return found
+
+    def send(self, command):
+        command = {"id": next(self.ids), **command}
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        return command["id"]
+
+    def answer(self, number, timeout=15):
+        answer = self._wait(lambda: self.answers.get(number), timeout, f"answer {number}")
+        if "error" in answer:
+            raise Refusal(answer["error"])
+        return answer["ok"]
+
+    def do(self, do, **fields):
+        return self.answer(self.send({"do": do, **fields}), fields.get("timeout_ms", 10_000) / 1000 + 5)
+
+    def quit(self):
+        self.process.stdin.close()
+        try:
+            return self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return "killed: it did not exit after the end of its input"
+
+
+def require(condition, complaint):
+    if not condition:
+        raise Refusal(complaint)
+
+
+def refused(work):
+    """The error that `work` must end in."""
+    try:
+        answer = work()
+    except Refusal as refusal:
+        require("timeout" not in str(refusal).lower(), f"timed out instead of refusing: {refusal}")
+        return str(refusal)
+    raise Refusal(f"not refused: {answer}")
+
+
+def wrong_peer(a, b):
+    address = b.address.rsplit("/", 1)[0] + "/" + STRANGER
+    refused(lambda: a.do("dial", addr=address))
+    peers = a.do("peers")["peers"]
+    require(peers == [], f"refused, yet connected to {peers}")
+
+
+def dial(a, b):
+    # The wrong-peer dial may have left traces on the listener.
+    with b.news:
+        b.events.clear()
+    require(a.do("dial", addr=b.address) == {"peer": b.peer}, "another peer was named")
+    a.event("connected", b.peer)
+    b.event("connected", a.peer)
+    require(a.do("peers") == {"peers": [b.peer]}, "dialler: not among the peers")
+    require(b.do("peers") == {"peers": [a.peer]}, "listener: not among the peers")
+
+
+def ping(a, b):
+    trips = a.do("ping", peer=b.peer, count=3)["rtt_us"]
+    require(len(trips) == 3 and all(0 <= trip < 5_000_000 for trip in trips), f"round trips {trips}")
+
+
+def identify(a, b, key):
+    info = a.do("identify", peer=b.peer)
+    require("/ipfs/ping/1.0.0" in info["protocols"], f"no ping among {info['protocols']}")
+    require(ECHO in info["protocols"], f"no echo among {info['protocols']}")
+    require(info["agent"], "no agent")
+    require(info["public_key_type"] in (None, key or "ed25519"), f"key type {info['public_key_type']}")
+    listen = b.address.split("/p2p/")[0]
+    require(any(address.split("/p2p/")[0] == listen for address in info["listen"]), f"listen {info['listen']}")
+    observed = a.address.split("/p2p/")[0]
+    return None if (info["observed"] or "").split("/p2p/")[0] == observed else f"observed {info['observed']}"
+
+
+def push(a, b):
+    a.do("push")
+    b.do("identified", peer=a.peer, protocol=PUSHED)
+    b.do("echo", peer=a.peer, protocol=PUSHED, bytes=100)
+
+
+def echo(a, b, sizes=(0, 1, 100_000, MIB)):
+    for size in sizes:
+        answer = a.do("echo", peer=b.peer, protocol=ECHO, bytes=size)
+        require(answer["bytes"] == size, f"{answer['bytes']} of {size} bytes")
+
+
+def echoes(a, b):
+    """Streams side by side, in both directions."""
+    waiting = [
+        (one, one.send({"do": "echo", "peer": other.peer, "protocol": ECHO, "bytes": 200_000}))
+        for _ in range(4)
+        for one, other in ((a, b), (b, a))
+    ]
+    for one, number in waiting:
+        one.answer(number)
+
+
+def unknown_protocol(a, b):
+    answer = a.do("open", peer=b.peer, protocol="/interop/none/1")
+    require(answer["refused"] is True, f"not refused: {answer}")
+    require(a.do("open", peer=b.peer, protocol=ECHO) == {"refused": False}, "a protocol that is served was refused")
+
+
+def perf(a, b):
+    for upload, download in ((0, 0), (1, 100_000), (MIB, MIB)):
+        answer = a.do("perf", peer=b.peer, upload=upload, download=download)
+        require((answer["uploaded"], answer["downloaded"]) == (upload, download), f"{answer}")
+
+
+def manners(a, b):
+    require("unknown" in refused(lambda: a.do("dance")), "the error does not say that the command is unknown")
+    refused(lambda: a.do("ping", peer=STRANGER))
+    refused(lambda: a.do("ping"))
+    refused(lambda: a.do("dial", addr="nonsense"))
+    require(len(a.do("peers")["peers"]) == 1, "the connection is gone")
+
+
+def disconnect(a, b):
+    a.do("disconnect", peer=b.peer)
+    a.event("disconnected", b.peer)
+    b.event("disconnected", a.peer)
+    require(a.do("peers") == b.do("peers") == {"peers": []}, "still among the peers")
+
+
+def dial_again(a, b):
+    dial(a, b)
+    echo(a, b, (1000,))
+
+
+def leave(a, b):
+    """The end of input closes the connection, which the other side is told of."""
+    code = a.quit()
+    require(code == 0, f"exit {code}")
+    b.event("disconnected", a.peer)
+    code = b.quit()
+    require(code == 0, f"listener: exit {code}")
+
+
+# Name of the row, and what is run with the dialler first and the listener second.
+ROWS = [
+    ("wrong peer", lambda a, b, key: wrong_peer(a, b)),
+    ("dial", lambda a, b, key: dial(a, b)),
+    ("ping", lambda a, b, key: ping(a, b)),
+    ("ping back", lambda a, b, key: ping(b, a)),
+    ("identify", lambda a, b, key: identify(a, b, key)),
+    ("identify back", lambda a, b, key: identify(b, a, key)),
+    ("echo", lambda a, b, key: echo(a, b)),
+    ("echo back", lambda a, b, key: echo(b, a)),
+    ("8 echoes", lambda a, b, key: echoes(a, b)),
+    ("unknown protocol", lambda a, b, key: unknown_protocol(a, b)),
+    ("unknown back", lambda a, b, key: unknown_protocol(b, a)),
+    ("push", lambda a, b, key: push(a, b)),
+    ("push back", lambda a, b, key: push(b, a)),
+    ("perf", lambda a, b, key: perf(a, b)),
+    ("perf back", lambda a, b, key: perf(b, a)),
+    ("manners", lambda a, b, key: manners(a, b)),
+    ("disconnect", lambda a, b, key: disconnect(a, b)),
+    ("dial again", lambda a, b, key: dial_again(a, b)),
+    ("leave", lambda a, b, key: leave(a, b)),
+]
+
+
+def run_pair(dialler, listener, key, logs):
+    """One dialler against one listener: yields (row, verdict, note)."""
+    a, b = Driver(dialler, key), Driver(listener, key)
+    try:
+        for row, check in ROWS:
+            started = time.monotonic()
+            try:
+                note = check(a, b, key)
+                verdict = "PASS"
+            except Refusal as refusal:
+                note = str(refusal)
+                verdict = "N/A" if note.startswith("unsupported:") else "FAIL"
+            except Exception as error:  # a driver that died, a field that is not there
+                note, verdict = f"{type(error).__name__}: {error}", "FAIL"
+            print(f"{verdict:4} {dialler} -> {listener}  {row:16} {time.monotonic() - started:5.2f} s"
+                  f"{'  ' + note if note else ''}", flush=True)
+            yield row, verdict, note
+        for driver in (a, b):
+            garbage = [event["line"] for event in driver.events if event["event"] == "garbage"]
+            if garbage:
+                print(f"FAIL {driver.name} printed what is not JSON: {garbage[:3]}")
+                yield "output", "FAIL", garbage[0]
+    finally:
+        for driver in (a, b):
+            if driver.process.poll() is None:
+                driver.process.kill()
+                driver.process.wait()
+            driver.log.seek(0)
+            log = driver.log.read()
+            if logs and log:
+                print(f"--- log of {driver.name}\n{log}---", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("drivers", nargs="+", metavar="DRIVER")
+    parser.add_argument("--key", help="the type of both host keys")
+    parser.add_argument("--logs", action="store_true", help="print what the drivers wrote to standard error")
+    arguments = parser.parse_args()
+    names = arguments.drivers
+    pairs = [tuple(names), tuple(reversed(names))] if len(names) == 2 else list(itertools.product(names, names))
+
+    table = {}
+    for pair in dict.fromkeys(pairs):
+        table[pair] = list(run_pair(*pair, arguments.key, arguments.logs))
+
+    counts = {"PASS": 0, "FAIL": 0, "N/A": 0}
+    print()
+    for (dialler, listener), cells in table.items():
+        failed = [f"{row}: {note}" for row, verdict, note in cells if verdict != "PASS"]
+        for _, verdict, _ in cells:
+            counts[verdict] += 1
+        print(f"{dialler} -> {listener}: {sum(c[1] == 'PASS' for c in cells)} of {len(cells)}"
+              + "".join(f"\n    {line}" for line in failed))
+    print(f"{counts['PASS']} passed, {counts['FAIL']} failed, {counts['N/A']} not applicable")
+    return 1 if counts["FAIL"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
