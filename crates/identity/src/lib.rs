@@ -1,1 +1,65 @@
-//! Under construction.
+//! Who a node is and where it can be reached: node keys, peer IDs, addresses, signed envelopes, signed peer records.
+//!
+//! ```
+//! use peerage_identity::{DialAddress, NodeKey, SignedPeerRecord};
+//!
+//! let key = NodeKey::generate();
+//! let address: DialAddress = "/ip4/203.0.113.7/udp/4001/quic-v1".parse()?;
+//! let record = SignedPeerRecord::sign(&key, 1, &[address])?;
+//!
+//! let read = SignedPeerRecord::verify(record.as_bytes())?;
+//! assert_eq!(read.peer_id(), key.peer_id());
+//! assert_eq!(read.addresses()[0].peer_id(), Some(key.peer_id()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is trusted, and why
+//!
+//! Everything here may come from a stranger. What has been checked has a type of its own that cannot be made otherwise: a
+//! [`DialAddress`] comes from parsing, an [`Envelope`] and a [`SignedPeerRecord`] from verification. No input can panic, and each
+//! input has a bound in bytes that is checked before it is decoded. Signatures of Ed25519 keys are verified strictly, encodings of keys
+//! must be the deterministic ones, and a peer ID must be one that some key can prove.
+//!
+//! # Modules, in the order in which data passes through them
+//!
+//! | file | subject |
+//! | --- | --- |
+//! | `key` | [`NodeKey`]: signing, derived secrets |
+//! | `pem` | the key as PKCS#8 PEM |
+//! | `key_file` | the key in a file: private, atomic, never overwritten |
+//! | `public_key` | [`decode_public_key`], [`verify_signature`]: keys of all four types, for reading only |
+//! | `peer_id` | [`parse_peer_id`] and friends: both text forms |
+//! | `scope` | [`AddressScope`]: the one policy that classifies IP addresses; [`IpPrefix`]: what counts as one |
+//! | `address` | [`DialAddress`]: where a peer can be dialled; [`ListenAddress`]: where we listen |
+//! | `envelope` | [`Envelope`]: a signed payload of a stated kind |
+//! | `peer_record` | [`SignedPeerRecord`]: where a peer says that it can be reached |
+#![forbid(unsafe_code)]
+
+mod address;
+mod envelope;
+mod key;
+mod key_file;
+mod peer_id;
+mod peer_record;
+mod pem;
+mod public_key;
+mod scope;
+
+pub use address::{
+    AddressError, DialAddress, DnsFamily, Host, ListenAddress, MAX_ADDRESS_BYTES, MAX_ADDRESS_TEXT,
+    MAX_DNS_NAME,
+};
+pub use envelope::{Envelope, EnvelopeError, EnvelopeKind};
+pub use key::NodeKey;
+pub use key_file::{KeyFileError, MAX_KEY_FILE_BYTES};
+pub use libp2p_identity::{KeyType, PeerId, PublicKey};
+pub use multiaddr::Multiaddr;
+pub use peer_id::{MAX_PEER_ID_TEXT, PeerIdError, decode_peer_id, inlined_public_key, parse_peer_id};
+pub use peer_record::{
+    MAX_RECORD_ADDRESSES, MAX_RECORD_BYTES, PEER_RECORD, PEER_RECORD_RFC, RecordError, SignedPeerRecord,
+};
+pub use pem::PemError;
+pub use public_key::{
+    KeyError, MAX_PUBLIC_KEY_BYTES, MAX_RSA_BITS, MIN_RSA_BITS, decode_public_key, verify_signature,
+};
+pub use scope::{AddressScope, IpPrefix};
