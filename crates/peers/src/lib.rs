@@ -1,1 +1,45 @@
-//! Under construction.
+//! The peer manager: who to be connected to, as a pure state machine.
+//!
+//! It knows peers and their addresses, dials those that are due, decides who is admitted, agrees with each peer on one connection, asks
+//! peers whom they know, and tells what changed and why. It opens no socket and reads no clock: the driver in the crate `peerage` feeds it
+//! [`Input`]s with the time and carries out its [`Output`]s (see [`peerage_machine::Machine`]).
+//!
+//! The way of a connection through it:
+//!
+//! 1. A target becomes due in the dial queue, a slot is free: [`Output::Dial`].
+//! 2. [`Input::Handshaken`]: the peer's key is proved. [`Output::SayHello`].
+//! 3. [`Input::Hello`]: what the peer says is compatible, a place is free, and no other connection to it is accepted:
+//!    [`Output::Answer`] accepts.
+//! 4. [`Input::Answered`]: the peer accepted too. [`Output::Admit`], [`PeerEvent::Connected`].
+//! 5. [`Input::Closed`]: [`PeerEvent::Disconnected`] with the cause, and a place in the dial queue after a backoff.
+//!
+//! # Attacks it stands against
+//!
+//! - *Many strangers*: the limits count at the moment of acceptance, inbound and outbound apart; the address book is bounded, and
+//!   hearsay gives way first.
+//! - *Lies about others*: a third party's records must be signed by those whom they speak of, are dialled before they are
+//!   believed, are never passed on before that, and can name private addresses only when their teller is in the same scope.
+//! - *Storms*: parallel dials are bounded, backoff is exponential with full jitter, and nothing is polled.
+//!
+//! Every collection iterates in a fixed order, so that one seed gives one run.
+
+mod admission;
+mod agreement;
+mod backoff;
+mod book;
+mod cause;
+mod config;
+mod dial_queue;
+mod dialling;
+mod exchange;
+mod manager;
+mod types;
+
+pub use cause::{Blame, Failure, RejectReason};
+pub use config::{ForeignPolicy, PeersConfig};
+pub use dial_queue::Target;
+pub use manager::{ConnectedPeer, PeerManager};
+pub use types::{
+    Answer, AttemptId, CloseReason, ConnId, Direction, HelloFacts, Input, Output, PeerAnswer, PeerEvent,
+    Role, Ticket,
+};

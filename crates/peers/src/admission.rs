@@ -1,0 +1,433 @@
+//! From a proved key to an admitted peer, and what happens when a connection ends.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use peerage_identity::PeerId;
+use peerage_machine::Now;
+
+use crate::agreement::{Pair, Step};
+use crate::book::Source;
+use crate::cause::{Blame, Failure, RejectReason};
+use crate::config::ForeignPolicy;
+use crate::manager::{Conn, ConnState, PeerManager};
+use crate::types::{
+    Answer, AttemptId, CloseReason, ConnId, Direction, HelloFacts, Output, PeerAnswer, PeerEvent,
+};
+
+/// Clones that are remembered, so that each is reported once.
+const MAX_CLONES_REMEMBERED: usize = 16;
+
+impl PeerManager {
+    /// A TLS handshake is done.
+    pub(crate) fn handshaken(
+        &mut self,
+        now: Now,
+        id: ConnId,
+        peer: PeerId,
+        direction: Direction,
+        remote: SocketAddr,
+        attempt: Option<AttemptId>,
+    ) {
+        let attempt = attempt.and_then(|attempt| self.attempts.remove(&attempt));
+        let counted = attempt
+            .as_ref()
+            .map_or(direction == Direction::Inbound, |attempt| attempt.counted)
+            && !self.is_persistent(&peer);
+        let dialled = attempt.as_ref().map(|attempt| attempt.address.clone());
+        if let Some(attempt) = attempt {
+            self.address_failures.remove(&attempt.address);
+            if peer != self.me {
+                self.book
+                    .proved(peer, &attempt.address, now.mono, &mut self.random);
+            }
+            if !attempt.tickets.is_empty() {
+                self.waiting.entry(peer).or_default().extend(attempt.tickets);
+            }
+        }
+        if self.shutting_down {
+            self.outputs.push_back(Output::Close {
+                conn: id,
+                reason: CloseReason::ShuttingDown,
+            });
+            return;
+        }
+        let conn = Conn {
+            peer,
+            direction,
+            remote,
+            dialled,
+            since: now.mono,
+            state: ConnState::Greeting,
+            counted,
+        };
+        self.conns.insert(id, conn);
+        if peer == self.me {
+            // Ourselves or a clone: the boot nonce in the hello will tell.
+            return self.say_hello(id);
+        }
+        let smaller = self.me < peer;
+        let steps = self
+            .pairs
+            .entry(peer)
+            .or_insert_with(|| Pair::new(smaller))
+            .connected(id, direction);
+        self.carry_out(now, steps);
+    }
+
+    /// The peer's hello was read.
+    pub(crate) fn hello(&mut self, now: Now, id: ConnId, hello: HelloFacts) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let (peer, direction, remote, counted) = (conn.peer, conn.direction, conn.remote, conn.counted);
+        if peer == self.me {
+            return self.met_own_key(now, id, hello.boot_nonce, remote);
+        }
+        if let Some((reason, detail)) = hello.problem {
+            return self.reject(now, id, reason, detail, None);
+        }
+        if self.shutting_down {
+            return self.reject(now, id, RejectReason::ShuttingDown, String::new(), None);
+        }
+        if direction == Direction::Inbound
+            && counted
+            && !self.holds_inbound_place(&peer)
+            && self.inbound_full()
+        {
+            let detail = format!("all {} inbound places are taken", self.config.max_inbound);
+            return self.reject(
+                now,
+                id,
+                RejectReason::Full,
+                detail,
+                Some(self.config.full_retry_after),
+            );
+        }
+        if let Some(record) = hello.record.filter(|record| record.peer_id() == peer) {
+            self.book.learn(&record, Source::Itself, remote, &mut self.random);
+            if direction == Direction::Inbound {
+                self.book.came_from(&peer, remote, now.mono);
+            }
+        }
+        let Some(pair) = self.pairs.get_mut(&peer) else {
+            return;
+        };
+        let steps = pair.hello(id, hello.boot_nonce, hello.order);
+        self.carry_out(now, steps);
+    }
+
+    /// The peer answered our hello.
+    pub(crate) fn answered(&mut self, now: Now, id: ConnId, answer: PeerAnswer) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let (peer, remote) = (conn.peer, conn.remote);
+        match answer {
+            PeerAnswer::Accept { order } => {
+                let Some(pair) = self.pairs.get_mut(&peer) else {
+                    return;
+                };
+                let steps = pair.accepted(id, order);
+                self.carry_out(now, steps);
+            }
+            PeerAnswer::Reject {
+                reason,
+                detail,
+                retry_after,
+                alternatives,
+            } => {
+                for record in &alternatives {
+                    self.learn_one(now, record, remote);
+                }
+                let said = if detail.is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({detail})")
+                };
+                let failure = Failure {
+                    blame: reason.blame(),
+                    detail: format!("{peer} refused us: {reason}{said}"),
+                    retry_after,
+                };
+                self.outputs.push_back(Output::Close {
+                    conn: id,
+                    reason: CloseReason::Refused,
+                });
+                if reason == RejectReason::Duplicate {
+                    self.forget_conn(now, id);
+                } else {
+                    self.ended(now, id, failure, false);
+                }
+            }
+        }
+    }
+
+    /// The peer speaks libp2p, but not our hello.
+    pub(crate) fn foreign(&mut self, now: Now, id: ConnId) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let (peer, direction, remote) = (conn.peer, conn.direction, conn.remote);
+        let full = direction == Direction::Inbound
+            && conn.counted
+            && !self.holds_inbound_place(&peer)
+            && self.inbound_full();
+        let speaks_hello = self
+            .pairs
+            .get(&peer)
+            .is_some_and(|pair| pair.accepted_by_us().is_some());
+        let refuse = if self.config.foreign == ForeignPolicy::Refuse {
+            Some(RejectReason::ForeignRefused)
+        } else if full {
+            Some(RejectReason::Full)
+        } else if speaks_hello || peer == self.me {
+            Some(RejectReason::Duplicate)
+        } else {
+            None
+        };
+        if let Some(reason) = refuse {
+            self.outputs.push_back(Output::Close {
+                conn: id,
+                reason: CloseReason::NotAdmitted,
+            });
+            self.event(PeerEvent::Refused { peer, reason });
+            let failure = Failure::new(Blame::Hostile, format!("{peer} does not speak the Peerage hello"));
+            return self.ended(now, id, failure, false);
+        }
+        // Its own dial says that it has lost the older connection, or will close it itself: what runs there may end in peace.
+        if let Some(older) = self.foreign_conn(&peer) {
+            self.outputs.push_back(Output::Drain { conn: older });
+            self.set_state(older, ConnState::Draining);
+        }
+        self.leave_pair(now, peer, id);
+        self.set_state(id, ConnState::Foreign);
+        self.outputs.push_back(Output::Admit {
+            conn: id,
+            peer,
+            foreign: true,
+        });
+        self.event(PeerEvent::Connected {
+            peer,
+            direction,
+            address: remote,
+            foreign: true,
+        });
+        self.admitted_now(now, peer);
+    }
+
+    /// A connection has ended, by whatever cause.
+    pub(crate) fn ended(&mut self, now: Now, id: ConnId, failure: Failure, useful: bool) {
+        let Some(conn) = self.conns.remove(&id) else {
+            return;
+        };
+        let was_admitted = matches!(conn.state, ConnState::Admitted | ConnState::Foreign);
+        self.leave_pair(now, conn.peer, id);
+        if conn.state == ConnState::Draining || self.is_linked(&conn.peer) {
+            if was_admitted && self.admitted(&conn.peer).is_none() {
+                self.disconnected(conn.peer, failure.detail, None);
+            }
+            return;
+        }
+        if was_admitted {
+            let lasted = now.mono.saturating_sub(conn.since) >= self.config.useful_after;
+            let redial_in = self.lost(now, conn.peer, &failure, useful || lasted);
+            self.disconnected(conn.peer, failure.detail.clone(), redial_in);
+        } else if let Some(address) = conn.dialled {
+            let retry_in = self.charge(now, conn.peer, None, &failure);
+            let cause = failure.detail.clone();
+            self.event(PeerEvent::DialFailed {
+                address,
+                peer: Some(conn.peer),
+                cause,
+                retry_in,
+            });
+        } else {
+            let wait = self.random.up_to(self.config.backoff_base);
+            self.enqueue(conn.peer, now.mono + wait);
+        }
+        if let Some(tickets) = self.waiting.remove(&conn.peer) {
+            self.resolve(tickets, &Err(failure));
+        }
+    }
+
+    /// Queues the redial of a peer that was connected.
+    fn lost(&mut self, now: Now, peer: PeerId, failure: &Failure, useful: bool) -> Option<Duration> {
+        let known = self.book.get_mut(&peer)?;
+        let failures = if useful { 0 } else { known.failures };
+        known.failures = if useful {
+            0
+        } else {
+            known.failures.saturating_add(1)
+        };
+        self.redial_after(now, peer, failures, failure)
+    }
+
+    fn disconnected(&mut self, peer: PeerId, cause: String, redial_in: Option<Duration>) {
+        self.exchange.asked_us.remove(&peer);
+        self.event(PeerEvent::Disconnected {
+            peer,
+            cause,
+            redial_in,
+        });
+    }
+
+    /// Ends a connection that lost against another to the same peer: nobody is charged, nothing is reported.
+    fn forget_conn(&mut self, now: Now, id: ConnId) {
+        let Some(conn) = self.conns.remove(&id) else {
+            return;
+        };
+        self.leave_pair(now, conn.peer, id);
+        if self.is_linked(&conn.peer) {
+            return;
+        }
+        self.enqueue(conn.peer, now.mono + self.config.backoff_base);
+        if let Some(tickets) = self.waiting.remove(&conn.peer) {
+            let why = format!("{} still holds an older connection to this node", conn.peer);
+            self.resolve(tickets, &Err(Failure::new(Blame::Unlucky, why)));
+        }
+    }
+
+    fn leave_pair(&mut self, now: Now, peer: PeerId, id: ConnId) {
+        let Some(pair) = self.pairs.get_mut(&peer) else {
+            return;
+        };
+        let steps = pair.gone(id);
+        if pair.is_empty() {
+            self.pairs.remove(&peer);
+        }
+        self.carry_out(now, steps);
+    }
+
+    fn carry_out(&mut self, now: Now, steps: Vec<Step>) {
+        for step in steps {
+            match step {
+                Step::SayHello(id) => self.say_hello(id),
+                Step::Accept(id) => {
+                    let order = self.next_order();
+                    self.set_state(id, ConnState::Accepted);
+                    self.outputs.push_back(Output::Answer {
+                        conn: id,
+                        answer: Answer::Accept { order },
+                    });
+                }
+                Step::Admit(id) => self.admit(now, id),
+                Step::Close(id, reason) => self.close_extra(id, reason),
+            }
+        }
+    }
+
+    fn say_hello(&mut self, id: ConnId) {
+        let order = self.next_order();
+        self.outputs.push_back(Output::SayHello { conn: id, order });
+    }
+
+    fn admit(&mut self, now: Now, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return;
+        };
+        conn.state = ConnState::Admitted;
+        let (peer, direction, address) = (conn.peer, conn.direction, conn.remote);
+        self.outputs.push_back(Output::Admit {
+            conn: id,
+            peer,
+            foreign: false,
+        });
+        self.event(PeerEvent::Connected {
+            peer,
+            direction,
+            address,
+            foreign: false,
+        });
+        if self.outbound_used() < self.config.max_outbound {
+            self.outputs.push_back(Output::Ask { conn: id });
+        }
+        self.admitted_now(now, peer);
+    }
+
+    fn admitted_now(&mut self, now: Now, peer: PeerId) {
+        self.candidates.remove(&crate::Target::Peer(peer));
+        self.persistent.remove(&crate::Target::Peer(peer));
+        self.restart_asking(now);
+        if let Some(tickets) = self.waiting.remove(&peer) {
+            self.resolve(tickets, &Ok(peer));
+        }
+    }
+
+    /// Closes a connection to a peer that keeps another one.
+    fn close_extra(&mut self, id: ConnId, reason: CloseReason) {
+        self.outputs.push_back(Output::Close { conn: id, reason });
+        let Some(conn) = self.conns.remove(&id) else {
+            return;
+        };
+        if conn.state == ConnState::Admitted {
+            let cause = match reason {
+                CloseReason::Replaced => "the peer opened a new connection in its place",
+                _ => "another connection to the peer was kept",
+            };
+            self.disconnected(conn.peer, cause.to_owned(), None);
+        }
+    }
+
+    fn reject(
+        &mut self,
+        now: Now,
+        id: ConnId,
+        reason: RejectReason,
+        detail: String,
+        retry_after: Option<Duration>,
+    ) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let peer = conn.peer;
+        let alternatives = match reason {
+            RejectReason::Full => self.shareable(peer, self.config.max_alternatives),
+            _ => Vec::new(),
+        };
+        let said = if detail.is_empty() {
+            String::new()
+        } else {
+            format!(": {detail}")
+        };
+        let failure = Failure::new(
+            reason.blame(),
+            format!("we refused {peer} because {reason}{said}"),
+        );
+        let answer = Answer::Reject {
+            reason,
+            detail,
+            retry_after,
+            alternatives,
+        };
+        self.outputs.push_back(Output::Answer { conn: id, answer });
+        self.event(PeerEvent::Refused { peer, reason });
+        self.ended(now, id, failure, false);
+    }
+
+    /// A connection to our own key: this node, or another that has the key too.
+    fn met_own_key(&mut self, now: Now, id: ConnId, nonce: u64, remote: SocketAddr) {
+        if nonce == self.boot_nonce {
+            return self.reject(now, id, RejectReason::SelfDial, String::new(), None);
+        }
+        if !self.clones.contains(&nonce) {
+            self.clones.push_back(nonce);
+            if self.clones.len() > MAX_CLONES_REMEMBERED {
+                self.clones.pop_front();
+            }
+            self.event(PeerEvent::CloneSeen { address: remote });
+        }
+        self.reject(now, id, RejectReason::Clone, String::new(), None);
+    }
+
+    fn inbound_full(&self) -> bool {
+        self.inbound_used() >= self.config.max_inbound
+    }
+
+    /// Whether a new inbound connection of `peer` would only take the place of another one of its own.
+    fn holds_inbound_place(&self, peer: &PeerId) -> bool {
+        let accepted = self.pairs.get(peer).and_then(|pair| pair.accepted_by_us());
+        let conn = accepted
+            .or_else(|| self.foreign_conn(peer))
+            .and_then(|id| self.conns.get(&id));
+        conn.is_some_and(|conn| conn.counted && conn.direction == Direction::Inbound)
+    }
+
+    fn set_state(&mut self, id: ConnId, state: ConnState) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.state = state;
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The peer manager's limits and times, each with its default.
+
+use std::time::Duration;
+
+/// What the peer manager may do. Every field is a limit or a time with a name of its own.
+#[derive(Debug, Clone)]
+pub struct PeersConfig {
+    /// Connections that others may open to us, handshakes included. Persistent peers don't count.
+    pub max_inbound: usize,
+    /// Connections that we open and keep, dials included. Persistent peers and explicit connects don't count.
+    pub max_outbound: usize,
+    /// Dials under way at once, of every kind.
+    pub max_parallel_dials: usize,
+    /// Peers that the address book holds.
+    pub max_known_peers: usize,
+    /// Addresses kept for one peer.
+    pub max_addresses_per_peer: usize,
+    /// Failed dials after which an address that was only hearsay is forgotten.
+    pub max_hearsay_failures: u32,
+    /// The first redial delay is drawn from zero to this; each failure doubles it.
+    pub backoff_base: Duration,
+    /// No redial delay is longer.
+    pub backoff_ceiling: Duration,
+    /// A connection that lasted so long was useful: it clears the failures before it.
+    pub useful_after: Duration,
+    /// Records sent in one answer to a peer that asks whom we know.
+    pub max_exchange_records: usize,
+    /// The first pause before asking another peer again; each fruitless round doubles it.
+    pub exchange_pause: Duration,
+    /// The longest pause between asking.
+    pub exchange_pause_ceiling: Duration,
+    /// How often one peer may ask us: so many at once.
+    pub exchange_burst: f64,
+    /// How often one peer may ask us: so many a second in the long run.
+    pub exchange_per_second: f64,
+    /// Records of others that go with a refusal because we are full.
+    pub max_alternatives: usize,
+    /// How long a peer that we refuse because we are full is told to stay away.
+    pub full_retry_after: Duration,
+    /// Whether nodes of other libp2p implementations, which don't speak the Peerage hello, are admitted.
+    pub foreign: ForeignPolicy,
+}
+
+/// What to do with a libp2p node that is not a Peerage node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForeignPolicy {
+    /// It is admitted within the limits, as any other.
+    Allow,
+    /// It is turned away.
+    Refuse,
+}
+
+impl Default for PeersConfig {
+    fn default() -> Self {
+        Self {
+            max_inbound: 40,
+            max_outbound: 10,
+            max_parallel_dials: 8,
+            max_known_peers: 10_000,
+            max_addresses_per_peer: 8,
+            max_hearsay_failures: 3,
+            backoff_base: Duration::from_secs(1),
+            backoff_ceiling: Duration::from_secs(600),
+            useful_after: Duration::from_secs(60),
+            max_exchange_records: 30,
+            exchange_pause: Duration::from_secs(2),
+            exchange_pause_ceiling: Duration::from_secs(60),
+            exchange_burst: 4.0,
+            exchange_per_second: 0.5,
+            max_alternatives: 8,
+            full_retry_after: Duration::from_secs(30),
+            foreign: ForeignPolicy::Allow,
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! The state of the peer manager, and where its inputs go.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use peerage_identity::{DialAddress, PeerId};
+use peerage_machine::{Machine, Now, Random, TokenBucket};
+
+use crate::agreement::Pair;
+use crate::book::{Book, Source};
+use crate::cause::{Failure, RejectReason};
+use crate::config::PeersConfig;
+use crate::dial_queue::{DialQueue, Target};
+use crate::types::{AttemptId, CloseReason, ConnId, Direction, Input, Output, PeerEvent, Role, Ticket};
+
+/// Decides who we are connected to. See the crate's documentation for the way of a connection through it.
+#[derive(Debug)]
+pub struct PeerManager {
+    pub(crate) config: PeersConfig,
+    pub(crate) me: PeerId,
+    pub(crate) boot_nonce: u64,
+    pub(crate) random: Random,
+    pub(crate) book: Book,
+    /// Connections whose TLS handshake is done.
+    pub(crate) conns: BTreeMap<ConnId, Conn>,
+    pub(crate) pairs: BTreeMap<PeerId, Pair>,
+    /// Dials under way.
+    pub(crate) attempts: BTreeMap<AttemptId, Attempt>,
+    /// Explicit connects that wait for a dial slot.
+    pub(crate) explicit: VecDeque<(Ticket, Target)>,
+    /// Explicit connects that wait for a peer whose handshake is under way.
+    pub(crate) waiting: BTreeMap<PeerId, Vec<Ticket>>,
+    /// Persistent peers that are not connected.
+    pub(crate) persistent: DialQueue,
+    /// Other peers and addresses that may be dialled while a place is free.
+    pub(crate) candidates: DialQueue,
+    pub(crate) exchange: Exchange,
+    /// Failures of addresses whose peer is not known.
+    pub(crate) address_failures: BTreeMap<DialAddress, u32>,
+    pub(crate) clones: VecDeque<u64>,
+    pub(crate) shutting_down: bool,
+    pub(crate) outputs: VecDeque<Output>,
+    order: u64,
+    next_attempt: u64,
+}
+
+/// One connection whose TLS handshake is done.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) peer: PeerId,
+    pub(crate) direction: Direction,
+    pub(crate) remote: SocketAddr,
+    pub(crate) dialled: Option<DialAddress>,
+    pub(crate) since: Duration,
+    pub(crate) state: ConnState,
+    /// It takes one of the places that the limits count.
+    pub(crate) counted: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnState {
+    /// The hellos are under way.
+    Greeting,
+    /// We have accepted; the peer has not answered yet.
+    Accepted,
+    /// Both have accepted.
+    Admitted,
+    /// Admitted, without a hello.
+    Foreign,
+    /// A foreign connection that a newer one has taken over.
+    Draining,
+}
+
+/// One dial under way.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) target: Target,
+    pub(crate) address: DialAddress,
+    pub(crate) tickets: Vec<Ticket>,
+    pub(crate) counted: bool,
+}
+
+/// When to ask peers whom they know, and how often they asked us.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) due: Duration,
+    pub(crate) pause: Duration,
+    pub(crate) asked_us: BTreeMap<PeerId, TokenBucket>,
+}
+
+/// What is known of an admitted connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectedPeer {
+    /// Who.
+    pub peer: PeerId,
+    /// The connection.
+    pub conn: ConnId,
+    /// Who opened it.
+    pub direction: Direction,
+    /// The other end of the path.
+    pub address: SocketAddr,
+    /// A node of another libp2p implementation.
+    pub foreign: bool,
+    /// When the TLS handshake was done, as [`Now::mono`].
+    pub since: Duration,
+}
+
+/// Explicit connects that may wait for a dial slot.
+const MAX_EXPLICIT_WAITING: usize = 1024;
+
+impl PeerManager {
+    /// A manager for the node `me`, which drew `boot_nonce` at its start.
+    pub fn new(config: PeersConfig, me: PeerId, boot_nonce: u64, random: Random) -> Self {
+        let pause = config.exchange_pause;
+        Self {
+            book: Book::new(&config),
+            config,
+            me,
+            boot_nonce,
+            random,
+            conns: BTreeMap::new(),
+            pairs: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            explicit: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            persistent: DialQueue::default(),
+            candidates: DialQueue::default(),
+            exchange: Exchange {
+                due: Duration::ZERO,
+                pause,
+                asked_us: BTreeMap::new(),
+            },
+            address_failures: BTreeMap::new(),
+            clones: VecDeque::new(),
+            shutting_down: false,
+            outputs: VecDeque::new(),
+            order: 0,
+            next_attempt: 0,
+        }
+    }
+
+    /// The admitted peers, in the order of their IDs.
+    pub fn connected(&self) -> impl Iterator<Item = ConnectedPeer> + '_ {
+        self.conns.iter().filter_map(|(id, conn)| {
+            let foreign = match conn.state {
+                ConnState::Admitted => false,
+                ConnState::Foreign => true,
+                _ => return None,
+            };
+            Some(ConnectedPeer {
+                peer: conn.peer,
+                conn: *id,
+                direction: conn.direction,
+                address: conn.remote,
+                foreign,
+                since: conn.since,
+            })
+        })
+    }
+
+    /// How many peers the address book holds.
+    pub fn known_peers(&self) -> usize {
+        self.book.len()
+    }
+
+    /// The next number for a statement about admission.
+    pub(crate) fn next_order(&mut self) -> u64 {
+        self.order += 1;
+        self.order
+    }
+
+    pub(crate) fn next_attempt(&mut self) -> AttemptId {
+        self.next_attempt += 1;
+        AttemptId(self.next_attempt)
+    }
+
+    /// Whether a connection to `peer` is up or on its way up.
+    pub(crate) fn is_linked(&self, peer: &PeerId) -> bool {
+        self.pairs.contains_key(peer) || self.foreign_conn(peer).is_some()
+    }
+
+    /// The admitted connection to `peer`.
+    pub(crate) fn admitted(&self, peer: &PeerId) -> Option<ConnId> {
+        self.pairs
+            .get(peer)
+            .and_then(Pair::admitted)
+            .or_else(|| self.foreign_conn(peer))
+    }
+
+    pub(crate) fn foreign_conn(&self, peer: &PeerId) -> Option<ConnId> {
+        let is_it = |conn: &Conn| conn.peer == *peer && conn.state == ConnState::Foreign;
+        self.conns.iter().find(|(_, conn)| is_it(conn)).map(|(id, _)| *id)
+    }
+
+    pub(crate) fn is_persistent(&self, peer: &PeerId) -> bool {
+        self.book.get(peer).is_some_and(|known| known.persistent)
+    }
+
+    /// Outbound places in use: connections and dials that the limit counts.
+    pub(crate) fn outbound_used(&self) -> usize {
+        let conns = self
+            .conns
+            .values()
+            .filter(|conn| conn.counted && conn.direction == Direction::Outbound);
+        conns.count() + self.attempts.values().filter(|attempt| attempt.counted).count()
+    }
+
+    /// Inbound places in use: connections that we have accepted and the limit counts.
+    pub(crate) fn inbound_used(&self) -> usize {
+        let accepted = |conn: &&Conn| {
+            conn.counted && conn.direction == Direction::Inbound && conn.state != ConnState::Greeting
+        };
+        self.conns.values().filter(accepted).count()
+    }
+
+    pub(crate) fn event(&mut self, event: PeerEvent) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    pub(crate) fn resolve(&mut self, tickets: Vec<Ticket>, result: &Result<PeerId, Failure>) {
+        for ticket in tickets {
+            self.outputs.push_back(Output::Connected {
+                ticket,
+                result: result.clone(),
+            });
+        }
+    }
+
+    fn add(&mut self, now: Now, address: &DialAddress, role: Role) {
+        let Some(peer) = address.peer_id() else {
+            self.candidates.set(Target::Address(address.clone()), now.mono);
+            return;
+        };
+        if peer == self.me {
+            return;
+        }
+        let Some(known) = self.book.entry(peer, &mut self.random) else {
+            return;
+        };
+        known.held = false;
+        known.persistent |= role == Role::Persistent;
+        self.book.note(peer, address, Source::User, &mut self.random);
+        self.candidates.remove(&Target::Peer(peer));
+        self.enqueue(peer, now.mono);
+    }
+
+    fn connect(&mut self, ticket: Ticket, target: Target) {
+        let peer = match &target {
+            Target::Peer(peer) => Some(*peer),
+            Target::Address(address) => address.peer_id(),
+        };
+        if let Some(peer) = peer {
+            if self.admitted(&peer).is_some() {
+                return self.resolve(vec![ticket], &Ok(peer));
+            }
+            if peer == self.me {
+                let failure = Failure::new(
+                    RejectReason::SelfDial.blame(),
+                    format!("{peer} is this node itself"),
+                );
+                return self.resolve(vec![ticket], &Err(failure));
+            }
+        }
+        if self.shutting_down || self.explicit.len() >= MAX_EXPLICIT_WAITING {
+            let why = if self.shutting_down {
+                "this node is shutting down"
+            } else {
+                "too many connects are waiting"
+            };
+            return self.resolve(vec![ticket], &Err(Failure::new(crate::Blame::Local, why)));
+        }
+        self.explicit.push_back((ticket, target));
+    }
+
+    fn disconnect(&mut self, now: Now, peer: PeerId) {
+        if let Some(known) = self.book.get_mut(&peer) {
+            known.held = true;
+        }
+        self.candidates.remove(&Target::Peer(peer));
+        self.persistent.remove(&Target::Peer(peer));
+        let conns: Vec<_> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.peer == peer)
+            .map(|(id, _)| *id)
+            .collect();
+        for conn in conns {
+            self.outputs.push_back(Output::Close {
+                conn,
+                reason: CloseReason::Disconnect,
+            });
+            self.ended(
+                now,
+                conn,
+                Failure::new(crate::Blame::Local, "disconnected on request"),
+                true,
+            );
+        }
+    }
+
+    fn shut_down(&mut self) {
+        self.shutting_down = true;
+        let failure = Failure::new(crate::Blame::Local, "this node is shutting down");
+        let mut tickets: Vec<_> = self.explicit.drain(..).map(|(ticket, _)| ticket).collect();
+        tickets.extend(std::mem::take(&mut self.waiting).into_values().flatten());
+        tickets.extend(
+            std::mem::take(&mut self.attempts)
+                .into_values()
+                .flat_map(|attempt| attempt.tickets),
+        );
+        self.resolve(tickets, &Err(failure));
+    }
+}
+
+impl Machine for PeerManager {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Add { address, role } => self.add(now, &address, role),
+            Input::Connect { ticket, target } => self.connect(ticket, target),
+            Input::Disconnect { peer } => self.disconnect(now, peer),
+            Input::DialFailed { attempt, failure } => self.dial_failed(now, attempt, failure),
+            Input::Handshaken {
+                conn,
+                peer,
+                direction,
+                remote,
+                attempt,
+            } => {
+                self.handshaken(now, conn, peer, direction, remote, attempt);
+            }
+            Input::Hello { conn, hello } => self.hello(now, conn, hello),
+            Input::Foreign { conn } => self.foreign(now, conn),
+            Input::Answered { conn, answer } => self.answered(now, conn, answer),
+            Input::Closed {
+                conn,
+                failure,
+                useful,
+            } => self.ended(now, conn, failure, useful),
+            Input::Learned { from, records } => self.learned(now, from, &records),
+            Input::ShutDown => self.shut_down(),
+        }
+        self.fill(now);
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.ask_around(now);
+        self.fill(now);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Duration> {
+        if self.shutting_down {
+            return None;
+        }
+        let dials = self.next_dial();
+        let asks = self.next_ask();
+        dials.into_iter().chain(asks).min()
+    }
+}

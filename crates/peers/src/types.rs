@@ -1,0 +1,317 @@
+//! What goes into the peer manager and what comes out of it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_identity::{DialAddress, PeerId, SignedPeerRecord};
+
+use crate::cause::{Failure, RejectReason};
+use crate::dial_queue::Target;
+
+/// One connection, as the driver numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// One dial under way, as the peer manager numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptId(pub u64);
+
+/// One explicit request to connect, as the driver numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Who opened a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// The other side did.
+    Inbound,
+    /// We did.
+    Outbound,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        })
+    }
+}
+
+/// Why we want to know an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A contact for the first dial.
+    Seed,
+    /// Always wanted: redialled for ever, outside the limits. Needs a peer ID.
+    Persistent,
+    /// One that the user knows of.
+    Known,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The user names an address.
+    Add {
+        /// Where.
+        address: DialAddress,
+        /// Why.
+        role: Role,
+    },
+    /// The user wants a connection now, whatever backoff or limits say.
+    Connect {
+        /// Comes back in [`Output::Connected`].
+        ticket: Ticket,
+        /// Whom.
+        target: Target,
+    },
+    /// The user wants a connection to end and not to come back by itself.
+    Disconnect {
+        /// Whose.
+        peer: PeerId,
+    },
+    /// A dial ended without a connection.
+    DialFailed {
+        /// Which.
+        attempt: AttemptId,
+        /// Why.
+        failure: Failure,
+    },
+    /// A TLS handshake is done, so the peer ID is proved.
+    Handshaken {
+        /// A number never used before.
+        conn: ConnId,
+        /// Whose key it is.
+        peer: PeerId,
+        /// Who opened it.
+        direction: Direction,
+        /// The other end of the path.
+        remote: SocketAddr,
+        /// The dial that it came from, for an outbound one.
+        attempt: Option<AttemptId>,
+    },
+    /// The peer's hello was read.
+    Hello {
+        /// On which connection.
+        conn: ConnId,
+        /// What it said.
+        hello: HelloFacts,
+    },
+    /// The peer does not speak the hello: a node of another libp2p implementation.
+    Foreign {
+        /// On which connection.
+        conn: ConnId,
+    },
+    /// The peer's answer to our hello was read.
+    Answered {
+        /// On which connection.
+        conn: ConnId,
+        /// What it said.
+        answer: PeerAnswer,
+    },
+    /// A connection has ended.
+    Closed {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        failure: Failure,
+        /// An application's message passed over it.
+        useful: bool,
+    },
+    /// A peer told us whom it knows. The records' signatures have been verified.
+    Learned {
+        /// Who said so.
+        from: PeerId,
+        /// The records.
+        records: Vec<SignedPeerRecord>,
+    },
+    /// The node is shutting down: no more dials, no more admissions.
+    ShutDown,
+}
+
+/// What the driver read in a hello.
+#[derive(Debug, Clone)]
+pub struct HelloFacts {
+    /// The peer's boot nonce.
+    pub boot_nonce: u64,
+    /// The number of this statement, among all that the peer made.
+    pub order: u64,
+    /// The peer's own record; its signature has been verified.
+    pub record: Option<SignedPeerRecord>,
+    /// What speaks against admission, found by comparing the hello with ours.
+    pub problem: Option<(RejectReason, String)>,
+}
+
+/// The peer's answer to our hello.
+#[derive(Debug, Clone)]
+pub enum PeerAnswer {
+    /// We are admitted there.
+    Accept {
+        /// The number of this statement.
+        order: u64,
+    },
+    /// We are not.
+    Reject {
+        /// Why.
+        reason: RejectReason,
+        /// More words on it.
+        detail: String,
+        /// When to come back.
+        retry_after: Option<Duration>,
+        /// Others to try; their signatures have been verified.
+        alternatives: Vec<SignedPeerRecord>,
+    },
+}
+
+/// Our answer to the peer's hello.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It may stay.
+    Accept {
+        /// The number of this statement.
+        order: u64,
+    },
+    /// It may not. The driver closes the connection once the answer was read or a second has passed.
+    Reject {
+        /// Why.
+        reason: RejectReason,
+        /// More words on it.
+        detail: String,
+        /// When to come back.
+        retry_after: Option<Duration>,
+        /// Records of others to try, as they were signed.
+        alternatives: Vec<Bytes>,
+    },
+}
+
+/// Why the peer manager ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CloseReason {
+    /// Another connection to the same peer is kept.
+    Duplicate,
+    /// The peer has opened a newer one.
+    Replaced,
+    /// The peer refused us.
+    Refused,
+    /// The user said so.
+    Disconnect,
+    /// The node is shutting down.
+    ShuttingDown,
+    /// Foreign nodes are not admitted, or there is no place for one.
+    NotAdmitted,
+}
+
+/// What to do, in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Open a connection.
+    Dial {
+        /// Comes back in [`Input::Handshaken`] or [`Input::DialFailed`].
+        attempt: AttemptId,
+        /// Where.
+        address: DialAddress,
+        /// Who must be there.
+        expected: Option<PeerId>,
+    },
+    /// Send our hello.
+    SayHello {
+        /// On which connection.
+        conn: ConnId,
+        /// The number to put into it.
+        order: u64,
+    },
+    /// Answer the peer's hello.
+    Answer {
+        /// On which connection.
+        conn: ConnId,
+        /// What to say.
+        answer: Answer,
+    },
+    /// Let applications use it.
+    Admit {
+        /// Which.
+        conn: ConnId,
+        /// Whose.
+        peer: PeerId,
+        /// It does not speak our hello.
+        foreign: bool,
+    },
+    /// Open nothing on it any more; close it when what runs on it has ended. Its peer has a newer connection.
+    Drain {
+        /// Which.
+        conn: ConnId,
+    },
+    /// Close it now.
+    Close {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Ask a connected peer whom it knows, and feed the answer back as [`Input::Learned`].
+    Ask {
+        /// Over which connection.
+        conn: ConnId,
+    },
+    /// An explicit connect has ended.
+    Connected {
+        /// Which.
+        ticket: Ticket,
+        /// The peer, or why it failed.
+        result: Result<PeerId, Failure>,
+    },
+    /// Something that users want to know.
+    Event(PeerEvent),
+}
+
+/// A change that users can watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerEvent {
+    /// A peer was admitted, and it admitted us.
+    Connected {
+        /// Who.
+        peer: PeerId,
+        /// Who opened the connection.
+        direction: Direction,
+        /// The other end of the path.
+        address: SocketAddr,
+        /// A node of another libp2p implementation.
+        foreign: bool,
+    },
+    /// An admitted peer is gone.
+    Disconnected {
+        /// Who.
+        peer: PeerId,
+        /// Why, in one sentence.
+        cause: String,
+        /// When it will be dialled again, if it will be.
+        redial_in: Option<Duration>,
+    },
+    /// A dial, or the handshake after it, failed.
+    DialFailed {
+        /// Where.
+        address: DialAddress,
+        /// Who was expected there.
+        peer: Option<PeerId>,
+        /// Why, in one sentence.
+        cause: String,
+        /// When it will be tried again, if it will be.
+        retry_in: Option<Duration>,
+    },
+    /// We turned a peer away.
+    Refused {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        reason: RejectReason,
+    },
+    /// Another node runs with our key. Said once for each such node.
+    CloneSeen {
+        /// Where it was seen.
+        address: SocketAddr,
+    },
+}
