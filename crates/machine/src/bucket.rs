@@ -16,12 +16,7 @@ pub struct TokenBucket {
 impl TokenBucket {
     /// A full bucket of `burst` tokens that refills with `per_second`.
     pub fn new(burst: f64, per_second: f64, now: Now) -> Self {
-        Self {
-            burst,
-            per_second,
-            tokens: burst,
-            seen: now.mono,
-        }
+        Self { burst, per_second, tokens: burst, seen: now.mono }
     }
 
     /// Takes `tokens` if they are there.

@@ -15,18 +15,12 @@ pub struct Now {
 
 impl Now {
     /// The start of both clocks.
-    pub const ZERO: Now = Now {
-        mono: Duration::ZERO,
-        unix: Duration::ZERO,
-    };
+    pub const ZERO: Now = Now { mono: Duration::ZERO, unix: Duration::ZERO };
 
     /// The moment `delay` later, on both clocks.
     #[must_use]
     pub fn after(self, delay: Duration) -> Now {
-        Now {
-            mono: self.mono.saturating_add(delay),
-            unix: self.unix.saturating_add(delay),
-        }
+        Now { mono: self.mono.saturating_add(delay), unix: self.unix.saturating_add(delay) }
     }
 
     /// Whole milliseconds since 1970.

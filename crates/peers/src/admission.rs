@@ -30,48 +30,31 @@ impl PeerManager {
         attempt: Option<AttemptId>,
     ) {
         let attempt = attempt.and_then(|attempt| self.attempts.remove(&attempt));
-        let counted = attempt
-            .as_ref()
-            .map_or(direction == Direction::Inbound, |attempt| attempt.counted)
+        let counted = attempt.as_ref().map_or(direction == Direction::Inbound, |attempt| attempt.counted)
             && !self.is_persistent(&peer);
         let dialled = attempt.as_ref().map(|attempt| attempt.address.clone());
         if let Some(attempt) = attempt {
             self.address_failures.remove(&attempt.address);
             if peer != self.me {
-                self.book
-                    .proved(peer, &attempt.address, now.mono, &mut self.random);
+                self.book.proved(peer, &attempt.address, now.mono, &mut self.random);
             }
             if !attempt.tickets.is_empty() {
                 self.waiting.entry(peer).or_default().extend(attempt.tickets);
             }
         }
         if self.shutting_down {
-            self.outputs.push_back(Output::Close {
-                conn: id,
-                reason: CloseReason::ShuttingDown,
-            });
+            self.outputs.push_back(Output::Close { conn: id, reason: CloseReason::ShuttingDown });
             return;
         }
-        let conn = Conn {
-            peer,
-            direction,
-            remote,
-            dialled,
-            since: now.mono,
-            state: ConnState::Greeting,
-            counted,
-        };
+        let conn =
+            Conn { peer, direction, remote, dialled, since: now.mono, state: ConnState::Greeting, counted };
         self.conns.insert(id, conn);
         if peer == self.me {
             // Ourselves or a clone: the boot nonce in the hello will tell.
             return self.say_hello(id);
         }
         let smaller = self.me < peer;
-        let steps = self
-            .pairs
-            .entry(peer)
-            .or_insert_with(|| Pair::new(smaller))
-            .connected(id, direction);
+        let steps = self.pairs.entry(peer).or_insert_with(|| Pair::new(smaller)).connected(id, direction);
         self.carry_out(now, steps);
     }
 
@@ -94,13 +77,7 @@ impl PeerManager {
             && self.inbound_full()
         {
             let detail = format!("all {} inbound places are taken", self.config.max_inbound);
-            return self.reject(
-                now,
-                id,
-                RejectReason::Full,
-                detail,
-                Some(self.config.full_retry_after),
-            );
+            return self.reject(now, id, RejectReason::Full, detail, Some(self.config.full_retry_after));
         }
         if let Some(record) = hello.record.filter(|record| record.peer_id() == peer) {
             self.book.learn(&record, Source::Itself, remote, &mut self.random);
@@ -108,9 +85,9 @@ impl PeerManager {
                 self.book.came_from(&peer, remote, now.mono);
             }
         }
-        let Some(pair) = self.pairs.get_mut(&peer) else {
-            return;
-        };
+        // From here on it holds its place, even while another connection to the peer is preferred.
+        self.set_state(id, ConnState::Greeted);
+        let Some(pair) = self.pairs.get_mut(&peer) else { return };
         let steps = pair.hello(id, hello.boot_nonce, hello.order);
         self.carry_out(now, steps);
     }
@@ -127,29 +104,17 @@ impl PeerManager {
                 let steps = pair.accepted(id, order);
                 self.carry_out(now, steps);
             }
-            PeerAnswer::Reject {
-                reason,
-                detail,
-                retry_after,
-                alternatives,
-            } => {
+            PeerAnswer::Reject { reason, detail, retry_after, alternatives } => {
                 for record in &alternatives {
                     self.learn_one(now, record, remote);
                 }
-                let said = if detail.is_empty() {
-                    String::new()
-                } else {
-                    format!(" ({detail})")
-                };
+                let said = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
                 let failure = Failure {
                     blame: reason.blame(),
                     detail: format!("{peer} refused us: {reason}{said}"),
                     retry_after,
                 };
-                self.outputs.push_back(Output::Close {
-                    conn: id,
-                    reason: CloseReason::Refused,
-                });
+                self.outputs.push_back(Output::Close { conn: id, reason: CloseReason::Refused });
                 if reason == RejectReason::Duplicate {
                     self.forget_conn(now, id);
                 } else {
@@ -167,10 +132,7 @@ impl PeerManager {
             && conn.counted
             && !self.holds_inbound_place(&peer)
             && self.inbound_full();
-        let speaks_hello = self
-            .pairs
-            .get(&peer)
-            .is_some_and(|pair| pair.accepted_by_us().is_some());
+        let speaks_hello = self.pairs.get(&peer).is_some_and(|pair| pair.accepted_by_us().is_some());
         let refuse = if self.config.foreign == ForeignPolicy::Refuse {
             Some(RejectReason::ForeignRefused)
         } else if full {
@@ -181,10 +143,7 @@ impl PeerManager {
             None
         };
         if let Some(reason) = refuse {
-            self.outputs.push_back(Output::Close {
-                conn: id,
-                reason: CloseReason::NotAdmitted,
-            });
+            self.outputs.push_back(Output::Close { conn: id, reason: CloseReason::NotAdmitted });
             self.event(PeerEvent::Refused { peer, reason });
             let failure = Failure::new(Blame::Hostile, format!("{peer} does not speak the Peerage hello"));
             return self.ended(now, id, failure, false);
@@ -196,17 +155,8 @@ impl PeerManager {
         }
         self.leave_pair(now, peer, id);
         self.set_state(id, ConnState::Foreign);
-        self.outputs.push_back(Output::Admit {
-            conn: id,
-            peer,
-            foreign: true,
-        });
-        self.event(PeerEvent::Connected {
-            peer,
-            direction,
-            address: remote,
-            foreign: true,
-        });
+        self.outputs.push_back(Output::Admit { conn: id, peer, foreign: true });
+        self.event(PeerEvent::Connected { peer, direction, address: remote, foreign: true });
         self.admitted_now(now, peer);
     }
 
@@ -230,12 +180,7 @@ impl PeerManager {
         } else if let Some(address) = conn.dialled {
             let retry_in = self.charge(now, conn.peer, None, &failure);
             let cause = failure.detail.clone();
-            self.event(PeerEvent::DialFailed {
-                address,
-                peer: Some(conn.peer),
-                cause,
-                retry_in,
-            });
+            self.event(PeerEvent::DialFailed { address, peer: Some(conn.peer), cause, retry_in });
         } else {
             let wait = self.random.up_to(self.config.backoff_base);
             self.enqueue(conn.peer, now.mono + wait);
@@ -249,21 +194,13 @@ impl PeerManager {
     fn lost(&mut self, now: Now, peer: PeerId, failure: &Failure, useful: bool) -> Option<Duration> {
         let known = self.book.get_mut(&peer)?;
         let failures = if useful { 0 } else { known.failures };
-        known.failures = if useful {
-            0
-        } else {
-            known.failures.saturating_add(1)
-        };
+        known.failures = if useful { 0 } else { known.failures.saturating_add(1) };
         self.redial_after(now, peer, failures, failure)
     }
 
     fn disconnected(&mut self, peer: PeerId, cause: String, redial_in: Option<Duration>) {
         self.exchange.asked_us.remove(&peer);
-        self.event(PeerEvent::Disconnected {
-            peer,
-            cause,
-            redial_in,
-        });
+        self.event(PeerEvent::Disconnected { peer, cause, redial_in });
     }
 
     /// Ends a connection that lost against another to the same peer: nobody is charged, nothing is reported.
@@ -299,11 +236,7 @@ impl PeerManager {
                 Step::SayHello(id) => self.say_hello(id),
                 Step::Accept(id) => {
                     let order = self.next_order();
-                    self.set_state(id, ConnState::Accepted);
-                    self.outputs.push_back(Output::Answer {
-                        conn: id,
-                        answer: Answer::Accept { order },
-                    });
+                    self.outputs.push_back(Output::Answer { conn: id, answer: Answer::Accept { order } });
                 }
                 Step::Admit(id) => self.admit(now, id),
                 Step::Close(id, reason) => self.close_extra(id, reason),
@@ -322,17 +255,8 @@ impl PeerManager {
         };
         conn.state = ConnState::Admitted;
         let (peer, direction, address) = (conn.peer, conn.direction, conn.remote);
-        self.outputs.push_back(Output::Admit {
-            conn: id,
-            peer,
-            foreign: false,
-        });
-        self.event(PeerEvent::Connected {
-            peer,
-            direction,
-            address,
-            foreign: false,
-        });
+        self.outputs.push_back(Output::Admit { conn: id, peer, foreign: false });
+        self.event(PeerEvent::Connected { peer, direction, address, foreign: false });
         if self.outbound_used() < self.config.max_outbound {
             self.outputs.push_back(Output::Ask { conn: id });
         }
@@ -377,21 +301,9 @@ impl PeerManager {
             RejectReason::Full => self.shareable(peer, self.config.max_alternatives),
             _ => Vec::new(),
         };
-        let said = if detail.is_empty() {
-            String::new()
-        } else {
-            format!(": {detail}")
-        };
-        let failure = Failure::new(
-            reason.blame(),
-            format!("we refused {peer} because {reason}{said}"),
-        );
-        let answer = Answer::Reject {
-            reason,
-            detail,
-            retry_after,
-            alternatives,
-        };
+        let said = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+        let failure = Failure::new(reason.blame(), format!("we refused {peer} because {reason}{said}"));
+        let answer = Answer::Reject { reason, detail, retry_after, alternatives };
         self.outputs.push_back(Output::Answer { conn: id, answer });
         self.event(PeerEvent::Refused { peer, reason });
         self.ended(now, id, failure, false);
@@ -419,9 +331,7 @@ impl PeerManager {
     /// Whether a new inbound connection of `peer` would only take the place of another one of its own.
     fn holds_inbound_place(&self, peer: &PeerId) -> bool {
         let accepted = self.pairs.get(peer).and_then(|pair| pair.accepted_by_us());
-        let conn = accepted
-            .or_else(|| self.foreign_conn(peer))
-            .and_then(|id| self.conns.get(&id));
+        let conn = accepted.or_else(|| self.foreign_conn(peer)).and_then(|id| self.conns.get(&id));
         conn.is_some_and(|conn| conn.counted && conn.direction == Direction::Inbound)
     }
 

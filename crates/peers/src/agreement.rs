@@ -60,10 +60,7 @@ impl Link {
 
 impl Pair {
     pub(crate) fn new(smaller: bool) -> Self {
-        Self {
-            smaller,
-            links: Vec::new(),
-        }
+        Self { smaller, links: Vec::new() }
     }
 
     /// A TLS handshake is done.
@@ -71,13 +68,7 @@ impl Pair {
         if direction == Direction::Outbound && self.links.iter().any(|link| link.we_accepted) {
             return vec![Step::Close(conn, CloseReason::Duplicate)];
         }
-        self.links.push(Link {
-            conn,
-            direction,
-            hello: None,
-            we_accepted: false,
-            they_accepted: None,
-        });
+        self.links.push(Link { conn, direction, hello: None, we_accepted: false, they_accepted: None });
         vec![Step::SayHello(conn)]
     }
 
@@ -112,11 +103,7 @@ impl Pair {
         self.links[index].they_accepted = Some(order);
         if self.links[index].we_accepted {
             self.admit(conn, &mut steps);
-        } else if let Some(ours) = self
-            .links
-            .iter()
-            .position(|link| link.we_accepted && !link.admitted())
-        {
+        } else if let Some(ours) = self.links.iter().position(|link| link.we_accepted && !link.admitted()) {
             if self.theirs_wins(ours, index) {
                 let first_choice = self.links[ours].conn;
                 self.close(first_choice, CloseReason::Duplicate, &mut steps);
@@ -131,11 +118,7 @@ impl Pair {
         let mut steps = Vec::new();
         self.links.retain(|link| link.conn != conn);
         if !self.links.iter().any(|link| link.we_accepted) {
-            let next = self
-                .links
-                .iter()
-                .find(|link| link.hello.is_some())
-                .map(|link| link.conn);
+            let next = self.links.iter().find(|link| link.hello.is_some()).map(|link| link.conn);
             if let Some(next) = next {
                 self.accept(next, &mut steps);
             }
@@ -145,18 +128,12 @@ impl Pair {
 
     /// The admitted connection.
     pub(crate) fn admitted(&self) -> Option<ConnId> {
-        self.links
-            .iter()
-            .find(|link| link.admitted())
-            .map(|link| link.conn)
+        self.links.iter().find(|link| link.admitted()).map(|link| link.conn)
     }
 
     /// A connection that we have accepted, admitted or not.
     pub(crate) fn accepted_by_us(&self) -> Option<ConnId> {
-        self.links
-            .iter()
-            .find(|link| link.we_accepted)
-            .map(|link| link.conn)
+        self.links.iter().find(|link| link.we_accepted).map(|link| link.conn)
     }
 
     /// Nothing is left.
@@ -174,9 +151,7 @@ impl Pair {
         if old.conn == conn {
             return;
         }
-        let lost_by_peer = self
-            .index(conn)
-            .is_some_and(|i| self.links[i].direction == Direction::Inbound)
+        let lost_by_peer = self.index(conn).is_some_and(|i| self.links[i].direction == Direction::Inbound)
             && old.they_accepted.is_some_and(|theirs| order > theirs);
         if lost_by_peer {
             self.close(self.links[admitted].conn, CloseReason::Replaced, steps);
@@ -276,19 +251,11 @@ mod tests {
             self.next += 1;
             let conn = ConnId(self.next);
             // The client is done first; the server learns of it by the client's last flight.
-            self.queues
-                .entry((conn, from))
-                .or_default()
-                .push_back(Packet::TlsDone(Direction::Outbound));
+            self.queues.entry((conn, from)).or_default().push_back(Packet::TlsDone(Direction::Outbound));
         }
 
         fn step(&mut self) -> bool {
-            let busy: Vec<_> = self
-                .queues
-                .iter()
-                .filter(|(_, q)| !q.is_empty())
-                .map(|(k, _)| *k)
-                .collect();
+            let busy: Vec<_> = self.queues.iter().filter(|(_, q)| !q.is_empty()).map(|(k, _)| *k).collect();
             if busy.is_empty() {
                 return false;
             }

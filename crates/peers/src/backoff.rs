@@ -9,9 +9,7 @@ use peerage_machine::Random;
 
 /// The delay before the next dial after `failures` failures in a row.
 pub(crate) fn delay(base: Duration, ceiling: Duration, failures: u32, random: &mut Random) -> Duration {
-    let window = base
-        .saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX))
-        .min(ceiling);
+    let window = base.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX)).min(ceiling);
     (random.up_to(window) + base / 10).min(ceiling)
 }
 
@@ -36,15 +34,11 @@ mod tests {
         let mut random = Random::from_number(1);
         let (base, ceiling) = (Duration::from_secs(1), Duration::from_secs(600));
         for failures in 0..12 {
-            let mean = (0..2000)
-                .map(|_| delay(base, ceiling, failures, &mut random).as_secs_f64())
-                .sum::<f64>()
-                / 2000.0;
+            let mean =
+                (0..2000).map(|_| delay(base, ceiling, failures, &mut random).as_secs_f64()).sum::<f64>()
+                    / 2000.0;
             let window = f64::from(1u32 << failures).min(600.0);
-            assert!(
-                (mean - window / 2.0).abs() < window * 0.1 + 0.1,
-                "{failures}: mean {mean}"
-            );
+            assert!((mean - window / 2.0).abs() < window * 0.1 + 0.1, "{failures}: mean {mean}");
         }
     }
 }

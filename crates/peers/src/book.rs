@@ -47,11 +47,7 @@ impl KnownPeer {
     /// The address to try next: one that worked lately, else the one that failed least, else the best-vouched.
     pub(crate) fn best_address(&self) -> Option<&KnownAddress> {
         self.addresses.iter().min_by_key(|known| {
-            (
-                known.failures,
-                std::cmp::Reverse(known.seen),
-                std::cmp::Reverse(known.source),
-            )
+            (known.failures, std::cmp::Reverse(known.seen), std::cmp::Reverse(known.source))
         })
     }
 
@@ -79,12 +75,7 @@ impl KnownPeer {
                 _ => return,
             }
         }
-        self.addresses.push(KnownAddress {
-            address: address.clone(),
-            source,
-            failures: 0,
-            seen: None,
-        });
+        self.addresses.push(KnownAddress { address: address.clone(), source, failures: 0, seen: None });
     }
 }
 
@@ -150,23 +141,14 @@ impl Book {
     ) -> bool {
         let most = self.max_addresses;
         let peer = record.peer_id();
-        let addresses: Vec<_> = record
-            .addresses()
-            .iter()
-            .filter(|a| in_scope(a, teller))
-            .cloned()
-            .collect();
+        let addresses: Vec<_> = record.addresses().iter().filter(|a| in_scope(a, teller)).cloned().collect();
         if addresses.is_empty() && source == Source::Hearsay {
             return false;
         }
         let Some(known) = self.entry(peer, random) else {
             return false;
         };
-        if known
-            .record
-            .as_ref()
-            .is_some_and(|old| !record.is_newer_than(old))
-        {
+        if known.record.as_ref().is_some_and(|old| !record.is_newer_than(old)) {
             return false;
         }
         known.record = Some(record.clone());

@@ -30,11 +30,7 @@ pub struct Failure {
 impl Failure {
     /// A failure without a time to come back.
     pub fn new(blame: Blame, detail: impl Into<String>) -> Self {
-        Self {
-            blame,
-            detail: detail.into(),
-            retry_after: None,
-        }
+        Self { blame, detail: detail.into(), retry_after: None }
     }
 }
 

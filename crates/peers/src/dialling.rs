@@ -35,18 +35,14 @@ impl PeerManager {
         if self.attempts.len() >= self.config.max_parallel_dials {
             return None;
         }
-        let candidates = (self.outbound_used() < self.config.max_outbound)
-            .then(|| self.candidates.next_due())
-            .flatten();
+        let candidates =
+            (self.outbound_used() < self.config.max_outbound).then(|| self.candidates.next_due()).flatten();
         self.persistent.next_due().into_iter().chain(candidates).min()
     }
 
     /// Puts a peer that should be dialled into its queue, unless it is connected, held or under way.
     pub(crate) fn enqueue(&mut self, peer: PeerId, due: Duration) {
-        let under_way = self
-            .attempts
-            .values()
-            .any(|attempt| attempt.target == Target::Peer(peer));
+        let under_way = self.attempts.values().any(|attempt| attempt.target == Target::Peer(peer));
         if peer == self.me || self.is_linked(&peer) || under_way {
             return;
         }
@@ -54,35 +50,20 @@ impl PeerManager {
         if known.held || known.addresses.is_empty() {
             return;
         }
-        let queue = if known.persistent {
-            &mut self.persistent
-        } else {
-            &mut self.candidates
-        };
+        let queue = if known.persistent { &mut self.persistent } else { &mut self.candidates };
         queue.set(Target::Peer(peer), due);
     }
 
     /// A dial has failed.
     pub(crate) fn dial_failed(&mut self, now: Now, attempt: AttemptId, failure: Failure) {
-        let Some(Attempt {
-            target,
-            address,
-            tickets,
-            ..
-        }) = self.attempts.remove(&attempt)
-        else {
+        let Some(Attempt { target, address, tickets, .. }) = self.attempts.remove(&attempt) else {
             return;
         };
         let (peer, retry_in) = match &target {
             Target::Peer(peer) => (Some(*peer), self.charge(now, *peer, Some(&address), &failure)),
             Target::Address(_) => (None, self.charge_address(now, &address, &failure)),
         };
-        self.event(PeerEvent::DialFailed {
-            address,
-            peer,
-            cause: failure.detail.clone(),
-            retry_in,
-        });
+        self.event(PeerEvent::DialFailed { address, peer, cause: failure.detail.clone(), retry_in });
         self.resolve(tickets, &Err(failure));
     }
 
@@ -96,8 +77,7 @@ impl PeerManager {
     ) -> Option<Duration> {
         if let (Some(address), Blame::Unlucky | Blame::Hostile) = (address, failure.blame) {
             let hostile = failure.blame == Blame::Hostile;
-            self.book
-                .failed(&peer, address, hostile, self.config.max_hearsay_failures);
+            self.book.failed(&peer, address, hostile, self.config.max_hearsay_failures);
         }
         let known = self.book.get_mut(&peer)?;
         if failure.blame != Blame::Local {
@@ -123,10 +103,7 @@ impl PeerManager {
         }
         self.enqueue(peer, now.mono + wait);
         let target = Target::Peer(peer);
-        let queued = self
-            .persistent
-            .due(&target)
-            .or_else(|| self.candidates.due(&target));
+        let queued = self.persistent.due(&target).or_else(|| self.candidates.due(&target));
         queued.map(|due| due.saturating_sub(now.mono))
     }
 
@@ -145,8 +122,7 @@ impl PeerManager {
         if failure.blame != Blame::Local {
             *failures = failures.saturating_add(1);
         }
-        self.candidates
-            .set(Target::Address(address.clone()), now.mono + wait);
+        self.candidates.set(Target::Address(address.clone()), now.mono + wait);
         Some(wait)
     }
 
@@ -206,25 +182,13 @@ impl PeerManager {
 
     fn dial(&mut self, target: Target, address: DialAddress, tickets: Vec<Ticket>, counted: bool) {
         let attempt = self.next_attempt();
-        let started = Attempt {
-            target,
-            address: address.clone(),
-            tickets,
-            counted,
-        };
-        self.outputs.push_back(Output::Dial {
-            attempt,
-            address,
-            expected: started.peer(),
-        });
+        let started = Attempt { target, address: address.clone(), tickets, counted };
+        self.outputs.push_back(Output::Dial { attempt, address, expected: started.peer() });
         self.attempts.insert(attempt, started);
     }
 
     fn address_of(&self, peer: &PeerId) -> Option<DialAddress> {
-        self.book
-            .get(peer)?
-            .best_address()
-            .map(|known| known.address.clone())
+        self.book.get(peer)?.best_address().map(|known| known.address.clone())
     }
 }
 

@@ -18,14 +18,9 @@ impl PeerManager {
     pub fn answer_exchange(&mut self, now: Now, asker: PeerId, most: usize) -> Option<Vec<Bytes>> {
         let (burst, rate) = (self.config.exchange_burst, self.config.exchange_per_second);
         self.admitted(&asker)?;
-        let bucket = self
-            .exchange
-            .asked_us
-            .entry(asker)
-            .or_insert_with(|| TokenBucket::new(burst, rate, now));
-        bucket
-            .take(1.0, now)
-            .then(|| self.shareable(asker, most.min(self.config.max_exchange_records)))
+        let bucket =
+            self.exchange.asked_us.entry(asker).or_insert_with(|| TokenBucket::new(burst, rate, now));
+        bucket.take(1.0, now).then(|| self.shareable(asker, most.min(self.config.max_exchange_records)))
     }
 
     /// Up to `most` records of others that `to` may have, drawn at random.
@@ -45,10 +40,7 @@ impl PeerManager {
 
     /// A peer told us whom it knows.
     pub(crate) fn learned(&mut self, now: Now, from: PeerId, records: &[SignedPeerRecord]) {
-        let Some(teller) = self
-            .admitted(&from)
-            .and_then(|id| self.conns.get(&id))
-            .map(|conn| conn.remote)
+        let Some(teller) = self.admitted(&from).and_then(|id| self.conns.get(&id)).map(|conn| conn.remote)
         else {
             return;
         };
@@ -78,11 +70,8 @@ impl PeerManager {
         if !self.next_ask().is_some_and(|due| due <= now.mono) {
             return;
         }
-        let peers: Vec<_> = self
-            .connected()
-            .filter(|peer| !peer.foreign)
-            .map(|connected| connected.conn)
-            .collect();
+        let peers: Vec<_> =
+            self.connected().filter(|peer| !peer.foreign).map(|connected| connected.conn).collect();
         if let Some(conn) = peers.get(self.random.index(peers.len())) {
             self.outputs.push_back(Output::Ask { conn: *conn });
         }

@@ -62,8 +62,8 @@ pub(crate) struct Conn {
 pub(crate) enum ConnState {
     /// The hellos are under way.
     Greeting,
-    /// We have accepted; the peer has not answered yet.
-    Accepted,
+    /// The peer's hello was found good; the other side's answer, or the choice among several connections, is open.
+    Greeted,
     /// Both have accepted.
     Admitted,
     /// Admitted, without a hello.
@@ -126,11 +126,7 @@ impl PeerManager {
             waiting: BTreeMap::new(),
             persistent: DialQueue::default(),
             candidates: DialQueue::default(),
-            exchange: Exchange {
-                due: Duration::ZERO,
-                pause,
-                asked_us: BTreeMap::new(),
-            },
+            exchange: Exchange { due: Duration::ZERO, pause, asked_us: BTreeMap::new() },
             address_failures: BTreeMap::new(),
             clones: VecDeque::new(),
             shutting_down: false,
@@ -182,10 +178,7 @@ impl PeerManager {
 
     /// The admitted connection to `peer`.
     pub(crate) fn admitted(&self, peer: &PeerId) -> Option<ConnId> {
-        self.pairs
-            .get(peer)
-            .and_then(Pair::admitted)
-            .or_else(|| self.foreign_conn(peer))
+        self.pairs.get(peer).and_then(Pair::admitted).or_else(|| self.foreign_conn(peer))
     }
 
     pub(crate) fn foreign_conn(&self, peer: &PeerId) -> Option<ConnId> {
@@ -199,14 +192,11 @@ impl PeerManager {
 
     /// Outbound places in use: connections and dials that the limit counts.
     pub(crate) fn outbound_used(&self) -> usize {
-        let conns = self
-            .conns
-            .values()
-            .filter(|conn| conn.counted && conn.direction == Direction::Outbound);
+        let conns = self.conns.values().filter(|conn| conn.counted && conn.direction == Direction::Outbound);
         conns.count() + self.attempts.values().filter(|attempt| attempt.counted).count()
     }
 
-    /// Inbound places in use: connections that we have accepted and the limit counts.
+    /// Inbound places in use: connections whose hello was found good and that the limit counts.
     pub(crate) fn inbound_used(&self) -> usize {
         let accepted = |conn: &&Conn| {
             conn.counted && conn.direction == Direction::Inbound && conn.state != ConnState::Greeting
@@ -220,10 +210,7 @@ impl PeerManager {
 
     pub(crate) fn resolve(&mut self, tickets: Vec<Ticket>, result: &Result<PeerId, Failure>) {
         for ticket in tickets {
-            self.outputs.push_back(Output::Connected {
-                ticket,
-                result: result.clone(),
-            });
+            self.outputs.push_back(Output::Connected { ticket, result: result.clone() });
         }
     }
 
@@ -255,10 +242,8 @@ impl PeerManager {
                 return self.resolve(vec![ticket], &Ok(peer));
             }
             if peer == self.me {
-                let failure = Failure::new(
-                    RejectReason::SelfDial.blame(),
-                    format!("{peer} is this node itself"),
-                );
+                let failure =
+                    Failure::new(RejectReason::SelfDial.blame(), format!("{peer} is this node itself"));
                 return self.resolve(vec![ticket], &Err(failure));
             }
         }
@@ -279,23 +264,11 @@ impl PeerManager {
         }
         self.candidates.remove(&Target::Peer(peer));
         self.persistent.remove(&Target::Peer(peer));
-        let conns: Vec<_> = self
-            .conns
-            .iter()
-            .filter(|(_, conn)| conn.peer == peer)
-            .map(|(id, _)| *id)
-            .collect();
+        let conns: Vec<_> =
+            self.conns.iter().filter(|(_, conn)| conn.peer == peer).map(|(id, _)| *id).collect();
         for conn in conns {
-            self.outputs.push_back(Output::Close {
-                conn,
-                reason: CloseReason::Disconnect,
-            });
-            self.ended(
-                now,
-                conn,
-                Failure::new(crate::Blame::Local, "disconnected on request"),
-                true,
-            );
+            self.outputs.push_back(Output::Close { conn, reason: CloseReason::Disconnect });
+            self.ended(now, conn, Failure::new(crate::Blame::Local, "disconnected on request"), true);
         }
     }
 
@@ -304,11 +277,7 @@ impl PeerManager {
         let failure = Failure::new(crate::Blame::Local, "this node is shutting down");
         let mut tickets: Vec<_> = self.explicit.drain(..).map(|(ticket, _)| ticket).collect();
         tickets.extend(std::mem::take(&mut self.waiting).into_values().flatten());
-        tickets.extend(
-            std::mem::take(&mut self.attempts)
-                .into_values()
-                .flat_map(|attempt| attempt.tickets),
-        );
+        tickets.extend(std::mem::take(&mut self.attempts).into_values().flat_map(|attempt| attempt.tickets));
         self.resolve(tickets, &Err(failure));
     }
 }
@@ -323,23 +292,13 @@ impl Machine for PeerManager {
             Input::Connect { ticket, target } => self.connect(ticket, target),
             Input::Disconnect { peer } => self.disconnect(now, peer),
             Input::DialFailed { attempt, failure } => self.dial_failed(now, attempt, failure),
-            Input::Handshaken {
-                conn,
-                peer,
-                direction,
-                remote,
-                attempt,
-            } => {
+            Input::Handshaken { conn, peer, direction, remote, attempt } => {
                 self.handshaken(now, conn, peer, direction, remote, attempt);
             }
             Input::Hello { conn, hello } => self.hello(now, conn, hello),
             Input::Foreign { conn } => self.foreign(now, conn),
             Input::Answered { conn, answer } => self.answered(now, conn, answer),
-            Input::Closed {
-                conn,
-                failure,
-                useful,
-            } => self.ended(now, conn, failure, useful),
+            Input::Closed { conn, failure, useful } => self.ended(now, conn, failure, useful),
             Input::Learned { from, records } => self.learned(now, from, &records),
             Input::ShutDown => self.shut_down(),
         }

@@ -111,12 +111,8 @@ impl World {
         let address = SocketAddr::from(([10, 0, (index / 250) as u8, (index % 250 + 1) as u8], 4000));
         let dial = DialAddress::from_socket_addr(address).unwrap();
         let record = SignedPeerRecord::sign(&key, 1, &[dial]).unwrap();
-        let manager = PeerManager::new(
-            config.clone(),
-            key.peer_id(),
-            self.random.number(),
-            self.random.fork(),
-        );
+        let manager =
+            PeerManager::new(config.clone(), key.peer_id(), self.random.number(), self.random.fork());
         self.nodes.push(Node {
             manager,
             key,
@@ -144,10 +140,7 @@ impl World {
     }
 
     fn now(&self) -> Now {
-        Now {
-            mono: self.now,
-            unix: Duration::from_secs(1_700_000_000) + self.now,
-        }
+        Now { mono: self.now, unix: Duration::from_secs(1_700_000_000) + self.now }
     }
 
     fn give(&mut self, node: usize, input: Input) {
@@ -164,13 +157,7 @@ impl World {
     fn send(&mut self, to: usize, after: Duration, what: Delivery) {
         self.order += 1;
         let (at, boot) = (self.now + after, self.nodes[to].boot);
-        self.queue.push(Scheduled {
-            at,
-            order: self.order,
-            to,
-            boot,
-            what,
-        });
+        self.queue.push(Scheduled { at, order: self.order, to, boot, what });
     }
 
     fn delay(&mut self) -> Duration {
@@ -205,48 +192,22 @@ impl World {
                 self.nodes[to].wakes += 1;
                 self.nodes[to].manager.handle_timeout(now);
             }
-            Delivery::Syn {
-                from,
-                attempt,
-                conn,
-                expected,
-            } => {
+            Delivery::Syn { from, attempt, conn, expected } => {
                 let me = self.id(to);
                 if expected.is_some_and(|expected| expected != me) {
                     let failure = Failure::new(Blame::Hostile, "another peer is there");
                     let delay = self.delay();
-                    return self.send(
-                        from,
-                        delay,
-                        Delivery::Input(Input::DialFailed { attempt, failure }),
-                    );
+                    return self.send(from, delay, Delivery::Input(Input::DialFailed { attempt, failure }));
                 }
                 let boots = [self.nodes[from].boot, self.nodes[to].boot];
-                self.wires.insert(
-                    conn,
-                    Wire {
-                        ends: [from, to],
-                        boots,
-                        open: true,
-                    },
-                );
+                self.wires.insert(conn, Wire { ends: [from, to], boots, open: true });
                 let handshaken = |peer, direction, remote, attempt| {
-                    Delivery::Input(Input::Handshaken {
-                        conn,
-                        peer,
-                        direction,
-                        remote,
-                        attempt,
-                    })
+                    Delivery::Input(Input::Handshaken { conn, peer, direction, remote, attempt })
                 };
                 let (dialler, there, back) =
                     (self.id(from), self.nodes[to].address, self.nodes[from].address);
                 let delay = self.delay();
-                self.send(
-                    from,
-                    delay,
-                    handshaken(me, Direction::Outbound, there, Some(attempt)),
-                );
+                self.send(from, delay, handshaken(me, Direction::Outbound, there, Some(attempt)));
                 let later = delay + self.delay();
                 self.send(to, later, handshaken(dialler, Direction::Inbound, back, None));
             }
@@ -254,10 +215,8 @@ impl World {
                 let asker = self.other(conn, to);
                 let asker_id = self.id(asker);
                 if let Some(records) = self.nodes[to].manager.answer_exchange(now, asker_id, 30) {
-                    let records = records
-                        .iter()
-                        .map(|bytes| SignedPeerRecord::verify(bytes).unwrap())
-                        .collect();
+                    let records =
+                        records.iter().map(|bytes| SignedPeerRecord::verify(bytes).unwrap()).collect();
                     let from = self.id(to);
                     let delay = self.delay();
                     self.send(asker, delay, Delivery::Input(Input::Learned { from, records }));
@@ -276,30 +235,14 @@ impl World {
         while let Some(output) = self.nodes[node].manager.poll_output() {
             let delay = self.delay();
             match output {
-                Output::Dial {
-                    attempt,
-                    address,
-                    expected,
-                } => {
+                Output::Dial { attempt, address, expected } => {
                     self.nodes[node].dials.push((self.now, address.clone()));
-                    let target = self
-                        .nodes
-                        .iter()
-                        .position(|n| Some(n.address) == address.socket_addr());
+                    let target = self.nodes.iter().position(|n| Some(n.address) == address.socket_addr());
                     self.next_conn += 1;
                     let conn = ConnId(self.next_conn);
                     match target {
                         Some(target) => {
-                            self.send(
-                                target,
-                                delay,
-                                Delivery::Syn {
-                                    from: node,
-                                    attempt,
-                                    conn,
-                                    expected,
-                                },
-                            );
+                            self.send(target, delay, Delivery::Syn { from: node, attempt, conn, expected });
                         }
                         None => {
                             let failure = Failure::new(Blame::Unlucky, "no answer within 5 s");
@@ -333,31 +276,18 @@ impl World {
         let me = &self.nodes[node];
         let problem = (me.network != self.nodes[other].network)
             .then(|| (RejectReason::WrongNetwork, format!("it is in {:?}", me.network)));
-        let hello = HelloFacts {
-            boot_nonce: me.boot,
-            order,
-            record: Some(me.record.clone()),
-            problem,
-        };
+        let hello = HelloFacts { boot_nonce: me.boot, order, record: Some(me.record.clone()), problem };
         self.to_other(node, conn, |_| Delivery::Input(Input::Hello { conn, hello }));
     }
 
     fn answer(&mut self, node: usize, conn: ConnId, answer: Answer) {
         let answer = match answer {
             Answer::Accept { order } => PeerAnswer::Accept { order },
-            Answer::Reject {
+            Answer::Reject { reason, detail, retry_after, alternatives } => PeerAnswer::Reject {
                 reason,
                 detail,
                 retry_after,
-                alternatives,
-            } => PeerAnswer::Reject {
-                reason,
-                detail,
-                retry_after,
-                alternatives: alternatives
-                    .iter()
-                    .map(|b| SignedPeerRecord::verify(b).unwrap())
-                    .collect(),
+                alternatives: alternatives.iter().map(|b| SignedPeerRecord::verify(b).unwrap()).collect(),
             },
         };
         self.to_other(node, conn, |_| Delivery::Input(Input::Answered { conn, answer }));
@@ -365,13 +295,7 @@ impl World {
 
     fn hang_up(&mut self, node: usize, conn: ConnId, cause: &str) {
         let failure = Failure::new(Blame::Unlucky, cause);
-        self.to_other(node, conn, |_| {
-            Delivery::Input(Input::Closed {
-                conn,
-                failure,
-                useful: false,
-            })
-        });
+        self.to_other(node, conn, |_| Delivery::Input(Input::Closed { conn, failure, useful: false }));
         if let Some(wire) = self.wires.get_mut(&conn) {
             wire.open = false;
         }
@@ -397,24 +321,12 @@ impl World {
 
     /// The peers of a crashed node notice after `idle`.
     fn notice(&mut self, node: usize, idle: Duration) {
-        let open: Vec<_> = self
-            .wires
-            .iter()
-            .filter(|(_, w)| w.open && w.ends.contains(&node))
-            .map(|(c, _)| *c)
-            .collect();
+        let open: Vec<_> =
+            self.wires.iter().filter(|(_, w)| w.open && w.ends.contains(&node)).map(|(c, _)| *c).collect();
         for conn in open {
             let other = self.other(conn, node);
             let failure = Failure::new(Blame::Unlucky, "silent for 30 s");
-            self.send(
-                other,
-                idle,
-                Delivery::Input(Input::Closed {
-                    conn,
-                    failure,
-                    useful: true,
-                }),
-            );
+            self.send(other, idle, Delivery::Input(Input::Closed { conn, failure, useful: true }));
             self.wires.get_mut(&conn).unwrap().open = false;
         }
     }
@@ -425,19 +337,12 @@ impl World {
         n.boot += 1;
         n.up = true;
         n.manager = PeerManager::new(n.config.clone(), n.key.peer_id(), n.boot, fork);
-        self.wires
-            .values_mut()
-            .filter(|w| w.ends.contains(&node))
-            .for_each(|w| w.open = false);
+        self.wires.values_mut().filter(|w| w.ends.contains(&node)).for_each(|w| w.open = false);
     }
 
     fn peers_of(&self, node: usize) -> BTreeSet<usize> {
         let index = |id: PeerId| self.nodes.iter().position(|n| n.key.peer_id() == id).unwrap();
-        self.nodes[node]
-            .manager
-            .connected()
-            .map(|peer| index(peer.peer))
-            .collect()
+        self.nodes[node].manager.connected().map(|peer| index(peer.peer)).collect()
     }
 
     /// Both ends of every connection agree on it, and there is one for each pair.
@@ -448,20 +353,12 @@ impl World {
                 let [a, b] = self.wires[&peer.conn].ends;
                 assert!(a == index || b == index);
                 let key = (a.min(b), a.max(b));
-                pairs
-                    .entry(key)
-                    .or_insert_with(BTreeSet::new)
-                    .insert((peer.conn, index));
+                pairs.entry(key).or_insert_with(BTreeSet::new).insert((peer.conn, index));
             }
         }
         for (pair, ends) in pairs {
             let conns: BTreeSet<_> = ends.iter().map(|(conn, _)| conn).collect();
-            assert_eq!(
-                (conns.len(), ends.len()),
-                (1, 2),
-                "seed {}: {pair:?} {ends:?}",
-                self.seed
-            );
+            assert_eq!((conns.len(), ends.len()), (1, 2), "seed {}: {pair:?} {ends:?}", self.seed);
         }
     }
 }
@@ -474,11 +371,7 @@ fn secs(seconds: u64) -> Duration {
 fn nodes_that_know_one_address_find_one_another_and_form_a_full_mesh() {
     for seed in 0..20 {
         let mut world = World::new(seed);
-        let config = PeersConfig {
-            max_inbound: 40,
-            max_outbound: 40,
-            ..Default::default()
-        };
+        let config = PeersConfig { max_inbound: 40, max_outbound: 40, ..Default::default() };
         let count = 12;
         for _ in 0..count {
             world.add(config.clone());
@@ -498,11 +391,7 @@ fn nodes_that_know_one_address_find_one_another_and_form_a_full_mesh() {
 fn limits_hold_at_every_node_and_refused_nodes_find_others() {
     for seed in 0..10 {
         let mut world = World::new(seed);
-        let config = PeersConfig {
-            max_inbound: 6,
-            max_outbound: 3,
-            ..Default::default()
-        };
+        let config = PeersConfig { max_inbound: 6, max_outbound: 3, ..Default::default() };
         let count = 30;
         for _ in 0..count {
             world.add(config.clone());
@@ -513,12 +402,7 @@ fn limits_hold_at_every_node_and_refused_nodes_find_others() {
         for _ in 0..120 {
             world.run_for(secs(1));
             for node in &world.nodes {
-                let count = |direction| {
-                    node.manager
-                        .connected()
-                        .filter(|p| p.direction == direction)
-                        .count()
-                };
+                let count = |direction| node.manager.connected().filter(|p| p.direction == direction).count();
                 assert!(count(Direction::Inbound) <= 6, "seed {seed}");
                 assert!(count(Direction::Outbound) <= 3, "seed {seed}");
             }
@@ -527,12 +411,7 @@ fn limits_hold_at_every_node_and_refused_nodes_find_others() {
         let mut reached = BTreeSet::from([0]);
         let mut frontier = vec![0];
         while let Some(node) = frontier.pop() {
-            frontier.extend(
-                world
-                    .peers_of(node)
-                    .into_iter()
-                    .filter(|peer| reached.insert(*peer)),
-            );
+            frontier.extend(world.peers_of(node).into_iter().filter(|peer| reached.insert(*peer)));
         }
         assert_eq!(reached.len(), count, "seed {seed}: the overlay is in pieces");
     }
@@ -571,10 +450,7 @@ fn a_killed_node_is_redialled_and_reconnected_without_being_told_any_address() {
 #[test]
 fn a_persistent_peer_is_redialled_for_ever_with_bounded_delays_and_outside_the_limits() {
     let mut world = World::new(7);
-    let config = PeersConfig {
-        max_outbound: 0,
-        ..Default::default()
-    };
+    let config = PeersConfig { max_outbound: 0, ..Default::default() };
     let (a, b) = (world.add(config), world.add(PeersConfig::default()));
     world.crash(b);
     world.seed_with(a, b, Role::Persistent);
@@ -596,13 +472,7 @@ fn a_node_that_dials_itself_notices_and_does_not_try_again() {
     let mut world = World::new(1);
     let a = world.add(PeersConfig::default());
     let address = DialAddress::from_socket_addr(world.nodes[a].address).unwrap();
-    world.give(
-        a,
-        Input::Add {
-            address,
-            role: Role::Seed,
-        },
-    );
+    world.give(a, Input::Add { address, role: Role::Seed });
     world.run_for(secs(600));
     assert_eq!(world.nodes[a].dials.len(), 1);
     assert_eq!(world.peers_of(a), BTreeSet::new());
@@ -611,31 +481,16 @@ fn a_node_that_dials_itself_notices_and_does_not_try_again() {
 #[test]
 fn a_peer_of_another_network_is_refused_with_its_reason_on_both_sides() {
     let mut world = World::new(1);
-    let (a, b) = (
-        world.add(PeersConfig::default()),
-        world.add(PeersConfig::default()),
-    );
+    let (a, b) = (world.add(PeersConfig::default()), world.add(PeersConfig::default()));
     world.nodes[b].network = "other";
     let address = world.address(b);
-    world.give(
-        a,
-        Input::Connect {
-            ticket: Ticket(1),
-            target: Target::Address(address),
-        },
-    );
+    world.give(a, Input::Connect { ticket: Ticket(1), target: Target::Address(address) });
     world.run_for(secs(5));
     let failure = world.nodes[a].answers[&Ticket(1)].clone().unwrap_err();
     assert!(failure.detail.contains("in another network"), "{failure}");
     assert_eq!(world.peers_of(a), BTreeSet::new());
     let refused = |(_, event): &(Duration, PeerEvent)| {
-        matches!(
-            event,
-            PeerEvent::Refused {
-                reason: RejectReason::WrongNetwork,
-                ..
-            }
-        )
+        matches!(event, PeerEvent::Refused { reason: RejectReason::WrongNetwork, .. })
     };
     assert!(world.nodes[b].events.iter().any(refused) || world.nodes[a].events.iter().any(refused));
 }
@@ -643,44 +498,19 @@ fn a_peer_of_another_network_is_refused_with_its_reason_on_both_sides() {
 #[test]
 fn an_explicit_connect_ends_in_the_peer_or_in_the_reason() {
     let mut world = World::new(3);
-    let config = PeersConfig {
-        max_outbound: 0,
-        ..Default::default()
-    };
-    let (a, b, dead) = (
-        world.add(config.clone()),
-        world.add(config.clone()),
-        world.add(config),
-    );
+    let config = PeersConfig { max_outbound: 0, ..Default::default() };
+    let (a, b, dead) = (world.add(config.clone()), world.add(config.clone()), world.add(config));
     world.crash(dead);
-    let connect = |ticket, address| Input::Connect {
-        ticket: Ticket(ticket),
-        target: Target::Address(address),
-    };
+    let connect =
+        |ticket, address| Input::Connect { ticket: Ticket(ticket), target: Target::Address(address) };
     let (good, no_one) = (world.address(b), world.address(dead));
-    let wrong = world
-        .address(b)
-        .without_peer_id()
-        .with_peer_id(world.id(dead))
-        .unwrap();
+    let wrong = world.address(b).without_peer_id().with_peer_id(world.id(dead)).unwrap();
     world.give(a, connect(1, good.clone()));
     world.give(a, connect(2, no_one));
     world.give(a, connect(3, wrong));
     let (unknown, me) = (world.nodes[dead].key.peer_id(), world.id(a));
-    world.give(
-        a,
-        Input::Connect {
-            ticket: Ticket(4),
-            target: Target::Peer(me),
-        },
-    );
-    world.give(
-        b,
-        Input::Connect {
-            ticket: Ticket(5),
-            target: Target::Peer(unknown),
-        },
-    );
+    world.give(a, Input::Connect { ticket: Ticket(4), target: Target::Peer(me) });
+    world.give(b, Input::Connect { ticket: Ticket(5), target: Target::Peer(unknown) });
     world.run_for(secs(6));
     world.give(a, connect(6, good));
     let answers = &world.nodes[a].answers;
@@ -688,32 +518,15 @@ fn an_explicit_connect_ends_in_the_peer_or_in_the_reason() {
     assert_eq!(answers[&Ticket(6)], Ok(world.id(b)));
     assert_eq!(answers[&Ticket(2)].clone().unwrap_err().blame, Blame::Unlucky);
     assert_eq!(answers[&Ticket(3)].clone().unwrap_err().blame, Blame::Hostile);
-    assert!(
-        answers[&Ticket(4)]
-            .clone()
-            .unwrap_err()
-            .detail
-            .contains("this node itself")
-    );
-    assert!(
-        world.nodes[b].answers[&Ticket(5)]
-            .clone()
-            .unwrap_err()
-            .detail
-            .contains("peers().add")
-    );
+    assert!(answers[&Ticket(4)].clone().unwrap_err().detail.contains("this node itself"));
+    assert!(world.nodes[b].answers[&Ticket(5)].clone().unwrap_err().detail.contains("peers().add"));
 }
 
 #[test]
 fn a_disconnected_peer_stays_away_until_it_is_named_again() {
     let mut world = World::new(2);
-    let (a, b) = (
-        world.add(PeersConfig::default()),
-        world.add(PeersConfig {
-            max_outbound: 0,
-            ..Default::default()
-        }),
-    );
+    let (a, b) =
+        (world.add(PeersConfig::default()), world.add(PeersConfig { max_outbound: 0, ..Default::default() }));
     world.seed_with(a, b, Role::Seed);
     world.run_for(secs(2));
     assert_eq!(world.peers_of(a), BTreeSet::from([b]));
@@ -731,39 +544,13 @@ fn a_disconnected_peer_stays_away_until_it_is_named_again() {
 fn a_foreign_peer_is_admitted_or_turned_away_by_policy() {
     for (policy, admitted) in [(ForeignPolicy::Allow, 1), (ForeignPolicy::Refuse, 0)] {
         let mut world = World::new(2);
-        let a = world.add(PeersConfig {
-            foreign: policy,
-            ..Default::default()
-        });
+        let a = world.add(PeersConfig { foreign: policy, ..Default::default() });
         let b = world.add(PeersConfig::default());
         let (peer, remote, conn) = (world.id(b), world.nodes[b].address, ConnId(900));
-        world.wires.insert(
-            conn,
-            Wire {
-                ends: [b, a],
-                boots: [1, 1],
-                open: false,
-            },
-        );
-        world.give(
-            a,
-            Input::Handshaken {
-                conn,
-                peer,
-                direction: Direction::Inbound,
-                remote,
-                attempt: None,
-            },
-        );
+        world.wires.insert(conn, Wire { ends: [b, a], boots: [1, 1], open: false });
+        world.give(a, Input::Handshaken { conn, peer, direction: Direction::Inbound, remote, attempt: None });
         world.give(a, Input::Foreign { conn });
-        assert_eq!(
-            world.nodes[a]
-                .manager
-                .connected()
-                .filter(|peer| peer.foreign)
-                .count(),
-            admitted
-        );
+        assert_eq!(world.nodes[a].manager.connected().filter(|peer| peer.foreign).count(), admitted);
     }
 }
 
@@ -780,10 +567,7 @@ fn a_node_without_peers_is_woken_by_nothing() {
 #[test]
 fn a_shut_down_manager_dials_nobody_and_admits_nobody() {
     let mut world = World::new(5);
-    let (a, b) = (
-        world.add(PeersConfig::default()),
-        world.add(PeersConfig::default()),
-    );
+    let (a, b) = (world.add(PeersConfig::default()), world.add(PeersConfig::default()));
     world.give(a, Input::ShutDown);
     world.seed_with(a, b, Role::Seed);
     world.seed_with(b, a, Role::Seed);
@@ -803,11 +587,7 @@ fn the_same_seed_gives_the_same_run() {
             world.seed_with(node, 0, Role::Seed);
         }
         world.run_for(secs(60));
-        world
-            .nodes
-            .iter()
-            .map(|node| format!("{:?}", node.events))
-            .collect::<Vec<_>>()
+        world.nodes.iter().map(|node| format!("{:?}", node.events)).collect::<Vec<_>>()
     };
     assert_eq!(run(11), run(11));
 }

@@ -60,11 +60,7 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder that refuses messages over `most` bytes.
     pub fn new(most: usize) -> Self {
-        Self {
-            chunks: VecDeque::new(),
-            buffered: 0,
-            most,
-        }
+        Self { chunks: VecDeque::new(), buffered: 0, most }
     }
 
     /// Adds what the stream delivered next.
@@ -94,10 +90,7 @@ impl Decoder {
             return Ok(None);
         };
         if length > self.most as u64 {
-            return Err(FrameError::TooLarge {
-                length,
-                most: self.most,
-            });
+            return Err(FrameError::TooLarge { length, most: self.most });
         }
         let length = length as usize;
         if self.buffered < prefix + length {
@@ -123,11 +116,7 @@ impl Decoder {
     /// # Errors
     /// [`FrameError::Truncated`] when it ended inside a message.
     pub fn finish(&self) -> Result<(), FrameError> {
-        if self.buffered == 0 {
-            Ok(())
-        } else {
-            Err(FrameError::Truncated)
-        }
+        if self.buffered == 0 { Ok(()) } else { Err(FrameError::Truncated) }
     }
 
     /// What was pushed and not yet taken, in order: for a protocol that goes on without frames.
@@ -154,10 +143,7 @@ impl Decoder {
         }
         let mut joined = BytesMut::with_capacity(length);
         while joined.len() < length {
-            let first = self
-                .chunks
-                .front_mut()
-                .expect("the caller checked how much is buffered");
+            let first = self.chunks.front_mut().expect("the caller checked how much is buffered");
             let part = first.len().min(length - joined.len());
             joined.extend_from_slice(&first[..part]);
             first.advance(part);
@@ -197,23 +183,14 @@ mod tests {
     fn a_length_over_the_bound_is_refused_before_its_bytes_came() {
         let mut decoder = Decoder::new(1000);
         decoder.push(prefix(1001));
-        assert_eq!(
-            decoder.next_frame(),
-            Err(FrameError::TooLarge {
-                length: 1001,
-                most: 1000
-            })
-        );
+        assert_eq!(decoder.next_frame(), Err(FrameError::TooLarge { length: 1001, most: 1000 }));
     }
 
     #[test]
     fn garbage_in_a_message_is_an_error() {
         let mut decoder = Decoder::new(1000);
         decoder.push(Bytes::from(frames(&[vec![0xff; 3]])));
-        assert!(matches!(
-            decoder.next_message::<Chat>(),
-            Err(FrameError::Malformed(_))
-        ));
+        assert!(matches!(decoder.next_message::<Chat>(), Err(FrameError::Malformed(_))));
     }
 
     #[test]

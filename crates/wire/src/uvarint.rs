@@ -49,11 +49,7 @@ pub fn take(bytes: &[u8]) -> Result<Option<(u64, usize)>, UvarintError> {
             return Ok(Some((value, index + 1)));
         }
     }
-    if bytes.len() >= MAX_LEN {
-        Err(UvarintError::TooLong)
-    } else {
-        Ok(None)
-    }
+    if bytes.len() >= MAX_LEN { Err(UvarintError::TooLong) } else { Ok(None) }
 }
 
 #[cfg(test)]
