@@ -13,6 +13,8 @@ mod dns_name;
 mod error;
 mod listen;
 mod parse;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 

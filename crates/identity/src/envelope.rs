@@ -74,15 +74,10 @@ impl Envelope {
     /// [`EnvelopeError`].
     pub fn open(bytes: &Bytes, accepted: &[EnvelopeKind<'_>]) -> Result<Self, EnvelopeError> {
         let envelope = wire::Envelope::decode(bytes.clone())?;
-        let mut kinds = accepted
-            .iter()
-            .filter(|kind| kind.payload_type == envelope.payload_type)
-            .peekable();
+        let mut kinds = accepted.iter().filter(|kind| kind.payload_type == envelope.payload_type).peekable();
         if kinds.peek().is_none() {
             let shown = envelope.payload_type.len().min(64);
-            return Err(EnvelopeError::OtherKind {
-                payload_type: envelope.payload_type[..shown].to_vec(),
-            });
+            return Err(EnvelopeError::OtherKind { payload_type: envelope.payload_type[..shown].to_vec() });
         }
         let public_key = decode_public_key(&envelope.public_key)?;
         let holds = |kind: &EnvelopeKind<'_>| {
@@ -90,15 +85,9 @@ impl Envelope {
             verify_signature(&public_key, &signed, &envelope.signature)
         };
         if !kinds.any(holds) {
-            return Err(EnvelopeError::Signature {
-                signer: public_key.to_peer_id(),
-            });
+            return Err(EnvelopeError::Signature { signer: public_key.to_peer_id() });
         }
-        Ok(Self {
-            public_key,
-            payload_type: envelope.payload_type,
-            payload: envelope.payload,
-        })
+        Ok(Self { public_key, payload_type: envelope.payload_type, payload: envelope.payload })
     }
 
     /// The key that signed.
@@ -132,4 +121,131 @@ fn signed_bytes(kind: EnvelopeKind<'_>, payload: &[u8]) -> Bytes {
         out.extend_from_slice(part);
     }
     out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const A: EnvelopeKind<'static> = EnvelopeKind { domain: "test-a", payload_type: b"/a" };
+    const A_ELSEWHERE: EnvelopeKind<'static> = EnvelopeKind { domain: "test-elsewhere", payload_type: b"/a" };
+    const B: EnvelopeKind<'static> = EnvelopeKind { domain: "test-a", payload_type: b"/b" };
+
+    fn key() -> NodeKey {
+        NodeKey::from_seed([1; 32])
+    }
+
+    /// An envelope whose parts can be put together wrongly.
+    fn forged(change: impl FnOnce(&mut wire::Envelope)) -> Bytes {
+        let mut envelope = wire::Envelope::decode(Envelope::seal(&key(), A, b"payload")).unwrap();
+        change(&mut envelope);
+        envelope.encode_to_vec().into()
+    }
+
+    #[test]
+    fn what_is_sealed_opens_with_its_signer_and_payload_without_a_copy() {
+        let bytes = Envelope::seal(&key(), A, b"payload");
+        let envelope = Envelope::open(&bytes, &[B, A]).unwrap();
+        assert_eq!(envelope.signer(), key().peer_id());
+        assert_eq!(*envelope.public_key(), key().public());
+        assert_eq!(&envelope.payload_type()[..], b"/a");
+        assert_eq!(&envelope.payload()[..], b"payload");
+        assert!(bytes.as_ptr_range().contains(&envelope.payload().as_ptr()));
+    }
+
+    #[test]
+    fn a_payload_signed_for_one_purpose_does_not_pass_for_another() {
+        let bytes = Envelope::seal(&key(), A, b"payload");
+        let signer = key().peer_id();
+        assert_eq!(Envelope::open(&bytes, &[A_ELSEWHERE]), Err(EnvelopeError::Signature { signer }));
+        assert!(matches!(Envelope::open(&bytes, &[B]), Err(EnvelopeError::OtherKind { .. })));
+        assert!(Envelope::open(&bytes, &[]).is_err());
+    }
+
+    #[test]
+    fn of_two_accepted_purposes_with_one_payload_type_the_signed_one_is_found() {
+        for kind in [A, A_ELSEWHERE] {
+            let bytes = Envelope::seal(&key(), kind, b"payload");
+            assert!(Envelope::open(&bytes, &[A, A_ELSEWHERE]).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_shifted_boundary_between_the_signed_parts_is_noticed() {
+        let bytes = forged(|envelope| {
+            envelope.payload_type = Bytes::from_static(b"/");
+            envelope.payload = Bytes::from_static(b"apayload");
+        });
+        let kind = EnvelopeKind { payload_type: b"/", ..A };
+        assert!(matches!(Envelope::open(&bytes, &[kind]), Err(EnvelopeError::Signature { .. })));
+    }
+
+    #[test]
+    fn another_peers_key_on_a_signature_is_noticed() {
+        let other = NodeKey::from_seed([2; 32]);
+        let bytes = forged(|envelope| envelope.public_key = other.public().encode_protobuf().into());
+        let signer = other.peer_id();
+        assert_eq!(Envelope::open(&bytes, &[A]), Err(EnvelopeError::Signature { signer }));
+    }
+
+    #[test]
+    fn a_key_in_another_encoding_is_refused() {
+        let bytes = forged(|envelope| {
+            let longer = [&envelope.public_key[..], &[0x18, 0]].concat();
+            envelope.public_key = longer.into();
+        });
+        assert_eq!(Envelope::open(&bytes, &[A]), Err(EnvelopeError::Key(KeyError::NotDeterministic)));
+    }
+
+    #[test]
+    fn a_missing_part_is_refused() {
+        type Change = fn(&mut wire::Envelope);
+        let changes: [Change; 4] = [
+            |envelope| envelope.public_key.clear(),
+            |envelope| envelope.payload_type.clear(),
+            |envelope| envelope.payload.clear(),
+            |envelope| envelope.signature.clear(),
+        ];
+        for change in changes {
+            assert!(Envelope::open(&forged(change), &[A]).is_err());
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let good = Envelope::seal(&key(), A, b"payload");
+        for at in 0..good.len() * 8 {
+            let mut bytes = good.to_vec();
+            bytes[at / 8] ^= 1 << (at % 8);
+            assert!(Envelope::open(&bytes.into(), &[A]).is_err(), "bit {at}");
+        }
+    }
+
+    #[test]
+    fn an_error_shows_little_of_a_strangers_bytes_and_no_control_characters() {
+        let bytes = forged(|envelope| envelope.payload_type = vec![0x1b; 1000].into());
+        let message = Envelope::open(&bytes, &[A]).unwrap_err().to_string();
+        assert!(message.len() < 400 && message.contains(r"\x1b"), "{message}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_payload_of_any_kind_comes_back(domain: String, payload_type: Vec<u8>, payload: Vec<u8>) {
+            let kind = EnvelopeKind { domain: &domain, payload_type: &payload_type };
+            let envelope = Envelope::open(&Envelope::seal(&key(), kind, &payload), &[kind]).unwrap();
+            prop_assert_eq!(&envelope.payload()[..], &payload[..]);
+        }
+
+        #[test]
+        fn any_bytes_are_refused_without_a_panic(noise: Vec<u8>, at: prop::sample::Index, byte: u8) {
+            prop_assert!(Envelope::open(&noise.clone().into(), &[A]).is_err());
+            let mut bytes = Envelope::seal(&key(), A, &noise).to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = Envelope::open(&bytes.clone().into(), &[A]);
+            bytes.truncate(at);
+            let _ = Envelope::open(&bytes.into(), &[A]);
+        }
+    }
 }

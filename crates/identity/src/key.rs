@@ -91,11 +91,7 @@ impl NodeKey {
             .expect("a key pair's public key is a point of the curve");
         let public = PublicKey::from(public);
         let peer_id = public.to_peer_id();
-        Self(Arc::new(Inner {
-            signing,
-            public,
-            peer_id,
-        }))
+        Self(Arc::new(Inner { signing, public, peer_id }))
     }
 }
 
@@ -106,3 +102,52 @@ impl fmt::Debug for NodeKey {
 }
 
 const DERIVE_SALT: &[u8] = b"peerage node key 1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify_signature;
+
+    /// RFC 8032 § 7.1, test 2.
+    #[test]
+    fn a_key_signs_as_rfc_8032_prescribes() {
+        let seed = hex::decode("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb").unwrap();
+        let key = NodeKey::from_seed(seed.try_into().unwrap());
+        assert_eq!(
+            hex::encode(key.sign(&[0x72])),
+            "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da\
+             085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+        );
+        assert!(verify_signature(&key.public(), &[0x72], &key.sign(&[0x72])));
+    }
+
+    /// Computed from RFC 5869 with another implementation of HMAC.
+    #[test]
+    fn a_derived_secret_is_hkdf_of_the_seed_and_differs_by_label_and_key() {
+        let key = NodeKey::from_seed([7; 32]);
+        let secret = key.derive("stateless reset");
+        assert_eq!(hex::encode(*secret), "3688205aa6c816650f7e891a1b467c7fd79837a878664ad50a43ba34352bf415");
+        assert_ne!(secret, key.derive("stateless reset 2"));
+        assert_ne!(secret, NodeKey::from_seed([8; 32]).derive("stateless reset"));
+    }
+
+    #[test]
+    fn the_peer_id_follows_from_the_public_key_and_holds_it() {
+        let key = NodeKey::generate();
+        assert_eq!(key.peer_id(), key.public().to_peer_id());
+        assert_eq!(crate::inlined_public_key(&key.peer_id()), Some(key.public()));
+        assert_ne!(key.peer_id(), NodeKey::generate().peer_id());
+    }
+
+    #[test]
+    fn debug_shows_the_peer_id_and_nothing_secret() {
+        let key = NodeKey::from_seed([0x41; 32]);
+        assert_eq!(format!("{key:?}"), format!("NodeKey({})", key.peer_id()));
+    }
+
+    #[test]
+    fn the_seed_gives_the_same_key_again() {
+        let key = NodeKey::generate();
+        assert_eq!(NodeKey::from_seed(*key.seed()).peer_id(), key.peer_id());
+    }
+}

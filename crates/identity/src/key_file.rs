@@ -102,10 +102,7 @@ impl NodeKey {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
         let path = path.as_ref();
         let text = read(path)?;
-        let invalid = |source| KeyFileError::Invalid {
-            path: path.into(),
-            source,
-        };
+        let invalid = |source| KeyFileError::Invalid { path: path.into(), source };
         let text = str::from_utf8(&text).map_err(|_| invalid(PemError::NotPem))?;
         Self::from_pem(text).map_err(invalid)
     }
@@ -120,17 +117,12 @@ impl NodeKey {
     /// [`KeyFileError::AlreadyExists`], [`KeyFileError::NotAFile`] and [`KeyFileError::Unwritable`].
     pub fn create(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
         let path = path.as_ref();
-        let name = path.file_name().ok_or_else(|| KeyFileError::NotAFile {
-            path: path.into(),
-            kind: "a folder",
-        })?;
+        let name =
+            path.file_name().ok_or_else(|| KeyFileError::NotAFile { path: path.into(), kind: "a folder" })?;
         let key = Self::generate();
         write_new(path, name, key.to_pem().as_bytes()).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => KeyFileError::AlreadyExists { path: path.into() },
-            _ => KeyFileError::Unwritable {
-                path: path.into(),
-                source,
-            },
+            _ => KeyFileError::Unwritable { path: path.into(), source },
         })?;
         Ok(key)
     }
@@ -153,30 +145,19 @@ impl NodeKey {
 
 /// Opens, checks and reads a file, in this order, on one handle.
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
-    let unreadable = |source| KeyFileError::Unreadable {
-        path: path.into(),
-        source,
-    };
+    let unreadable = |source| KeyFileError::Unreadable { path: path.into(), source };
     let file = open(path)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if let Some(kind) = special(&metadata) {
-        return Err(KeyFileError::NotAFile {
-            path: path.into(),
-            kind,
-        });
+        return Err(KeyFileError::NotAFile { path: path.into(), kind });
     }
     let mode = metadata.mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(KeyFileError::Exposed {
-            path: path.into(),
-            mode,
-        });
+        return Err(KeyFileError::Exposed { path: path.into(), mode });
     }
     // All the room at once: a buffer that grows leaves copies of the key behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE_BYTES + 1));
-    file.take(MAX_KEY_FILE_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(MAX_KEY_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > MAX_KEY_FILE_BYTES {
         return Err(KeyFileError::TooLarge { path: path.into() });
     }
@@ -186,24 +167,15 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
 fn open(path: &Path) -> Result<File, KeyFileError> {
     // Without NONBLOCK the open of a pipe waits for a writer.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits() as i32)
-        .open(path);
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
     opened.map_err(|source| {
         if source.kind() == io::ErrorKind::NotFound {
             return KeyFileError::NotFound { path: path.into() };
         }
         // A socket cannot even be opened, and the system's word for that helps nobody.
         match fs::metadata(path).ok().as_ref().and_then(special) {
-            Some(kind) => KeyFileError::NotAFile {
-                path: path.into(),
-                kind,
-            },
-            None => KeyFileError::Unreadable {
-                path: path.into(),
-                source,
-            },
+            Some(kind) => KeyFileError::NotAFile { path: path.into(), kind },
+            None => KeyFileError::Unreadable { path: path.into(), source },
         }
     })
 }
@@ -246,11 +218,7 @@ impl Temporary {
         hidden.push(name);
         hidden.push(format!(".{:016x}.tmp", u64::from_le_bytes(salt)));
         let path = folder.join(hidden);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let temporary = Self(path);
         file.write_all(content)?;
         file.sync_all()?;
@@ -262,5 +230,223 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         // Nothing can be done about a file that cannot be removed, and it is as private as the key file.
         let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+    use std::process::Command;
+    use std::sync::Barrier;
+    use std::thread;
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    /// A file with this content that only its owner can read.
+    fn file(folder: &tempfile::TempDir, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = folder.path().join("node.key");
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
+    fn names(folder: &tempfile::TempDir) -> Vec<String> {
+        let entries = fs::read_dir(folder.path()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// The refusal's message, which must name the file.
+    fn message(error: &KeyFileError, path: &Path) -> String {
+        let message = error.to_string();
+        assert!(message.contains(&path.display().to_string()), "{message}");
+        message
+    }
+
+    #[test]
+    fn a_created_key_is_private_and_loads_again() {
+        let folder = folder();
+        let path = folder.path().join("node.key");
+        let key = NodeKey::create(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(fs::read_to_string(&path).unwrap(), *key.to_pem());
+        assert_eq!(NodeKey::load(&path).unwrap().peer_id(), key.peer_id());
+        assert_eq!(names(&folder), ["node.key"]);
+    }
+
+    #[test]
+    fn a_key_without_a_folder_in_its_path_is_written_to_the_working_folder() {
+        let name = PathBuf::from(format!("peerage-test-{}.key", std::process::id()));
+        let created = NodeKey::create(&name);
+        let _ = fs::remove_file(&name);
+        assert!(created.is_ok(), "{created:?}");
+    }
+
+    #[test]
+    fn an_existing_file_is_never_overwritten() {
+        let folder = folder();
+        let path = file(&folder, "precious");
+        let error = NodeKey::create(&path).unwrap_err();
+        assert!(matches!(error, KeyFileError::AlreadyExists { .. }));
+        assert!(message(&error, &path).contains("never overwritten"));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        assert_eq!(names(&folder), ["node.key"]);
+    }
+
+    #[test]
+    fn a_missing_file_is_not_found_and_created_only_when_asked_to() {
+        let folder = folder();
+        let path = folder.path().join("node.key");
+        let error = NodeKey::load(&path).unwrap_err();
+        assert!(matches!(error, KeyFileError::NotFound { .. }));
+        assert!(message(&error, &path).contains("create one"));
+        let key = NodeKey::load_or_create(&path).unwrap();
+        assert_eq!(NodeKey::load_or_create(&path).unwrap().peer_id(), key.peer_id());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_says_why() {
+        let folder = folder();
+        // A file in the place of a folder: a permission would not stop the superuser, who may run this test.
+        let path = file(&folder, "").join("node.key");
+        let error = NodeKey::load(&path).unwrap_err();
+        assert!(matches!(error, KeyFileError::Unreadable { .. }), "{error:?}");
+        assert!(message(&error, &path).contains("cannot be read"));
+        let error = NodeKey::load_or_create(&path).unwrap_err();
+        assert!(matches!(error, KeyFileError::Unreadable { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_says_why() {
+        let folder = folder();
+        let path = folder.path().join("missing").join("node.key");
+        let error = NodeKey::create(&path).unwrap_err();
+        assert!(matches!(error, KeyFileError::Unwritable { .. }));
+        assert!(message(&error, &path).contains("folder must exist"));
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_or_write_is_refused_with_its_mode_and_the_command() {
+        let folder = folder();
+        let path = file(&folder, NodeKey::generate().to_pem().as_bytes());
+        for mode in [0o640, 0o604, 0o620, 0o601, 0o644, 0o777] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = NodeKey::load(&path).unwrap_err();
+            assert!(matches!(error, KeyFileError::Exposed { mode: found, .. } if found == mode));
+            let message = message(&error, &path);
+            assert!(message.contains(&format!("mode {mode:04o}")), "{message}");
+            assert!(message.contains(&format!("chmod 600 {}", path.display())), "{message}");
+        }
+        for mode in [0o600, 0o400] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(NodeKey::load(&path).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_key_is_refused_with_the_reason() {
+        let folder = folder();
+        for (content, reason) in [
+            (&b""[..], "not PEM"),
+            (b"\xff\xfe", "not PEM"),
+            (b"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2Vw", "cut short"),
+            (b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----", "`CERTIFICATE`"),
+        ] {
+            let path = file(&folder, content);
+            let error = NodeKey::load(&path).unwrap_err();
+            assert!(matches!(error, KeyFileError::Invalid { .. }));
+            let message = message(&error, &path);
+            assert!(message.contains(reason), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_file_larger_than_any_key_is_not_read_to_its_end() {
+        let folder = folder();
+        let mut content = NodeKey::generate().to_pem().as_bytes().to_vec();
+        content.resize(MAX_KEY_FILE_BYTES, b'\n');
+        assert!(NodeKey::load(file(&folder, &content)).is_ok());
+        content.push(b'\n');
+        let path = file(&folder, &content);
+        let error = NodeKey::load(&path).unwrap_err();
+        assert!(matches!(error, KeyFileError::TooLarge { .. }));
+        assert!(message(&error, &path).contains("16384"));
+        assert!(matches!(
+            NodeKey::load("/dev/zero").unwrap_err(),
+            KeyFileError::NotAFile { kind: "a device", .. }
+        ));
+    }
+
+    #[test]
+    fn a_folder_a_pipe_or_a_socket_is_refused_at_once() {
+        let folder = folder();
+        let pipe = folder.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let socket = folder.path().join("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        for (path, expected) in [(folder.path(), "a folder"), (&pipe, "a pipe"), (&socket, "a socket")] {
+            let error = NodeKey::load_or_create(path).unwrap_err();
+            assert!(matches!(error, KeyFileError::NotAFile { kind, .. } if kind == expected), "{error:?}");
+            assert!(message(&error, path).contains(expected));
+        }
+        assert!(matches!(NodeKey::create("/").unwrap_err(), KeyFileError::NotAFile { .. }));
+    }
+
+    #[test]
+    fn a_symbolic_link_is_followed_for_reading_and_never_replaced() {
+        let folder = folder();
+        let target = file(&folder, NodeKey::generate().to_pem().as_bytes());
+        let link = folder.path().join("link");
+        symlink(&target, &link).unwrap();
+        assert!(NodeKey::load(&link).is_ok());
+        let dangling = folder.path().join("dangling");
+        symlink(folder.path().join("nowhere"), &dangling).unwrap();
+        assert!(matches!(NodeKey::create(&dangling).unwrap_err(), KeyFileError::AlreadyExists { .. }));
+        assert!(matches!(NodeKey::load_or_create(&dangling).unwrap_err(), KeyFileError::NotFound { .. }));
+    }
+
+    /// Runs `make` eight times at once on one path.
+    fn at_once<T: Send>(make: impl Fn() -> T + Sync) -> Vec<T> {
+        let barrier = Barrier::new(8);
+        thread::scope(|scope| {
+            let makers: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        barrier.wait();
+                        make()
+                    })
+                })
+                .collect();
+            makers.into_iter().map(|maker| maker.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn of_creators_at_once_one_wins_and_its_key_is_in_the_file() {
+        for _ in 0..20 {
+            let folder = folder();
+            let path = folder.path().join("node.key");
+            let (won, lost): (Vec<_>, Vec<_>) =
+                at_once(|| NodeKey::create(&path)).into_iter().partition(Result::is_ok);
+            assert_eq!((won.len(), lost.len()), (1, 7));
+            let is_taken = |result: &Result<_, _>| matches!(result, Err(KeyFileError::AlreadyExists { .. }));
+            assert!(lost.iter().all(is_taken));
+            let winner = won[0].as_ref().unwrap();
+            assert_eq!(NodeKey::load(&path).unwrap().peer_id(), winner.peer_id());
+            assert_eq!(names(&folder), ["node.key"]);
+        }
+    }
+
+    #[test]
+    fn all_who_load_or_create_at_once_get_one_key() {
+        for _ in 0..20 {
+            let folder = folder();
+            let path = folder.path().join("node.key");
+            let keys = at_once(|| NodeKey::load_or_create(&path).unwrap().peer_id());
+            assert!(keys.iter().all(|key| *key == keys[0]));
+        }
     }
 }

@@ -16,9 +16,18 @@
 //! # What is trusted, and why
 //!
 //! Everything here may come from a stranger. What has been checked has a type of its own that cannot be made otherwise: a
-//! [`DialAddress`] comes from parsing, an [`Envelope`] and a [`SignedPeerRecord`] from verification. No input can panic, and each
-//! input has a bound in bytes that is checked before it is decoded. Signatures of Ed25519 keys are verified strictly, encodings of keys
-//! must be the deterministic ones, and a peer ID must be one that some key can prove.
+//! [`DialAddress`] comes from parsing, an [`Envelope`] and a [`SignedPeerRecord`] from signing or verifying.
+//!
+//! - No bytes and no text panic: the properties `any_…` beside each decoder.
+//! - One key has one encoding and so one peer ID: `every_other_encoding_of_the_same_key_is_refused`.
+//! - Ed25519 is verified strictly: `a_key_of_small_order_signs_nothing`, `a_signature_has_one_form`.
+//! - A signature holds for one purpose: `a_payload_signed_for_one_purpose_does_not_pass_for_another`.
+//! - A peer speaks for itself alone: `a_record_about_another_peer_is_refused`.
+//! - What is read is bounded: [`MAX_RECORD_BYTES`], [`MAX_RECORD_ADDRESSES`], [`MAX_ADDRESS_BYTES`], [`MAX_ADDRESS_TEXT`],
+//!   [`MAX_PEER_ID_TEXT`], [`MAX_PUBLIC_KEY_BYTES`], [`MAX_KEY_FILE_BYTES`]. Only [`Envelope::open`] leaves the bound to its caller, who knows the payload.
+//! - A private key is in no message, no `Debug` and no file that others can read; it is wiped from memory at its end.
+//!
+//! Key files need a Unix file system: elsewhere nothing could be promised about who reads them.
 //!
 //! # Modules, in the order in which data passes through them
 //!

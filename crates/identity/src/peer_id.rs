@@ -1,4 +1,4 @@
-//! Peer IDs: both text forms, and only those IDs that some key can prove (libp2p peer-ids specification).
+//! Peer IDs: both text forms, and only hashes of the length that the hash gives (libp2p peer-ids specification).
 
 use libp2p_identity::{PeerId, PublicKey};
 use multiaddr::multihash::Multihash;
@@ -18,13 +18,13 @@ pub enum PeerIdError {
         /// Characters given.
         length: usize,
     },
-    /// Neither base58 nor a CID in multibase.
-    #[error("the peer ID `{}` is not valid {form} (copy it again: a character may be missing)", .text.escape_debug())]
+    /// Neither base58 nor a CID in multibase, or not whole.
+    #[error("`{}` is not a peer ID: {reason} (copy it again: a character may be wrong or missing)", .text.escape_debug())]
     Text {
         /// The text.
         text: String,
-        /// What its first characters say that it should be.
-        form: &'static str,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A CID of something else than a key.
     #[error("`{}` is a CID, but not one of a peer (codec libp2p-key, version 1)", .text.escape_debug())]
@@ -48,21 +48,21 @@ pub fn parse_peer_id(text: &str) -> Result<PeerId, PeerIdError> {
     if text.len() > MAX_PEER_ID_TEXT {
         return Err(PeerIdError::TooLong { length: text.len() });
     }
-    let is_base58 = text.starts_with('1') || text.starts_with("Qm");
-    let bad_text = |form| PeerIdError::Text {
-        text: text.into(),
-        form,
+    let malformed = |reason: String| PeerIdError::Text { text: text.into(), reason };
+    let multihash = if text.starts_with('1') || text.starts_with("Qm") {
+        let decoded = multibase::Base::Base58Btc.decode(text);
+        decoded.map_err(|_| malformed("it has characters that base58 has not".into()))?
+    } else {
+        let decoded = multibase::decode(text);
+        let (_, cid) = decoded.map_err(|_| malformed("it is neither base58 nor multibase".into()))?;
+        match cid.strip_prefix(&CID_V1_LIBP2P_KEY) {
+            Some(multihash) => multihash.to_vec(),
+            None => return Err(PeerIdError::OtherCid { text: text.into() }),
+        }
     };
-    if is_base58 {
-        let bytes = multibase::Base::Base58Btc
-            .decode(text)
-            .map_err(|_| bad_text("base58"))?;
-        return decode_peer_id(&bytes);
-    }
-    let (_, cid) = multibase::decode(text).map_err(|_| bad_text("multibase (nor base58)"))?;
-    match cid.strip_prefix(&CID_V1_LIBP2P_KEY) {
-        Some(multihash) => decode_peer_id(multihash),
-        None => Err(PeerIdError::OtherCid { text: text.into() }),
+    match decode_peer_id(&multihash) {
+        Err(PeerIdError::Multihash { reason }) => Err(malformed(reason)),
+        decoded => decoded,
     }
 }
 
@@ -71,9 +71,8 @@ pub fn parse_peer_id(text: &str) -> Result<PeerId, PeerIdError> {
 /// # Errors
 /// [`PeerIdError::Multihash`].
 pub fn decode_peer_id(bytes: &[u8]) -> Result<PeerId, PeerIdError> {
-    let peer_id = PeerId::from_bytes(bytes).map_err(|error| PeerIdError::Multihash {
-        reason: error.to_string(),
-    })?;
+    let peer_id =
+        PeerId::from_bytes(bytes).map_err(|error| PeerIdError::Multihash { reason: error.to_string() })?;
     check_peer_id(peer_id)
 }
 
@@ -101,3 +100,74 @@ pub(crate) fn check_peer_id(peer_id: PeerId) -> Result<PeerId, PeerIdError> {
 const IDENTITY: u64 = 0;
 /// Version 1, codec libp2p-key.
 const CID_V1_LIBP2P_KEY: [u8; 2] = [0x01, 0x72];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NodeKey;
+    use multibase::Base;
+    use proptest::prelude::*;
+
+    fn cid(base: Base, peer_id: PeerId) -> String {
+        multibase::encode(base, [&CID_V1_LIBP2P_KEY[..], &peer_id.to_bytes()].concat())
+    }
+
+    #[test]
+    fn a_cid_of_something_else_is_refused() {
+        let hash = NodeKey::from_seed([1; 32]).peer_id().to_bytes();
+        for codec in [[0x01, 0x55], [0x00, 0x72]] {
+            let text = multibase::encode(Base::Base32Lower, [&codec[..], &hash].concat());
+            assert!(matches!(parse_peer_id(&text), Err(PeerIdError::OtherCid { .. })));
+        }
+    }
+
+    #[test]
+    fn hashes_that_no_key_has_are_refused() {
+        for bytes in [&[0x12, 3, 1, 2, 3][..], &[0x13, 1, 0], &[0x12, 32], &[]] {
+            assert!(matches!(decode_peer_id(bytes), Err(PeerIdError::Multihash { .. })));
+        }
+        let inline = [&[0, 43][..], &[1; 43]].concat();
+        assert!(decode_peer_id(&inline).is_err());
+    }
+
+    #[test]
+    fn a_message_names_the_text_and_escapes_it() {
+        let message = parse_peer_id("12D3\u{1b}[31m").unwrap_err().to_string();
+        assert!(message.contains(r"12D3\u{1b}[31m"), "{message}");
+        let long = "1".repeat(MAX_PEER_ID_TEXT + 1);
+        assert_eq!(parse_peer_id(&long), Err(PeerIdError::TooLong { length: 129 }));
+    }
+
+    #[test]
+    fn an_id_that_is_a_hash_or_holds_garbage_gives_no_key() {
+        let hash = decode_peer_id(&[&[0x12, 32][..], &[7; 32]].concat()).unwrap();
+        assert_eq!(inlined_public_key(&hash), None);
+        let garbage = decode_peer_id(&[0, 2, 1, 2]).unwrap();
+        assert_eq!(inlined_public_key(&garbage), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_form_of_an_id_is_read(seed: [u8; 32]) {
+            let id = NodeKey::from_seed(seed).peer_id();
+            prop_assert_eq!(parse_peer_id(&id.to_string()), Ok(id));
+            for base in [Base::Base32Lower, Base::Base36Lower, Base::Base58Btc, Base::Base16Lower, Base::Base64Url] {
+                prop_assert_eq!(parse_peer_id(&cid(base, id)), Ok(id));
+            }
+        }
+
+        #[test]
+        fn any_text_is_an_id_or_an_error(text: String, ascii in "(Qm|1|b|z|k|f|m)[0-9a-zA-Z]{0,130}") {
+            let _ = parse_peer_id(&text);
+            let _ = parse_peer_id(&ascii);
+        }
+
+        #[test]
+        fn any_bytes_are_an_id_or_an_error(bytes: Vec<u8>) {
+            if let Ok(id) = decode_peer_id(&bytes) {
+                prop_assert_eq!(id.to_bytes(), bytes);
+                let _ = inlined_public_key(&id);
+            }
+        }
+    }
+}

@@ -58,14 +58,11 @@ pub enum PemError {
     PublicKeyMismatch,
 }
 
-/// The key as version 1 PKCS#8: OpenSSL before 3.2 reads no other.
+/// The key as version 1 PKCS#8: OpenSSL 3.0 reads no other.
 pub(crate) fn encode(key: &SigningKey) -> Zeroizing<String> {
-    KeypairBytes {
-        secret_key: key.to_bytes(),
-        public_key: None,
-    }
-    .to_pkcs8_pem(LineEnding::LF)
-    .expect("an Ed25519 key of 32 bytes always encodes")
+    KeypairBytes { secret_key: key.to_bytes(), public_key: None }
+        .to_pkcs8_pem(LineEnding::LF)
+        .expect("an Ed25519 key of 32 bytes always encodes")
 }
 
 /// The key in `text`, which must hold one block and nothing else but white space.
@@ -75,9 +72,7 @@ pub(crate) fn decode(text: &str) -> Result<SigningKey, PemError> {
     let (_, document) = SecretDocument::from_pem(text).map_err(of_der)?;
     let info = PrivateKeyInfoRef::try_from(document.as_bytes()).map_err(of_pkcs8)?;
     if info.algorithm.oid != ED25519 {
-        return Err(PemError::OtherAlgorithm {
-            algorithm: name_of(info.algorithm.oid),
-        });
+        return Err(PemError::OtherAlgorithm { algorithm: name_of(info.algorithm.oid) });
     }
     let pair = KeypairBytes::try_from(info).map_err(of_pkcs8)?;
     let key = SigningKey::from_bytes(&pair.secret_key);
@@ -100,13 +95,11 @@ fn check_boundaries(text: &str) -> Result<(), PemError> {
             remedy: remedy_for(label),
         });
     }
-    let (_, behind) = body.split_once(END_LINE).ok_or(PemError::Truncated {
-        what: "the line `-----END PRIVATE KEY-----` is missing",
-    })?;
+    let (_, behind) = body
+        .split_once(END_LINE)
+        .ok_or(PemError::Truncated { what: "the line `-----END PRIVATE KEY-----` is missing" })?;
     if !behind.is_empty() {
-        return Err(PemError::TrailingData {
-            what: "text follows the line `-----END PRIVATE KEY-----`",
-        });
+        return Err(PemError::TrailingData { what: "text follows the line `-----END PRIVATE KEY-----`" });
     }
     Ok(())
 }
@@ -148,23 +141,17 @@ fn name_of(oid: ObjectIdentifier) -> String {
 fn of_pkcs8(error: pkcs8::Error) -> PemError {
     match error {
         pkcs8::Error::Asn1(error) => of_der(error),
-        other => PemError::Malformed {
-            reason: other.to_string(),
-        },
+        other => PemError::Malformed { reason: other.to_string() },
     }
 }
 
 fn of_der(error: der::Error) -> PemError {
     match error.kind() {
-        ErrorKind::Incomplete { .. } => PemError::Truncated {
-            what: "bytes are missing inside the block",
-        },
-        ErrorKind::TrailingData { .. } => PemError::TrailingData {
-            what: "the block holds more bytes than the key",
-        },
-        _ => PemError::Malformed {
-            reason: error.to_string(),
-        },
+        ErrorKind::Incomplete { .. } => PemError::Truncated { what: "bytes are missing inside the block" },
+        ErrorKind::TrailingData { .. } => {
+            PemError::TrailingData { what: "the block holds more bytes than the key" }
+        }
+        _ => PemError::Malformed { reason: error.to_string() },
     }
 }
 
@@ -173,3 +160,175 @@ const END_LINE: &str = "-----END PRIVATE KEY-----";
 /// Longer than any label that RFC 7468 names.
 const MAX_LABEL: usize = 64;
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NodeKey;
+    use ed25519_dalek::pkcs8::spki::AlgorithmIdentifierRef;
+    use ed25519_dalek::pkcs8::spki::der::asn1::{BitStringRef, OctetStringRef};
+    use proptest::prelude::*;
+
+    /// RFC 8410 § 10.3: a key without its public key, and the same with attributes and the public key.
+    const RFC_8410: &str = "-----BEGIN PRIVATE KEY-----\n\
+        MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+        -----END PRIVATE KEY-----\n";
+    const RFC_8410_WITH_PUBLIC: &str = "-----BEGIN PRIVATE KEY-----\n\
+        MHICAQEwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+        oB8wHQYKKoZIhvcNAQkJFDEPDA1DdXJkbGUgQ2hhaXJzgSEAGb9ECWmEzf6FQbrB\n\
+        Z9w7lshQhqowtrbLDFw4rXAxZuE=\n\
+        -----END PRIVATE KEY-----\n";
+    const RFC_8410_PUBLIC: &str = "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1";
+
+    /// The key `[1; 32]` as PKCS#8 with these fields.
+    fn pkcs8(oid: &str, inner: &[u8], public: Option<[u8; 32]>) -> String {
+        let info = PrivateKeyInfoRef {
+            algorithm: AlgorithmIdentifierRef { oid: ObjectIdentifier::new_unwrap(oid), parameters: None },
+            private_key: OctetStringRef::new(inner).unwrap(),
+            public_key: public.as_ref().map(|key| BitStringRef::new(0, key).unwrap()),
+        };
+        let document = SecretDocument::encode_msg(&info).unwrap();
+        document.to_pem(LABEL, LineEnding::LF).unwrap().to_string()
+    }
+
+    fn inner() -> Vec<u8> {
+        [&[0x04, 0x20][..], &[1; 32]].concat()
+    }
+
+    fn refusal(text: &str) -> PemError {
+        decode(text).expect_err("this text is no node key")
+    }
+
+    #[test]
+    fn the_keys_of_rfc_8410_are_read_with_and_without_public_key() {
+        for text in [RFC_8410, RFC_8410_WITH_PUBLIC] {
+            let key = decode(text).unwrap();
+            assert_eq!(hex::encode(key.verifying_key().as_bytes()), RFC_8410_PUBLIC);
+        }
+    }
+
+    #[test]
+    fn a_key_is_written_as_rfc_8410_writes_it() {
+        assert_eq!(*encode(&decode(RFC_8410).unwrap()), RFC_8410);
+    }
+
+    #[test]
+    fn line_ends_of_windows_and_white_space_around_do_no_harm() {
+        let windows = RFC_8410.replace('\n', "\r\n");
+        for text in [&windows, RFC_8410.trim_end(), &format!("\n  {RFC_8410}\n\n")] {
+            assert!(decode(text).is_ok(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_pem_is_refused() {
+        for text in ["", "hello", "BEGIN PRIVATE KEY", "-----BEGIN PRIVATE KEY", "-----BEGIN a\nb-----"] {
+            assert_eq!(refusal(text), PemError::NotPem, "{text:?}");
+        }
+        assert!(refusal("").to_string().contains("openssl genpkey"));
+    }
+
+    #[test]
+    fn every_cut_of_a_key_is_refused() {
+        let whole = RFC_8410_WITH_PUBLIC.trim_end();
+        for length in 0..whole.len() {
+            refusal(&whole[..length]);
+        }
+        assert!(refusal(&whole[..80]).to_string().contains("cut short"));
+        let shorter =
+            "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK\n-----END PRIVATE KEY-----";
+        assert!(matches!(refusal(shorter), PemError::Truncated { .. }));
+    }
+
+    #[test]
+    fn a_block_of_another_kind_is_named_with_its_remedy() {
+        for (label, remedy) in [
+            ("ENCRYPTED PRIVATE KEY", "openssl pkcs8"),
+            ("EC PRIVATE KEY", "a node's key is Ed25519"),
+            ("RSA PRIVATE KEY", "a node's key is Ed25519"),
+            ("OPENSSH PRIVATE KEY", "OpenSSH's own format"),
+            ("CERTIFICATE", "holds no private key"),
+            ("PUBLIC KEY", "public half"),
+            ("X", "PKCS#8 PEM"),
+        ] {
+            let error = refusal(&RFC_8410.replace(LABEL, label));
+            assert!(
+                matches!(&error, PemError::OtherLabel { label: found, .. } if found == label),
+                "{error:?}"
+            );
+            let message = error.to_string();
+            assert!(message.contains(label) && message.contains(remedy), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_algorithm_is_named() {
+        for (oid, name) in [
+            ("1.2.840.113549.1.1.1", "RSA"),
+            ("1.2.840.113549.1.1.10", "RSA-PSS"),
+            ("1.2.840.10045.2.1", "EC (ECDSA, ECDH)"),
+            ("1.3.101.110", "X25519"),
+            ("1.3.101.113", "Ed448"),
+            ("1.2.3.4", "the algorithm 1.2.3.4"),
+        ] {
+            let error = refusal(&pkcs8(oid, &inner(), None));
+            let algorithm = name.into();
+            assert_eq!(error, PemError::OtherAlgorithm { algorithm });
+        }
+    }
+
+    #[test]
+    fn anything_behind_the_key_is_refused() {
+        for text in [format!("{RFC_8410}x"), format!("{RFC_8410}{RFC_8410}")] {
+            assert!(matches!(refusal(&text), PemError::TrailingData { .. }), "{text}");
+        }
+        let mut der = decode_der(RFC_8410);
+        der.push(0);
+        let text = der::pem::encode_string(LABEL, LineEnding::LF, &der).unwrap();
+        assert!(matches!(refusal(&text), PemError::TrailingData { .. }));
+    }
+
+    #[test]
+    fn a_foreign_public_key_inside_is_refused() {
+        let own = NodeKey::from_seed([1; 32]).public().try_into_ed25519().unwrap();
+        assert!(decode(&pkcs8("1.3.101.112", &inner(), Some(own.to_bytes()))).is_ok());
+        let foreign = NodeKey::from_seed([2; 32]).public().try_into_ed25519().unwrap();
+        let error = refusal(&pkcs8("1.3.101.112", &inner(), Some(foreign.to_bytes())));
+        assert_eq!(error, PemError::PublicKeyMismatch);
+    }
+
+    #[test]
+    fn a_key_of_another_length_is_malformed() {
+        for inner in [&[][..], &[4, 31, 0], &[1; 34], &[&[4, 32][..], &[1; 33]].concat()] {
+            let error = refusal(&pkcs8("1.3.101.112", inner, None));
+            assert!(matches!(error, PemError::Malformed { .. }), "{error:?}");
+        }
+    }
+
+    fn decode_der(text: &str) -> Vec<u8> {
+        der::pem::decode_vec(text.as_bytes()).unwrap().1
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(seed: [u8; 32]) {
+            let key = NodeKey::from_seed(seed);
+            prop_assert_eq!(NodeKey::from_pem(&key.to_pem()).unwrap().peer_id(), key.peer_id());
+        }
+
+        #[test]
+        fn any_text_is_a_key_or_an_error(text: String, body in "[A-Za-z0-9+/=\n -]{0,200}") {
+            let _ = decode(&text);
+            let _ = decode(&format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----"));
+        }
+
+        #[test]
+        fn any_der_is_a_key_or_an_error(at in 0usize..114, byte: u8, tail: Vec<u8>) {
+            let mut der = decode_der(RFC_8410_WITH_PUBLIC);
+            der[at] = byte;
+            der.extend(tail);
+            let text = der::pem::encode_string(LABEL, LineEnding::LF, &der).unwrap();
+            let _ = decode(&text);
+        }
+    }
+}

@@ -51,15 +51,10 @@ impl DialAddress {
         if let SocketAddr::V6(v6) = address
             && v6.scope_id() != 0
         {
-            return Err(AddressError::Zone {
-                address: shown(&address),
-            });
+            return Err(AddressError::Zone { address: shown(&address) });
         }
-        let dial = Self {
-            host: Host::Ip(address.ip().to_canonical()),
-            port: Some(address.port()),
-            peer_id: None,
-        };
+        let dial =
+            Self { host: Host::Ip(address.ip().to_canonical()), port: Some(address.port()), peer_id: None };
         dial.checked(&address)
     }
 
@@ -69,23 +64,16 @@ impl DialAddress {
     /// [`AddressError::OtherPeer`] when it names another one already.
     pub fn with_peer_id(self, peer_id: PeerId) -> Result<Self, AddressError> {
         match self.peer_id {
-            Some(other) if other != peer_id => Err(AddressError::OtherPeer {
-                address: shown(&self),
-                wanted: peer_id,
-            }),
-            _ => Ok(Self {
-                peer_id: Some(peer_id),
-                ..self
-            }),
+            Some(other) if other != peer_id => {
+                Err(AddressError::OtherPeer { address: shown(&self), wanted: peer_id })
+            }
+            _ => Ok(Self { peer_id: Some(peer_id), ..self }),
         }
     }
 
     /// The address alone.
     pub fn without_peer_id(self) -> Self {
-        Self {
-            peer_id: None,
-            ..self
-        }
+        Self { peer_id: None, ..self }
     }
 
     /// The IP address or name.
@@ -116,8 +104,7 @@ impl DialAddress {
     /// # Errors
     /// [`AddressError::NoPeerId`].
     pub fn require_peer_id(&self) -> Result<PeerId, AddressError> {
-        self.peer_id
-            .ok_or_else(|| AddressError::NoPeerId { address: shown(self) })
+        self.peer_id.ok_or_else(|| AddressError::NoPeerId { address: shown(self) })
     }
 
     /// Whether both lead to the same endpoint, whoever is expected there: peers tell addresses with and without their ID, and a second
@@ -155,9 +142,7 @@ impl DialAddress {
     /// Refuses what no machine can have. `given` is named in the error.
     fn checked(self, given: &impl ToString) -> Result<Self, AddressError> {
         if self.port == Some(0) {
-            return Err(AddressError::PortZero {
-                address: shown(given),
-            });
+            return Err(AddressError::PortZero { address: shown(given) });
         }
         let Host::Ip(ip) = self.host else {
             return Ok(self);
@@ -168,11 +153,7 @@ impl DialAddress {
             IpAddr::V4(Ipv4Addr::BROADCAST) => "the broadcast address",
             _ => return Ok(self),
         };
-        Err(AddressError::NotUnicast {
-            address: shown(given),
-            ip,
-            kind,
-        })
+        Err(AddressError::NotUnicast { address: shown(given), ip, kind })
     }
 }
 

@@ -49,3 +49,54 @@ fn ends_in_a_number(name: &str) -> bool {
         None => last.bytes().all(|byte| byte.is_ascii_digit()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kept_in_one_form() {
+        for (given, kept) in [
+            ("Example.COM", "example.com"),
+            ("example.com.", "example.com"),
+            ("localhost", "localhost"),
+            ("_dnsaddr.a-1.x", "_dnsaddr.a-1.x"),
+            ("1.example", "1.example"),
+            ("xn--mnchen-3ya.de", "xn--mnchen-3ya.de"),
+        ] {
+            assert_eq!(normalise(given).as_deref(), Ok(kept));
+        }
+    }
+
+    #[test]
+    fn impossible_names_are_refused_by_the_rule_that_they_break() {
+        for (name, rule) in [
+            ("", "empty"),
+            (".", "empty"),
+            ("a..b", "between two dots"),
+            (".a", "between two dots"),
+            ("a b", "only letters"),
+            ("a%b", "only letters"),
+            ("münchen.de", "xn--"),
+            ("-a.de", "`-`"),
+            ("a-.de", "`-`"),
+            ("192.0.2.1", "ends in a number"),
+            ("0x7f000001", "ends in a number"),
+            ("2130706433", "ends in a number"),
+            ("a.0X", "ends in a number"),
+        ] {
+            let reason = normalise(name).unwrap_err();
+            assert!(reason.contains(rule), "{name}: {reason}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_bounded_for_the_name_and_for_each_part() {
+        let label = "a".repeat(63);
+        let longest = [&label[..], &label, &label, &"a".repeat(61)].join(".");
+        assert_eq!(longest.len(), MAX_DNS_NAME);
+        assert!(normalise(&longest).is_ok());
+        assert!(normalise(&format!("{longest}a")).is_err());
+        assert!(normalise(&format!("{label}a")).is_err());
+    }
+}

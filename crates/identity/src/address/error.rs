@@ -7,8 +7,8 @@ use libp2p_identity::PeerId;
 use super::{MAX_ADDRESS_BYTES, MAX_ADDRESS_TEXT};
 use crate::peer_id::PeerIdError;
 
-/// Why an address was refused. `address` is the text that was given, or `0x…` for bytes that have none; long ones are cut and control
-/// characters escaped.
+/// Why an address was refused. `address` is its text, or `0x…` for bytes that are no multiaddr; long ones are cut and control characters
+/// escaped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
@@ -23,7 +23,7 @@ pub enum AddressError {
     /// The text or bytes are no multiaddr at all.
     #[error("`{address}` is not a multiaddr: {reason} (write it like /ip4/192.0.2.1/udp/4001/quic-v1)")]
     NotMultiaddr {
-        /// What was given.
+        /// The address.
         address: String,
         /// What the decoder found.
         reason: String,
@@ -34,7 +34,7 @@ pub enum AddressError {
          are used)"
     )]
     UnknownComponent {
-        /// What was given.
+        /// The address.
         address: String,
         /// Its name, or its number in binary.
         component: String,
@@ -44,7 +44,7 @@ pub enum AddressError {
         "`{address}` is a TCP address and Peerage speaks only QUIC (use the peer's /udp/PORT/quic-v1 address)"
     )]
     Tcp {
-        /// What was given.
+        /// The address.
         address: String,
     },
     /// An address of QUIC draft 29, which nobody speaks any more.
@@ -52,13 +52,13 @@ pub enum AddressError {
         "`{address}` means the dead QUIC draft 29 by `/quic` (write /quic-v1 if the peer speaks QUIC version 1)"
     )]
     QuicDraft29 {
-        /// What was given.
+        /// The address.
         address: String,
     },
     /// A part of the address is missing.
     #[error("`{address}` lacks its {missing} (a whole address is like /ip4/192.0.2.1/udp/4001/quic-v1)")]
     Incomplete {
-        /// What was given.
+        /// The address.
         address: String,
         /// The part.
         missing: &'static str,
@@ -66,7 +66,7 @@ pub enum AddressError {
     /// Port 0, which nobody listens on.
     #[error("`{address}` has port 0, which cannot be dialled (give the port that the peer listens on)")]
     PortZero {
-        /// What was given.
+        /// The address.
         address: String,
     },
     /// An address through a relay.
@@ -74,7 +74,7 @@ pub enum AddressError {
         "`{address}` leads through a relay, which Peerage doesn't do (use the peer's own /udp/PORT/quic-v1 address)"
     )]
     Relay {
-        /// What was given.
+        /// The address.
         address: String,
     },
     /// An address of another transport.
@@ -82,33 +82,31 @@ pub enum AddressError {
         "`{address}` is for the transport `{component}` and Peerage speaks only QUIC (use the peer's /udp/PORT/quic-v1 address)"
     )]
     OtherTransport {
-        /// What was given.
+        /// The address.
         address: String,
         /// The component that tells.
         component: &'static str,
     },
     /// Something stands where nothing or something else belongs.
-    #[error(
-        "`{address}` has `{component}` in a place where it means nothing (only /p2p/ID may follow {after})"
-    )]
+    #[error("`{address}` has `{component}` in a place where it means nothing here ({remedy})")]
     UnexpectedComponent {
-        /// What was given.
+        /// The address.
         address: String,
         /// The component.
         component: &'static str,
-        /// What it stands behind.
-        after: &'static str,
+        /// What may stand there.
+        remedy: &'static str,
     },
     /// More than one peer ID.
     #[error("`{address}` names several peers (leave the /p2p/ID of the one that is dialled)")]
     SeveralPeerIds {
-        /// What was given.
+        /// The address.
         address: String,
     },
     /// A peer ID that is none.
     #[error("`{address}` has no valid peer ID: {source}")]
     PeerId {
-        /// What was given.
+        /// The address.
         address: String,
         /// What is wrong with the ID.
         source: PeerIdError,
@@ -119,13 +117,13 @@ pub enum AddressError {
          address that is not link-local)"
     )]
     Zone {
-        /// What was given.
+        /// The address.
         address: String,
     },
     /// A name that DNS cannot have.
     #[error("`{address}` has an impossible DNS name: {reason}")]
     DnsName {
-        /// What was given.
+        /// The address.
         address: String,
         /// The rule that it breaks, with the remedy.
         reason: &'static str,
@@ -133,7 +131,7 @@ pub enum AddressError {
     /// An IP address that no node has.
     #[error("`{address}` cannot be used: {ip} is {kind} (give the address of one machine)")]
     NotUnicast {
-        /// What was given.
+        /// The address.
         address: String,
         /// The IP address in it.
         ip: IpAddr,
@@ -157,7 +155,7 @@ pub enum AddressError {
     /// A peer ID where only our own could stand.
     #[error("`{address}` is to be listened on and names a peer (leave /p2p away: it is always this node)")]
     PeerIdOnListen {
-        /// What was given.
+        /// The address.
         address: String,
     },
     /// A name where an IP address of this machine is needed.
@@ -165,7 +163,7 @@ pub enum AddressError {
         "`{address}` is to be listened on and has a name (give an IP address of this machine, or /ip4/0.0.0.0)"
     )]
     NameOnListen {
-        /// What was given.
+        /// The address.
         address: String,
     },
 }

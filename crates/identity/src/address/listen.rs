@@ -25,11 +25,7 @@ impl ListenAddress {
     /// # Errors
     /// [`AddressError::NotUnicast`] for multicast and broadcast addresses.
     pub fn from_socket_addr(address: SocketAddr) -> Result<Self, AddressError> {
-        Self {
-            ip: address.ip().to_canonical(),
-            port: address.port(),
-        }
-        .checked(&address)
+        Self { ip: address.ip().to_canonical(), port: address.port() }.checked(&address)
     }
 
     /// IP address and port to bind to.
@@ -62,9 +58,7 @@ impl ListenAddress {
 
     /// The address as a multiaddr.
     pub fn to_multiaddr(&self) -> Multiaddr {
-        Multiaddr::from(self.ip)
-            .with(Protocol::Udp(self.port))
-            .with(Protocol::QuicV1)
+        Multiaddr::from(self.ip).with(Protocol::Udp(self.port)).with(Protocol::QuicV1)
     }
 
     fn checked(self, given: &impl ToString) -> Result<Self, AddressError> {
@@ -73,11 +67,7 @@ impl ListenAddress {
             IpAddr::V4(Ipv4Addr::BROADCAST) => "the broadcast address",
             _ => return Ok(self),
         };
-        Err(AddressError::NotUnicast {
-            address: shown(given),
-            ip: self.ip,
-            kind,
-        })
+        Err(AddressError::NotUnicast { address: shown(given), ip: self.ip, kind })
     }
 }
 
@@ -96,14 +86,10 @@ impl TryFrom<&Multiaddr> for ListenAddress {
     fn try_from(address: &Multiaddr) -> Result<Self, AddressError> {
         let Parts { host, port, peer_id } = parse::parts(address)?;
         let (Host::Ip(ip), Some(port)) = (host, port) else {
-            return Err(AddressError::NameOnListen {
-                address: shown(address),
-            });
+            return Err(AddressError::NameOnListen { address: shown(address) });
         };
         if peer_id.is_some() {
-            return Err(AddressError::PeerIdOnListen {
-                address: shown(address),
-            });
+            return Err(AddressError::PeerIdOnListen { address: shown(address) });
         }
         Self { ip, port }.checked(address)
     }
