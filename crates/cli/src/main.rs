@@ -1,1 +1,4 @@
+//! The `peerage` program.
+#![allow(dead_code)]
+mod transfer;
 fn main() {}
