@@ -1,0 +1,272 @@
+//! A connection: one authenticated peer, many streams.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use peerage_identity::{PeerId, PublicKey};
+
+use crate::close::{CloseCause, CloseCode};
+use crate::endpoint::Common;
+use crate::proof::ProvenPeer;
+use crate::settings::TransportSettings;
+use crate::stream::{self, InboundStream, OpenError, Stream};
+
+/// Who dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The peer.
+    Inbound,
+    /// This node.
+    Outbound,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        })
+    }
+}
+
+/// A connection's number, unique among all that its endpoint ever had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// What a connection has seen of its path so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PathStats {
+    /// The smoothed round-trip time.
+    pub rtt: Duration,
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// Of those, packets that count as lost.
+    pub lost_packets: u64,
+    /// Bytes that may be under way at a time.
+    pub congestion_window: u64,
+    /// UDP payload bytes sent.
+    pub sent_bytes: u64,
+    /// UDP payload bytes received.
+    pub received_bytes: u64,
+    /// The largest UDP payload known to pass, in bytes.
+    pub mtu: u16,
+}
+
+/// The TLS session has no such keying material to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("TLS cannot export {length} bytes (ask for at most 8160)")]
+pub struct ExportError {
+    /// What was asked for, in bytes.
+    pub length: usize,
+}
+
+/// A connection to an authenticated peer. Clones are handles of the same connection.
+///
+/// When the last handle and the last stream are dropped, the connection closes with [`CloseCode::Normal`].
+#[derive(Clone)]
+pub struct Connection {
+    link: Arc<Link>,
+}
+
+/// What a connection and its streams share.
+pub(crate) struct Link {
+    quinn: quinn::Connection,
+    common: Arc<Common>,
+    id: ConnectionId,
+    direction: Direction,
+    peer_id: PeerId,
+    public_key: PublicKey,
+    /// What this side said when it closed.
+    closed: OnceLock<(CloseCode, String)>,
+}
+
+impl Link {
+    pub(crate) fn quinn(&self) -> &quinn::Connection {
+        &self.quinn
+    }
+
+    pub(crate) fn settings(&self) -> &TransportSettings {
+        &self.common.settings
+    }
+
+    /// Translates quinn's word for the connection's end.
+    pub(crate) fn cause(&self, error: &quinn::ConnectionError) -> CloseCause {
+        let ours = self.closed.get().or_else(|| self.common.closed.get());
+        CloseCause::new(error, ours, self.common.settings.idle_timeout)
+    }
+}
+
+impl Connection {
+    /// A connection whose handshake is done and proved `peer`.
+    pub(crate) fn new(
+        quinn: quinn::Connection,
+        common: Arc<Common>,
+        direction: Direction,
+        peer: &ProvenPeer,
+    ) -> Self {
+        let id = common.next_connection_id();
+        let (peer_id, public_key) = (peer.peer_id, peer.public_key.clone());
+        tracing::debug!(connection = %id, peer = %peer_id, address = %quinn.remote_address(), %direction, "connected");
+        Self {
+            link: Arc::new(Link {
+                quinn,
+                common,
+                id,
+                direction,
+                peer_id,
+                public_key,
+                closed: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// Opens a stream for `protocol` and sends the proposal, so that the other side sees the stream at once.
+    ///
+    /// It doesn't wait for the peer's answer: the stream can be written to, and the first read fails with
+    /// [`crate::ReadError::NotSupported`] when the answer is a no. It waits while the peer allows no further stream. Keep the reading half until the
+    /// answer came, even if nothing is to be read: a foreign peer may take its loss for the end of the stream.
+    ///
+    /// # Errors
+    /// [`OpenError::BadName`], [`OpenError::ConnectionLost`].
+    pub async fn open(&self, protocol: &str) -> Result<Stream, OpenError> {
+        stream::open(&self.link, protocol).await
+    }
+
+    /// As [`Connection::open`], but the proposal leaves together with the first bytes written: one packet instead of two.
+    ///
+    /// The other side knows nothing of the stream before that write, or [`crate::SendStream::flush`]. Where the other side speaks first, use `open`.
+    ///
+    /// # Errors
+    /// [`OpenError::BadName`], [`OpenError::ConnectionLost`].
+    pub async fn open_lazy(&self, protocol: &str) -> Result<Stream, OpenError> {
+        stream::open_lazy(&self.link, protocol).await
+    }
+
+    /// Opens a stream for the first of `protocols` that the peer serves; [`Stream::protocol`] tells which. It takes a round trip for each name that is proposed,
+    /// and the endpoint's `negotiation_timeout` at most.
+    ///
+    /// # Errors
+    /// [`OpenError`]; [`crate::NegotiationError::NotSupported`] when the peer serves none of them.
+    pub async fn open_any(&self, protocols: &[&str]) -> Result<(Arc<str>, Stream), OpenError> {
+        let stream = stream::open_any(&self.link, protocols).await?;
+        Ok((stream.protocol().clone(), stream))
+    }
+
+    /// The next stream that the peer opens. Not negotiated yet: do that in another task, so that one slow stream doesn't hold up the next. Cancel-safe.
+    ///
+    /// # Errors
+    /// The cause, once the connection is gone and no stream is left to take.
+    pub async fn accept_stream(&self) -> Result<InboundStream, CloseCause> {
+        match self.link.quinn.accept_bi().await {
+            Ok(quinn) => Ok(InboundStream::new(quinn, &self.link)),
+            Err(error) => Err(self.link.cause(&error)),
+        }
+    }
+
+    /// Raises the peer's streams and window from a stranger's to an admitted peer's. Doing it again changes nothing.
+    pub fn admit(&self) {
+        let settings = self.link.settings();
+        self.link.quinn.set_max_concurrent_bi_streams(settings.peer_streams.into());
+        self.link.quinn.set_receive_window(settings.peer_window_bytes.into());
+    }
+
+    /// Closes the connection at once. What was written and has not arrived is lost; `reason` is for people, at most a few hundred bytes.
+    pub fn close(&self, code: CloseCode, reason: &str) {
+        if self.link.quinn.close_reason().is_none() {
+            // The first to close says why.
+            let _ = self.link.closed.set((code, reason.to_owned()));
+        }
+        self.link.quinn.close(code.to_varint(), reason.as_bytes());
+    }
+
+    /// Waits until the connection is gone, for whatever cause.
+    pub async fn closed(&self) -> CloseCause {
+        let error = self.link.quinn.closed().await;
+        self.link.cause(&error)
+    }
+
+    /// Why the connection is gone; `None` while it lives.
+    pub fn close_cause(&self) -> Option<CloseCause> {
+        self.link.quinn.close_reason().map(|error| self.link.cause(&error))
+    }
+
+    /// Who the peer is, as it proved in the handshake.
+    pub fn peer_id(&self) -> PeerId {
+        self.link.peer_id
+    }
+
+    /// The peer's public key.
+    pub fn public_key(&self) -> &PublicKey {
+        &self.link.public_key
+    }
+
+    /// Where the peer's packets come from. It changes when an inbound peer moves to another network.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.link.quinn.remote_address()
+    }
+
+    /// Who dialled.
+    pub fn direction(&self) -> Direction {
+        self.link.direction
+    }
+
+    /// The connection's number.
+    pub fn id(&self) -> ConnectionId {
+        self.link.id
+    }
+
+    /// The smoothed round-trip time.
+    pub fn rtt(&self) -> Duration {
+        self.link.quinn.rtt()
+    }
+
+    /// What the connection has seen of its path.
+    pub fn stats(&self) -> PathStats {
+        let stats = self.link.quinn.stats();
+        PathStats {
+            rtt: stats.path.rtt,
+            sent_packets: stats.path.sent_packets,
+            lost_packets: stats.path.lost_packets,
+            congestion_window: stats.path.cwnd,
+            sent_bytes: stats.udp_tx.bytes,
+            received_bytes: stats.udp_rx.bytes,
+            mtu: stats.path.current_mtu,
+        }
+    }
+
+    /// A secret that both sides of this connection, and nobody else, can compute from the same label and context (RFC 8446 § 7.5).
+    ///
+    /// # Errors
+    /// [`ExportError`] when more is asked for than TLS gives.
+    pub fn export_keying_material(
+        &self,
+        output: &mut [u8],
+        label: &[u8],
+        context: &[u8],
+    ) -> Result<(), ExportError> {
+        let length = output.len();
+        self.link.quinn.export_keying_material(output, label, context).map_err(|_| ExportError { length })
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Connection({} {} {} at {})",
+            self.link.id,
+            self.link.direction,
+            self.link.peer_id,
+            self.remote_address()
+        )
+    }
+}

@@ -1,0 +1,95 @@
+//! Connection IDs that a restarted node recognises as its own, and the key of its stateless resets.
+//!
+//! A node that comes back with the same key and port answers packets of its old connections with a stateless reset (RFC 9000 § 10.3), so that
+//! the peers learn of the restart at once. For that, both the reset key and the mark in the connection IDs are derived from the node key. The mark also keeps
+//! the node quiet when garbage arrives: only a packet whose ID bears it is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use peerage_identity::NodeKey;
+use quinn::ConnectionId;
+use quinn::crypto::HmacKey;
+use quinn_proto::InvalidCid;
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+
+/// The key with which quinn computes reset tokens.
+pub(crate) fn reset_key(key: &NodeKey) -> Arc<dyn HmacKey> {
+    Arc::new(hmac_key(key, "quic stateless reset"))
+}
+
+/// Makes and recognises the connection IDs of one node: five random bytes, then three of their HMAC.
+#[derive(Clone)]
+pub(crate) struct ConnectionIdGenerator {
+    mark: hmac::Key,
+    random: SystemRandom,
+}
+
+impl ConnectionIdGenerator {
+    pub(crate) fn new(key: &NodeKey) -> Self {
+        Self { mark: hmac_key(key, "quic connection id"), random: SystemRandom::new() }
+    }
+
+    fn mark_of(&self, random: &[u8]) -> [u8; MARK_BYTES] {
+        let tag = hmac::sign(&self.mark, random);
+        let mut mark = [0; MARK_BYTES];
+        mark.copy_from_slice(&tag.as_ref()[..MARK_BYTES]);
+        mark
+    }
+}
+
+impl quinn::ConnectionIdGenerator for ConnectionIdGenerator {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; RANDOM_BYTES + MARK_BYTES];
+        let (random, mark) = id.split_at_mut(RANDOM_BYTES);
+        self.random.fill(random).expect("the operating system gives entropy");
+        mark.copy_from_slice(&self.mark_of(random));
+        ConnectionId::new(&id)
+    }
+
+    fn validate(&self, id: &ConnectionId) -> Result<(), InvalidCid> {
+        match id.split_at_checked(RANDOM_BYTES) {
+            Some((random, mark)) if mark == self.mark_of(random) => Ok(()),
+            _ => Err(InvalidCid),
+        }
+    }
+
+    fn cid_len(&self) -> usize {
+        RANDOM_BYTES + MARK_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+fn hmac_key(key: &NodeKey, label: &str) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, &*key.derive(label))
+}
+
+const RANDOM_BYTES: usize = 5;
+const MARK_BYTES: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quinn::ConnectionIdGenerator as _;
+
+    #[test]
+    fn a_restarted_node_knows_its_connection_ids_and_no_other_node_does() {
+        let key = NodeKey::from_seed([1; 32]);
+        let id = ConnectionIdGenerator::new(&key).generate_cid();
+        assert!(ConnectionIdGenerator::new(&key).validate(&id).is_ok());
+        let other = ConnectionIdGenerator::new(&NodeKey::from_seed([2; 32]));
+        assert!(other.validate(&id).is_err());
+    }
+
+    #[test]
+    fn an_id_of_any_length_is_judged_without_panic() {
+        let generator = ConnectionIdGenerator::new(&NodeKey::from_seed([1; 32]));
+        for length in 0..=20 {
+            assert!(generator.validate(&ConnectionId::new(&[7; 20][..length])).is_err());
+        }
+    }
+}

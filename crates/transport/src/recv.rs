@@ -1,0 +1,402 @@
+//! The reading half of a stream.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use peerage_wire::frame::{Decoder, FrameError};
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::close::{CloseCause, StreamCode};
+use crate::connection::Link;
+use crate::negotiate::{Answer, Dialler, NegotiationError};
+use crate::send::no_early_data;
+
+/// Why nothing more can be read from a stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The peer doesn't serve the protocol of the stream.
+    #[error("the peer does not support {protocol}")]
+    NotSupported {
+        /// The name that was proposed.
+        protocol: String,
+    },
+    /// The protocol name could not be agreed on, for another reason.
+    #[error(transparent)]
+    Negotiation(NegotiationError),
+    /// The peer gave the stream up.
+    #[error("the peer reset the stream: {code}")]
+    Reset {
+        /// Its reason.
+        code: StreamCode,
+    },
+    /// The half was stopped before, on this side.
+    #[error("the stream was stopped on this side")]
+    Stopped,
+    /// The bytes don't form a message.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The connection is gone.
+    #[error("connection lost: {0}")]
+    ConnectionLost(#[from] CloseCause),
+}
+
+/// The reading half of a stream.
+///
+/// On a stream that was opened lazily, the first read takes in the peer's answer to the proposed name, and fails when that is a no.
+/// A half that is dropped before its end is stopped, which tells the peer not to send any more.
+pub struct RecvStream {
+    quinn: quinn::RecvStream,
+    link: Arc<Link>,
+    protocol: Arc<str>,
+    /// The answer to our proposal, as far as it is still due.
+    answer: Option<Dialler>,
+    /// Why the negotiation failed: said again by every read.
+    failed: Option<NegotiationError>,
+    /// Read off the stream and not yet given out, in order.
+    held: VecDeque<Bytes>,
+    /// Set while messages are read; then it has what is held.
+    frames: Option<(usize, Decoder)>,
+    end: Option<End>,
+}
+
+/// How the half ended.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// The peer has said all.
+    Finished,
+    /// The peer gave up.
+    Reset(StreamCode),
+    /// We don't want any more.
+    Stopped,
+}
+
+impl RecvStream {
+    pub(crate) fn new(quinn: quinn::RecvStream, link: Arc<Link>, protocol: Arc<str>) -> Self {
+        Self {
+            quinn,
+            link,
+            protocol,
+            answer: None,
+            failed: None,
+            held: VecDeque::new(),
+            frames: None,
+            end: None,
+        }
+    }
+
+    pub(crate) fn set_protocol(&mut self, protocol: Arc<str>) {
+        self.protocol = protocol;
+    }
+
+    /// Makes the first read expect the answer to a proposal.
+    pub(crate) fn await_answer(&mut self, dialler: Dialler) {
+        self.answer = Some(dialler);
+    }
+
+    /// Gives back bytes that were read beyond the negotiation.
+    pub(crate) fn hold(&mut self, rest: Bytes) {
+        if !rest.is_empty() {
+            self.held.push_front(rest);
+        }
+    }
+
+    /// The next bytes, at most `most` of them, without a copy; `None` at the end of the stream. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the half is of no more use then.
+    pub async fn read_chunk(&mut self, most: usize) -> Result<Option<Bytes>, ReadError> {
+        poll_fn(|cx| self.poll_read_chunk(cx, most)).await
+    }
+
+    /// The next message's bytes, refused when its length exceeds `most`; `None` when the stream ended between two messages. Cancel-safe.
+    ///
+    /// A message that came in one packet is not copied.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the half is of no more use then. [`FrameError::Truncated`] when the stream ended inside a message.
+    pub async fn read_frame(&mut self, most: usize) -> Result<Option<Bytes>, ReadError> {
+        poll_fn(|cx| self.poll_read_frame(cx, most)).await
+    }
+
+    /// The next message, decoded; as [`RecvStream::read_frame`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read_message<M: prost::Message + Default>(
+        &mut self,
+        most: usize,
+    ) -> Result<Option<M>, ReadError> {
+        match self.read_frame(most).await? {
+            Some(frame) => Ok(Some(M::decode(frame).map_err(FrameError::from)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Waits for the peer's answer to the protocol name and for no more than that. Returns at once when it was read before. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ReadError::NotSupported`] when the peer doesn't serve it, and [`NegotiationError::TimedOut`] after the endpoint's `negotiation_timeout`.
+    pub async fn negotiated(&mut self) -> Result<(), ReadError> {
+        if self.answer.is_none() && self.failed.is_none() {
+            return Ok(());
+        }
+        let after = self.link.settings().negotiation_timeout;
+        let answer = poll_fn(|cx| self.poll_answer(cx));
+        tokio::time::timeout(after, answer)
+            .await
+            .unwrap_or(Err(ReadError::Negotiation(NegotiationError::TimedOut { after })))
+    }
+
+    /// Tells the peer not to send any more. What lies unread is dropped.
+    pub fn stop(&mut self, code: StreamCode) {
+        self.end = Some(End::Stopped);
+        self.held.clear();
+        self.frames = None;
+        self.answer = None;
+        // It fails when the stream has ended before; then there is nothing to stop.
+        let _ = self.quinn.stop(code.to_varint());
+    }
+
+    /// The agreed or proposed protocol name.
+    pub fn protocol(&self) -> &Arc<str> {
+        &self.protocol
+    }
+
+    /// The stream's number on its connection.
+    pub fn id(&self) -> u64 {
+        quinn::VarInt::from(self.quinn.id()).into_inner()
+    }
+
+    /// [`RecvStream::read_chunk`] for hand-written futures.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn poll_read_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<Result<Option<Bytes>, ReadError>> {
+        ready!(self.poll_answer(cx))?;
+        if let Some((_, decoder)) = self.frames.take() {
+            self.held = decoder.into_rest();
+        }
+        match self.held.front_mut() {
+            Some(front) if front.len() > most => Poll::Ready(Ok(Some(front.split_to(most)))),
+            Some(_) => Poll::Ready(Ok(self.held.pop_front())),
+            None => self.poll_quinn(cx, most),
+        }
+    }
+
+    /// [`RecvStream::read_frame`] for hand-written futures.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn poll_read_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<Result<Option<Bytes>, ReadError>> {
+        ready!(self.poll_answer(cx))?;
+        loop {
+            if let Some(frame) = self.decoder(most).next_frame()? {
+                return Poll::Ready(Ok(Some(frame)));
+            }
+            match ready!(self.poll_quinn(cx, usize::MAX))? {
+                Some(chunk) => self.decoder(most).push(chunk),
+                None => {
+                    self.decoder(most).finish()?;
+                    return Poll::Ready(Ok(None));
+                }
+            }
+        }
+    }
+
+    /// The decoder of messages, with this bound and all that is held.
+    fn decoder(&mut self, most: usize) -> &mut Decoder {
+        let (bound, _) =
+            self.frames.get_or_insert_with(|| (most, decoder_over(most, std::mem::take(&mut self.held))));
+        if *bound != most {
+            let rest = self.frames.take().map(|(_, old)| old.into_rest()).unwrap_or_default();
+            self.frames = Some((most, decoder_over(most, rest)));
+        }
+        let (_, decoder) = self.frames.as_mut().expect("it was set above");
+        decoder
+    }
+
+    /// Reads the answer to a proposal, if one is due.
+    pub(crate) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
+        if let Some(error) = &self.failed {
+            return Poll::Ready(Err(error.clone().into()));
+        }
+        if self.answer.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        let error = match ready!(self.poll_raw_answer(cx)) {
+            Ok(Answer::Agreed) => {
+                self.end_negotiation();
+                return Poll::Ready(Ok(()));
+            }
+            Ok(Answer::NotAvailable) => {
+                NegotiationError::NotSupported { protocol: self.protocol.to_string() }
+            }
+            Err(error) => error,
+        };
+        self.failed = Some(error.clone());
+        self.stop(StreamCode::NotSupported);
+        Poll::Ready(Err(error.into()))
+    }
+
+    /// The next answer, which may be a no. The dialler's state stays, so that another name can be proposed.
+    pub(crate) fn poll_raw_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, NegotiationError>> {
+        loop {
+            let Some(dialler) = &mut self.answer else {
+                return Poll::Ready(Err(NegotiationError::Ended));
+            };
+            if let Some(answer) = dialler.answer()? {
+                return Poll::Ready(Ok(answer));
+            }
+            let chunk = match ready!(self.poll_quinn(cx, NEGOTIATION_READ)) {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => return Poll::Ready(Err(NegotiationError::Ended)),
+                Err(error) => return Poll::Ready(Err(self.refusal(error))),
+            };
+            if let Some(dialler) = &mut self.answer {
+                dialler.push(chunk);
+            }
+        }
+    }
+
+    /// A name is agreed on: what came behind the answer is data.
+    pub(crate) fn end_negotiation(&mut self) {
+        let rest = self.answer.take().map(Dialler::into_rest).unwrap_or_default();
+        self.hold(rest);
+    }
+
+    pub(crate) fn dialler(&mut self) -> Option<&mut Dialler> {
+        self.answer.as_mut()
+    }
+
+    /// Reads off the stream itself, past whatever is held.
+    pub(crate) fn poll_quinn(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<Result<Option<Bytes>, ReadError>> {
+        match self.end {
+            None => {}
+            Some(End::Finished) => return Poll::Ready(Ok(None)),
+            Some(End::Reset(code)) => return Poll::Ready(Err(ReadError::Reset { code })),
+            Some(End::Stopped) => return Poll::Ready(Err(ReadError::Stopped)),
+        }
+        let read = pin!(self.quinn.read_chunk(most, true)).poll(cx);
+        match ready!(read) {
+            Ok(Some(chunk)) => Poll::Ready(Ok(Some(chunk.bytes))),
+            Ok(None) => {
+                self.end = Some(End::Finished);
+                Poll::Ready(Ok(None))
+            }
+            Err(error) => Poll::Ready(Err(self.error(error))),
+        }
+    }
+
+    fn error(&mut self, error: quinn::ReadError) -> ReadError {
+        match error {
+            quinn::ReadError::Reset(code) => {
+                self.end = Some(End::Reset(code.into()));
+                ReadError::Reset { code: code.into() }
+            }
+            quinn::ReadError::ConnectionLost(error) => ReadError::ConnectionLost(self.link.cause(&error)),
+            quinn::ReadError::ClosedStream | quinn::ReadError::IllegalOrderedRead => ReadError::Stopped,
+            quinn::ReadError::ZeroRttRejected => ReadError::ConnectionLost(no_early_data()),
+        }
+    }
+
+    /// What the end of a stream means that came instead of an answer.
+    fn refusal(&self, error: ReadError) -> NegotiationError {
+        match error {
+            ReadError::Reset { code: StreamCode::NotSupported } => {
+                NegotiationError::NotSupported { protocol: self.protocol.to_string() }
+            }
+            other => NegotiationError::from(other),
+        }
+    }
+}
+
+impl Drop for RecvStream {
+    fn drop(&mut self) {
+        if self.end.is_none() {
+            self.stop(StreamCode::Cancelled);
+        }
+    }
+}
+
+impl AsyncRead for RecvStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if out.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(chunk) = ready!(self.get_mut().poll_read_chunk(cx, out.remaining()))? {
+            out.put_slice(&chunk);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl fmt::Debug for RecvStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RecvStream({} {})", self.id(), self.protocol)
+    }
+}
+
+impl From<NegotiationError> for ReadError {
+    fn from(error: NegotiationError) -> Self {
+        match error {
+            NegotiationError::NotSupported { protocol } => Self::NotSupported { protocol },
+            NegotiationError::ConnectionLost(cause) => Self::ConnectionLost(cause),
+            other => Self::Negotiation(other),
+        }
+    }
+}
+
+impl From<ReadError> for NegotiationError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotSupported { protocol } => Self::NotSupported { protocol },
+            ReadError::Negotiation(error) => error,
+            ReadError::Reset { code } => Self::Reset { code },
+            ReadError::Stopped | ReadError::Frame(_) => Self::Ended,
+            ReadError::ConnectionLost(cause) => Self::ConnectionLost(cause),
+        }
+    }
+}
+
+impl From<ReadError> for io::Error {
+    fn from(error: ReadError) -> Self {
+        let kind = match &error {
+            ReadError::NotSupported { .. } => io::ErrorKind::Unsupported,
+            ReadError::Negotiation(_) => io::ErrorKind::InvalidData,
+            ReadError::Reset { .. } => io::ErrorKind::ConnectionReset,
+            ReadError::Stopped => io::ErrorKind::NotConnected,
+            ReadError::Frame(FrameError::Truncated) => io::ErrorKind::UnexpectedEof,
+            ReadError::Frame(_) => io::ErrorKind::InvalidData,
+            ReadError::ConnectionLost(_) => io::ErrorKind::ConnectionAborted,
+        };
+        Self::new(kind, error)
+    }
+}
+
+fn decoder_over(most: usize, held: VecDeque<Bytes>) -> Decoder {
+    let mut decoder = Decoder::new(most);
+    held.into_iter().for_each(|chunk| decoder.push(chunk));
+    decoder
+}
+
+/// How much is read at a time while a protocol name is agreed on: what lies behind it stays in QUIC's buffer, under its flow control.
+const NEGOTIATION_READ: usize = 2048;

@@ -1,0 +1,179 @@
+//! UDP sockets as QUIC wants them: large kernel buffers, one IP family each, errors that name the address and the remedy.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Why an endpoint could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// A setting is out of its bounds.
+    #[error(transparent)]
+    Settings(#[from] crate::SettingsError),
+    /// Another program, or another node, has the port.
+    #[error("UDP port {} of {} is in use (stop the program that has it, or listen on another port)", .address.port(), .address.ip())]
+    AddressInUse {
+        /// What was asked for.
+        address: SocketAddr,
+    },
+    /// The machine doesn't have the address.
+    #[error("{} is no address of this machine (listen on one that it has, or on {})", .address.ip(), wildcard(.address))]
+    AddressNotAvailable {
+        /// What was asked for.
+        address: SocketAddr,
+    },
+    /// The port is reserved for privileged programs, or the system forbids sockets.
+    #[error("no permission to use UDP port {} of {} (take a port from 1024 on)", .address.port(), .address.ip())]
+    PermissionDenied {
+        /// What was asked for.
+        address: SocketAddr,
+    },
+    /// The system refused for another reason.
+    #[error("cannot open a UDP socket on {address}: {source}")]
+    Socket {
+        /// What was asked for.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The endpoint's certificate could not be made.
+    #[error("cannot make the TLS certificate: {reason}")]
+    Certificate {
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// The kernel buffers of an endpoint's sockets, in bytes per socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketBuffers {
+    /// What [`crate::TransportSettings::socket_buffer_bytes`] asked for.
+    pub asked: usize,
+    /// The least that the kernel gave a socket for receiving.
+    pub receive: usize,
+    /// The least that the kernel gave a socket for sending.
+    pub send: usize,
+}
+
+impl SocketBuffers {
+    /// Whether the kernel gave less than was asked for. Linux then drops bursts; the remedy is to raise `net.core.rmem_max` and `net.core.wmem_max`.
+    pub fn is_short(&self) -> bool {
+        self.receive.min(self.send) < self.asked
+    }
+
+    /// The lesser of two sockets' buffers.
+    pub(crate) fn least(self, other: Self) -> Self {
+        Self { asked: self.asked, receive: self.receive.min(other.receive), send: self.send.min(other.send) }
+    }
+}
+
+/// Opens a socket on `address`, whose port may be 0.
+///
+/// An IPv6 socket takes IPv6 alone, so that the same port can be bound for IPv4 beside it and addresses never come in their mapped form.
+pub(crate) fn bind(
+    address: SocketAddr,
+    buffer_bytes: usize,
+) -> Result<(UdpSocket, SocketBuffers), BindError> {
+    open(address, buffer_bytes).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::AddressInUse { address },
+        io::ErrorKind::AddrNotAvailable => BindError::AddressNotAvailable { address },
+        io::ErrorKind::PermissionDenied => BindError::PermissionDenied { address },
+        _ => BindError::Socket { address, source },
+    })
+}
+
+/// The address from which to dial `to` when no socket is there: any address of the family, any port.
+pub(crate) fn dialling_address(to: SocketAddr) -> SocketAddr {
+    match to.ip() {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+/// Whether a socket bound to `local` can send to `to`, and how well: the highest is to be taken.
+pub(crate) fn fitness(local: SocketAddr, to: SocketAddr) -> Option<u8> {
+    let (from, to) = (local.ip(), to.ip());
+    if from.is_ipv4() != to.is_ipv4() {
+        return None;
+    }
+    match (from.is_unspecified(), from.is_loopback() == to.is_loopback()) {
+        // Bound to an address of the right kind: the peer then sees the address on which we listen.
+        (false, true) => Some(2),
+        (true, _) => Some(1),
+        // The system refuses to send from loopback to elsewhere; the other way round it may work.
+        (false, false) => to.is_loopback().then_some(0),
+    }
+}
+
+/// Stands for the address of a socket that doesn't tell its own.
+pub(crate) const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+fn open(address: SocketAddr, buffer_bytes: usize) -> io::Result<(UdpSocket, SocketBuffers)> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    // Too large a request is an error on some systems and a smaller buffer on others. What was given is reported, not required.
+    let _ = socket.set_recv_buffer_size(buffer_bytes);
+    let _ = socket.set_send_buffer_size(buffer_bytes);
+    let buffers = SocketBuffers {
+        asked: buffer_bytes,
+        receive: usable(socket.recv_buffer_size()?),
+        send: usable(socket.send_buffer_size()?),
+    };
+    Ok((socket.into(), buffers))
+}
+
+/// Linux doubles what is asked, for its own bookkeeping, and reports the double (socket(7)).
+fn usable(reported: usize) -> usize {
+    if cfg!(any(target_os = "linux", target_os = "android")) { reported / 2 } else { reported }
+}
+
+fn wildcard(address: &SocketAddr) -> IpAddr {
+    dialling_address(*address).ip()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_named_with_the_remedy() {
+        let (first, _) = bind("127.0.0.1:0".parse().unwrap(), 65_536).unwrap();
+        let address = first.local_addr().unwrap();
+        let error = bind(address, 65_536).unwrap_err();
+        assert!(matches!(error, BindError::AddressInUse { .. }));
+        assert!(error.to_string().contains(&address.port().to_string()));
+        assert!(error.to_string().contains("another port"));
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_named_with_the_remedy() {
+        let error = bind("192.0.2.1:0".parse().unwrap(), 65_536).unwrap_err();
+        assert!(matches!(error, BindError::AddressNotAvailable { .. }));
+        assert!(error.to_string().contains("listen on one that it has, or on 0.0.0.0"), "{error}");
+    }
+
+    #[test]
+    fn the_buffers_that_the_kernel_gave_are_reported() {
+        let (_socket, buffers) = bind("127.0.0.1:0".parse().unwrap(), 65_536).unwrap();
+        assert_eq!(buffers, SocketBuffers { asked: 65_536, receive: 65_536, send: 65_536 });
+        assert!(!buffers.is_short());
+    }
+
+    #[test]
+    fn a_dial_leaves_from_the_socket_that_fits_best() {
+        let fitness = |local: &str, to: &str| super::fitness(local.parse().unwrap(), to.parse().unwrap());
+        assert_eq!(fitness("0.0.0.0:1", "[2001:db8::1]:2"), None);
+        assert_eq!(fitness("127.0.0.1:1", "198.51.100.1:2"), None);
+        let to = "127.0.0.1:2";
+        assert!(fitness("127.0.0.1:1", to) > fitness("0.0.0.0:1", to));
+        assert!(fitness("0.0.0.0:1", to) > fitness("192.168.1.1:1", to));
+        let to = "198.51.100.1:2";
+        assert!(fitness("192.168.1.1:1", to) > fitness("0.0.0.0:1", to));
+    }
+}

@@ -1,0 +1,334 @@
+//! Streams: how they are opened and accepted, and the pair of halves that results.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
+
+use crate::close::{CloseCause, StreamCode};
+use crate::connection::Link;
+use crate::negotiate::{self, Answer, Dialler, Listener, NegotiationError, Step};
+use crate::recv::RecvStream;
+use crate::send::{SendStream, WriteError};
+
+/// Why a stream could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// No name that can be proposed.
+    #[error("{name:?} is no protocol name (give a single line of 1 to 1023 bytes, such as /acme/chat/1)")]
+    BadName {
+        /// What was given.
+        name: String,
+    },
+    /// More names than a listener takes.
+    #[error("{count} protocol names were given (give 1 to {})", negotiate::MAX_PROPOSALS)]
+    Count {
+        /// How many were given.
+        count: usize,
+    },
+    /// No protocol was agreed on.
+    #[error(transparent)]
+    Negotiation(NegotiationError),
+    /// The connection is gone.
+    #[error("connection lost: {0}")]
+    ConnectionLost(#[from] CloseCause),
+}
+
+/// A stream in both directions, opened for one protocol.
+///
+/// Reading and writing go through the two halves, which can be taken apart. As a whole it is a tokio stream.
+#[derive(Debug)]
+pub struct Stream {
+    /// What we say.
+    pub send: SendStream,
+    /// What the peer says.
+    pub recv: RecvStream,
+}
+
+impl Stream {
+    /// The two halves. Each can be finished, reset, stopped or dropped without the other.
+    pub fn split(self) -> (SendStream, RecvStream) {
+        (self.send, self.recv)
+    }
+
+    /// The agreed or proposed protocol name.
+    pub fn protocol(&self) -> &Arc<str> {
+        self.recv.protocol()
+    }
+
+    /// Gives both halves up, with one reason.
+    pub fn abort(mut self, code: StreamCode) {
+        self.send.reset(code);
+        self.recv.stop(code);
+    }
+
+    fn new(quinn: (quinn::SendStream, quinn::RecvStream), link: &Arc<Link>, protocol: &Arc<str>) -> Self {
+        Self {
+            send: SendStream::new(quinn.0, link.clone(), protocol.clone()),
+            recv: RecvStream::new(quinn.1, link.clone(), protocol.clone()),
+        }
+    }
+
+    fn set_protocol(&mut self, protocol: &Arc<str>) {
+        self.send.set_protocol(protocol.clone());
+        self.recv.set_protocol(protocol.clone());
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.recv).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.send).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.send).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.send).poll_shutdown(cx)
+    }
+}
+
+/// Opens a stream for one name. The proposal waits for the first write.
+pub(crate) async fn open_lazy(link: &Arc<Link>, protocol: &str) -> Result<Stream, OpenError> {
+    let protocol = checked(protocol)?;
+    let quinn = link.quinn().open_bi().await.map_err(|error| link.cause(&error))?;
+    let mut stream = Stream::new(quinn, link, &protocol);
+    stream.send.set_proposal(negotiate::proposal(&protocol));
+    stream.recv.await_answer(Dialler::new(protocol));
+    Ok(stream)
+}
+
+/// Opens a stream for one name and writes the proposal, so that the other side sees the stream.
+pub(crate) async fn open(link: &Arc<Link>, protocol: &str) -> Result<Stream, OpenError> {
+    let mut stream = open_lazy(link, protocol).await?;
+    match stream.send.flush().await {
+        Ok(()) => Ok(stream),
+        Err(error) => Err(stream.refusal(error.into())),
+    }
+}
+
+/// Opens a stream for the first of the names that the peer serves: a round trip for each name proposed.
+pub(crate) async fn open_any(link: &Arc<Link>, protocols: &[&str]) -> Result<Stream, OpenError> {
+    let (first, others) = match protocols {
+        [first, others @ ..] if others.len() < negotiate::MAX_PROPOSALS => (*first, others),
+        _ => {
+            return Err(OpenError::Count { count: protocols.len() });
+        }
+    };
+    for name in others {
+        checked(name)?;
+    }
+    let after = link.settings().negotiation_timeout;
+    let mut stream = open_lazy(link, first).await?;
+    let negotiation = stream.agree_on_one(first, others);
+    let result = timeout(after, negotiation).await.unwrap_or(Err(NegotiationError::TimedOut { after }));
+    match result {
+        Ok(()) => Ok(stream),
+        Err(error) => {
+            stream.abort(StreamCode::NotSupported);
+            Err(error.into())
+        }
+    }
+}
+
+impl Stream {
+    async fn agree_on_one(&mut self, first: &str, others: &[&str]) -> Result<(), NegotiationError> {
+        self.send.flush().await?;
+        let mut names = others.iter();
+        loop {
+            match poll_fn(|cx| self.recv.poll_raw_answer(cx)).await? {
+                Answer::Agreed => break,
+                Answer::NotAvailable => {}
+            }
+            let Some(next) = names.next() else {
+                let all: Vec<&str> = std::iter::once(first).chain(others.iter().copied()).collect();
+                return Err(NegotiationError::NotSupported { protocol: all.join(", ") });
+            };
+            let next: Arc<str> = Arc::from(*next);
+            self.set_protocol(&next);
+            self.send.write_chunk(negotiate::line(&next)).await?;
+            if let Some(dialler) = self.recv.dialler() {
+                dialler.propose(next);
+            }
+        }
+        self.recv.end_negotiation();
+        Ok(())
+    }
+
+    /// What a failed write of the proposal means: a peer may refuse a stream before it has read it all.
+    fn refusal(self, error: NegotiationError) -> OpenError {
+        match error {
+            NegotiationError::Reset { code: StreamCode::NotSupported } => {
+                OpenError::Negotiation(NegotiationError::NotSupported {
+                    protocol: self.protocol().to_string(),
+                })
+            }
+            other => other.into(),
+        }
+    }
+}
+
+/// A stream that the peer opened and whose protocol isn't known yet.
+///
+/// Dropped without [`InboundStream::negotiate`], it is given up in both directions.
+#[derive(Debug)]
+pub struct InboundStream {
+    stream: Stream,
+}
+
+impl InboundStream {
+    pub(crate) fn new(quinn: (quinn::SendStream, quinn::RecvStream), link: &Arc<Link>) -> Self {
+        Self { stream: Stream::new(quinn, link, &Arc::from("")) }
+    }
+
+    /// The stream's number on its connection.
+    pub fn id(&self) -> u64 {
+        self.stream.recv.id()
+    }
+
+    /// Gives the stream up unread.
+    pub fn reject(self, code: StreamCode) {
+        self.stream.abort(code);
+    }
+
+    /// Reads what the peer proposes until `supports` says yes to a name, and agrees to it.
+    ///
+    /// A name that isn't served is answered `na`. Then the peer may propose another one, up to [`negotiate::MAX_PROPOSALS`], unless data lies
+    /// behind the refused name: that was meant for the refused protocol, so the stream is given up. So it is when what comes is no proposal, and
+    /// after `within`.
+    ///
+    /// # Errors
+    /// [`NegotiationError`]; the stream is gone then, and the peer has been told.
+    pub async fn negotiate(
+        self,
+        supports: impl Fn(&str) -> bool,
+        within: Duration,
+    ) -> Result<(Arc<str>, Stream), NegotiationError> {
+        let mut stream = self.stream;
+        let mut listener = Listener::default();
+        let agreed = timeout(within, stream.listen(&mut listener, supports))
+            .await
+            .unwrap_or(Err(NegotiationError::TimedOut { after: within }));
+        let error = match agreed {
+            Ok(name) => {
+                let name: Arc<str> = Arc::from(name);
+                stream.set_protocol(&name);
+                stream.recv.hold(listener.into_rest());
+                return Ok((name, stream));
+            }
+            Err(error) => error,
+        };
+        Err(stream.give_up(&listener, error))
+    }
+}
+
+impl Stream {
+    /// The listener's side, up to the agreed name.
+    async fn listen(
+        &mut self,
+        listener: &mut Listener,
+        supports: impl Fn(&str) -> bool,
+    ) -> Result<String, NegotiationError> {
+        loop {
+            match listener.step(&supports)? {
+                Step::Agree(name, echo) => {
+                    self.say(echo).await?;
+                    return Ok(name);
+                }
+                Step::Say(answer) => self.say(answer).await?,
+                Step::Refuse(name, answer) => {
+                    self.say(answer).await?;
+                    return Err(NegotiationError::NotServed { protocol: name });
+                }
+                Step::More => {
+                    let chunk = poll_fn(|cx| self.recv.poll_quinn(cx, LISTENER_READ)).await?;
+                    listener.push(chunk.ok_or(NegotiationError::Ended)?);
+                }
+            }
+        }
+    }
+
+    /// A peer that only writes may not want to hear the answer. That is no fault of the stream.
+    async fn say(&mut self, answer: Bytes) -> Result<(), NegotiationError> {
+        match self.send.write_chunk(answer).await {
+            Err(WriteError::Stopped { .. }) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Ends a stream on which nothing was agreed, so that the peer learns why.
+    fn give_up(mut self, listener: &Listener, error: NegotiationError) -> NegotiationError {
+        let Some(name) = listener.refused() else {
+            let code = match error {
+                NegotiationError::TimedOut { .. } => StreamCode::TimedOut,
+                NegotiationError::Ended | NegotiationError::Reset { .. } => StreamCode::Cancelled,
+                _ => StreamCode::ProtocolViolation,
+            };
+            self.abort(code);
+            return error;
+        };
+        // The `na` must arrive, so this half ends in order. Whatever came behind the refused name was for its protocol.
+        let error = match error {
+            NegotiationError::ConnectionLost(cause) => NegotiationError::ConnectionLost(cause),
+            NegotiationError::TooManyProposals => NegotiationError::TooManyProposals,
+            _ => NegotiationError::NotServed { protocol: printable_name(name) },
+        };
+        if self.send.finish().is_err() {
+            self.send.reset(StreamCode::NotSupported);
+        }
+        self.recv.stop(StreamCode::NotSupported);
+        error
+    }
+}
+
+impl From<NegotiationError> for OpenError {
+    fn from(error: NegotiationError) -> Self {
+        match error {
+            NegotiationError::ConnectionLost(cause) => Self::ConnectionLost(cause),
+            other => Self::Negotiation(other),
+        }
+    }
+}
+
+impl From<WriteError> for NegotiationError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Stopped { code } => Self::Reset { code },
+            WriteError::Finished | WriteError::Blocked => Self::Ended,
+            WriteError::ConnectionLost(cause) => Self::ConnectionLost(cause),
+        }
+    }
+}
+
+fn checked(protocol: &str) -> Result<Arc<str>, OpenError> {
+    if negotiate::is_protocol_name(protocol) {
+        Ok(Arc::from(protocol))
+    } else {
+        Err(OpenError::BadName { name: protocol.chars().take(100).collect() })
+    }
+}
+
+fn printable_name(name: &str) -> String {
+    crate::close::printable(name.as_bytes())
+}
+
+/// How much is read at a time before a name is agreed on: a little more than the longest line.
+const LISTENER_READ: usize = 2048;
