@@ -36,9 +36,9 @@ pub enum DialError {
         /// Where to.
         address: SocketAddr,
         /// Who was dialled.
-        expected: PeerId,
+        expected: Box<PeerId>,
         /// Who answered.
-        found: PeerId,
+        found: Box<PeerId>,
     },
     /// The peer's certificate is not what libp2p asks for.
     #[error("refused {address}: {fault}")]
@@ -131,7 +131,7 @@ impl Endpoint {
     fn dial_error(&self, error: &ConnectionError, address: SocketAddr, verifier: &Verifier) -> DialError {
         match verifier.fault() {
             Some(CertificateFault::WrongPeer { expected, found }) => {
-                return DialError::WrongPeer { address, expected: *expected, found: *found };
+                return DialError::WrongPeer { address, expected: expected.clone(), found: found.clone() };
             }
             Some(fault) => {
                 return DialError::Certificate { address, fault: fault.clone() };

@@ -78,9 +78,10 @@ impl Verifier {
         self.judged.fetch_add(1, Ordering::Relaxed);
         let proven = proof::verify(end_entity, now, &self.provider.signature_verification_algorithms)?;
         match self.expected {
-            Some(expected) if expected != proven.peer_id => {
-                Err(CertificateFault::WrongPeer { expected, found: proven.peer_id })
-            }
+            Some(expected) if expected != proven.peer_id => Err(CertificateFault::WrongPeer {
+                expected: Box::new(expected),
+                found: Box::new(proven.peer_id),
+            }),
             _ => Ok(proven),
         }
     }
