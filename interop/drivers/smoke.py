@@ -178,8 +178,8 @@ def echo(a, b, sizes=(0, 1, 100_000, MIB)):
 def echoes(a, b):
     """Streams side by side, in both directions."""
     waiting = [
-        (one, one.send({"do": "echo", "peer": other.peer, "protocol": ECHO, "bytes": 200_000}))
-        for _ in range(4)
+        (one, one.send({"do": "echo", "peer": other.peer, "protocol": ECHO, "bytes": 50_000}))
+        for _ in range(16)
         for one, other in ((a, b), (b, a))
     ]
     for one, number in waiting:
@@ -237,7 +237,7 @@ ROWS = [
     ("identify back", lambda a, b, key: identify(b, a, key)),
     ("echo", lambda a, b, key: echo(a, b)),
     ("echo back", lambda a, b, key: echo(b, a)),
-    ("8 echoes", lambda a, b, key: echoes(a, b)),
+    ("32 echoes", lambda a, b, key: echoes(a, b)),
     ("unknown protocol", lambda a, b, key: unknown_protocol(a, b)),
     ("unknown back", lambda a, b, key: unknown_protocol(b, a)),
     ("push", lambda a, b, key: push(a, b)),

@@ -7,7 +7,7 @@ use serde_json::{json, Value};
 use tokio::sync::oneshot;
 
 use crate::{
-    node::{self, Node, Order, View},
+    node::{Node, Order, View},
     streams,
 };
 
@@ -123,8 +123,7 @@ fn identity_card(info: &identify::Info) -> Value {
 }
 
 fn push(node: &Node) -> Outcome {
-    // Served once; a second push only repeats what is true.
-    let _ = node::serve(&mut node.streams.clone(), PUSHED, streams::serve_echo);
+    node.protocols.add(PUSHED);
     // The swarm notices new protocols when a connection wakes up, which the order makes each of them do.
     give(node, Order::Push)?;
     Ok(json!({"protocol": PUSHED.to_string()}))
@@ -133,12 +132,7 @@ fn push(node: &Node) -> Outcome {
 async fn echo(node: &Node, peer: PeerId, protocol: StreamProtocol, bytes: u64) -> Outcome {
     connected(node, peer)?;
     let started = std::time::Instant::now();
-    let stream = node
-        .streams
-        .clone()
-        .open_stream(peer, protocol)
-        .await
-        .map_err(|error| error.to_string())?;
+    let stream = node.streams.clone().open_stream(peer, protocol).await.map_err(|error| error.to_string())?;
     streams::echo(stream, bytes).await?;
     Ok(json!({"bytes": bytes, "ms": started.elapsed().as_millis() as u64}))
 }
@@ -161,12 +155,8 @@ async fn open(node: &Node, peer: PeerId, protocol: StreamProtocol) -> Outcome {
 async fn perf(node: &Node, peer: PeerId, upload: u64, download: u64) -> Outcome {
     connected(node, peer)?;
     let started = std::time::Instant::now();
-    let stream = node
-        .streams
-        .clone()
-        .open_stream(peer, streams::PERF)
-        .await
-        .map_err(|error| error.to_string())?;
+    let stream =
+        node.streams.clone().open_stream(peer, streams::PERF).await.map_err(|error| error.to_string())?;
     streams::perf(stream, upload, download).await?;
     Ok(json!({"uploaded": upload, "downloaded": download, "ms": started.elapsed().as_millis() as u64}))
 }
@@ -207,15 +197,11 @@ fn protocols(info: &identify::Info) -> Vec<&str> {
 }
 
 fn text<'a>(command: &'a Value, field: &str) -> Result<&'a str, String> {
-    command[field]
-        .as_str()
-        .ok_or_else(|| format!("\"{field}\" is missing"))
+    command[field].as_str().ok_or_else(|| format!("\"{field}\" is missing"))
 }
 
 fn number(command: &Value, field: &str) -> Result<u64, String> {
-    command[field]
-        .as_u64()
-        .ok_or_else(|| format!("\"{field}\" is missing"))
+    command[field].as_u64().ok_or_else(|| format!("\"{field}\" is missing"))
 }
 
 fn peer(command: &Value) -> Result<PeerId, String> {

@@ -6,10 +6,11 @@
 //! Logs go to standard error; `RUST_LOG` chooses how much (default `warn`).
 //!
 //! Everything that Peerage is judged by is the library's own: QUIC, TLS, multistream, identify with push, ping.
-//! Ours are `/interop/echo/1` and `/perf/1.0.0` in `streams.rs`, on libp2p-stream.
+//! Ours are `/interop/echo/1` and `/perf/1.0.0` in `streams.rs`.
 
 mod commands;
 mod node;
+mod served;
 mod streams;
 
 use std::{error::Error, io::BufRead, time::Duration};

@@ -16,12 +16,16 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
         ConnectionId, DialError, NetworkBehaviour, SwarmEvent,
     },
-    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, TransportError,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, TransportError,
 };
 use serde_json::json;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::{say, streams, LAST_PACKETS};
+use crate::{
+    say,
+    served::{self, Inbound, Protocols},
+    streams, LAST_PACKETS,
+};
 
 /// The swarm pings every peer by itself and cannot be told to; the stock 15 s would make the command `ping` slow.
 const PING_INTERVAL: Duration = Duration::from_millis(250);
@@ -30,6 +34,8 @@ const PING_INTERVAL: Duration = Duration::from_millis(250);
 struct Behaviour {
     ping: ping::Behaviour,
     identify: identify::Behaviour,
+    served: served::Behaviour,
+    /// Outbound streams only.
     streams: libp2p_stream::Behaviour,
 }
 
@@ -56,6 +62,7 @@ pub struct Node {
     pub address: String,
     pub view: watch::Receiver<View>,
     pub streams: libp2p_stream::Control,
+    pub protocols: Protocols,
     pub orders: mpsc::UnboundedSender<Order>,
     /// Each ping that the swarm has made, with its round trip or what went wrong.
     pub pings: broadcast::Sender<(PeerId, Result<Duration, String>)>,
@@ -76,7 +83,11 @@ impl Node {
 
 /// Starts a node that listens on a free port of the loopback address and serves the protocols of the contract.
 pub async fn start(key: Keypair) -> Result<Node, Box<dyn Error>> {
-    let mut swarm = build(key)?;
+    let protocols = Protocols::default();
+    protocols.add(streams::ECHO);
+    protocols.add(streams::PERF);
+    let (served, inbound) = served::Behaviour::new(protocols.clone());
+    let mut swarm = build(key, served)?;
     let peer = *swarm.local_peer_id();
     swarm.listen_on("/ip4/127.0.0.1/udp/0/quic-v1".parse()?)?;
     let address = loop {
@@ -85,56 +96,34 @@ pub async fn start(key: Keypair) -> Result<Node, Box<dyn Error>> {
         }
     };
 
-    let mut control = swarm.behaviour().streams.new_control();
-    serve(&mut control, streams::ECHO, streams::serve_echo)?;
-    serve(&mut control, streams::PERF, streams::serve_perf)?;
+    let control = swarm.behaviour().streams.new_control();
+    tokio::spawn(serve(inbound));
 
     let (orders, taken) = mpsc::unbounded_channel();
     let (shown, view) = watch::channel(View::default());
     let (pings, _) = broadcast::channel(1024);
-    let driver = Driver {
-        swarm,
-        shown,
-        pings: pings.clone(),
-        dials: HashMap::new(),
-    };
+    let driver = Driver { swarm, shown, pings: pings.clone(), dials: HashMap::new() };
     tokio::spawn(driver.run(taken));
-    Ok(Node {
-        peer,
-        address: address.to_string(),
-        view,
-        streams: control,
-        orders,
-        pings,
-    })
+    Ok(Node { peer, address: address.to_string(), view, streams: control, protocols, orders, pings })
 }
 
-/// Serves `protocol` from now on: every inbound stream gets a task of its own.
-pub fn serve<F, R>(
-    control: &mut libp2p_stream::Control,
-    protocol: StreamProtocol,
-    handle: F,
-) -> Result<(), libp2p_stream::AlreadyRegistered>
-where
-    F: Fn(libp2p::Stream) -> R + Send + 'static,
-    R: std::future::Future<Output = std::io::Result<()>> + Send + 'static,
-{
-    let mut incoming = control.accept(protocol.clone())?;
-    tokio::spawn(async move {
-        while let Some((peer, stream)) = incoming.next().await {
-            let served = handle(stream);
-            let protocol = protocol.clone();
-            tokio::spawn(async move {
-                if let Err(error) = served.await {
-                    eprintln!("{protocol} from {peer}: {error}");
-                }
-            });
-        }
-    });
-    Ok(())
+/// Every inbound stream gets a task of its own.
+async fn serve(mut inbound: mpsc::UnboundedReceiver<Inbound>) {
+    while let Some(Inbound { peer, protocol, stream }) = inbound.recv().await {
+        tokio::spawn(async move {
+            let served = if protocol == streams::PERF {
+                streams::serve_perf(stream).await
+            } else {
+                streams::serve_echo(stream).await
+            };
+            if let Err(error) = served {
+                eprintln!("{protocol} from {peer}: {error}");
+            }
+        });
+    }
 }
 
-fn build(key: Keypair) -> Result<Swarm<Behaviour>, Box<dyn Error>> {
+fn build(key: Keypair, served: served::Behaviour) -> Result<Swarm<Behaviour>, Box<dyn Error>> {
     Ok(SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         // Patient on slow machines; the windows, stream limits and keep-alive stay as they are.
@@ -146,6 +135,7 @@ fn build(key: Keypair) -> Result<Swarm<Behaviour>, Box<dyn Error>> {
         .with_behaviour(|key| Behaviour {
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
             identify: identify::Behaviour::new(identify::Config::new("ipfs/0.1.0".into(), key.public())),
+            served,
             streams: libp2p_stream::Behaviour::new(),
         })?
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(60)))
@@ -176,10 +166,8 @@ impl Driver {
     fn on_order(&mut self, order: Order) {
         match order {
             Order::Dial(peer, address, reply) => {
-                let dial = DialOpts::peer_id(peer)
-                    .addresses(vec![address])
-                    .condition(PeerCondition::Always)
-                    .build();
+                let dial =
+                    DialOpts::peer_id(peer).addresses(vec![address]).condition(PeerCondition::Always).build();
                 let connection = dial.connection_id();
                 match self.swarm.dial(dial) {
                     Ok(()) => drop(self.dials.insert(connection, reply)),
@@ -196,12 +184,7 @@ impl Driver {
 
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished {
-                peer_id,
-                connection_id,
-                num_established,
-                ..
-            } => {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, num_established, .. } => {
                 if num_established.get() == 1 {
                     self.shown.send_modify(|view| _ = view.connected.insert(peer_id));
                     say(json!({"event": "connected", "peer": peer_id.to_string()}));
@@ -210,11 +193,7 @@ impl Driver {
                     let _ = reply.send(Ok(()));
                 }
             }
-            SwarmEvent::ConnectionClosed {
-                peer_id,
-                num_established: 0,
-                ..
-            } => {
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
                 self.shown.send_modify(|view| {
                     view.connected.remove(&peer_id);
                     view.identified.remove(&peer_id);
@@ -222,9 +201,7 @@ impl Driver {
                 });
                 say(json!({"event": "disconnected", "peer": peer_id.to_string()}));
             }
-            SwarmEvent::OutgoingConnectionError {
-                connection_id, error, ..
-            } => {
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 if let Some(reply) = self.dials.remove(&connection_id) {
                     let _ = reply.send(Err(explain(&error)));
                 }
@@ -238,8 +215,7 @@ impl Driver {
                 info,
                 ..
             })) => {
-                self.shown
-                    .send_modify(|view| _ = view.identified.insert(peer_id, info));
+                self.shown.send_modify(|view| _ = view.identified.insert(peer_id, info));
             }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Error {
                 peer_id,
@@ -252,9 +228,7 @@ impl Driver {
                 if matches!(result, Err(ping::Failure::Unsupported)) {
                     self.shown.send_modify(|view| _ = view.pingless.insert(peer));
                 }
-                let _ = self
-                    .pings
-                    .send((peer, result.map_err(|failure| failure.to_string())));
+                let _ = self.pings.send((peer, result.map_err(|failure| failure.to_string())));
             }
             _ => {}
         }

@@ -25,15 +25,10 @@ pub async fn serve_echo(stream: Stream) -> io::Result<()> {
 pub async fn echo(stream: Stream, bytes: u64) -> Result<(), String> {
     let seed = rand::random();
     let (reader, writer) = stream.split();
-    let send = async {
-        send_random(writer, bytes, seed)
-            .await
-            .map_err(|error| format!("while sending: {error}"))
-    };
+    let send =
+        async { send_random(writer, bytes, seed).await.map_err(|error| format!("while sending: {error}")) };
     let compare = async {
-        compare_random(reader, bytes, seed)
-            .await
-            .map_err(|error| format!("while reading the echo: {error}"))
+        compare_random(reader, bytes, seed).await.map_err(|error| format!("while reading the echo: {error}"))
     };
     futures::try_join!(send, compare).map(drop)
 }
@@ -78,9 +73,7 @@ pub async fn perf(mut stream: Stream, upload: u64, download: u64) -> Result<(), 
         send_zeros(&mut stream, upload).await?;
         stream.close().await
     };
-    upload
-        .await
-        .map_err(|error| format!("while uploading: {error}"))?;
+    upload.await.map_err(|error| format!("while uploading: {error}"))?;
     let download = async {
         let mut buffer = vec![0; CHUNK];
         for length in chunks(download) {
@@ -88,9 +81,7 @@ pub async fn perf(mut stream: Stream, upload: u64, download: u64) -> Result<(), 
         }
         expect_end(&mut stream).await
     };
-    download
-        .await
-        .map_err(|error| format!("while downloading: {error}"))
+    download.await.map_err(|error| format!("while downloading: {error}"))
 }
 
 async fn send_zeros(stream: &mut Stream, bytes: u64) -> io::Result<()> {

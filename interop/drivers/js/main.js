@@ -1,0 +1,64 @@
+// Interop driver: a js-libp2p node on quic-v1 that obeys JSON commands on standard input.
+//
+// The contract that it keeps, the same for every driver, is in ../README.md.
+//
+// Build: ./build.sh (needs npm and any Node, which install Node 22). Run: ./run.sh [--key ed25519|secp256k1|ecdsa|rsa].
+// Logs go to standard error; DEBUG='libp2p:*' chooses how much.
+//
+// Peerage is judged by the library's own multistream, identify with push, and ping. QUIC and TLS lie in a native
+// addon that is quinn and Rust's libp2p-tls. Ours are /interop/echo/1 and /perf/1.0.0 in streams.js.
+
+import { createInterface } from 'node:readline'
+import { generateKeyPair } from '@libp2p/crypto/keys'
+import { answer } from './commands.js'
+import { startNode } from './node.js'
+
+// The js-libp2p release in package.json.
+const VERSION = '3.3.11'
+
+const KEYS = { ed25519: 'Ed25519', secp256k1: 'secp256k1', ecdsa: 'ECDSA', rsa: 'RSA' }
+
+export function say (line) {
+  process.stdout.write(JSON.stringify(line) + '\n')
+}
+
+function keyOfArguments ([flag, kind, ...rest]) {
+  if (flag === undefined) return KEYS.ed25519
+  if (flag === '--key' && kind in KEYS && rest.length === 0) return KEYS[kind]
+  console.error('usage: driver [--key ed25519|secp256k1|ecdsa|rsa]')
+  process.exit(2)
+}
+
+// A failure inside the library must not end the driver.
+process.on('unhandledRejection', error => console.error('unhandled:', error))
+process.on('uncaughtException', error => console.error('uncaught:', error))
+
+const key = await generateKeyPair(keyOfArguments(process.argv.slice(2)))
+const node = await startNode(key, say)
+say({
+  event: 'listening',
+  addr: node.libp2p.getMultiaddrs()[0].toString(),
+  peer: node.libp2p.peerId.toString(),
+  implementation: 'js-libp2p',
+  version: VERSION
+})
+
+for await (const line of createInterface({ input: process.stdin })) {
+  if (line.trim() === '') continue
+  let command
+  try {
+    command = JSON.parse(line)
+  } catch (error) {
+    say({ id: null, error: `not JSON: ${error.message}` })
+    continue
+  }
+  if (command?.do === 'quit') {
+    if (command.id != null) say({ id: command.id, ok: {} })
+    break
+  }
+  // Commands run side by side, so that a slow one holds up no other.
+  answer(node, command ?? {}).then(say)
+}
+
+await node.shutDown()
+process.exit(0)

@@ -1,0 +1,53 @@
+//! The interop harness: Peerage against foreign libp2p implementations over loopback.
+//!
+//! ```text
+//! cargo run --release -p peerage-interop -- matrix            # every implementation whose toolchain is there
+//! cargo run --release -p peerage-interop -- matrix --only rust
+//! ```
+//!
+//! Each foreign implementation has a driver program in `interop/drivers/`; `driver` is the same for our own node. The runner starts one of each,
+//! lets either dial the other, and has the dialler try everything.
+
+mod driver;
+mod limits;
+mod matrix;
+mod process;
+mod streams;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+#[derive(Debug, Parser)]
+#[command(name = "peerage-interop", about, version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs every check against every implementation and prints the table. Exits 1 when a check fails.
+    Matrix(matrix::Options),
+    /// Runs a Peerage node that obeys the drivers' contract (interop/drivers/README.md) on standard input and output.
+    Driver,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Command::Matrix(options) => matrix::run(options).await,
+        Command::Driver => driver::run().await.map(|()| true),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
