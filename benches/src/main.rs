@@ -1,1 +1,79 @@
-fn main() {}
+//! Benchmarks over loopback: Peerage beside raw QUIC, client and server as two processes, interleaved in one run.
+//!
+//! ```text
+//! cargo run --release -p peerage-bench -- table
+//! ```
+//!
+//! Absolute figures move with the machine; the ratio to raw quinn of the same run is what to read. Ours uses its public API with every
+//! protection on; raw quinn has the same two-sided authentication and nothing above the streams.
+
+mod child;
+mod cpu;
+mod ours;
+mod raw;
+mod table;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+#[derive(Debug, Parser)]
+#[command(name = "peerage-bench", about, version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs every work on every peer and prints medians and ratios.
+    Table(table::Options),
+    /// Serves one peer until standard input ends; what `table` starts as the other process.
+    #[command(hide = true)]
+    Serve {
+        /// Which.
+        peer: PeerKind,
+    },
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PeerKind {
+    /// This library.
+    Ours,
+    /// quinn as it comes, with mutual TLS.
+    RawQuinn,
+    /// quinn with AES-128, buffers handed over whole, and 4 MiB socket buffers.
+    RawQuinnTuned,
+}
+
+impl PeerKind {
+    pub(crate) const ALL: [PeerKind; 3] = [PeerKind::RawQuinn, PeerKind::RawQuinnTuned, PeerKind::Ours];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            PeerKind::Ours => "ours",
+            PeerKind::RawQuinn => "raw-quinn",
+            PeerKind::RawQuinnTuned => "raw-quinn-tuned",
+        }
+    }
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Command::Table(options) => table::run(options).await,
+        Command::Serve { peer: PeerKind::Ours } => ours::serve().await,
+        Command::Serve { peer } => raw::serve(peer == PeerKind::RawQuinnTuned).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

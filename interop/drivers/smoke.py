@@ -3,7 +3,7 @@
 
     python3 smoke.py rust go            both directions of one pair
     python3 smoke.py rust go js py      every pair, each with itself too, and a table at the end
-    python3 smoke.py --key rsa rust go  both nodes with an RSA host key
+    python3 smoke.py rust:rsa go        one of them with an RSA host key
 
 Build the drivers first (DRIVER/build.sh). Standard library only. Prints PASS, FAIL or N/A with a reason for each
 cell and exits 1 when one failed. N/A is what a driver itself answers with "unsupported: ...".
@@ -32,12 +32,14 @@ class Refusal(Exception):
 
 
 class Driver:
-    """One driver process; its answers and events are collected by a thread."""
+    """One driver process, named NAME or NAME:KEY; its answers and events are collected by a thread."""
 
-    def __init__(self, name, key):
+    def __init__(self, name):
         self.name = name
+        name, _, key = name.partition(":")
+        self.key = key or "ed25519"
         self.log = tempfile.NamedTemporaryFile("w+", prefix=f"driver-{name}-", suffix=".log")
-        command = [str(HERE / name / "run.sh")] + (["--key", key] if key else [])
+        command = [str(HERE / name / "run.sh")] + ["--key", self.key]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, bufsize=1
         )
@@ -151,12 +153,12 @@ def ping(a, b):
     require(len(trips) == 3 and all(0 <= trip < 5_000_000 for trip in trips), f"round trips {trips}")
 
 
-def identify(a, b, key):
+def identify(a, b):
     info = a.do("identify", peer=b.peer)
     require("/ipfs/ping/1.0.0" in info["protocols"], f"no ping among {info['protocols']}")
     require(ECHO in info["protocols"], f"no echo among {info['protocols']}")
     require(info["agent"], "no agent")
-    require(info["public_key_type"] in (None, key or "ed25519"), f"key type {info['public_key_type']}")
+    require(info["public_key_type"] in (None, b.key), f"key type {info['public_key_type']}")
     listen = b.address.split("/p2p/")[0]
     require(any(address.split("/p2p/")[0] == listen for address in info["listen"]), f"listen {info['listen']}")
     observed = a.address.split("/p2p/")[0]
@@ -229,36 +231,36 @@ def leave(a, b):
 
 # Name of the row, and what is run with the dialler first and the listener second.
 ROWS = [
-    ("wrong peer", lambda a, b, key: wrong_peer(a, b)),
-    ("dial", lambda a, b, key: dial(a, b)),
-    ("ping", lambda a, b, key: ping(a, b)),
-    ("ping back", lambda a, b, key: ping(b, a)),
-    ("identify", lambda a, b, key: identify(a, b, key)),
-    ("identify back", lambda a, b, key: identify(b, a, key)),
-    ("echo", lambda a, b, key: echo(a, b)),
-    ("echo back", lambda a, b, key: echo(b, a)),
-    ("32 echoes", lambda a, b, key: echoes(a, b)),
-    ("unknown protocol", lambda a, b, key: unknown_protocol(a, b)),
-    ("unknown back", lambda a, b, key: unknown_protocol(b, a)),
-    ("push", lambda a, b, key: push(a, b)),
-    ("push back", lambda a, b, key: push(b, a)),
-    ("perf", lambda a, b, key: perf(a, b)),
-    ("perf back", lambda a, b, key: perf(b, a)),
-    ("manners", lambda a, b, key: manners(a, b)),
-    ("disconnect", lambda a, b, key: disconnect(a, b)),
-    ("dial again", lambda a, b, key: dial_again(a, b)),
-    ("leave", lambda a, b, key: leave(a, b)),
+    ("wrong peer", wrong_peer),
+    ("dial", dial),
+    ("ping", ping),
+    ("ping back", lambda a, b: ping(b, a)),
+    ("identify", identify),
+    ("identify back", lambda a, b: identify(b, a)),
+    ("echo", echo),
+    ("echo back", lambda a, b: echo(b, a)),
+    ("32 echoes", echoes),
+    ("unknown protocol", unknown_protocol),
+    ("unknown back", lambda a, b: unknown_protocol(b, a)),
+    ("push", push),
+    ("push back", lambda a, b: push(b, a)),
+    ("perf", perf),
+    ("perf back", lambda a, b: perf(b, a)),
+    ("manners", manners),
+    ("disconnect", disconnect),
+    ("dial again", dial_again),
+    ("leave", leave),
 ]
 
 
-def run_pair(dialler, listener, key, logs):
+def run_pair(dialler, listener, logs):
     """One dialler against one listener: yields (row, verdict, note)."""
-    a, b = Driver(dialler, key), Driver(listener, key)
+    a, b = Driver(dialler), Driver(listener)
     try:
         for row, check in ROWS:
             started = time.monotonic()
             try:
-                note = check(a, b, key)
+                note = check(a, b)
                 verdict = "PASS"
             except Refusal as refusal:
                 note = str(refusal)
@@ -286,8 +288,7 @@ def run_pair(dialler, listener, key, logs):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("drivers", nargs="+", metavar="DRIVER")
-    parser.add_argument("--key", help="the type of both host keys")
+    parser.add_argument("drivers", nargs="+", metavar="DRIVER[:KEY]")
     parser.add_argument("--logs", action="store_true", help="print what the drivers wrote to standard error")
     arguments = parser.parse_args()
     names = arguments.drivers
@@ -295,7 +296,7 @@ def main():
 
     table = {}
     for pair in dict.fromkeys(pairs):
-        table[pair] = list(run_pair(*pair, arguments.key, arguments.logs))
+        table[pair] = list(run_pair(*pair, arguments.logs))
 
     counts = {"PASS": 0, "FAIL": 0, "N/A": 0}
     print()

@@ -1,1 +1,83 @@
-//! Under construction.
+//! Secure application overlays: nodes with a key-derived identity that find one another, keep the connections that matter, and exchange
+//! messages over one QUIC connection per pair.
+//!
+//! ```
+//! # #[derive(Clone, PartialEq, prost::Message)]
+//! # struct Chat { #[prost(string, tag = "1")] text: String }
+//! use peerage::{ChannelConfig, Node};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let alice = Node::builder().network("acme").listen("/ip4/127.0.0.1/udp/0/quic-v1").start().await?;
+//! let bob = Node::builder().network("acme").start().await?;
+//! let (hers, his) = (
+//!     alice.channel::<Chat>(ChannelConfig::new("/acme/chat/1"))?,
+//!     bob.channel::<Chat>(ChannelConfig::new("/acme/chat/1"))?,
+//! );
+//! let peer = bob.connect(&alice.listen_addresses()[0]).await?;
+//! his.send(peer, &Chat { text: "hello".into() }).await?;
+//! let (from, message) = hers.recv().await.ok_or("closed")?;
+//! assert_eq!((from, message.text.as_str()), (bob.peer_id(), "hello"));
+//! # bob.close().await;
+//! # alice.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A node has one Ed25519 key ([`NodeKey`]), from which its [`PeerId`] follows. Between two nodes there is one QUIC connection; on it
+//! run [channels](Channel) (bounded queues of messages), [requests](Node::request) and [raw streams](Node::open). A peer manager decides who is
+//! connected: seeds, persistent peers, limits, redials, peer exchange. Any libp2p implementation that speaks `quic-v1` can take part.
+//!
+//! # What holds
+//!
+//! - A peer ID is proved by a TLS handshake on both sides before anything else is believed; see `peerage-transport`.
+//! - Messages of one channel to one peer arrive in order and at most once. A queue that is full makes its sender wait, and no one else.
+//! - Every queue, table and buffer that a peer can grow has a bound.
+//! - When the last [`Node`] is dropped, every task of it ends.
+//!
+//! # The way through the crate
+//!
+//! [`NodeBuilder`] makes a node: `driver` owns the peer manager (crate `peerage-peers`) and carries out its decisions; `dial` opens and
+//! accepts connections; `session` runs one connection from the hello to its end; `registry` finds who serves an incoming stream; `channel`,
+//! `request` and `streams` are what applications use.
+
+mod builder;
+mod channel;
+mod clock;
+mod data_dir;
+mod dial;
+mod driver;
+mod error;
+mod hello;
+mod node;
+mod peer;
+mod peers;
+mod protocols;
+mod registry;
+mod request;
+mod session;
+mod shared;
+mod streams;
+
+pub use builder::NodeBuilder;
+pub use channel::{Channel, ChannelConfig, Payload, PeerSender, Raw};
+pub use data_dir::{DataDirError, KEY_FILE};
+pub use error::{ConnectError, RegisterError, RequestError, SendError, ServeError, StartError};
+pub use node::{Node, Shutdown};
+pub use peer::{About, PeerInfo};
+pub use peers::{Change, Peers, Watch};
+pub use request::{DEFAULT_DEADLINE, MAX_REQUEST_BYTES};
+pub use streams::Incoming;
+
+pub use peerage_identity::{
+    AddressError, DialAddress, KeyFileError, ListenAddress, Multiaddr, NodeKey, PeerId, PublicKey,
+};
+pub use peerage_peers::{Blame, Direction, ForeignPolicy, PeerEvent, PeersConfig, RejectReason};
+pub use peerage_transport::{
+    BindError, ReadError, RecvStream, SendStream, Stream, StreamCode, TransportSettings, WriteError,
+};
+
+/// The README's code is compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -90,25 +90,21 @@ impl Pair {
             self.beside_admitted(conn, order, admitted, &mut steps);
         } else if !self.links.iter().any(|link| link.we_accepted) {
             self.accept(conn, &mut steps);
+        } else {
+            self.settle(conn, &mut steps);
         }
         steps
     }
 
-    /// The peer accepted our hello.
+    /// The peer accepted our hello. Its own may still be under way, on a stream of its own.
     pub(crate) fn accepted(&mut self, conn: ConnId, order: u64) -> Vec<Step> {
         let mut steps = Vec::new();
-        let Some(index) = self.index(conn) else {
-            return steps;
-        };
+        let Some(index) = self.index(conn) else { return steps };
         self.links[index].they_accepted = Some(order);
         if self.links[index].we_accepted {
             self.admit(conn, &mut steps);
-        } else if let Some(ours) = self.links.iter().position(|link| link.we_accepted && !link.admitted()) {
-            if self.theirs_wins(ours, index) {
-                let first_choice = self.links[ours].conn;
-                self.close(first_choice, CloseReason::Duplicate, &mut steps);
-                self.accept(conn, &mut steps);
-            }
+        } else {
+            self.settle(conn, &mut steps);
         }
         steps
     }
@@ -158,6 +154,22 @@ impl Pair {
             self.accept(conn, steps);
         } else {
             self.close(conn, CloseReason::Duplicate, steps);
+        }
+    }
+
+    /// If the peer has accepted `conn`, and we another one that it has not: let the rule decide between the two.
+    fn settle(&mut self, conn: ConnId, steps: &mut Vec<Step>) {
+        let Some(theirs) = self.index(conn) else { return };
+        if self.links[theirs].hello.is_none() || self.links[theirs].they_accepted.is_none() {
+            return;
+        }
+        let Some(ours) = self.links.iter().position(|link| link.we_accepted && !link.admitted()) else {
+            return;
+        };
+        if ours != theirs && self.theirs_wins(ours, theirs) {
+            let first_choice = self.links[ours].conn;
+            self.close(first_choice, CloseReason::Duplicate, steps);
+            self.accept(conn, steps);
         }
     }
 
@@ -217,12 +229,16 @@ mod tests {
         Closed,
     }
 
-    /// Two nodes, and for each connection and direction a queue of packets. The seed chooses which queue moves next.
+    /// Two nodes, and for each connection, receiver and stream a queue of packets. The seed chooses which queue moves next; on streams only
+    /// once the receiver's handshake is done.
     struct World {
         pairs: [Pair; 2],
         nonces: [u64; 2],
         counters: [u64; 2],
-        queues: BTreeMap<(ConnId, usize), VecDeque<Packet>>,
+        queues: BTreeMap<(ConnId, usize, u8), VecDeque<Packet>>,
+        closed: BTreeSet<(ConnId, usize)>,
+        /// Hellos that a side has read.
+        heard: BTreeSet<(ConnId, usize)>,
         known: [BTreeSet<ConnId>; 2],
         /// Connections that a side still sees as admitted.
         admitted: [Option<ConnId>; 2],
@@ -239,6 +255,8 @@ mod tests {
                 nonces: [100, 200],
                 counters: [0, 0],
                 queues: BTreeMap::new(),
+                closed: BTreeSet::new(),
+                heard: BTreeSet::new(),
                 known: Default::default(),
                 admitted: [None, None],
                 given_up: Vec::new(),
@@ -251,17 +269,21 @@ mod tests {
             self.next += 1;
             let conn = ConnId(self.next);
             // The client is done first; the server learns of it by the client's last flight.
-            self.queues.entry((conn, from)).or_default().push_back(Packet::TlsDone(Direction::Outbound));
+            self.queues.entry((conn, from, 0)).or_default().push_back(Packet::TlsDone(Direction::Outbound));
         }
 
         fn step(&mut self) -> bool {
-            let busy: Vec<_> = self.queues.iter().filter(|(_, q)| !q.is_empty()).map(|(k, _)| *k).collect();
+            let ready = |(conn, to, stream): &(ConnId, usize, u8)| {
+                *stream == 0 || self.known[*to].contains(conn) || self.closed.contains(&(*conn, *to))
+            };
+            let busy: Vec<_> =
+                self.queues.iter().filter(|(key, q)| !q.is_empty() && ready(key)).map(|(k, _)| *k).collect();
             if busy.is_empty() {
                 return false;
             }
-            let (conn, to) = busy[self.random.index(busy.len())];
-            let packet = self.queues.get_mut(&(conn, to)).unwrap().pop_front().unwrap();
-            self.deliver(conn, to, packet);
+            let key = busy[self.random.index(busy.len())];
+            let packet = self.queues.get_mut(&key).unwrap().pop_front().unwrap();
+            self.deliver(key.0, key.1, packet);
             true
         }
 
@@ -270,16 +292,20 @@ mod tests {
                 Packet::TlsDone(direction) => {
                     self.known[to].insert(conn);
                     if direction == Direction::Outbound {
-                        let server = self.queues.entry((conn, 1 - to)).or_default();
+                        let server = self.queues.entry((conn, 1 - to, 0)).or_default();
                         server.push_back(Packet::TlsDone(Direction::Inbound));
                     }
                     self.pairs[to].connected(conn, direction)
                 }
                 _ if !self.known[to].contains(&conn) => vec![],
-                Packet::Hello(nonce, order) => self.pairs[to].hello(conn, nonce, order),
+                Packet::Hello(nonce, order) => {
+                    self.heard.insert((conn, to));
+                    self.pairs[to].hello(conn, nonce, order)
+                }
                 Packet::Accept(order) => self.pairs[to].accepted(conn, order),
                 Packet::Closed => {
                     self.known[to].remove(&conn);
+                    self.closed.insert((conn, to));
                     if self.admitted[to] == Some(conn) {
                         self.admitted[to] = None;
                     }
@@ -295,7 +321,10 @@ mod tests {
                 let order = self.counters[side];
                 match step {
                     Step::SayHello(conn) => self.send(conn, side, Packet::Hello(self.nonces[side], order)),
-                    Step::Accept(conn) => self.send(conn, side, Packet::Accept(order)),
+                    Step::Accept(conn) => {
+                        assert!(self.heard.contains(&(conn, side)), "an answer to a hello that was not read");
+                        self.send(conn, side, Packet::Accept(order));
+                    }
                     Step::Admit(conn) => {
                         assert_eq!(self.admitted[side], None, "two admitted at once");
                         self.admitted[side] = Some(conn);
@@ -306,6 +335,7 @@ mod tests {
                             self.given_up.push((side, conn, reason));
                         }
                         self.known[side].remove(&conn);
+                        self.closed.insert((conn, side));
                         self.send(conn, side, Packet::Closed);
                     }
                 }
@@ -313,14 +343,21 @@ mod tests {
         }
 
         fn send(&mut self, conn: ConnId, from: usize, packet: Packet) {
-            self.queues.entry((conn, 1 - from)).or_default().push_back(packet);
+            let stream = match packet {
+                Packet::TlsDone(_) => 0,
+                Packet::Hello(..) => 1,
+                Packet::Accept(_) => 2,
+                Packet::Closed => 3,
+            };
+            self.queues.entry((conn, 1 - from, stream)).or_default().push_back(packet);
         }
 
         /// One side loses its state of a connection without the other hearing of it.
         fn lose(&mut self, side: usize) {
             if let Some(conn) = self.admitted[side].take() {
                 self.known[side].remove(&conn);
-                self.queues.remove(&(conn, side));
+                self.queues.retain(|(of, to, _), _| (*of, *to) != (conn, side));
+                self.closed.insert((conn, side));
                 let steps = self.pairs[side].gone(conn);
                 self.carry_out(side, steps);
             }
@@ -332,7 +369,8 @@ mod tests {
             self.pairs[side] = Pair::new(side == 0);
             self.known[side].clear();
             self.admitted[side] = None;
-            self.queues.retain(|(_, to), _| *to != side);
+            self.queues.retain(|(_, to, _), _| *to != side);
+            self.closed.extend((0..=self.next).map(|conn| (ConnId(conn), side)));
         }
 
         fn settle(&mut self) {

@@ -288,3 +288,6 @@ fn unexpected(line: &[u8], expected: &'static str) -> NegotiationError {
 const HEADER: &str = "/multistream/1.0.0";
 const NOT_AVAILABLE: &str = "na";
 const LIST: &str = "ls";
+
+#[cfg(test)]
+mod tests;

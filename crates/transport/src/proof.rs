@@ -284,3 +284,6 @@ const MAX_EXTENSIONS: usize = 32;
 
 /// How far the two clocks may disagree about a certificate's validity.
 const CLOCK_SKEW: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //
 // The contract that it keeps, the same for every driver, is in ../README.md.
 //
-// Build: ./build.sh (needs npm and any Node, which install Node 22). Run: ./run.sh [--key ed25519|secp256k1|ecdsa|rsa].
+// Build: ./build.sh (needs npm and any Node, which install Node 22). Run: ./run.sh [--key ed25519|secp256k1|rsa].
 // Logs go to standard error; DEBUG='libp2p:*' chooses how much.
 //
 // Peerage is judged by the library's own multistream, identify with push, and ping. QUIC and TLS lie in a native
@@ -16,7 +16,8 @@ import { startNode } from './node.js'
 // The js-libp2p release in package.json.
 const VERSION = '3.3.11'
 
-const KEYS = { ed25519: 'Ed25519', secp256k1: 'secp256k1', ecdsa: 'ECDSA', rsa: 'RSA' }
+// The library makes ECDSA keys, but no peer ID of one.
+const KEYS = { ed25519: 'Ed25519', secp256k1: 'secp256k1', rsa: 'RSA' }
 
 export function say (line) {
   process.stdout.write(JSON.stringify(line) + '\n')
@@ -25,13 +26,9 @@ export function say (line) {
 function keyOfArguments ([flag, kind, ...rest]) {
   if (flag === undefined) return KEYS.ed25519
   if (flag === '--key' && kind in KEYS && rest.length === 0) return KEYS[kind]
-  console.error('usage: driver [--key ed25519|secp256k1|ecdsa|rsa]')
+  console.error('usage: driver [--key ed25519|secp256k1|rsa]')
   process.exit(2)
 }
-
-// A failure inside the library must not end the driver.
-process.on('unhandledRejection', error => console.error('unhandled:', error))
-process.on('uncaughtException', error => console.error('uncaught:', error))
 
 const key = await generateKeyPair(keyOfArguments(process.argv.slice(2)))
 const node = await startNode(key, say)
@@ -42,6 +39,10 @@ say({
   implementation: 'js-libp2p',
   version: VERSION
 })
+
+// From here on a failure inside the library must not end the driver.
+process.on('unhandledRejection', error => console.error('unhandled:', error))
+process.on('uncaughtException', error => console.error('uncaught:', error))
 
 for await (const line of createInterface({ input: process.stdin })) {
   if (line.trim() === '') continue

@@ -26,6 +26,7 @@ mod tests;
 use std::io;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use sum::Sum;
 
@@ -57,7 +58,8 @@ pub(crate) trait ChunkWrite: Send {
 }
 
 /// How far a transfer is; reported as it happens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
 pub(crate) enum Progress {
     /// The sum of the file is being computed.
     Hashing { done: u64, total: u64 },

@@ -1,0 +1,226 @@
+//! The command line: what can be asked for, and what each flag takes.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use peerage::{AddressError, DialAddress, ListenAddress};
+
+use crate::transfer::inbox::Limits;
+use crate::transfer::retry::Retries;
+
+/// Secure application overlays: nodes that find one another and talk over one QUIC connection per pair.
+#[derive(Debug, Parser)]
+#[command(name = "peerage", version, max_term_width = 110, propagate_version = true)]
+#[command(after_help = "Example:\n  peerage demo        an overlay of five real processes, step by step")]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node in the foreground
+    ///
+    /// The key is made on first use. The node prints each of its addresses as one line, `listening MULTIADDR`, logs to stderr, and stops on
+    /// SIGINT and SIGTERM within 5 seconds; a second signal stops it at once.
+    #[command(after_help = NODE_EXAMPLE)]
+    Node(NodeArgs),
+    /// Start an overlay of real processes and show what it can do
+    ///
+    /// The nodes run as processes of their own on this machine, each with its own key, folder and UDP port on loopback, and are told the address of the
+    /// first one only. Five steps: they find one another and connect; a file goes from the last node to every other; a message is broadcast and a
+    /// request answered; one node is killed and comes back; all stop.
+    #[command(after_help = DEMO_EXAMPLE)]
+    Demo(DemoArgs),
+    /// Make or read a node's key
+    #[command(after_help = KEY_EXAMPLE)]
+    Key {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: KeyAction,
+    },
+    /// Measure round trips to any libp2p node that speaks quic-v1
+    #[command(after_help = PING_EXAMPLE)]
+    Ping(PingArgs),
+    /// Send a file to a node that runs with --inbox
+    ///
+    /// The receiver compares the SHA-256 before it gives the file its name. After a broken connection the transfer goes on where it stood.
+    #[command(after_help = SEND_EXAMPLE)]
+    Send(SendArgs),
+}
+
+/// Flags of `peerage node`.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// Folder for the key, held by one running node at a time [default: $XDG_DATA_HOME/peerage, or ~/.local/share/peerage]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where to listen; may be given several times. Port 0 is any free one: name a port to keep the address
+    #[arg(long, value_name = "MULTIADDR", default_value = "/ip4/0.0.0.0/udp/0/quic-v1", value_parser = listen)]
+    pub(crate) listen: Vec<ListenAddress>,
+    /// A contact for the first dial; may be given several times
+    #[arg(long, value_name = "MULTIADDR", value_parser = dial)]
+    pub(crate) seed: Vec<DialAddress>,
+    /// A peer that is always wanted, redialled for ever; with its peer ID; may be given several times
+    #[arg(long, value_name = "MULTIADDR", value_parser = dial_peer)]
+    pub(crate) persistent: Vec<DialAddress>,
+    #[command(flatten)]
+    pub(crate) network: Network,
+    /// A name for people, at most 64 bytes
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub(crate) moniker: String,
+    /// Connections that others may open to this node
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    pub(crate) max_inbound: u16,
+    /// Connections that this node opens and keeps
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) max_outbound: u16,
+    /// After so long without a packet a connection is lost; the smaller value of the two sides holds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) idle_timeout: u64,
+    /// Take files from peers into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) inbox: Option<PathBuf>,
+    /// What the inbox takes in all, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::DEFAULT_MAX_BYTES, requires = "inbox")]
+    pub(crate) inbox_max_bytes: u64,
+    /// What to log: error, warn, info, debug, trace, or filters such as `info,peerage=debug`
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = crate::logging::parse)]
+    pub(crate) log: String,
+    /// Take commands as JSON lines instead of printing addresses
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) control: Option<Control>,
+}
+
+/// Where commands to a node come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Control {
+    /// Commands on stdin, replies and events on stdout; the node stops when stdin ends.
+    Stdio,
+}
+
+/// Flags of `peerage demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// How many nodes
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(2..=50))]
+    pub(crate) nodes: u16,
+    /// The file to send [default: this program itself]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+    /// Leave the nodes running and say how to stop them
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// One JSON line per step on stdout and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `peerage key` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyAction {
+    /// Make a key in a new file that only its owner can read, and print its peer ID
+    #[command(after_help = "Example:\n  peerage key new node.key")]
+    New {
+        /// The file; it must not exist
+        path: PathBuf,
+    },
+    /// Print the peer ID of a key
+    #[command(after_help = "Example:\n  peerage key show ~/.local/share/peerage/node.key")]
+    Show {
+        /// The file
+        path: PathBuf,
+    },
+}
+
+/// Flags of `peerage ping`.
+#[derive(Debug, Args)]
+pub(crate) struct PingArgs {
+    /// Whom, such as /ip4/127.0.0.1/udp/4400/quic-v1/p2p/12D3…; without a peer ID, whoever answers
+    #[arg(value_name = "MULTIADDR", value_parser = dial)]
+    pub(crate) address: DialAddress,
+    /// How many times, one a second
+    #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+    #[command(flatten)]
+    pub(crate) network: Network,
+}
+
+/// Flags of `peerage send`.
+#[derive(Debug, Args)]
+pub(crate) struct SendArgs {
+    /// To whom, with its peer ID, such as /ip4/127.0.0.1/udp/4400/quic-v1/p2p/12D3…
+    #[arg(value_name = "MULTIADDR", value_parser = dial_peer)]
+    pub(crate) address: DialAddress,
+    /// What
+    pub(crate) file: PathBuf,
+    /// Attempts after a broken connection that may bring nothing
+    #[arg(long, value_name = "N", default_value_t = Retries::DEFAULT_MOST)]
+    pub(crate) retries: u32,
+    #[command(flatten)]
+    pub(crate) network: Network,
+}
+
+/// The overlay.
+#[derive(Debug, Args)]
+pub(crate) struct Network {
+    /// The name of the overlay: 1 to 32 of a-z, 0-9 and hyphens. Nodes of different networks refuse each other
+    #[arg(long = "network", value_name = "NAME", default_value = "main")]
+    pub(crate) name: String,
+}
+
+const NODE_EXAMPLE: &str = "Example:
+  peerage node --listen /ip4/0.0.0.0/udp/4400/quic-v1 --inbox ~/inbox
+  peerage node --data /tmp/b --seed /ip4/192.0.2.7/udp/4400/quic-v1/p2p/12D3KooW…";
+
+const DEMO_EXAMPLE: &str = "Example:
+  peerage demo --nodes 20 --file ~/big.iso
+  peerage demo --keep";
+
+const KEY_EXAMPLE: &str = "Example:
+  peerage key new node.key
+  peerage key show node.key";
+
+const PING_EXAMPLE: &str = "Example:
+  peerage ping -c 10 /ip4/127.0.0.1/udp/4400/quic-v1/p2p/12D3KooW…";
+
+const SEND_EXAMPLE: &str = "Example:
+  peerage send /ip4/192.0.2.7/udp/4400/quic-v1/p2p/12D3KooW… big.iso";
+
+fn dial(text: &str) -> Result<DialAddress, AddressError> {
+    text.parse()
+}
+
+fn dial_peer(text: &str) -> Result<DialAddress, AddressError> {
+    let address: DialAddress = text.parse()?;
+    address.require_peer_id()?;
+    Ok(address)
+}
+
+fn listen(text: &str) -> Result<ListenAddress, AddressError> {
+    text.parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_shows_an_example() {
+        let mut cli = Cli::command();
+        cli.build();
+        cli.clone().debug_assert();
+        fn check(command: &mut clap::Command) {
+            if command.get_name() == "help" {
+                return;
+            }
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Example:"), "{}", command.get_name());
+            command.get_subcommands_mut().for_each(check);
+        }
+        check(&mut cli);
+    }
+}

@@ -1,0 +1,196 @@
+//! How a running node is told what to do: commands, replies and events, each one JSON object on a line of its own.
+//!
+//! A command has an `id` of the caller's choice, which comes back in its reply: `{"id":1,"command":"status"}` is answered by
+//! `{"id":1,"ok":{…}}` or `{"id":1,"error":"…"}`. Commands run side by side, so replies may come in another order. Events
+//! come in between: `{"event":"peer_connected",…}`. Where the lines come from and go to is not the business of this module:
+//! [`session::serve`] takes any reader and writer.
+
+pub(crate) mod lines;
+pub(crate) mod session;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::transfer::Progress;
+
+/// What a node can be told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Command {
+    /// Who the node is and how it is: [`Status`].
+    Status,
+    /// Who is connected: a list of [`PeerRow`].
+    Peers,
+    /// Connect to an address now: [`ConnectReport`].
+    Connect {
+        /// A multiaddr.
+        address: String,
+    },
+    /// Send a text and wait for the answers: a list of [`Answer`].
+    Broadcast {
+        /// The text.
+        text: String,
+        /// To these peers; to all that are connected when it is missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<Vec<String>>,
+    },
+    /// A request that is echoed: [`Echo`].
+    Request {
+        /// Whom.
+        peer: String,
+        /// What.
+        text: String,
+    },
+    /// Send a file, with [`Event::Progress`] on the way: [`FileReport`].
+    SendFile {
+        /// To whom; it must be connected.
+        peer: String,
+        /// A path on the node's machine.
+        path: PathBuf,
+    },
+    /// Keep running when the commands end.
+    Detach,
+    /// Stop in good order.
+    Stop,
+}
+
+/// A command and the number of its reply.
+#[derive(Debug, Serialize)]
+pub(crate) struct Call<'a> {
+    pub(crate) id: u64,
+    #[serde(flatten)]
+    pub(crate) command: &'a Command,
+}
+
+/// The answer to one command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Reply {
+    /// The command's number; none when the line had none.
+    pub(crate) id: Option<u64>,
+    /// What came of it.
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
+}
+
+/// What came of a command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// It was carried out.
+    Ok(Value),
+    /// It was not, and why, in one line.
+    Error(String),
+}
+
+/// What happens at a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Event {
+    /// The node listens, with its peer ID. One for each address, before anything else.
+    Listening { address: String },
+    /// A peer was admitted. `direction` is `inbound` or `outbound`.
+    PeerConnected { peer: String, direction: String, address: String },
+    /// A peer is gone.
+    PeerDisconnected { peer: String, cause: String, redial_ms: Option<u64> },
+    /// A dial failed.
+    DialFailed { address: String, peer: Option<String>, cause: String, retry_ms: Option<u64> },
+    /// A text came on the chat channel.
+    Message { from: String, text: String },
+    /// A file is in the inbox, whole and compared.
+    FileReceived { from: String, name: String, bytes: u64, sha256: String },
+    /// How far a command is. These may be left out when there are many.
+    Progress {
+        id: u64,
+        #[serde(flatten)]
+        progress: Progress,
+    },
+    /// So many events could not be told, because the reader was too slow.
+    Missed { events: u64 },
+}
+
+/// The reply to [`Command::Status`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) peer_id: String,
+    pub(crate) moniker: String,
+    pub(crate) network: String,
+    pub(crate) version: String,
+    pub(crate) pid: u32,
+    pub(crate) uptime_ms: u64,
+    pub(crate) listening: Vec<String>,
+    pub(crate) peers: usize,
+}
+
+/// One connected peer in the reply to [`Command::Peers`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PeerRow {
+    pub(crate) peer: String,
+    /// `inbound` or `outbound`.
+    pub(crate) direction: String,
+    pub(crate) address: String,
+    pub(crate) rtt_ms: f64,
+    /// What the peer calls itself; not proved.
+    pub(crate) moniker: String,
+    /// What the peer says that it runs; not proved.
+    pub(crate) agent: String,
+    /// A node of another libp2p implementation.
+    pub(crate) foreign: bool,
+}
+
+/// The reply to [`Command::Connect`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ConnectReport {
+    pub(crate) peer: String,
+}
+
+/// What one peer had to say to a text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    pub(crate) peer: String,
+    /// When its answer came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ms: Option<f64>,
+    /// Why none came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+impl Answer {
+    /// An answer, or why there is none.
+    pub(crate) fn new(peer: String, answer: Result<Duration, String>) -> Self {
+        let (ms, error) = match answer {
+            Ok(time) => (Some(millis(time)), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self { peer, ms, error }
+    }
+}
+
+/// The reply to [`Command::Request`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Echo {
+    pub(crate) text: String,
+    pub(crate) moniker: String,
+    pub(crate) ms: f64,
+}
+
+/// The reply to [`Command::SendFile`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FileReport {
+    /// Its name in the receiver's inbox.
+    pub(crate) stored_as: String,
+    pub(crate) bytes: u64,
+    /// What was moved; the receiver had the rest.
+    pub(crate) moved: u64,
+    pub(crate) sha256: String,
+    /// Without the time that it took to compute the sum.
+    pub(crate) ms: f64,
+}
+
+/// A time in milliseconds, to the microsecond.
+pub(crate) fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,21 @@
+//! A node for one errand: a key that is forgotten with it, no listening, no contacts, nobody dialled but the one it is for.
+
+use std::time::Duration;
+
+use peerage::{Node, PeerId};
+
+use crate::failure::Failure;
+
+/// A visitor notices after so long that the other side is gone.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Starts such a node.
+pub(crate) async fn start(network: &str) -> Result<Node, Failure> {
+    let builder = Node::builder().network(network).max_inbound(0).max_outbound(0);
+    Ok(builder.idle_timeout(IDLE_TIMEOUT).start().await?)
+}
+
+/// Whether the node has a connection to the peer.
+pub(crate) fn is_connected(node: &Node, peer: PeerId) -> bool {
+    node.peers().get(peer).is_some()
+}

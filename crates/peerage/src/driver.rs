@@ -1,0 +1,242 @@
+//! The task that owns the peer manager: it feeds it what happened and carries out what it decides.
+//!
+//! No application byte passes through here. The driver never waits for a session: what it tells one fits into the session's queue.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use peerage_identity::PeerId;
+use peerage_machine::Machine;
+use peerage_peers::{
+    AttemptId, CloseReason, ConnId, Direction, Failure, HelloFacts, Input, Output, PeerEvent, PeerManager,
+    Target, Ticket,
+};
+use peerage_transport::{CloseCode, Connection};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use crate::dial;
+use crate::error::ConnectError;
+use crate::peer::{About, Peer, PeerInfo};
+use crate::session::Order;
+use crate::shared::Shared;
+
+/// What the driver hears.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Something that goes to the peer manager as it is.
+    Input(Input),
+    /// A connection's TLS handshake is done.
+    Handshaken {
+        conn: ConnId,
+        connection: Connection,
+        direction: Direction,
+        attempt: Option<AttemptId>,
+        orders: mpsc::Sender<Order>,
+    },
+    /// A hello was read.
+    Hello { conn: ConnId, facts: HelloFacts, about: About },
+    /// A session has ended.
+    Ended { conn: ConnId, failure: Failure },
+    /// A peer asks whom we know.
+    Exchange { asker: PeerId, most: usize, reply: oneshot::Sender<Option<Vec<Bytes>>> },
+    /// The user wants a connection.
+    Connect { target: Target, reply: oneshot::Sender<Result<PeerId, ConnectError>> },
+    /// The user wants to watch.
+    Watch { reply: oneshot::Sender<Watching> },
+}
+
+/// The state at one moment, and the changes after it.
+#[derive(Debug)]
+pub(crate) struct Watching {
+    pub(crate) connected: Vec<PeerInfo>,
+    pub(crate) events: broadcast::Receiver<PeerEvent>,
+}
+
+/// The driver's own state.
+struct Driver {
+    shared: Arc<Shared>,
+    manager: PeerManager,
+    sessions: HashMap<ConnId, SessionHandle>,
+    dials: HashMap<AttemptId, AbortHandle>,
+    tickets: HashMap<Ticket, oneshot::Sender<Result<PeerId, ConnectError>>>,
+    events: broadcast::Sender<PeerEvent>,
+    next_ticket: u64,
+}
+
+struct SessionHandle {
+    connection: Connection,
+    direction: Direction,
+    orders: mpsc::Sender<Order>,
+    about: About,
+    peer: Option<Arc<Peer>>,
+}
+
+/// Events that a slow watcher may fall behind before it misses some.
+const MAX_EVENTS_BEHIND: usize = 1024;
+
+/// Runs until the node stops.
+pub(crate) async fn run(shared: Arc<Shared>, manager: PeerManager, mut messages: mpsc::Receiver<Message>) {
+    let mut driver = Driver {
+        shared: shared.clone(),
+        manager,
+        sessions: HashMap::new(),
+        dials: HashMap::new(),
+        tickets: HashMap::new(),
+        events: broadcast::Sender::new(MAX_EVENTS_BEHIND),
+        next_ticket: 0,
+    };
+    loop {
+        driver.carry_out();
+        let due = driver.manager.poll_timeout();
+        let timer = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(shared.clock.instant(due)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            message = messages.recv() => match message {
+                Some(message) => driver.handle(message),
+                None => return,
+            },
+            () = timer => driver.manager.handle_timeout(shared.clock.now()),
+        }
+    }
+}
+
+impl Driver {
+    fn handle(&mut self, message: Message) {
+        let now = self.shared.clock.now();
+        match message {
+            Message::Input(input) => self.manager.handle(now, input),
+            Message::Handshaken { conn, connection, direction, attempt, orders } => {
+                let (peer, remote) = (connection.peer_id(), connection.remote_address());
+                if let Some(attempt) = attempt {
+                    self.dials.remove(&attempt);
+                }
+                let handle =
+                    SessionHandle { connection, direction, orders, about: About::default(), peer: None };
+                self.sessions.insert(conn, handle);
+                self.manager.handle(now, Input::Handshaken { conn, peer, direction, remote, attempt });
+            }
+            Message::Hello { conn, facts, about } => {
+                if let Some(session) = self.sessions.get_mut(&conn) {
+                    session.about = about;
+                }
+                self.manager.handle(now, Input::Hello { conn, hello: facts });
+            }
+            Message::Ended { conn, failure } => {
+                let useful = self.drop_session(conn, &failure.detail);
+                self.manager.handle(now, Input::Closed { conn, failure, useful });
+            }
+            Message::Exchange { asker, most, reply } => {
+                let _ = reply.send(self.manager.answer_exchange(now, asker, most));
+            }
+            Message::Connect { target, reply } => {
+                self.next_ticket += 1;
+                let ticket = Ticket(self.next_ticket);
+                self.tickets.retain(|_, waiting| !waiting.is_closed());
+                self.tickets.insert(ticket, reply);
+                self.manager.handle(now, Input::Connect { ticket, target });
+            }
+            Message::Watch { reply } => {
+                let connected = self.shared.connected().iter().map(|peer| peer.info()).collect();
+                let _ = reply.send(Watching { connected, events: self.events.subscribe() });
+            }
+        }
+    }
+
+    /// Carries out what the peer manager wants done.
+    fn carry_out(&mut self) {
+        while let Some(output) = self.manager.poll_output() {
+            match output {
+                Output::Dial { attempt, address, expected } => {
+                    let dialling = dial::run(self.shared.clone(), attempt, address, expected);
+                    let stop = self.shared.stop.clone();
+                    let task = self.shared.tasks.spawn(async move {
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            () = dialling => {}
+                        }
+                    });
+                    self.dials.retain(|_, dial| !dial.is_finished());
+                    self.dials.insert(attempt, task.abort_handle());
+                }
+                Output::SayHello { conn, order } => self.order(conn, Order::SayHello { order }),
+                Output::Answer { conn, answer } => self.order(conn, Order::Answer(answer)),
+                Output::Admit { conn, foreign, .. } => self.admit(conn, foreign),
+                Output::Drain { conn } => self.order(conn, Order::Drain),
+                Output::Close { conn, reason } => self.close(conn, reason),
+                Output::Ask { conn } => {
+                    if let Some(peer) = self.sessions.get(&conn).and_then(|session| session.peer.clone()) {
+                        self.shared.spawn(async move { crate::protocols::exchange::ask(&peer).await });
+                    }
+                }
+                Output::Connected { ticket, result } => {
+                    if let Some(waiting) = self.tickets.remove(&ticket) {
+                        let _ = waiting.send(result.map_err(ConnectError::from));
+                    }
+                }
+                Output::Event(event) => self.tell(event),
+            }
+        }
+    }
+
+    fn admit(&mut self, conn: ConnId, foreign: bool) {
+        let Some(session) = self.sessions.get_mut(&conn) else { return };
+        let connection = session.connection.clone();
+        let peer =
+            Peer::new(self.shared.clone(), connection, session.direction, foreign, session.about.clone());
+        session.peer = Some(peer.clone());
+        // The table is up to date before anyone hears of the peer. What a drained connection had queued is still sent.
+        self.shared.insert_peer(peer.clone());
+        self.order(conn, Order::Admit(peer));
+    }
+
+    fn close(&mut self, conn: ConnId, reason: CloseReason) {
+        self.order(conn, Order::Close(reason));
+        self.drop_session(conn, "closed by this node");
+    }
+
+    /// Forgets a session. Whether an application's message passed over it.
+    fn drop_session(&mut self, conn: ConnId, cause: &str) -> bool {
+        let Some(session) = self.sessions.remove(&conn) else { return false };
+        let Some(peer) = session.peer else { return false };
+        self.shared.remove_peer(&peer, cause);
+        peer.is_useful()
+    }
+
+    fn order(&mut self, conn: ConnId, order: Order) {
+        let Some(session) = self.sessions.get(&conn) else { return };
+        if let Err(error) = session.orders.try_send(order) {
+            // The queue holds every order of a connection's life; a session that takes none is stuck or gone.
+            tracing::debug!(peer = %session.connection.peer_id(), %error, "a session takes no more orders");
+            session.connection.close(CloseCode::Internal, "internal error");
+        }
+    }
+
+    fn tell(&mut self, event: PeerEvent) {
+        log(&event);
+        // Without a watcher there is nobody to tell.
+        let _ = self.events.send(event);
+    }
+}
+
+fn log(event: &PeerEvent) {
+    match event {
+        PeerEvent::Connected { peer, direction, address, foreign } => {
+            tracing::info!(%peer, %direction, %address, foreign, "peer connected");
+        }
+        PeerEvent::Disconnected { peer, cause, .. } => tracing::info!(%peer, cause, "peer disconnected"),
+        PeerEvent::DialFailed { address, cause, retry_in, .. } => {
+            tracing::debug!(%address, cause, ?retry_in, "dial failed");
+        }
+        PeerEvent::Refused { peer, reason } => tracing::debug!(%peer, %reason, "peer refused"),
+        PeerEvent::CloneSeen { address } => {
+            tracing::warn!(%address, "another node runs with this node's key: stop one of them, or give it a key of its own");
+        }
+        _ => {}
+    }
+}

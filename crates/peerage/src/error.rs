@@ -1,0 +1,228 @@
+//! What can go wrong, one type for each family of operations. Each message names the thing at fault and the remedy.
+
+use std::time::Duration;
+
+use peerage_identity::{AddressError, PeerId};
+use peerage_peers::{Blame, Failure};
+use peerage_transport::BindError;
+
+use crate::data_dir::DataDirError;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A network name outside `[a-z0-9-]{1,32}`.
+    #[error("{name:?} is not a network name: use 1 to 32 lower-case letters, digits and hyphens")]
+    NetworkName {
+        /// What was given.
+        name: String,
+    },
+    /// An address that was given as listen address, seed or persistent peer.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A UDP socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A limit that makes no sense.
+    #[error("{0}")]
+    Limits(String),
+    /// The operating system gave no randomness.
+    #[error("the operating system gave no randomness: {0}")]
+    Entropy(getrandom::Error),
+}
+
+/// Why an explicit connect failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The text is not an address that can be dialled.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The dial or the handshake failed.
+    #[error("{detail}")]
+    Failed {
+        /// Who is to blame.
+        blame: Blame,
+        /// What happened, with the remedy.
+        detail: String,
+    },
+    /// The node has been shut down.
+    #[error("the node has been shut down")]
+    Closed,
+}
+
+impl From<Failure> for ConnectError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed { blame: failure.blame, detail: failure.detail }
+    }
+}
+
+/// Why a protocol, a channel or a request handler could not be registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// Something else is served under the name.
+    #[error("{name} is already registered at this node: drop the other one first, or choose another name")]
+    Taken {
+        /// The protocol name.
+        name: String,
+    },
+    /// Not a protocol name.
+    #[error(
+        "{name:?} is not a protocol name: it starts with a slash, has at most 256 bytes and no line break"
+    )]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// The channel's limits contradict each other.
+    #[error("channel {name}: {detail}")]
+    Limits {
+        /// The channel.
+        name: String,
+        /// What is wrong, with the remedy.
+        detail: String,
+    },
+}
+
+/// Why a message was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// There is no connection to the peer.
+    #[error("not connected to {peer}: connect to it first, or add it with peers().add")]
+    NotConnected {
+        /// Whom.
+        peer: PeerId,
+    },
+    /// The peer does not have the channel.
+    #[error("{peer} does not have the channel {channel}")]
+    NotSupported {
+        /// Whom.
+        peer: PeerId,
+        /// The channel's name.
+        channel: String,
+    },
+    /// The message exceeds the channel's bound.
+    #[error(
+        "a message of {length} bytes exceeds the {most} that channel {channel} takes: raise its max_message_bytes"
+    )]
+    TooLarge {
+        /// The message's length in bytes.
+        length: usize,
+        /// The bound in bytes.
+        most: usize,
+        /// The channel's name.
+        channel: String,
+    },
+    /// The queue to the peer is full, and the caller did not want to wait.
+    #[error("the send queue is full: wait with send, or raise the channel's send_queue_bytes")]
+    QueueFull,
+    /// The connection ended before the message was sent.
+    #[error("the connection to {peer} ended: {cause}")]
+    Lost {
+        /// To whom.
+        peer: PeerId,
+        /// Why.
+        cause: String,
+    },
+    /// The channel or the node has been closed.
+    #[error("the channel has been closed")]
+    Closed,
+}
+
+/// Why a request got no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// There is no connection to the peer.
+    #[error("not connected to {peer}: connect to it first, or add it with peers().add")]
+    NotConnected {
+        /// Whom.
+        peer: PeerId,
+    },
+    /// The peer does not serve the protocol.
+    #[error("{peer} does not serve {protocol}")]
+    NotSupported {
+        /// Whom.
+        peer: PeerId,
+        /// The protocol's name.
+        protocol: String,
+    },
+    /// No answer came in time.
+    #[error("no answer from {peer} on {protocol} within {after:?}")]
+    Deadline {
+        /// Whom.
+        peer: PeerId,
+        /// The protocol's name.
+        protocol: String,
+        /// The deadline.
+        after: Duration,
+    },
+    /// The peer's handler answered with an error.
+    #[error("{peer} answered with error {code}: {text}")]
+    Refused {
+        /// Whom.
+        peer: PeerId,
+        /// The handler's number.
+        code: u32,
+        /// The handler's words.
+        text: String,
+    },
+    /// The request exceeds the bound.
+    #[error("a request of {length} bytes exceeds the {most} that are allowed")]
+    TooLarge {
+        /// Bytes.
+        length: usize,
+        /// The bound in bytes.
+        most: usize,
+    },
+    /// The answer can't be read.
+    #[error("{peer} sent a malformed answer on {protocol}: {detail}")]
+    Malformed {
+        /// Whom.
+        peer: PeerId,
+        /// The protocol's name.
+        protocol: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The connection or the stream ended.
+    #[error("the exchange with {peer} on {protocol} broke off: {cause}")]
+    Lost {
+        /// Whom.
+        peer: PeerId,
+        /// The protocol's name.
+        protocol: String,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// What a request handler answers when it can't serve: the number and the text travel to the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text} (error {code})")]
+pub struct ServeError {
+    /// Any number but 0; 1 to 99 are Peerage's own.
+    pub code: u32,
+    /// Words for people, cut at 1,024 bytes.
+    pub text: String,
+}
+
+impl ServeError {
+    /// The request can't be read.
+    pub const MALFORMED: u32 = 1;
+    /// The handler has too much to do.
+    pub const OVERLOADED: u32 = 2;
+    /// The handler failed.
+    pub const FAILED: u32 = 3;
+
+    /// An error with a number of the application's.
+    pub fn new(code: u32, text: impl Into<String>) -> Self {
+        Self { code: code.max(1), text: text.into() }
+    }
+}

@@ -1,0 +1,192 @@
+//! `/peerage/hello/1`: what two nodes tell each other before either admits the other.
+//!
+//! Each side opens one stream, sends one hello and reads one answer on it. Reading is strict about sizes and lenient about content: fields
+//! that this version does not know are passed over, so that newer nodes can say more.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_identity::{DialAddress, PeerId, SignedPeerRecord};
+use peerage_peers::{Answer, HelloFacts, PeerAnswer, RejectReason};
+use peerage_wire::hello::{self as wire, answer::Verdict};
+
+use crate::peer::About;
+use crate::shared::Shared;
+
+/// The protocol's name.
+pub(crate) const PROTOCOL: &str = "/peerage/hello/1";
+/// The versions of the Peerage protocols that this node speaks.
+pub(crate) const VERSIONS: &[u32] = &[1];
+/// The longest hello that is read, in bytes.
+pub(crate) const MAX_HELLO_BYTES: usize = 16 * 1024;
+/// The longest answer that is read, in bytes: eight records and some words.
+pub(crate) const MAX_ANSWER_BYTES: usize = 72 * 1024;
+/// Texts for people are cut here, in bytes.
+const MAX_TEXT: usize = 128;
+/// Channels that a hello lists.
+const MAX_CHANNELS: usize = 128;
+/// Records of others that a refusal may carry.
+const MAX_ALTERNATIVES: usize = 8;
+
+/// Our hello to a peer that we see at `observed`.
+pub(crate) fn ours(shared: &Shared, order: u64, observed: Option<&DialAddress>) -> wire::Hello {
+    let channels = shared.registry.channels().into_iter().take(MAX_CHANNELS);
+    wire::Hello {
+        network: shared.network.clone(),
+        versions: VERSIONS.to_vec(),
+        boot_nonce: shared.boot_nonce,
+        order,
+        signed_record: shared.record.as_bytes().clone(),
+        observed_addr: observed.map(|address| Bytes::from(address.to_bytes())).unwrap_or_default(),
+        channels: channels
+            .map(|core| wire::Channel {
+                name: core.config.name.clone(),
+                max_message_bytes: core.config.max_message_bytes as u64,
+            })
+            .collect(),
+        agent: shared.agent.clone(),
+        moniker: shared.moniker.clone(),
+    }
+}
+
+/// What a peer's hello says, checked against ours.
+pub(crate) fn read(shared: &Shared, peer: PeerId, hello: wire::Hello) -> (HelloFacts, About) {
+    let record = match hello.signed_record.is_empty() {
+        true => Ok(None),
+        false => SignedPeerRecord::verify(&hello.signed_record).map(Some).map_err(|e| e.to_string()),
+    };
+    let problem = problem(shared, peer, &hello, &record);
+    let facts = HelloFacts {
+        boot_nonce: hello.boot_nonce,
+        order: hello.order,
+        record: record.unwrap_or_default(),
+        problem,
+    };
+    let observed = DialAddress::from_bytes(&hello.observed_addr).ok().map(|address| address.to_string());
+    let channels = hello.channels.into_iter().take(MAX_CHANNELS);
+    let about = About {
+        agent: text(hello.agent),
+        moniker: text(hello.moniker),
+        protocols: channels.map(|channel| text(channel.name)).collect(),
+        observed,
+        ..About::default()
+    };
+    (facts, about)
+}
+
+fn problem(
+    shared: &Shared,
+    peer: PeerId,
+    hello: &wire::Hello,
+    record: &Result<Option<SignedPeerRecord>, String>,
+) -> Option<(RejectReason, String)> {
+    if hello.network != shared.network {
+        let theirs = text(hello.network.clone());
+        let detail = format!("it is in {theirs:?}, this node in {:?}", shared.network);
+        return Some((RejectReason::WrongNetwork, detail));
+    }
+    if common_version(&hello.versions).is_none() {
+        let theirs = hello.versions.iter().take(8).collect::<Vec<_>>();
+        let detail = format!("it speaks versions {theirs:?}, this node {VERSIONS:?}");
+        return Some((RejectReason::NoCommonVersion, detail));
+    }
+    match record {
+        Err(detail) => Some((RejectReason::InvalidHello, format!("its record is invalid: {detail}"))),
+        Ok(Some(record)) if record.peer_id() != peer => {
+            Some((RejectReason::InvalidHello, "its record is somebody else's".to_owned()))
+        }
+        Ok(_) => None,
+    }
+}
+
+/// The highest version that both sides speak.
+pub(crate) fn common_version(theirs: &[u32]) -> Option<u32> {
+    VERSIONS.iter().copied().filter(|version| theirs.contains(version)).max()
+}
+
+/// Our answer, as it crosses the wire.
+pub(crate) fn answer(answer: Answer) -> wire::Answer {
+    let verdict = match answer {
+        Answer::Accept { order } => {
+            Verdict::Accept(wire::Accept { order, version: VERSIONS[VERSIONS.len() - 1] })
+        }
+        Answer::Reject { reason, detail, retry_after, alternatives } => Verdict::Reject(wire::Reject {
+            reason: reason.code(),
+            detail,
+            retry_after_ms: retry_after.map_or(0, |wait| u32::try_from(wait.as_millis()).unwrap_or(u32::MAX)),
+            alternatives,
+        }),
+    };
+    wire::Answer { verdict: Some(verdict) }
+}
+
+/// What the peer answered. Records with a bad signature are left out.
+pub(crate) fn read_answer(answer: wire::Answer) -> PeerAnswer {
+    match answer.verdict {
+        Some(Verdict::Accept(accept)) => PeerAnswer::Accept { order: accept.order },
+        Some(Verdict::Reject(reject)) => PeerAnswer::Reject {
+            reason: RejectReason::from_code(reject.reason),
+            detail: text(reject.detail),
+            retry_after: (reject.retry_after_ms > 0)
+                .then(|| Duration::from_millis(u64::from(reject.retry_after_ms))),
+            alternatives: reject
+                .alternatives
+                .into_iter()
+                .take(MAX_ALTERNATIVES)
+                .filter_map(|record| SignedPeerRecord::verify(&record).ok())
+                .collect(),
+        },
+        None => PeerAnswer::Reject {
+            reason: RejectReason::Other(0),
+            detail: "the answer holds no verdict that this version knows".to_owned(),
+            retry_after: None,
+            alternatives: Vec::new(),
+        },
+    }
+}
+
+/// A peer's text, fit for a terminal: cut, and without control characters.
+pub(crate) fn text(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_TEXT));
+    text.retain(|c| !c.is_control());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peers_text_is_cut_at_a_character_and_cannot_move_the_cursor() {
+        assert_eq!(text("a\u{1b}[2Jb\n".into()), "a[2Jb");
+        assert_eq!(text("ü".repeat(100)).len(), 128);
+        assert_eq!(text(format!("x{}", "ü".repeat(100))).len(), 127);
+    }
+
+    #[test]
+    fn an_answer_survives_the_wire() {
+        let sent = Answer::Reject {
+            reason: RejectReason::Full,
+            detail: "no place".into(),
+            retry_after: Some(Duration::from_secs(30)),
+            alternatives: vec![Bytes::from_static(b"not a record")],
+        };
+        match read_answer(answer(sent)) {
+            PeerAnswer::Reject { reason: RejectReason::Full, detail, retry_after, alternatives } => {
+                assert_eq!((detail.as_str(), retry_after), ("no place", Some(Duration::from_secs(30))));
+                assert!(alternatives.is_empty(), "a record without a valid signature is left out");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(read_answer(answer(Answer::Accept { order: 5 })), PeerAnswer::Accept { order: 5 }));
+        let unknown = wire::Answer { verdict: None };
+        assert!(matches!(read_answer(unknown), PeerAnswer::Reject { reason: RejectReason::Other(0), .. }));
+    }
+
+    #[test]
+    fn the_highest_common_version_is_taken_and_none_is_a_refusal() {
+        assert_eq!(common_version(&[1, 2, 3]), Some(1));
+        assert_eq!(common_version(&[7]), None);
+        assert_eq!(common_version(&[]), None);
+    }
+}

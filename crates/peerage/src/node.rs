@@ -1,0 +1,272 @@
+//! The handle to a running node.
+
+use std::fmt;
+use std::future::Future;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use peerage_identity::{DialAddress, PeerId};
+use peerage_peers::{Input, Target};
+use peerage_transport::{CloseCode, Stream};
+use tokio::sync::oneshot;
+
+use crate::builder::NodeBuilder;
+use crate::channel::{Channel, ChannelConfig, ChannelCore, Inbox, Payload};
+use crate::data_dir::DataDir;
+use crate::driver::Message;
+use crate::error::{ConnectError, RegisterError, RequestError, ServeError};
+use crate::peers::Peers;
+use crate::registry::Service;
+use crate::request::{self, DEFAULT_DEADLINE, Handler};
+use crate::shared::Shared;
+use crate::streams::Incoming;
+
+/// How long [`Node::close`] waits for queued messages to be sent.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
+/// How long [`Node::close`] waits for the peers to hear of the end, and then for the tasks.
+const END_DEADLINE: Duration = Duration::from_secs(1);
+
+/// A running node. Clones are handles to the same node; when the last one is dropped, the node stops at once and all of its tasks end.
+/// [`Node::close`] does the same in good order.
+#[derive(Clone)]
+pub struct Node {
+    shared: Arc<Shared>,
+    running: Arc<Running>,
+}
+
+/// What ends with the last handle.
+struct Running {
+    shared: Arc<Shared>,
+    /// Holds the lock on the data directory.
+    _data_dir: Option<Arc<DataDir>>,
+}
+
+/// What a shutdown left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// Messages that were queued on channels and never sent.
+    pub lost_messages: u64,
+    /// Tasks that had not ended at the deadline. Anything but 0 is a defect of Peerage or a handler that blocks its thread.
+    pub unfinished_tasks: usize,
+}
+
+impl Node {
+    /// Starts to describe a node.
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::default()
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>, data_dir: Option<Arc<DataDir>>) -> Self {
+        let running = Arc::new(Running { shared: shared.clone(), _data_dir: data_dir });
+        Self { shared, running }
+    }
+
+    /// This node's peer ID.
+    pub fn peer_id(&self) -> PeerId {
+        self.shared.me
+    }
+
+    /// The name of the overlay.
+    pub fn network(&self) -> &str {
+        &self.shared.network
+    }
+
+    /// Where others can reach this node, each with its peer ID: what to give to another node as seed.
+    pub fn listen_addresses(&self) -> Vec<DialAddress> {
+        self.shared.addresses.clone()
+    }
+
+    /// Who is connected, and what changes.
+    pub fn peers(&self) -> Peers {
+        Peers { shared: self.shared.clone() }
+    }
+
+    /// Connects to an address now, whatever limits and backoff say, and waits until both sides have admitted each other.
+    ///
+    /// # Errors
+    /// [`ConnectError`], with the reason: nobody there, another peer there, refused.
+    pub async fn connect(&self, address: impl ToString) -> Result<PeerId, ConnectError> {
+        let address = DialAddress::from_str(&address.to_string())?;
+        self.connect_target(Target::Address(address)).await
+    }
+
+    /// Connects to a peer at an address that is already known.
+    ///
+    /// # Errors
+    /// As [`Node::connect`], and when no address is known.
+    pub async fn connect_peer(&self, peer: PeerId) -> Result<PeerId, ConnectError> {
+        self.connect_target(Target::Peer(peer)).await
+    }
+
+    async fn connect_target(&self, target: Target) -> Result<PeerId, ConnectError> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Connect { target, reply };
+        self.shared.to_driver.send(message).await.map_err(|_| ConnectError::Closed)?;
+        answer.await.unwrap_or(Err(ConnectError::Closed))
+    }
+
+    /// Declares a channel. Peers that declare the same name can exchange messages on it.
+    ///
+    /// # Errors
+    /// [`RegisterError`]: the name is taken or malformed, or the limits contradict each other.
+    pub fn channel<M: Payload>(&self, config: ChannelConfig) -> Result<Channel<M>, RegisterError> {
+        config.check()?;
+        let core = Arc::new(ChannelCore { inbox: Inbox::new(&config), config });
+        self.shared.registry.add(&core.config.name, Service::Channel(core.clone()))?;
+        Ok(Channel::new(self.shared.clone(), core))
+    }
+
+    /// Answers requests under a protocol name until the node stops, or [`Node::stop_serving`].
+    ///
+    /// The handler's future is dropped when the caller gives up. At most 1,024 run at once; more wait at their callers.
+    ///
+    /// # Errors
+    /// [`RegisterError`]: the name is taken or malformed.
+    pub fn serve<Q, A, F, R>(&self, protocol: &str, handler: F) -> Result<(), RegisterError>
+    where
+        Q: Payload,
+        A: Payload,
+        F: Fn(PeerId, Q) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<A, ServeError>> + Send + 'static,
+    {
+        self.shared.registry.add(protocol, Service::Requests(Arc::new(Handler::new(handler))))
+    }
+
+    /// Stops answering requests under a protocol name. Those under way are finished.
+    pub fn stop_serving(&self, protocol: &str) {
+        if let Some(Service::Requests(_)) = self.shared.registry.get(protocol) {
+            self.shared.registry.remove(protocol);
+        }
+    }
+
+    /// Sends a request to a connected peer and waits for its answer, at most 30 s. Dropping the future cancels the request at the peer.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn request<Q: Payload, A: Payload>(
+        &self,
+        peer: PeerId,
+        protocol: &str,
+        question: &Q,
+    ) -> Result<A, RequestError> {
+        self.request_within(peer, protocol, question, DEFAULT_DEADLINE).await
+    }
+
+    /// [`Node::request`] with a deadline of its own.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn request_within<Q: Payload, A: Payload>(
+        &self,
+        peer: PeerId,
+        protocol: &str,
+        question: &Q,
+        deadline: Duration,
+    ) -> Result<A, RequestError> {
+        let peer = self.shared.peer(&peer).ok_or(RequestError::NotConnected { peer })?;
+        request::call(&peer, protocol, question, deadline).await
+    }
+
+    /// Opens a raw stream to a connected peer. It is visible there at once; what the peer thinks of the protocol is learned at the first
+    /// read.
+    ///
+    /// # Errors
+    /// [`RequestError::NotConnected`], or [`RequestError::Lost`] when the connection ends meanwhile.
+    pub async fn open(&self, peer: PeerId, protocol: &str) -> Result<Stream, RequestError> {
+        let peer = self.shared.peer(&peer).ok_or(RequestError::NotConnected { peer })?;
+        peer.mark_useful();
+        peer.connection.open(protocol).await.map_err(|error| RequestError::Lost {
+            peer: peer.id,
+            protocol: protocol.to_owned(),
+            cause: error.to_string(),
+        })
+    }
+
+    /// Accepts raw streams that peers open under a protocol name, until the returned value is dropped.
+    ///
+    /// # Errors
+    /// [`RegisterError`]: the name is taken or malformed.
+    pub fn accept(&self, protocol: &str) -> Result<Incoming, RegisterError> {
+        let (acceptor, incoming) = Incoming::new(self.shared.clone(), protocol.to_owned());
+        match self.shared.registry.add(protocol, Service::Streams(acceptor)) {
+            Ok(()) => Ok(incoming),
+            Err(error) => {
+                // Dropping it would take the other registration away.
+                incoming.forget();
+                Err(error)
+            }
+        }
+    }
+
+    /// Measures a round trip to a connected peer with `/ipfs/ping/1.0.0`.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn ping(&self, peer: PeerId) -> Result<Duration, RequestError> {
+        let peer = self.shared.peer(&peer).ok_or(RequestError::NotConnected { peer })?;
+        crate::protocols::ping::ping(&peer).await
+    }
+
+    /// Asks a connected peer with `/ipfs/id/1.0.0` what it says about itself.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn identify(&self, peer: PeerId) -> Result<crate::About, RequestError> {
+        let peer = self.shared.peer(&peer).ok_or(RequestError::NotConnected { peer })?;
+        crate::protocols::identify::ask(&peer).await.map_err(|cause| RequestError::Lost {
+            peer: peer.id,
+            protocol: crate::protocols::identify::PROTOCOL.to_owned(),
+            cause,
+        })
+    }
+
+    /// Stops in good order: no more dials and admissions, queued messages are sent (for at most 2 s), the peers are told, every task ends.
+    /// Other handles to this node get errors from then on. Takes at most 4 s.
+    pub async fn close(self) -> Shutdown {
+        let shared = self.shared.clone();
+        let _ = shared.to_driver.send(Message::Input(Input::ShutDown)).await;
+        let peers = shared.connected();
+        peers.iter().for_each(|peer| peer.finish_outboxes());
+        let drained = async {
+            while !peers.iter().all(|peer| peer.is_drained()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN_DEADLINE, drained).await;
+        for peer in peers {
+            shared.remove_peer(&peer, "this node is shutting down");
+        }
+        shared.endpoint.close(CloseCode::Shutdown, "shutting down");
+        shared.endpoint.wait_idle(END_DEADLINE).await;
+        self.running.end();
+        let _ = tokio::time::timeout(END_DEADLINE, shared.tasks.wait()).await;
+        Shutdown {
+            lost_messages: shared.lost_messages.load(Ordering::Relaxed),
+            unfinished_tasks: shared.tasks.len(),
+        }
+    }
+}
+
+impl Running {
+    fn end(&self) {
+        self.shared.registry.close();
+        self.shared.endpoint.close(CloseCode::Shutdown, "shutting down");
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("peer_id", &self.shared.me).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,104 @@
+//! The user's view of the peer manager.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use peerage_identity::{AddressError, DialAddress, PeerId};
+use peerage_peers::{Input, PeerEvent, Role};
+use tokio::sync::{broadcast, oneshot};
+
+use crate::driver::{Message, Watching};
+use crate::peer::PeerInfo;
+use crate::shared::Shared;
+
+/// Who is connected, who should be, and what changes.
+#[derive(Clone)]
+pub struct Peers {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Peers {
+    /// The connected peers, in the order of their IDs.
+    pub fn connected(&self) -> Vec<PeerInfo> {
+        self.shared.connected().iter().map(|peer| peer.info()).collect()
+    }
+
+    /// One connected peer.
+    pub fn get(&self, peer: PeerId) -> Option<PeerInfo> {
+        self.shared.peer(&peer).map(|peer| peer.info())
+    }
+
+    /// Names an address that may be dialled when a place is free.
+    ///
+    /// # Errors
+    /// [`AddressError`] when the text is not an address that can be dialled.
+    pub async fn add(&self, address: &str) -> Result<(), AddressError> {
+        let address = DialAddress::from_str(address)?;
+        self.tell(Input::Add { address, role: Role::Known }).await;
+        Ok(())
+    }
+
+    /// Names a peer that is always wanted.
+    ///
+    /// # Errors
+    /// [`AddressError`] when the text is not an address that can be dialled, or has no peer ID.
+    pub async fn add_persistent(&self, address: &str) -> Result<(), AddressError> {
+        let address = DialAddress::from_str(address)?;
+        address.require_peer_id()?;
+        self.tell(Input::Add { address, role: Role::Persistent }).await;
+        Ok(())
+    }
+
+    /// Ends the connection to a peer and dials it no more until it is added again.
+    pub async fn disconnect(&self, peer: PeerId) {
+        self.tell(Input::Disconnect { peer }).await;
+    }
+
+    /// The connected peers at one moment and every change after it, without a gap between. `None` when the node has been shut down.
+    pub async fn watch(&self) -> Option<Watch> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.to_driver.send(Message::Watch { reply }).await.ok()?;
+        let Watching { connected, events } = answer.await.ok()?;
+        Some(Watch { connected, events })
+    }
+
+    async fn tell(&self, input: Input) {
+        // After the shutdown there is nobody to tell.
+        let _ = self.shared.to_driver.send(Message::Input(input)).await;
+    }
+}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peers").finish_non_exhaustive()
+    }
+}
+
+/// A snapshot of the connected peers and the changes after it.
+#[derive(Debug)]
+pub struct Watch {
+    /// Who was connected when the watch began.
+    pub connected: Vec<PeerInfo>,
+    events: broadcast::Receiver<PeerEvent>,
+}
+
+/// What a watch tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Something happened.
+    Event(PeerEvent),
+    /// The watcher was too slow: so many events were passed over. Ask for [`Peers::connected`] to catch up.
+    Missed(u64),
+}
+
+impl Watch {
+    /// The next change; `None` when the node has been shut down. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Change> {
+        match self.events.recv().await {
+            Ok(event) => Some(Change::Event(event)),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Change::Missed(missed)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}

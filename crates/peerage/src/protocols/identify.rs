@@ -1,0 +1,172 @@
+//! `/ipfs/id/1.0.0` and `/ipfs/id/push/1.0.0` (libp2p identify): what a node says about itself to any libp2p peer.
+//!
+//! We send at most 4 KiB in one message, because rust-libp2p reads no more, and read up to ten messages and merge them, because
+//! go-libp2p sends two.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_identity::{DialAddress, Multiaddr};
+use peerage_transport::{RecvStream, Stream, StreamCode};
+use peerage_wire::identify::Identify;
+use prost::Message as _;
+
+use crate::hello::text;
+use crate::peer::{About, Peer};
+
+/// The protocol by which a peer asks.
+pub(crate) const PROTOCOL: &str = "/ipfs/id/1.0.0";
+/// The protocol by which a peer tells of changes.
+pub(crate) const PUSH_PROTOCOL: &str = "/ipfs/id/push/1.0.0";
+/// The longest message that we send, in bytes.
+const MAX_SENT_BYTES: usize = 4096;
+/// The longest message that we read, in bytes.
+const MAX_READ_BYTES: usize = 8192;
+/// Messages that we merge.
+const MAX_MESSAGES: usize = 10;
+/// Protocol names that we keep of a peer.
+const MAX_PROTOCOLS: usize = 256;
+/// Listen addresses that we keep of a peer.
+const MAX_ADDRESSES: usize = 32;
+/// How long each side may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Answers a peer that asks who we are.
+pub(crate) async fn serve(peer: &Peer, stream: Stream) {
+    send(peer, stream).await;
+}
+
+/// Tells a peer that something about us has changed. A peer that does not take pushes is left in peace.
+pub(crate) async fn push(peer: &Peer) {
+    if let Ok(stream) = peer.connection.open_lazy(PUSH_PROTOCOL).await {
+        send(peer, stream).await;
+    }
+}
+
+/// Takes what a peer tells us about its changes.
+pub(crate) async fn receive_push(peer: &Peer, mut stream: Stream) {
+    match tokio::time::timeout(DEADLINE, receive(&mut stream.recv)).await {
+        Ok(Ok(message)) => apply(peer, message),
+        Ok(Err(error)) => {
+            tracing::debug!(peer = %peer.id, error, "an identify push cannot be read");
+            stream.recv.stop(StreamCode::ProtocolViolation);
+        }
+        Err(_) => stream.recv.stop(StreamCode::Cancelled),
+    }
+}
+
+/// Asks a peer who it is.
+pub(crate) async fn ask(peer: &Arc<Peer>) -> Result<About, String> {
+    let asking = async {
+        let mut stream = peer.connection.open(PROTOCOL).await.map_err(|error| error.to_string())?;
+        let _ = stream.send.finish();
+        receive(&mut stream.recv).await
+    };
+    let message =
+        tokio::time::timeout(DEADLINE, asking).await.map_err(|_| "no answer in time".to_owned())??;
+    apply(peer, message);
+    Ok(peer.about().clone())
+}
+
+async fn send(peer: &Peer, mut stream: Stream) {
+    let message = ours(peer);
+    let sending = async {
+        if stream.send.write_frame(&message).await.is_ok() && stream.send.finish().is_ok() {
+            // A peer that we leave before it has read may take our end for a close of both directions and lose the message.
+            let _ = stream.send.stopped().await;
+        }
+    };
+    if tokio::time::timeout(DEADLINE, sending).await.is_err() {
+        tracing::debug!(peer = %peer.id, "the peer did not read our identify message in time");
+    }
+}
+
+/// What we say to `peer`, cut to [`MAX_SENT_BYTES`] by leaving protocols out.
+fn ours(peer: &Peer) -> Identify {
+    let shared = &peer.shared;
+    let observed = DialAddress::from_socket_addr(peer.connection.remote_address()).ok();
+    let addresses =
+        shared.addresses.iter().map(|address| Bytes::from(address.clone().without_peer_id().to_bytes()));
+    let mut message = Identify {
+        public_key: Some(Bytes::from(shared.key.public().encode_protobuf())),
+        listen_addrs: addresses.collect(),
+        protocols: shared.registry.names(),
+        observed_addr: observed.map(|address| Bytes::from(address.to_bytes())),
+        protocol_version: Some(format!("{}/1", shared.network)),
+        agent_version: Some(shared.agent.clone()),
+        signed_peer_record: Some(shared.record.as_bytes().clone()),
+    };
+    while message.encoded_len() > MAX_SENT_BYTES && message.protocols.pop().is_some() {}
+    while message.encoded_len() > MAX_SENT_BYTES && message.listen_addrs.pop().is_some() {}
+    message
+}
+
+async fn receive(recv: &mut RecvStream) -> Result<Identify, String> {
+    let mut merged = Identify::default();
+    let mut count = 0;
+    while let Some(message) =
+        recv.read_message::<Identify>(MAX_READ_BYTES).await.map_err(|error| error.to_string())?
+    {
+        count += 1;
+        if count > MAX_MESSAGES {
+            return Err(format!("more than {MAX_MESSAGES} messages"));
+        }
+        merge(&mut merged, message);
+    }
+    if count == 0 { Err("the stream ended without a message".to_owned()) } else { Ok(merged) }
+}
+
+/// Later messages add to lists and replace single values.
+fn merge(into: &mut Identify, from: Identify) {
+    into.listen_addrs.extend(from.listen_addrs);
+    into.protocols.extend(from.protocols);
+    into.public_key = from.public_key.or(into.public_key.take());
+    into.observed_addr = from.observed_addr.or(into.observed_addr.take());
+    into.protocol_version = from.protocol_version.or(into.protocol_version.take());
+    into.agent_version = from.agent_version.or(into.agent_version.take());
+    into.signed_peer_record = from.signed_peer_record.or(into.signed_peer_record.take());
+}
+
+/// Keeps what the message says about a peer whose key is proved; a message with another key is somebody else's.
+fn apply(peer: &Peer, message: Identify) {
+    let same_key = |bytes: &Bytes| {
+        peerage_identity::decode_public_key(bytes).is_ok_and(|key| key.to_peer_id() == peer.id)
+    };
+    if message.public_key.as_ref().is_some_and(|key| !same_key(key)) {
+        tracing::debug!(peer = %peer.id, "an identify message names another key");
+        return;
+    }
+    let mut about = peer.about();
+    if let Some(agent) = message.agent_version {
+        about.agent = text(agent);
+    }
+    if !message.protocols.is_empty() {
+        about.protocols = message.protocols.into_iter().take(MAX_PROTOCOLS).map(text).collect();
+    }
+    if let Some(version) = message.protocol_version {
+        about.protocol_version = text(version);
+    }
+    if !message.listen_addrs.is_empty() {
+        let addresses = message.listen_addrs.into_iter().take(MAX_ADDRESSES);
+        let parsed = addresses.filter_map(|bytes| Multiaddr::try_from(bytes.to_vec()).ok());
+        about.listen = parsed.map(|address| address.to_string()).collect();
+    }
+    if let Some(observed) = message.observed_addr {
+        about.observed = DialAddress::from_bytes(&observed).ok().map(|address| address.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_merged_and_an_absent_field_changes_nothing() {
+        let mut merged = Identify { agent_version: Some("a/1".into()), ..Default::default() };
+        merge(&mut merged, Identify { protocols: vec!["/x".into()], ..Default::default() });
+        merge(&mut merged, Identify { protocols: vec!["/y".into()], ..Default::default() });
+        assert_eq!(merged.agent_version.as_deref(), Some("a/1"));
+        assert_eq!(merged.protocols, ["/x", "/y"]);
+    }
+}

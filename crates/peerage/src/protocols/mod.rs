@@ -1,0 +1,5 @@
+//! The protocols that every node serves besides the hello.
+
+pub(crate) mod exchange;
+pub(crate) mod identify;
+pub(crate) mod ping;

@@ -1,0 +1,328 @@
+//! One task per connection: from the TLS handshake through the hello to the end.
+//!
+//! The session carries out what the peer manager decides about its connection ([`Order`]) and reports what the peer does. Each incoming
+//! stream gets a task of its own that first negotiates the protocol; then a hello goes to the session, and everything else waits at
+//! the [`Gate`] until the peer is admitted. How many can wait is bounded by the few streams that QUIC grants to strangers.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peerage_identity::DialAddress;
+use peerage_peers::{Answer, AttemptId, Blame, CloseReason, ConnId, Direction, Failure, Input, RejectReason};
+use peerage_transport::{CloseCause, CloseCode, Connection, InboundStream, ReadError, SendStream, Stream};
+use peerage_wire::hello as wire;
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::driver::Message;
+use crate::hello;
+use crate::peer::Peer;
+use crate::registry::{self, Service};
+use crate::shared::Shared;
+
+/// From the TLS handshake to admission.
+pub(crate) const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a refused peer may take to read why.
+const REFUSAL_LINGERS: Duration = Duration::from_secs(1);
+/// How long a foreign connection that was replaced may finish what runs on it.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+/// Orders that can wait for a session. The driver sends fewer than this in a connection's life.
+const MAX_ORDERS: usize = 8;
+
+/// What the driver wants done on one connection.
+#[derive(Debug)]
+pub(crate) enum Order {
+    SayHello { order: u64 },
+    Answer(Answer),
+    Admit(Arc<Peer>),
+    Drain,
+    Close(CloseReason),
+}
+
+/// Whether streams of the application may pass.
+#[derive(Debug, Clone)]
+enum Gate {
+    Waiting,
+    Open(Arc<Peer>),
+}
+
+struct Session {
+    shared: Arc<Shared>,
+    connection: Connection,
+    id: ConnId,
+    /// Counts the streams that are served; the tasks themselves belong to the node.
+    streams: TaskTracker,
+    gate: watch::Sender<Gate>,
+    /// Where stream tasks put the peer's hello.
+    hellos: mpsc::Sender<(wire::Hello, SendStream)>,
+    /// The stream on which the peer waits for our answer.
+    to_answer: Option<SendStream>,
+}
+
+/// Runs a connection to its end.
+pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, attempt: Option<AttemptId>) {
+    let id = ConnId(connection.id().0);
+    let (orders, inbox) = mpsc::channel(MAX_ORDERS);
+    let handshaken = Message::Handshaken {
+        conn: id,
+        connection: connection.clone(),
+        direction: match connection.direction() {
+            peerage_transport::Direction::Inbound => Direction::Inbound,
+            peerage_transport::Direction::Outbound => Direction::Outbound,
+        },
+        attempt,
+        orders,
+    };
+    if shared.to_driver.send(handshaken).await.is_err() {
+        connection.close(CloseCode::Shutdown, "shutting down");
+        return;
+    }
+    let (hellos, heard) = mpsc::channel(1);
+    let session = Session {
+        shared: shared.clone(),
+        connection,
+        id,
+        streams: TaskTracker::new(),
+        gate: watch::Sender::new(Gate::Waiting),
+        hellos,
+        to_answer: None,
+    };
+    let failure = session.run(inbox, heard).await;
+    let _ = shared.to_driver.send(Message::Ended { conn: id, failure }).await;
+}
+
+impl Session {
+    /// Runs a task that serves this connection. It ends by itself when the connection does, after it has taken what had arrived.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.shared.spawn(self.streams.track_future(task));
+    }
+
+    async fn run(
+        mut self,
+        mut orders: mpsc::Receiver<Order>,
+        mut heard: mpsc::Receiver<(wire::Hello, SendStream)>,
+    ) -> Failure {
+        let deadline = tokio::time::sleep(HELLO_DEADLINE);
+        tokio::pin!(deadline);
+        let mut admitted = false;
+        loop {
+            tokio::select! {
+                biased;
+                order = orders.recv() => match order {
+                    Some(Order::Admit(peer)) => {
+                        admitted = true;
+                        self.admit(peer);
+                    }
+                    Some(Order::Close(reason)) => return self.close(reason),
+                    Some(Order::Drain) => return self.drain().await,
+                    Some(Order::Answer(answer)) => {
+                        if let Some(failure) = self.answer(answer).await {
+                            return failure;
+                        }
+                    }
+                    Some(Order::SayHello { order }) => self.say_hello(order),
+                    None => return self.close(CloseReason::ShuttingDown),
+                },
+                cause = self.connection.closed() => return failure_of(&cause),
+                Some((hello, send)) = heard.recv(), if self.to_answer.is_none() => self.heard(hello, send).await,
+                stream = self.connection.accept_stream() => match stream {
+                    Ok(stream) => self.accept(stream),
+                    Err(cause) => return failure_of(&cause),
+                },
+                () = &mut deadline, if !admitted => {
+                    self.connection.close(CloseCode::HandshakeTimeout, "no hello in time");
+                    return Failure::new(Blame::Unlucky, format!(
+                        "{} did not finish the hello within {HELLO_DEADLINE:?}", self.connection.peer_id()));
+                }
+            }
+        }
+    }
+
+    /// Sends our hello and reports the answer.
+    fn say_hello(&mut self, order: u64) {
+        let observed = DialAddress::from_socket_addr(self.connection.remote_address()).ok();
+        let hello = hello::ours(&self.shared, order, observed.as_ref());
+        let (shared, connection, conn) = (self.shared.clone(), self.connection.clone(), self.id);
+        self.spawn(async move {
+            let input = match exchange(&connection, &hello).await {
+                Ok(Some(answer)) => Input::Answered { conn, answer: hello::read_answer(answer) },
+                Ok(None) => Input::Foreign { conn },
+                Err(error) => {
+                    // The end of the connection, or the deadline, will say the rest.
+                    tracing::debug!(peer = %connection.peer_id(), %error, "no answer to our hello");
+                    return;
+                }
+            };
+            let _ = shared.to_driver.send(Message::Input(input)).await;
+        });
+    }
+
+    async fn heard(&mut self, hello: wire::Hello, send: SendStream) {
+        self.to_answer = Some(send);
+        let (facts, about) = hello::read(&self.shared, self.connection.peer_id(), hello);
+        let message = Message::Hello { conn: self.id, facts, about };
+        let _ = self.shared.to_driver.send(message).await;
+    }
+
+    /// Answers the peer's hello. After a refusal the connection ends: the failure says how.
+    async fn answer(&mut self, answer: Answer) -> Option<Failure> {
+        let Some(mut send) = self.to_answer.take() else { return None };
+        let refused = match &answer {
+            Answer::Accept { .. } => None,
+            Answer::Reject { reason, .. } => Some(*reason),
+        };
+        let message = hello::answer(answer);
+        let sending = async move {
+            let sent = send.write_frame(&message).await;
+            let _ = send.finish();
+            if sent.is_ok() {
+                let _ = send.stopped().await;
+            }
+        };
+        let Some(reason) = refused else {
+            self.spawn(sending);
+            return None;
+        };
+        // The peer closes when it has read why; one that does not is closed here.
+        let _ = tokio::time::timeout(REFUSAL_LINGERS, async {
+            sending.await;
+            self.connection.closed().await;
+        })
+        .await;
+        self.connection.close(code_of(reason), &reason.to_string());
+        Some(Failure::new(reason.blame(), format!("refused: {reason}")))
+    }
+
+    fn admit(&mut self, peer: Arc<Peer>) {
+        self.connection.admit();
+        if peer.foreign {
+            let asking = peer.clone();
+            self.spawn(async move {
+                if let Err(error) = crate::protocols::identify::ask(&asking).await {
+                    tracing::debug!(peer = %asking.id, error, "the foreign peer does not identify itself");
+                }
+            });
+        }
+        self.spawn(push_changes(peer.clone()));
+        self.gate.send_replace(Gate::Open(peer));
+    }
+
+    /// Starts a task for an incoming stream.
+    fn accept(&mut self, stream: InboundStream) {
+        let (shared, hellos, gate) = (self.shared.clone(), self.hellos.clone(), self.gate.subscribe());
+        let (peer, within) = (self.connection.peer_id(), self.shared.endpoint.settings().negotiation_timeout);
+        self.spawn(async move {
+            let negotiated = stream.negotiate(|name| shared.registry.has(name), within).await;
+            let (name, stream) = match negotiated {
+                Ok(negotiated) => negotiated,
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "an incoming stream came to nothing");
+                    return;
+                }
+            };
+            if name.as_ref() == hello::PROTOCOL {
+                return take_hello(stream, hellos).await;
+            }
+            if let Some((peer, service)) = pass(gate, &shared, &name).await {
+                registry::serve(peer, service, stream).await;
+            }
+        });
+    }
+
+    fn close(self, reason: CloseReason) -> Failure {
+        let (code, blame, text) = match reason {
+            CloseReason::Duplicate => (CloseCode::Duplicate, Blame::Unlucky, "another connection is kept"),
+            CloseReason::Replaced => (CloseCode::Replaced, Blame::Unlucky, "a newer connection replaces it"),
+            CloseReason::Refused => (CloseCode::Normal, Blame::Unlucky, "refused by the peer"),
+            CloseReason::Disconnect => (CloseCode::Normal, Blame::Local, "disconnected on request"),
+            CloseReason::ShuttingDown => (CloseCode::Shutdown, Blame::Local, "this node is shutting down"),
+            CloseReason::NotAdmitted => (CloseCode::NotAdmitted, Blame::Hostile, "not admitted"),
+        };
+        self.connection.close(code, text);
+        Failure::new(blame, text)
+    }
+
+    /// Lets what runs on a foreign connection finish, and closes it.
+    async fn drain(self) -> Failure {
+        self.streams.close();
+        let finished = async {
+            tokio::select! {
+                cause = self.connection.closed() => failure_of(&cause),
+                () = self.streams.wait() => Failure::new(Blame::Unlucky, "replaced by a newer connection"),
+            }
+        };
+        let failure = tokio::time::timeout(DRAIN_DEADLINE, finished).await;
+        self.connection.close(CloseCode::Replaced, "a newer connection replaces this one");
+        failure.unwrap_or_else(|_| Failure::new(Blame::Unlucky, "replaced by a newer connection"))
+    }
+}
+
+/// Sends a hello. The peer's answer, or `None` when it does not know the protocol.
+async fn exchange(connection: &Connection, hello: &wire::Hello) -> Result<Option<wire::Answer>, String> {
+    let mut stream = connection.open_lazy(hello::PROTOCOL).await.map_err(|error| error.to_string())?;
+    // A peer that does not know the protocol stops our half: the other half says so.
+    let _ = stream.send.write_frame(hello).await;
+    let _ = stream.send.finish();
+    match stream.recv.read_message(hello::MAX_ANSWER_BYTES).await {
+        Ok(Some(answer)) => Ok(Some(answer)),
+        Ok(None) => Err("the stream ended without an answer".to_owned()),
+        Err(ReadError::NotSupported { .. }) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn take_hello(stream: Stream, hellos: mpsc::Sender<(wire::Hello, SendStream)>) {
+    let (send, mut recv) = stream.split();
+    match recv.read_message(hello::MAX_HELLO_BYTES).await {
+        Ok(Some(hello)) => {
+            // Only the first hello counts; a later one finds the place taken and its stream is reset.
+            let _ = hellos.try_send((hello, send));
+        }
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%error, "a hello cannot be read"),
+    }
+}
+
+/// Waits for admission. The service is looked up again afterwards: it may be gone.
+async fn pass(mut gate: watch::Receiver<Gate>, shared: &Shared, name: &str) -> Option<(Arc<Peer>, Service)> {
+    let opened = gate.wait_for(|gate| matches!(gate, Gate::Open(_))).await.ok()?;
+    let Gate::Open(peer) = &*opened else { return None };
+    Some((peer.clone(), shared.registry.get(name)?))
+}
+
+/// Pushes our identify message whenever what we serve changes.
+async fn push_changes(peer: Arc<Peer>) {
+    let mut changes = peer.shared.registry.changes();
+    while changes.changed().await.is_ok() {
+        // Changes come in groups: tell of them once.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        changes.borrow_and_update();
+        crate::protocols::identify::push(&peer).await;
+    }
+}
+
+/// What a refusal is called when the connection is closed after it.
+fn code_of(reason: RejectReason) -> CloseCode {
+    match reason {
+        RejectReason::WrongNetwork => CloseCode::WrongNetwork,
+        RejectReason::NoCommonVersion => CloseCode::NoCommonVersion,
+        RejectReason::SelfDial => CloseCode::Loop,
+        RejectReason::Clone => CloseCode::Clone,
+        RejectReason::Full => CloseCode::Full,
+        RejectReason::Duplicate => CloseCode::Duplicate,
+        RejectReason::InvalidHello => CloseCode::ProtocolViolation,
+        RejectReason::ShuttingDown => CloseCode::Shutdown,
+        _ => CloseCode::NotAdmitted,
+    }
+}
+
+/// What the end of a connection means for the peer manager.
+pub(crate) fn failure_of(cause: &CloseCause) -> Failure {
+    let blame = match cause {
+        CloseCause::ByUs { .. } => Blame::Local,
+        CloseCause::ByPeer { code: CloseCode::NotAdmitted | CloseCode::WrongNetwork, .. } => Blame::Hostile,
+        _ => Blame::Unlucky,
+    };
+    Failure::new(blame, cause.to_string())
+}

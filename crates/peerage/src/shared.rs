@@ -1,0 +1,146 @@
+//! What every part of a running node can reach.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use peerage_identity::{DialAddress, NodeKey, PeerId, SignedPeerRecord};
+use peerage_transport::Endpoint;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::channel::{ChannelCore, Outbox};
+use crate::clock::Clock;
+use crate::driver::Message;
+use crate::error::SendError;
+use crate::peer::Peer;
+use crate::registry::Registry;
+
+/// The state that handles, sessions and the driver share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) key: NodeKey,
+    pub(crate) me: PeerId,
+    pub(crate) network: String,
+    pub(crate) moniker: String,
+    pub(crate) agent: String,
+    pub(crate) boot_nonce: u64,
+    pub(crate) clock: Clock,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) registry: Registry,
+    /// Where others can reach us, with our peer ID.
+    pub(crate) addresses: Vec<DialAddress>,
+    /// The same, signed.
+    pub(crate) record: SignedPeerRecord,
+    pub(crate) to_driver: mpsc::Sender<Message>,
+    pub(crate) tasks: TaskTracker,
+    /// Ends every task.
+    pub(crate) stop: CancellationToken,
+    /// Messages that were queued and never sent.
+    pub(crate) lost_messages: AtomicU64,
+    /// Admitted peers. Written when one comes or goes, read on each send by ID.
+    peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
+}
+
+/// What [`Shared`] is made of, besides the tables that start empty.
+pub(crate) struct Parts {
+    pub(crate) key: NodeKey,
+    pub(crate) network: String,
+    pub(crate) moniker: String,
+    pub(crate) agent: String,
+    pub(crate) boot_nonce: u64,
+    pub(crate) clock: Clock,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) addresses: Vec<DialAddress>,
+    pub(crate) record: SignedPeerRecord,
+    pub(crate) to_driver: mpsc::Sender<Message>,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            me: parts.key.peer_id(),
+            key: parts.key,
+            network: parts.network,
+            moniker: parts.moniker,
+            agent: parts.agent,
+            boot_nonce: parts.boot_nonce,
+            clock: parts.clock,
+            endpoint: parts.endpoint,
+            registry: Registry::new(),
+            addresses: parts.addresses,
+            record: parts.record,
+            to_driver: parts.to_driver,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            lost_messages: AtomicU64::new(0),
+            peers: RwLock::default(),
+        })
+    }
+
+    /// Runs a task that ends with the node.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// An admitted peer.
+    pub(crate) fn peer(&self, id: &PeerId) -> Option<Arc<Peer>> {
+        self.read_peers().get(id).cloned()
+    }
+
+    /// Every admitted peer, in the order of their IDs.
+    pub(crate) fn connected(&self) -> Vec<Arc<Peer>> {
+        let mut peers: Vec<_> = self.read_peers().values().cloned().collect();
+        peers.sort_by_key(|peer| peer.id);
+        peers
+    }
+
+    /// The IDs of every admitted peer, sorted.
+    pub(crate) fn connected_ids(&self) -> Vec<PeerId> {
+        let mut ids: Vec<_> = self.read_peers().keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The queue to a peer on a channel.
+    pub(crate) fn outbox(&self, peer: PeerId, core: &Arc<ChannelCore>) -> Result<Arc<Outbox>, SendError> {
+        self.peer(&peer).ok_or(SendError::NotConnected { peer })?.outbox(core)
+    }
+
+    /// For the driver: a peer was admitted. The one that it replaces is returned.
+    pub(crate) fn insert_peer(&self, peer: Arc<Peer>) -> Option<Arc<Peer>> {
+        let mut peers = self.peers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        peers.insert(peer.id, peer)
+    }
+
+    /// For the driver: a peer's connection has ended. A newer one of the same peer stays.
+    pub(crate) fn remove_peer(&self, peer: &Arc<Peer>, cause: &str) {
+        let mut peers = self.peers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if peers.get(&peer.id).is_some_and(|known| Arc::ptr_eq(known, peer)) {
+            peers.remove(&peer.id);
+        }
+        drop(peers);
+        let lost = peer.end_outboxes(cause);
+        self.lost_messages.fetch_add(lost, Ordering::Relaxed);
+    }
+
+    /// Ends a channel's queues to all peers.
+    pub(crate) fn drop_outboxes(&self, channel: &str) {
+        for peer in self.connected() {
+            peer.drop_outbox(channel);
+        }
+    }
+
+    fn read_peers(&self) -> std::sync::RwLockReadGuard<'_, HashMap<PeerId, Arc<Peer>>> {
+        self.peers.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

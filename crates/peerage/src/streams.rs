@@ -1,0 +1,91 @@
+//! Raw streams for applications: opened by name, accepted through a bounded queue.
+
+use std::fmt;
+use std::sync::Arc;
+
+use peerage_identity::PeerId;
+use peerage_transport::{Stream, StreamCode};
+use tokio::sync::{Mutex, mpsc, watch};
+
+use crate::peer::Peer;
+use crate::shared::Shared;
+
+/// Streams that wait for the application under one name. More wait at their peers: each holds one of its peer's stream places.
+const MAX_WAITING: usize = 64;
+
+/// The node's side of an accepted protocol.
+pub(crate) struct Acceptor {
+    queue: mpsc::Sender<(PeerId, Stream)>,
+    closed: watch::Sender<bool>,
+}
+
+impl Acceptor {
+    /// Hands an incoming stream to the application, waiting while its queue is full.
+    pub(crate) async fn take(&self, peer: &Peer, stream: Stream) {
+        peer.mark_useful();
+        let mut closed = self.closed.subscribe();
+        tokio::select! {
+            permit = self.queue.reserve() => match permit {
+                Ok(permit) => permit.send((peer.id, stream)),
+                Err(_) => refuse(stream),
+            },
+            _ = closed.wait_for(|closed| *closed) => refuse(stream),
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.closed.send_replace(true);
+    }
+}
+
+fn refuse(stream: Stream) {
+    stream.abort(StreamCode::Cancelled);
+}
+
+/// Incoming streams of one protocol. When it is dropped, the protocol is served no more.
+pub struct Incoming {
+    name: String,
+    queue: Mutex<mpsc::Receiver<(PeerId, Stream)>>,
+    closed: watch::Receiver<bool>,
+    shared: Option<Arc<Shared>>,
+}
+
+impl Incoming {
+    pub(crate) fn new(shared: Arc<Shared>, name: String) -> (Arc<Acceptor>, Self) {
+        let (queue, receiver) = mpsc::channel(MAX_WAITING);
+        let closed = watch::Sender::new(false);
+        let incoming =
+            Self { name, queue: Mutex::new(receiver), closed: closed.subscribe(), shared: Some(shared) };
+        (Arc::new(Acceptor { queue, closed }), incoming)
+    }
+
+    /// Drops it without touching the registration, which is somebody else's.
+    pub(crate) fn forget(mut self) {
+        self.shared = None;
+    }
+
+    /// The next stream and who opened it; `None` when the node has been shut down. Cancel-safe.
+    pub async fn recv(&self) -> Option<(PeerId, Stream)> {
+        let mut closed = self.closed.clone();
+        let mut queue = self.queue.lock().await;
+        tokio::select! {
+            biased;
+            next = queue.recv() => next,
+            _ = closed.wait_for(|closed| *closed) => None,
+        }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.registry.remove(&self.name);
+        }
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").field("name", &self.name).finish_non_exhaustive()
+    }
+}
