@@ -270,6 +270,8 @@ def run_pair(dialler, listener, logs):
             print(f"{verdict:4} {dialler} -> {listener}  {row:16} {time.monotonic() - started:5.2f} s"
                   f"{'  ' + note if note else ''}", flush=True)
             yield row, verdict, note
+            if row == "dial" and verdict != "PASS":
+                return
         for driver in (a, b):
             garbage = [event["line"] for event in driver.events if event["event"] == "garbage"]
             if garbage:
