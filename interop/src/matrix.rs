@@ -18,6 +18,8 @@ use crate::process::Driver;
 const NO_TOOLCHAIN: i32 = 3;
 /// How long a refusal may take to be seen.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(10);
+/// How often a driver is asked for its peers while they are awaited.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Bytes of the echo check.
 const ECHO_BYTES: usize = 1 << 20;
 
@@ -232,8 +234,8 @@ async fn perform(check: Check, dialler: &mut Driver, listener: &mut Driver) -> O
         Check::Handshake => {
             let ok = dialler.ask(json!({"do": "dial", "addr": listener.address})).await?;
             expect(ok["peer"] == json!(peer), || format!("another peer was found: {ok}"))?;
-            let seen = listener.ask(json!({"do": "ping", "peer": dialler.peer, "count": 1})).await;
-            seen.map(|_| ()).map_err(|error| format!("the listener cannot reach the dialler: {error}").into())
+            // In TLS 1.3 the dialler is done first: the listener may need a moment more.
+            until_connected(listener, &dialler.peer).await
         }
         Check::Identify => {
             let ok = dialler.ask(json!({"do": "identify", "peer": peer})).await?;
@@ -276,6 +278,20 @@ async fn perform(check: Check, dialler: &mut Driver, listener: &mut Driver) -> O
         }
         Check::WrongPeer => wrong_peer(dialler, listener).await,
     }
+}
+
+async fn until_connected(driver: &mut Driver, peer: &str) -> Outcome<()> {
+    let looking = async {
+        loop {
+            let ok = driver.ask(json!({"do": "peers"})).await?;
+            if ok["peers"].as_array().is_some_and(|peers| peers.iter().any(|known| known == peer)) {
+                return Outcome::Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    let seen = tokio::time::timeout(REFUSAL_DEADLINE, looking).await;
+    seen.map_err(|_| format!("the listener did not report {peer} as connected"))?
 }
 
 /// Dials the listener's address with another peer's ID. In TLS 1.3 a refusal may come after the dial has succeeded.

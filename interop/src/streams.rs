@@ -21,7 +21,7 @@ pub(crate) async fn serve_echo(incoming: Incoming) {
                 }
             }
             let _ = send.finish();
-            send.stopped().await;
+            let _ = send.stopped().await;
         });
     }
 }
@@ -78,7 +78,7 @@ async fn answer_perf(mut stream: Stream) -> Outcome<()> {
     }
     let wanted = u64::from_be_bytes(head.as_slice().try_into()?);
     send_zeros(&mut stream, wanted.min(MAX_DOWNLOAD)).await?;
-    stream.send.stopped().await;
+    stream.send.stopped().await?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Building a node: what it may do, then [`NodeBuilder::start`].
 
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -82,19 +83,19 @@ impl NodeBuilder {
 
     /// An address to listen at, such as `/ip4/0.0.0.0/udp/4400/quic-v1`; port 0 lets the system choose. May be given several times. Without
     /// one, the node only dials.
-    pub fn listen(mut self, address: impl ToString) -> Self {
+    pub fn listen(mut self, address: impl Display) -> Self {
         self.listen.push(address.to_string());
         self
     }
 
     /// A contact for the first dial, such as `/ip4/203.0.113.7/udp/4400/quic-v1/p2p/12D3…`. May be given several times.
-    pub fn seed(mut self, address: impl ToString) -> Self {
+    pub fn seed(mut self, address: impl Display) -> Self {
         self.contacts.push((Role::Seed, address.to_string()));
         self
     }
 
     /// A peer that is always wanted: redialled for ever, outside the limits. The address needs a peer ID. May be given several times.
-    pub fn persistent(mut self, address: impl ToString) -> Self {
+    pub fn persistent(mut self, address: impl Display) -> Self {
         self.contacts.push((Role::Persistent, address.to_string()));
         self
     }

@@ -88,7 +88,7 @@ impl Node {
     ///
     /// # Errors
     /// [`ConnectError`], with the reason: nobody there, another peer there, refused.
-    pub async fn connect(&self, address: impl ToString) -> Result<PeerId, ConnectError> {
+    pub async fn connect(&self, address: impl fmt::Display) -> Result<PeerId, ConnectError> {
         let address = DialAddress::from_str(&address.to_string())?;
         self.connect_target(Target::Address(address)).await
     }

@@ -85,6 +85,7 @@ pub struct Watch {
 
 /// What a watch tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "one lives at a time, on its way to the watcher")]
 pub enum Change {
     /// Something happened.
     Event(PeerEvent),

@@ -167,7 +167,7 @@ impl Session {
 
     /// Answers the peer's hello. After a refusal the connection ends: the failure says how.
     async fn answer(&mut self, answer: Answer) -> Option<Failure> {
-        let Some(mut send) = self.to_answer.take() else { return None };
+        let mut send = self.to_answer.take()?;
         let refused = match &answer {
             Answer::Accept { .. } => None,
             Answer::Reject { reason, .. } => Some(*reason),

@@ -1,4 +1,5 @@
 //! Nodes over real QUIC on loopback.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::time::Duration;
 

@@ -67,7 +67,7 @@ impl PeerManager {
 
     /// Asks one peer, drawn at random, when it is time and places are free.
     pub(crate) fn ask_around(&mut self, now: Now) {
-        if !self.next_ask().is_some_and(|due| due <= now.mono) {
+        if self.next_ask().is_none_or(|due| due > now.mono) {
             return;
         }
         let peers: Vec<_> =

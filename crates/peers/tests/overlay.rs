@@ -2,6 +2,7 @@
 //!
 //! The world below carries each manager's outputs to the others with random delays, the way the node's driver and QUIC do. A run is
 //! determined by its seed, which every failure prints.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
@@ -254,7 +255,7 @@ impl World {
                 Output::SayHello { conn, order } => self.say_hello(node, conn, order),
                 Output::Answer { conn, answer } => self.answer(node, conn, answer),
                 Output::Close { conn, .. } => self.hang_up(node, conn, "closed by the peer"),
-                Output::Ask { conn } => self.to_other(node, conn, |_| Delivery::AskedBy { conn }),
+                Output::Ask { conn } => self.deliver_to_other(node, conn, |_| Delivery::AskedBy { conn }),
                 Output::Connected { ticket, result } => {
                     self.nodes[node].answers.insert(ticket, result);
                 }
@@ -277,7 +278,7 @@ impl World {
         let problem = (me.network != self.nodes[other].network)
             .then(|| (RejectReason::WrongNetwork, format!("it is in {:?}", me.network)));
         let hello = HelloFacts { boot_nonce: me.boot, order, record: Some(me.record.clone()), problem };
-        self.to_other(node, conn, |_| Delivery::Input(Input::Hello { conn, hello }));
+        self.deliver_to_other(node, conn, |_| Delivery::Input(Input::Hello { conn, hello }));
     }
 
     fn answer(&mut self, node: usize, conn: ConnId, answer: Answer) {
@@ -290,19 +291,21 @@ impl World {
                 alternatives: alternatives.iter().map(|b| SignedPeerRecord::verify(b).unwrap()).collect(),
             },
         };
-        self.to_other(node, conn, |_| Delivery::Input(Input::Answered { conn, answer }));
+        self.deliver_to_other(node, conn, |_| Delivery::Input(Input::Answered { conn, answer }));
     }
 
     fn hang_up(&mut self, node: usize, conn: ConnId, cause: &str) {
         let failure = Failure::new(Blame::Unlucky, cause);
-        self.to_other(node, conn, |_| Delivery::Input(Input::Closed { conn, failure, useful: false }));
+        self.deliver_to_other(node, conn, |_| {
+            Delivery::Input(Input::Closed { conn, failure, useful: false })
+        });
         if let Some(wire) = self.wires.get_mut(&conn) {
             wire.open = false;
         }
     }
 
     /// Delivers over a connection, in order: a later message never overtakes an earlier one.
-    fn to_other(&mut self, node: usize, conn: ConnId, what: impl FnOnce(usize) -> Delivery) {
+    fn deliver_to_other(&mut self, node: usize, conn: ConnId, what: impl FnOnce(usize) -> Delivery) {
         let Some(wire) = self.wires.get(&conn).copied() else {
             return;
         };
