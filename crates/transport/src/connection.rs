@@ -87,6 +87,8 @@ pub(crate) struct Link {
     public_key: PublicKey,
     /// What this side said when it closed.
     closed: OnceLock<(CloseCode, String)>,
+    /// The cause that was told first. quinn forgets it when the endpoint is closed later.
+    ended: OnceLock<CloseCause>,
 }
 
 impl Link {
@@ -100,8 +102,11 @@ impl Link {
 
     /// Translates quinn's word for the connection's end.
     pub(crate) fn cause(&self, error: &quinn::ConnectionError) -> CloseCause {
-        let ours = self.closed.get().or_else(|| self.common.closed.get());
-        CloseCause::new(error, ours, self.common.settings.idle_timeout)
+        let tell = || {
+            let ours = self.closed.get().or_else(|| self.common.closed.get());
+            CloseCause::new(error, ours, self.common.settings.idle_timeout)
+        };
+        self.ended.get_or_init(tell).clone()
     }
 }
 
@@ -125,6 +130,7 @@ impl Connection {
                 peer_id,
                 public_key,
                 closed: OnceLock::new(),
+                ended: OnceLock::new(),
             }),
         }
     }
@@ -181,9 +187,9 @@ impl Connection {
 
     /// Closes the connection at once. What was written and has not arrived is lost; `reason` is for people, at most a few hundred bytes.
     pub fn close(&self, code: CloseCode, reason: &str) {
-        if self.link.quinn.close_reason().is_none() {
-            // The first to close says why.
-            let _ = self.link.closed.set((code, reason.to_owned()));
+        // The first to close says why, on either side.
+        if self.close_cause().is_some() || self.link.closed.set((code, reason.to_owned())).is_err() {
+            return;
         }
         self.link.quinn.close(code.to_varint(), reason.as_bytes());
     }

@@ -140,6 +140,20 @@ impl Lines {
         Ok(Some(line))
     }
 
+    /// Takes the header off the front; `false` when more bytes are needed. What begins otherwise is refused at once, so that nobody waits for the rest of
+    /// a line that is none.
+    fn take_header(&mut self) -> Result<bool, NegotiationError> {
+        let present = self.held.len().min(HEADER_LINE.len());
+        if self.held[..present] != HEADER_LINE[..present] {
+            return Err(unexpected(&self.held, "the multistream header"));
+        }
+        let whole = present == HEADER_LINE.len();
+        if whole {
+            self.held.advance(present);
+        }
+        Ok(whole)
+    }
+
     /// Whether bytes lie behind the last line that was taken.
     pub(crate) fn has_rest(&self) -> bool {
         !self.held.is_empty()
@@ -179,18 +193,16 @@ impl Dialler {
 
     /// The listener's answer to the name proposed last; `None` when more bytes are needed.
     pub(crate) fn answer(&mut self) -> Result<Option<Answer>, NegotiationError> {
-        while let Some(line) = self.lines.next_line()? {
-            if !self.saw_header {
-                expect(&line, HEADER, "the multistream header")?;
-                self.saw_header = true;
-            } else if *line == *NOT_AVAILABLE.as_bytes() {
-                return Ok(Some(Answer::NotAvailable));
-            } else {
-                expect(&line, &self.proposed, "the proposed protocol or na")?;
-                return Ok(Some(Answer::Agreed));
-            }
+        self.saw_header = self.saw_header || self.lines.take_header()?;
+        if !self.saw_header {
+            return Ok(None);
         }
-        Ok(None)
+        match self.lines.next_line()? {
+            None => Ok(None),
+            Some(line) if *line == *NOT_AVAILABLE.as_bytes() => Ok(Some(Answer::NotAvailable)),
+            Some(line) if *line == *self.proposed.as_bytes() => Ok(Some(Answer::Agreed)),
+            Some(line) => Err(unexpected(&line, "the proposed protocol or na")),
+        }
     }
 
     /// Another name was proposed.
@@ -232,29 +244,28 @@ impl Listener {
     }
 
     pub(crate) fn step(&mut self, supports: impl Fn(&str) -> bool) -> Result<Step, NegotiationError> {
-        while let Some(line) = self.lines.next_line()? {
-            if !self.saw_header {
-                expect(&line, HEADER, "the multistream header")?;
-                self.saw_header = true;
-                continue;
-            }
-            self.proposals += 1;
-            if self.proposals > MAX_PROPOSALS {
-                return Err(NegotiationError::TooManyProposals);
-            }
-            let Ok(name) = str::from_utf8(&line) else {
-                return Err(unexpected(&line, "a protocol name"));
-            };
-            let name = name.to_owned();
-            if is_protocol_name(&name) && supports(&name) {
-                let echo = self.say(&name);
-                return Ok(Step::Agree(name, echo));
-            }
-            let no = self.say(NOT_AVAILABLE);
-            self.refused = Some(name.clone());
-            return Ok(if self.lines.has_rest() { Step::Refuse(name, no) } else { Step::Say(no) });
+        self.saw_header = self.saw_header || self.lines.take_header()?;
+        if !self.saw_header {
+            return Ok(Step::More);
         }
-        Ok(Step::More)
+        let Some(line) = self.lines.next_line()? else {
+            return Ok(Step::More);
+        };
+        self.proposals += 1;
+        if self.proposals > MAX_PROPOSALS {
+            return Err(NegotiationError::TooManyProposals);
+        }
+        let Ok(name) = str::from_utf8(&line) else {
+            return Err(unexpected(&line, "a protocol name"));
+        };
+        let name = name.to_owned();
+        if is_protocol_name(&name) && supports(&name) {
+            let echo = self.say(&name);
+            return Ok(Step::Agree(name, echo));
+        }
+        let no = self.say(NOT_AVAILABLE);
+        self.refused = Some(name.clone());
+        Ok(if self.lines.has_rest() { Step::Refuse(name, no) } else { Step::Say(no) })
     }
 
     /// The last name that was answered with `na`.
@@ -277,15 +288,12 @@ impl Listener {
     }
 }
 
-fn expect(line: &[u8], text: &str, expected: &'static str) -> Result<(), NegotiationError> {
-    if line == text.as_bytes() { Ok(()) } else { Err(unexpected(line, expected)) }
-}
-
 fn unexpected(line: &[u8], expected: &'static str) -> NegotiationError {
     NegotiationError::Unexpected { line: printable(line), expected }
 }
 
 const HEADER: &str = "/multistream/1.0.0";
+const HEADER_LINE: &[u8] = b"\x13/multistream/1.0.0\n";
 const NOT_AVAILABLE: &str = "na";
 const LIST: &str = "ls";
 

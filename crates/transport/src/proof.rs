@@ -3,8 +3,6 @@
 //! The order is from cheap to dear: the form, the time, the extension, then the two signatures. The host key's signature is the last
 //! and is verified once per handshake.
 
-use std::time::Duration;
-
 use peerage_identity::{KeyError, PeerId, PublicKey, decode_public_key, verify_signature};
 use rustls::SignatureScheme;
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -13,7 +11,7 @@ use x509_cert::der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetString};
 use x509_cert::der::{self, Decode, Reader, SliceReader, Tag, TagMode, TagNumber};
 use x509_cert::ext::{Extension, Extensions};
 use x509_cert::name::Name;
-use x509_cert::time::Validity;
+mod moment;
 
 use crate::certificate::signed_message;
 
@@ -120,7 +118,9 @@ pub(crate) fn verify(
 struct Certificate<'a> {
     /// The to-be-signed part, with its tag.
     tbs: &'a [u8],
-    validity: Validity,
+    /// Seconds since 1970, as the other one.
+    not_before: i64,
+    not_after: i64,
     /// SubjectPublicKeyInfo, with its tag.
     spki: &'a [u8],
     /// The content of the key's AlgorithmIdentifier.
@@ -135,7 +135,8 @@ struct Certificate<'a> {
 /// What the signature covers, as far as it matters.
 struct Signed<'a> {
     algorithm: &'a [u8],
-    validity: Validity,
+    not_before: i64,
+    not_after: i64,
     spki: &'a [u8],
     extensions: Extensions,
 }
@@ -152,7 +153,8 @@ impl<'a> Certificate<'a> {
         reader.finish()?;
 
         let mut reader = SliceReader::new(tbs)?;
-        let Signed { algorithm, validity, spki, extensions } = reader.sequence(Self::parse_signed)?;
+        let Signed { algorithm, not_before, not_after, spki, extensions } =
+            reader.sequence(Self::parse_signed)?;
         reader.finish()?;
         if algorithm != signature_algorithm {
             return Err(CertificateFault::Malformed {
@@ -164,7 +166,17 @@ impl<'a> Certificate<'a> {
             let algorithm = sequence_content(fields)?;
             Ok::<_, der::Error>((algorithm, whole_bytes(BitStringRef::decode(fields)?)?))
         })?;
-        Ok(Self { tbs, validity, spki, key_algorithm, key, extensions, signature_algorithm, signature })
+        Ok(Self {
+            tbs,
+            not_before,
+            not_after,
+            spki,
+            key_algorithm,
+            key,
+            extensions,
+            signature_algorithm,
+            signature,
+        })
     }
 
     /// Version 3, without the unique identifiers that nobody uses.
@@ -176,7 +188,8 @@ impl<'a> Certificate<'a> {
         AnyRef::decode(fields)?.tag_is(Tag::Integer)?;
         let algorithm = sequence_content(fields)?;
         Name::decode(fields)?;
-        let validity = Validity::decode(fields)?;
+        let (not_before, not_after) = fields
+            .sequence(|fields| Ok::<_, der::Error>((moment::seconds(fields)?, moment::seconds(fields)?)))?;
         Name::decode(fields)?;
         let spki = fields.tlv_bytes()?;
         let extensions: Option<Extensions> = fields.context_specific(TagNumber(3), TagMode::Explicit)?;
@@ -186,14 +199,14 @@ impl<'a> Certificate<'a> {
                 detail: format!("it has over {MAX_EXTENSIONS} extensions"),
             });
         }
-        Ok(Signed { algorithm, validity, spki, extensions })
+        Ok(Signed { algorithm, not_before, not_after, spki, extensions })
     }
 
     fn check_time(&self, now: UnixTime) -> Result<(), CertificateFault> {
-        let now = Duration::from_secs(now.as_secs());
-        if now + CLOCK_SKEW < self.validity.not_before.to_unix_duration() {
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if now.saturating_add(CLOCK_SKEW) < self.not_before {
             Err(CertificateFault::NotYetValid)
-        } else if now.saturating_sub(CLOCK_SKEW) > self.validity.not_after.to_unix_duration() {
+        } else if now - CLOCK_SKEW > self.not_after {
             Err(CertificateFault::Expired)
         } else {
             Ok(())
@@ -282,8 +295,8 @@ const VERSION_3: u8 = 2;
 /// More than any honest certificate has.
 const MAX_EXTENSIONS: usize = 32;
 
-/// How far the two clocks may disagree about a certificate's validity.
-const CLOCK_SKEW: Duration = Duration::from_secs(600);
+/// How far the two clocks may disagree about a certificate's validity, in seconds.
+const CLOCK_SKEW: i64 = 600;
 
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ pub struct TransportSettings {
     pub negotiation_timeout: Duration,
     /// Inbound handshakes that are worked on at the same time; more wait their turn.
     pub max_concurrent_handshakes: usize,
-    /// Inbound connections whose first packet came and that were neither accepted nor turned away; more are refused.
+    /// Inbound connections whose first packet came and that were neither accepted nor turned away; the packets of more are ignored.
     pub max_incoming: usize,
     /// Streams that a peer may have open at a time before [`crate::Connection::admit`]. quinn allocates for each.
     pub stranger_streams: u32,

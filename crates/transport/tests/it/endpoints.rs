@@ -1,0 +1,150 @@
+//! Sockets: where an endpoint listens, from where it dials, and what becomes of bad addresses and packets.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use peerage_transport::{BindError, CloseCode, DialError, Endpoint};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_dial_to_a_dead_port_gives_up_in_time_and_says_where() {
+    let dialler = endpoint(|settings| settings.dial_timeout = Duration::from_millis(300)).await;
+    let dead = UdpSocket::bind(LOOPBACK).unwrap().local_addr().unwrap();
+    let start = Instant::now();
+    let error = dialler.dial(dead, None).await.unwrap_err();
+    assert!(start.elapsed() < Duration::from_secs(3));
+    assert!(matches!(error, DialError::Timeout { .. }));
+    let text = error.to_string();
+    assert!(text.contains(&dead.to_string()) && text.contains("300ms"), "{text}");
+}
+
+#[tokio::test]
+async fn an_abandoned_dial_leaves_nothing_behind() {
+    let dialler = endpoint(|_| ()).await;
+    let silent = UdpSocket::bind(LOOPBACK).unwrap();
+    let mut dial = Box::pin(dialler.dial(silent.local_addr().unwrap(), None));
+    assert!(futures::future::poll_immediate(&mut dial).await.is_none());
+    drop(dial);
+    assert!(dialler.wait_idle(PATIENCE).await);
+}
+
+#[tokio::test]
+async fn an_endpoint_without_listen_addresses_only_dials() {
+    let dialler = Endpoint::bind(config(), &[]).await.unwrap();
+    assert_eq!((dialler.local_addresses(), dialler.socket_buffers()), (vec![], None));
+    let pair = connect(dialler, endpoint(|_| ()).await).await;
+    assert_eq!(pair.dialler.local_addresses(), []);
+    assert!(pair.dialler.socket_buffers().is_some());
+    let back = SocketAddr::new([127, 0, 0, 1].into(), pair.inn.remote_address().port());
+    let quick = endpoint(|settings| settings.dial_timeout = Duration::from_millis(300)).await;
+    let error = quick.dial(back, None).await.unwrap_err();
+    assert!(matches!(error, DialError::Timeout { .. }), "nobody accepts there: {error}");
+    pair.dialler.close(CloseCode::Normal, "");
+    assert!(pair.dialler.accept().await.is_none());
+}
+
+#[tokio::test]
+async fn several_addresses_are_listened_on_and_dialled_from() {
+    let listen: Vec<SocketAddr> =
+        ["127.0.0.1:0", "127.0.0.2:0", "[::1]:0"].iter().map(|address| address.parse().unwrap()).collect();
+    let listener = Endpoint::bind(config(), &listen).await.unwrap();
+    let dialler = Endpoint::bind(config(), &listen[1..]).await.unwrap();
+    assert_eq!(listener.local_addresses().len(), 3);
+    for to in listener.local_addresses() {
+        assert_ne!(to.port(), 0);
+        let accept = async { listener.accept().await.unwrap().accept().await };
+        let (out, inn) = tokio::join!(dialler.dial(to, None), accept);
+        assert_eq!(out.unwrap().remote_address(), to);
+        assert_eq!(inn.unwrap().remote_address().is_ipv6(), to.is_ipv6());
+    }
+}
+
+#[tokio::test]
+async fn the_same_port_can_be_had_for_both_families() {
+    let first = Endpoint::bind(config(), &["0.0.0.0:0".parse().unwrap()]).await.unwrap();
+    let port = first.local_addresses()[0].port();
+    let second = Endpoint::bind(config(), &[format!("[::]:{port}").parse().unwrap()]).await;
+    assert!(second.is_ok(), "{second:?}");
+}
+
+#[tokio::test]
+async fn an_address_of_the_other_family_cannot_be_dialled_and_the_error_says_why() {
+    let dialler = endpoint(|_| ()).await;
+    let error = dialler.dial("[::1]:4001".parse().unwrap(), None).await.unwrap_err();
+    assert!(matches!(error, DialError::NoSocket { .. }));
+    let text = error.to_string();
+    assert!(text.contains("[::1]:4001") && text.contains("add a listen address"), "{text}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_refused() {
+    let dialler = endpoint(|_| ()).await;
+    for bad in ["127.0.0.1:0", "0.0.0.0:4001"] {
+        let error = dialler.dial(bad.parse().unwrap(), None).await.unwrap_err();
+        assert!(matches!(error, DialError::BadAddress { .. }), "{bad}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_an_error_and_leaves_no_socket_open() {
+    let first = endpoint(|_| ()).await;
+    let free = UdpSocket::bind(LOOPBACK).unwrap().local_addr().unwrap();
+    let error = Endpoint::bind(config(), &[free, address(&first)]).await.unwrap_err();
+    assert!(matches!(error, BindError::AddressInUse { address: found } if found == address(&first)));
+    // The socket goes with the task that serves it, a moment later.
+    soon(async {
+        while UdpSocket::bind(free).is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_setting_out_of_bounds_is_refused_at_once() {
+    let mut config = config();
+    config.settings.stream_window_bytes = 16_000_000;
+    let error = Endpoint::bind(config, &[]).await.unwrap_err();
+    assert!(error.to_string().contains("stream_window_bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn garbage_on_the_port_leaves_the_endpoint_working() {
+    let pair = pair().await;
+    let vandal = UdpSocket::bind(LOOPBACK).unwrap();
+    let to = address(&pair.listener);
+    let mut noise: u64 = 1;
+    for length in (0..1500).step_by(7) {
+        let packet: Vec<u8> = (0..length)
+            .map(|_| {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (noise >> 56) as u8
+            })
+            .collect();
+        vandal.send_to(&packet, to).unwrap();
+        // Such as claim to be an Initial of version 1.
+        let claimed = [&[0xc3, 0, 0, 0, 1, 8][..], &packet].concat();
+        vandal.send_to(&claimed, to).unwrap();
+    }
+    let mut stream = pair.out.open("/a/1").await.unwrap();
+    let inbound = soon(pair.inn.accept_stream()).await.unwrap();
+    let _far = inbound.negotiate(|_| true, PATIENCE).await.unwrap();
+    soon(stream.recv.negotiated()).await.unwrap();
+    // What looked like a first packet waits for a decision and comes to nothing.
+    let dialler = endpoint(|_| ()).await;
+    let dialled = tokio::spawn({
+        let dialler = dialler.clone();
+        async move { dialler.dial(to, None).await }
+    });
+    soon(async {
+        loop {
+            if let Ok(connection) = pair.listener.accept().await.unwrap().accept().await {
+                assert_eq!(connection.peer_id(), dialler.peer_id());
+                break;
+            }
+        }
+    })
+    .await;
+    assert!(soon(dialled).await.unwrap().is_ok());
+}
