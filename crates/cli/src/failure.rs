@@ -34,11 +34,6 @@ impl Failure {
         self
     }
 
-    /// The message, without the lines below it.
-    pub(crate) fn message(&self) -> &str {
-        &self.message
-    }
-
     /// Tells the user and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         crate::term::complain(&format!("error: {}", self.message));
@@ -52,7 +47,9 @@ impl Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
-            StartError::NetworkName { .. } | StartError::Address(_) | StartError::Limits(_) => Self::usage(error),
+            StartError::NetworkName { .. } | StartError::Address(_) | StartError::Limits(_) => {
+                Self::usage(error)
+            }
             _ => Self::failed(error),
         }
     }
@@ -71,7 +68,8 @@ pub(crate) fn report_parsing(error: &clap::Error) -> ExitCode {
         }
         _ => {
             let text = error.to_string();
-            let is_extra = |part: &&str| !part.starts_with("Usage:") && !part.starts_with("For more information");
+            let is_extra =
+                |part: &&str| !part.starts_with("Usage:") && !part.starts_with("For more information");
             let parts: Vec<_> = text.split("\n\n").map(str::trim).filter(is_extra).map(one_line).collect();
             let message = parts.join("; ");
             Failure::usage(message.strip_prefix("error: ").unwrap_or(&message)).report()

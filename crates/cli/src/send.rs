@@ -35,13 +35,16 @@ pub(crate) async fn run(args: SendArgs) -> Result<(), Failure> {
     drop(route);
     node.close().await;
     let sent = result?;
+    let moved = match sent.moved {
+        0 => "was there already".to_owned(),
+        moved => {
+            let (seconds, speed) = (took.as_secs_f64(), rate(moved, took));
+            format!("{} sent of {} in {seconds:.2} s, {speed:.1} MiB/s", size(moved), size(source.size()))
+        }
+    };
     say(&format!(
-        "stored as {:?}: {} sent of {} in {:.2} s, {:.1} MiB/s, SHA-256 {} compared by the receiver",
+        "stored as {:?}: {moved}, SHA-256 {} compared by the receiver",
         sent.stored_as,
-        size(sent.moved),
-        size(source.size()),
-        took.as_secs_f64(),
-        rate(sent.moved, took),
         source.sum()
     ));
     Ok(())

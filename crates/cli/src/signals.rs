@@ -17,7 +17,9 @@ impl Signals {
     /// # Errors
     /// When the system gives no signal handler.
     pub(crate) fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("signals can't be handled: {error}")));
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::failed(format!("signals can't be handled: {error}")))
+        };
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
@@ -33,7 +35,10 @@ impl Signals {
     ///
     /// # Errors
     /// What `work` fails with, or that it was interrupted.
-    pub(crate) async fn unless<T>(&mut self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    pub(crate) async fn unless<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         tokio::select! {
             result = work => result,
             signal = self.next() => Err(Failure::failed(format!("interrupted by {signal}"))),

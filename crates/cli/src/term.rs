@@ -60,14 +60,12 @@ pub(crate) struct Meter {
 
 enum Shown {
     Bar(ProgressBar),
-    Lines { what: String, next_percent: u64, last: Instant },
+    Lines { what: String, last: Instant },
     Nothing,
 }
 
-/// Without a terminal there is a line at each of these steps, in percent, …
-const PERCENT_PER_LINE: u64 = 10;
-/// … and when this time has passed since the last one.
-const TIME_PER_LINE: Duration = Duration::from_secs(5);
+/// Without a terminal there is a line about a transfer under way as often as this.
+const TIME_PER_LINE: Duration = Duration::from_secs(1);
 
 impl Meter {
     /// A meter on stderr for what `what` names.
@@ -78,7 +76,7 @@ impl Meter {
             bar.set_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()));
             Shown::Bar(bar)
         } else {
-            Shown::Lines { what: what.to_owned(), next_percent: 0, last: Instant::now() }
+            Shown::Lines { what: what.to_owned(), last: Instant::now() }
         };
         Self { shown: Mutex::new(shown) }
     }
@@ -121,15 +119,10 @@ impl Meter {
                 }
                 bar.set_position(done);
             }
-            Shown::Lines { what, next_percent, last } => {
-                let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
-                if *next_percent > percent + PERCENT_PER_LINE {
-                    // Another step began.
-                    *next_percent = 0;
-                }
-                if percent >= *next_percent || last.elapsed() >= TIME_PER_LINE {
-                    complain(&format!("{what} {doing} {percent} % ({} of {})", size(done), size(total)));
-                    *next_percent = percent / PERCENT_PER_LINE * PERCENT_PER_LINE + PERCENT_PER_LINE;
+            Shown::Lines { what, last } => {
+                if last.elapsed() >= TIME_PER_LINE {
+                    let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
+                    complain(&format!("{what} {doing}: {percent} % ({} of {})", size(done), size(total)));
                     *last = Instant::now();
                 }
             }
@@ -140,7 +133,7 @@ impl Meter {
         match &*self.lock() {
             Shown::Nothing => {}
             Shown::Bar(bar) => bar.suspend(|| complain(remark)),
-            Shown::Lines { what, .. } => complain(&format!("{what} {remark}")),
+            Shown::Lines { what, .. } => complain(&format!("{what}: {remark}")),
         }
     }
 

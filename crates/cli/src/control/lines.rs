@@ -85,7 +85,8 @@ mod tests {
         let text = |text: &str| Line::Text(text.to_owned());
         for chunk in 1..20 {
             let got = lines(b"12345\n123456\n\n\xff\n1234567890123\nend", chunk).await;
-            let expected = [text("12345"), Line::TooLong, text(""), Line::NotText, Line::TooLong, text("end")];
+            let expected =
+                [text("12345"), Line::TooLong, text(""), Line::NotText, Line::TooLong, text("end")];
             assert_eq!(got, expected, "chunks of {chunk}");
         }
         assert_eq!(lines(b"123456", 3).await, [Line::TooLong]);

@@ -23,7 +23,11 @@ pub(crate) enum Command {
     /// Who the node is and how it is: [`Status`].
     Status,
     /// Who is connected: a list of [`PeerRow`].
-    Peers,
+    Peers {
+        /// Ping each now.
+        #[serde(default)]
+        ping: bool,
+    },
     /// Connect to an address now: [`ConnectReport`].
     Connect {
         /// A multiaddr.
@@ -112,7 +116,7 @@ pub(crate) enum Event {
 }
 
 /// The reply to [`Command::Status`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Status {
     pub(crate) peer_id: String,
     pub(crate) moniker: String,
@@ -131,7 +135,11 @@ pub(crate) struct PeerRow {
     /// `inbound` or `outbound`.
     pub(crate) direction: String,
     pub(crate) address: String,
+    /// The smoothed round-trip time that QUIC keeps.
     pub(crate) rtt_ms: f64,
+    /// The time of a ping, when one was asked for and answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ping_ms: Option<f64>,
     /// What the peer calls itself; not proved.
     pub(crate) moniker: String,
     /// What the peer says that it runs; not proved.

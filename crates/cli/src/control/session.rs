@@ -71,7 +71,9 @@ pub(crate) async fn serve<C: Commands>(
         loop {
             match events.recv().await {
                 Ok(event) => tell(&to_out, &event).await,
-                Err(broadcast::error::RecvError::Lagged(events)) => tell(&to_out, &Event::Missed { events }).await,
+                Err(broadcast::error::RecvError::Lagged(events)) => {
+                    tell(&to_out, &Event::Missed { events }).await
+                }
                 Err(broadcast::error::RecvError::Closed) => return,
             }
         }
@@ -129,7 +131,8 @@ impl<C: Commands> Session<C> {
     fn spawn(&mut self, id: u64, command: Command) {
         let (commands, out) = (self.commands.clone(), self.out.clone());
         self.running.spawn(async move {
-            let reporter = Reporter { id, out: out.clone(), start: Instant::now(), next_ms: AtomicU64::new(0) };
+            let reporter =
+                Reporter { id, out: out.clone(), start: Instant::now(), next_ms: AtomicU64::new(0) };
             let result = commands.carry_out(command, &|progress| reporter.report(progress)).await;
             send(&out, &reply_of(Some(id), result)).await;
         });
@@ -172,7 +175,8 @@ fn parse(line: Line) -> Parsed {
         Line::TooLong => return Err((None, format!("the line has more than {MAX_LINE_BYTES} bytes"))),
         Line::NotText => return Err((None, "the line is not UTF-8".to_owned())),
     };
-    let value = serde_json::from_str(&text).map_err(|error| (None, format!("the line is not JSON: {error}")))?;
+    let value =
+        serde_json::from_str(&text).map_err(|error| (None, format!("the line is not JSON: {error}")))?;
     let Value::Object(mut fields) = value else {
         return Err((None, "the line is not a JSON object".to_owned()));
     };

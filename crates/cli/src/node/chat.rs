@@ -100,7 +100,8 @@ impl Chatting {
                 () = sleep_until(start + PATIENCE) => break,
             }
         }
-        let late = open.into_iter().map(|peer| (peer, Err(format!("no answer within {} s", PATIENCE.as_secs()))));
+        let late =
+            open.into_iter().map(|peer| (peer, Err(format!("no answer within {} s", PATIENCE.as_secs()))));
         known.extend(late);
         known.into_iter().map(|(peer, answer)| Answer::new(peer.to_string(), answer)).collect()
     }

@@ -85,7 +85,8 @@ async fn take_one(peer: PeerId, stream: Stream, inbox: &Arc<Inbox>, events: &bro
             tracing::debug!(%peer, name = received.name, bytes = received.bytes, "file received");
             let sha256 = received.sha256.to_string();
             // Nobody has to be watching.
-            let _ = events.send(Event::FileReceived { from, name: received.name, bytes: received.bytes, sha256 });
+            let _ =
+                events.send(Event::FileReceived { from, name: received.name, bytes: received.bytes, sha256 });
         }
         Err(error) => tracing::warn!(%peer, %error, "a file was not received"),
     }

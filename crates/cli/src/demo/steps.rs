@@ -1,0 +1,492 @@
+//! The five steps of the demo. Each waits for what the nodes themselves tell, up to a deadline, and names the node that lacked something.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use comfy_table::Table;
+use serde_json::{Value, json};
+
+use super::member::{Member, Plan, Seen, Waited};
+use super::show::{Show, right, table};
+use super::{Fault, Fleet, IDLE_TIMEOUT};
+use crate::control::{Answer, Command, Echo, FileReport, PeerRow, millis};
+use crate::term::{ms, one_line, rate, size};
+use crate::transfer::source::Source;
+
+/// One step, for people and for programs.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) number: u8,
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    pub(super) action: Action,
+}
+
+/// What a step does.
+#[derive(Debug)]
+pub(super) enum Action {
+    Connect,
+    File,
+    Talk,
+    Restart,
+    Stop,
+}
+
+/// All steps, in order.
+pub(super) const STEPS: &[Step] = &[
+    Step {
+        number: 1,
+        name: "connect",
+        title: "The nodes find one another by peer exchange and connect",
+        action: Action::Connect,
+    },
+    Step {
+        number: 2,
+        name: "file",
+        title: "A file goes from the last node to every other",
+        action: Action::File,
+    },
+    Step {
+        number: 3,
+        name: "talk",
+        title: "A message is broadcast and answered by every node; a request gets its answer",
+        action: Action::Talk,
+    },
+    Step {
+        number: 4,
+        name: "restart",
+        title: "A node is killed; the others report it, and one of them redials it when it is back",
+        action: Action::Restart,
+    },
+    Step { number: 5, name: "stop", title: "All stop cleanly", action: Action::Stop },
+];
+
+/// What came of a step.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// In a few words.
+    pub(super) result: String,
+    /// For programs.
+    pub(super) facts: Value,
+}
+
+/// A node listens after so long.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+/// All are connected after this …
+const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+/// … and so much more for each node.
+const CONNECT_DEADLINE_PER_NODE: Duration = Duration::from_secs(1);
+/// A loss is reported within the idle time and this.
+const LOSS_DEADLINE: Duration = Duration::from_secs(10);
+/// A message reaches a node that came back within this, from its start.
+const RETURN_DEADLINE: Duration = Duration::from_secs(5);
+/// A file that was stored is announced by its receiver within this.
+const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(5);
+/// Overlays up to this size are shown as who is connected to whom.
+const MAX_MATRIX: usize = 10;
+
+/// Step 1.
+pub(super) async fn connect(fleet: &mut Fleet, nodes: usize, show: &Show) -> Result<Done, Fault> {
+    let start = Instant::now();
+    start_all(fleet, nodes, show).await?;
+    let listening = start.elapsed();
+    show.say(&format!(
+        "   all listen after {}; each but the first knows the address of the first only",
+        ms(listening)
+    ));
+    let deadline =
+        start + CONNECT_DEADLINE + CONNECT_DEADLINE_PER_NODE * u32::try_from(nodes).unwrap_or(u32::MAX);
+    for index in 0..nodes {
+        let waiting = fleet.members[index].wait(deadline, |seen| seen.links.len() >= nodes - 1).await;
+        waiting.map_err(|waited| fleet.fault(index, lacking(fleet, index, waited)))?;
+    }
+    let connected = start.elapsed();
+    let mut rows = Vec::new();
+    for index in 0..nodes {
+        let peers = fleet.members[index].call::<Vec<PeerRow>>(&Command::Peers { ping: true }).await;
+        rows.push(peers.map_err(|error| fleet.fault(index, error))?);
+    }
+    if nodes <= MAX_MATRIX {
+        show.say("   who is connected to whom, inbound or outbound for the row's node, with the time of a ping in ms:");
+        show.table(&matrix(fleet, &rows));
+    } else {
+        show.table(&by_node(fleet, &rows));
+    }
+    let node = |(member, peers): (&Member, &Vec<PeerRow>)| {
+        json!({
+            "name": member.plan.name, "pid": member.status.pid, "peer_id": member.status.peer_id,
+            "address": member.address(), "peers": peers,
+        })
+    };
+    let facts: Vec<_> = fleet.members.iter().zip(&rows).map(node).collect();
+    let pairs = nodes * (nodes - 1) / 2;
+    Ok(Done {
+        result: format!("{nodes} nodes, {pairs} connections, one per pair"),
+        facts: json!({ "listening_ms": millis(listening), "connected_ms": millis(connected), "nodes": facts }),
+    })
+}
+
+async fn start_all(fleet: &mut Fleet, nodes: usize, show: &Show) -> Result<(), Fault> {
+    let deadline = Instant::now() + START_DEADLINE;
+    for index in 0..nodes {
+        let name = format!("node-{}", index + 1);
+        let most = u16::try_from(nodes).unwrap_or(u16::MAX);
+        let plan = Plan {
+            folder: fleet.folder.join(&name),
+            name,
+            port: 0,
+            seed: fleet.members.first().map(|first| first.address().to_owned()),
+            max_inbound: most,
+            max_outbound: most,
+        };
+        let started = Member::start(plan, IDLE_TIMEOUT);
+        fleet.members.push(started.map_err(|error| Fault { message: error, node: None })?);
+        if index == 0 {
+            ready(fleet, 0, deadline, show).await?;
+        }
+    }
+    for index in 1..nodes {
+        ready(fleet, index, deadline, show).await?;
+    }
+    Ok(())
+}
+
+async fn ready(fleet: &mut Fleet, index: usize, deadline: Instant, show: &Show) -> Result<(), Fault> {
+    let member = &mut fleet.members[index];
+    if let Err(error) = member.ready(deadline).await {
+        return Err(fleet.fault(index, error));
+    }
+    show.say(&format!(
+        "   {} (process {}) listens at {}",
+        member.plan.name,
+        member.status.pid,
+        member.address()
+    ));
+    Ok(())
+}
+
+/// Step 2.
+pub(super) async fn file(
+    fleet: &Fleet,
+    (path, source): &(PathBuf, Source),
+    show: &Show,
+) -> Result<Done, Fault> {
+    let sender = fleet.members.len() - 1;
+    let expected = source.sum().to_string();
+    show.say(&format!("   {}, {}, SHA-256 {expected}", path.display(), size(source.size())));
+    let mut shown = table(&["from", "to", "time", "MiB/s", "SHA-256 on the far side"]);
+    let mut facts = Vec::new();
+    let mut rates = Vec::new();
+    for (receiver, member) in fleet.members.iter().enumerate().filter(|(index, _)| *index != sender) {
+        let (from, to) = (&fleet.members[sender], &member.plan.name);
+        let meter = show.meter(&format!("   {} → {to}", from.plan.name));
+        let command = Command::SendFile { peer: member.status.peer_id.clone(), path: path.clone() };
+        let report = from.call_showing::<FileReport>(&command, |progress| meter.show(progress)).await;
+        drop(meter);
+        let report = report.map_err(|error| fleet.fault(sender, format!("sending to {to}: {error}")))?;
+        let their_sum = announced(fleet, receiver, &report.stored_as).await?;
+        if their_sum != expected {
+            return Err(fleet.fault(receiver, format!("it has SHA-256 {their_sum}, not {expected}")));
+        }
+        let time = Duration::from_secs_f64(report.ms / 1e3);
+        let speed = rate(report.moved, time);
+        rates.push(speed);
+        shown.add_row([
+            from.plan.name.clone(),
+            to.clone(),
+            ms(time),
+            format!("{speed:.1}"),
+            format!("{} the same", source.sum().short()),
+        ]);
+        facts.push(json!({
+            "to": to, "ms": report.ms, "mib_per_s": speed, "sha256": their_sum, "stored_as": report.stored_as,
+        }));
+    }
+    right(&mut shown, &[2, 3]);
+    show.table(&shown);
+    let mean = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
+    Ok(Done {
+        result: format!(
+            "{} to {} nodes, {mean:.0} MiB/s on average, every sum compared",
+            size(source.size()),
+            rates.len()
+        ),
+        facts: json!({ "path": path, "bytes": source.size(), "sha256": expected, "transfers": facts }),
+    })
+}
+
+/// The sum that a receiver computed of a file that it stored.
+async fn announced(fleet: &Fleet, receiver: usize, name: &str) -> Result<String, Fault> {
+    let member = &fleet.members[receiver];
+    let find =
+        |seen: &Seen| seen.files.iter().rev().find(|(file, _)| file == name).map(|(_, sum)| sum.clone());
+    let waiting = member.wait(Instant::now() + ANNOUNCE_DEADLINE, |seen| find(seen).is_some()).await;
+    let missing = || fleet.fault(receiver, format!("it did not say that it has the file {name:?}"));
+    waiting.map_err(|_| missing())?;
+    find(&member.seen()).ok_or_else(missing)
+}
+
+/// Step 3.
+pub(super) async fn talk(fleet: &Fleet, show: &Show) -> Result<Done, Fault> {
+    let (first, last) = (&fleet.members[0], &fleet.members[fleet.members.len() - 1]);
+    let command = Command::Broadcast { text: "who is there?".to_owned(), to: None };
+    let answers: Vec<Answer> = first.call(&command).await.map_err(|error| fleet.fault(0, error))?;
+    let mut shown = table(&["broadcast by", "answered by", "after"]);
+    let mut answered = BTreeSet::new();
+    for Answer { peer, ms, error } in &answers {
+        let Some(index) = fleet.find(peer) else { continue };
+        match (ms, error) {
+            (Some(_), None) => answered.insert(index),
+            (_, error) => {
+                let error = error.as_deref().unwrap_or("no reason given");
+                return Err(fleet.fault(index, format!("it did not answer the broadcast: {error}")));
+            }
+        };
+        let name = fleet.members[index].plan.name.clone();
+        shown.add_row([first.plan.name.clone(), name, format!("{:.2} ms", ms.unwrap_or_default())]);
+    }
+    if let Some(silent) = (1..fleet.members.len()).find(|index| !answered.contains(index)) {
+        return Err(fleet.fault(silent, "the broadcast was not sent to it"));
+    }
+    right(&mut shown, &[2]);
+    show.table(&shown);
+
+    let command = Command::Request { peer: last.status.peer_id.clone(), text: "say this back".to_owned() };
+    let echo: Echo = first.call(&command).await.map_err(|error| fleet.fault(0, error))?;
+    if (echo.text.as_str(), echo.moniker.as_str()) != ("say this back", last.plan.name.as_str()) {
+        return Err(
+            fleet.fault(fleet.members.len() - 1, format!("it answered {:?} to the request", echo.text))
+        );
+    }
+    show.say(&format!(
+        "   {} asked {}, which answered after {:.2} ms",
+        first.plan.name, echo.moniker, echo.ms
+    ));
+    let slowest = answers.iter().filter_map(|answer| answer.ms).fold(0.0, f64::max);
+    Ok(Done {
+        result: format!("{} answers within {slowest:.2} ms, a request in {:.2} ms", answered.len(), echo.ms),
+        facts: json!({ "answers": answers, "request": { "to": last.plan.name, "ms": echo.ms } }),
+    })
+}
+
+/// Step 4.
+pub(super) async fn restart(fleet: &mut Fleet, show: &Show) -> Result<Done, Fault> {
+    let victim = fleet.members.len() - 1;
+    let (name, peer) =
+        (fleet.members[victim].plan.name.clone(), fleet.members[victim].status.peer_id.clone());
+    let port = fleet.members[victim].port();
+    let killed = Instant::now();
+    fleet.members[victim].kill().await;
+    show.say(&format!("   {name} was killed with SIGKILL"));
+    let losses = losses(fleet, victim, killed, show).await?;
+
+    // It knows nobody and dials nobody: only another node's redial can connect it.
+    let mut plan = fleet.members[victim].plan.clone();
+    (plan.port, plan.seed, plan.max_outbound) = (port, None, 0);
+    let restarted = Instant::now();
+    let deadline = restarted + RETURN_DEADLINE;
+    match Member::start(plan, IDLE_TIMEOUT) {
+        Ok(member) => fleet.members[victim] = member,
+        Err(error) => return Err(fleet.fault(victim, error)),
+    }
+    if let Err(error) = fleet.members[victim].ready(deadline).await {
+        return Err(fleet.fault(victim, error));
+    }
+    show.say(&format!("   {name} runs again, with the same key and port, without a seed"));
+    let (redialler, redialled) = redialled(fleet, victim, restarted).await?;
+    let by = fleet.members[redialler].plan.name.clone();
+    show.say(&format!("   {by} redialled it {} after its restart", ms(redialled)));
+
+    let command = Command::Broadcast { text: "welcome back".to_owned(), to: Some(vec![peer]) };
+    let answers: Vec<Answer> =
+        fleet.members[redialler].call(&command).await.map_err(|error| fleet.fault(redialler, error))?;
+    if let Some(error) = answers.iter().find_map(|answer| answer.error.clone()) {
+        return Err(fleet.fault(redialler, format!("its message to {name}: {error}")));
+    }
+    let reached = restarted.elapsed();
+    show.say(&format!("   a message from {by} reached it {} after its restart", ms(reached)));
+    if reached > RETURN_DEADLINE {
+        let limit = RETURN_DEADLINE.as_secs();
+        return Err(
+            fleet.fault(victim, format!("a message took {} to reach it, more than {limit} s", ms(reached)))
+        );
+    }
+    Ok(Done {
+        result: format!("redialled after {}, message after {}", ms(redialled), ms(reached)),
+        facts: json!({
+            "killed": name, "losses": losses, "redialled_by": by,
+            "redial_ms": millis(redialled), "message_ms": millis(reached),
+        }),
+    })
+}
+
+/// Waits until every node but the victim has reported the loss, and shows each cause.
+async fn losses(fleet: &Fleet, victim: usize, killed: Instant, show: &Show) -> Result<Vec<Value>, Fault> {
+    let peer = &fleet.members[victim].status.peer_id;
+    let find = |seen: &Seen| {
+        let loss = seen.gone.iter().find(|(at, gone, _)| gone == peer && *at >= killed);
+        loss.map(|(at, _, cause)| (*at - killed, one_line(cause)))
+    };
+    let deadline = killed + IDLE_TIMEOUT + LOSS_DEADLINE;
+    let mut all = Vec::new();
+    for (index, member) in fleet.members.iter().enumerate().filter(|(index, _)| *index != victim) {
+        let waiting = member.wait(deadline, |seen| find(seen).is_some()).await;
+        let missing = || fleet.fault(index, format!("it did not report the loss of {}", fleet.name_of(peer)));
+        waiting.map_err(|_| missing())?;
+        let (after, cause) = find(&member.seen()).ok_or_else(missing)?;
+        all.push((member.plan.name.clone(), after, cause));
+    }
+    show.table(&if all.len() < MAX_MATRIX { losses_by_node(&all) } else { losses_by_cause(&all) });
+    let fact = |(node, after, cause): &(String, Duration, String)| json!({ "node": node, "after_ms": millis(*after), "cause": cause });
+    Ok(all.iter().map(fact).collect())
+}
+
+/// Who redialled the restarted node, and how long after its restart.
+async fn redialled(fleet: &Fleet, victim: usize, restarted: Instant) -> Result<(usize, Duration), Fault> {
+    let deadline = restarted + RETURN_DEADLINE;
+    let limit = RETURN_DEADLINE.as_secs();
+    let member = &fleet.members[victim];
+    let find = |seen: &Seen| {
+        let came = seen.came.iter().find(|(_, _, direction)| direction == "inbound");
+        came.map(|(at, peer, _)| (*at - restarted, peer.clone()))
+    };
+    if member.wait(deadline, |seen| find(seen).is_some()).await.is_err() {
+        let other = fleet.members[0].seen().failed_dial.clone();
+        let hint =
+            other.map(|failed| format!("; the last failed dial of node-1: {failed}")).unwrap_or_default();
+        return Err(fleet.fault(victim, format!("nobody redialled it within {limit} s of its restart{hint}")));
+    }
+    let found = find(&member.seen());
+    let found = found.and_then(|(after, peer)| Some((fleet.find(&peer)?, after)));
+    let (redialler, after) = found.ok_or_else(|| fleet.fault(victim, "a stranger connected to it"))?;
+    // The redialling side may admit it a moment later.
+    let peer = &member.status.peer_id;
+    let back = |seen: &Seen| seen.links.contains_key(peer);
+    if fleet.members[redialler].wait(deadline, back).await.is_err() {
+        return Err(
+            fleet.fault(redialler, format!("it did not report the connection to {} again", member.plan.name))
+        );
+    }
+    Ok((redialler, after))
+}
+
+/// Step 5.
+pub(super) async fn stop(fleet: &mut Fleet) -> Result<Done, Fault> {
+    for index in 0..fleet.members.len() {
+        let asked = fleet.members[index].call::<Value>(&Command::Stop).await;
+        asked.map_err(|error| fleet.fault(index, error))?;
+    }
+    for index in 0..fleet.members.len() {
+        if let Err(error) = fleet.members[index].ended().await {
+            return Err(fleet.fault(index, error));
+        }
+    }
+    Ok(Done { result: format!("{} processes ended with exit code 0", fleet.members.len()), facts: json!({}) })
+}
+
+/// Step 5 with `--keep`.
+pub(super) async fn keep(fleet: &mut Fleet, show: &Show) -> Result<Done, Fault> {
+    let mut shown = table(&["node", "process", "address"]);
+    let mut facts = Vec::new();
+    for index in 0..fleet.members.len() {
+        if let Err(error) = fleet.members[index].detach().await {
+            return Err(fleet.fault(index, error));
+        }
+        let member = &fleet.members[index];
+        shown.add_row([&member.plan.name, &member.status.pid.to_string(), member.address()]);
+        facts
+            .push(json!({ "name": member.plan.name, "pid": member.status.pid, "address": member.address() }));
+    }
+    let pids: Vec<_> = fleet.members.iter().map(|member| member.status.pid.to_string()).collect();
+    let command = format!("kill {}", pids.join(" "));
+    show.say("   they keep running instead (--keep):");
+    show.table(&shown);
+    show.say(&format!("   data, inboxes and logs are in {}", fleet.folder.display()));
+    show.say(&format!("   this command stops them all:\n\n{command}\n"));
+    Ok(Done {
+        result: "left running".to_owned(),
+        facts: json!({ "kept": facts, "folder": fleet.folder, "stop_command": command }),
+    })
+}
+
+/// What a node that is not connected to all others lacks.
+fn lacking(fleet: &Fleet, index: usize, waited: Waited) -> String {
+    if waited == Waited::Ended {
+        return "its process ended".to_owned();
+    }
+    let seen = fleet.members[index].seen();
+    let others = fleet.members.iter().enumerate().filter(|(other, _)| *other != index);
+    let missing: Vec<_> = others
+        .filter(|(_, other)| !seen.links.contains_key(&other.status.peer_id))
+        .map(|(_, other)| other.plan.name.as_str())
+        .collect();
+    let hint = seen
+        .failed_dial
+        .as_ref()
+        .map(|failed| format!("; its last failed dial: {failed}"))
+        .unwrap_or_default();
+    format!("it is not connected to {}{hint}", missing.join(", "))
+}
+
+/// Who is connected to whom: the row's side of each connection.
+fn matrix(fleet: &Fleet, rows: &[Vec<PeerRow>]) -> Table {
+    let names: Vec<_> = fleet.members.iter().map(|member| member.plan.name.as_str()).collect();
+    let mut shown = table(&[&[""], names.as_slice()].concat());
+    for (member, peers) in fleet.members.iter().zip(rows) {
+        let cell = |other: &Member| {
+            let peer = peers.iter().find(|peer| peer.peer == other.status.peer_id);
+            peer.map_or("·".to_owned(), |peer| {
+                format!("{} {:.2}", peer.direction.trim_end_matches("bound"), round_trip(peer))
+            })
+        };
+        shown.add_row(std::iter::once(member.plan.name.clone()).chain(fleet.members.iter().map(cell)));
+    }
+    shown
+}
+
+/// How each node is connected, for overlays where the matrix would be too wide.
+fn by_node(fleet: &Fleet, rows: &[Vec<PeerRow>]) -> Table {
+    let mut shown = table(&["node", "port", "inbound", "outbound", "ping min", "median", "max"]);
+    for (member, peers) in fleet.members.iter().zip(rows) {
+        let count = |direction| peers.iter().filter(|peer| peer.direction == direction).count().to_string();
+        let mut times: Vec<_> = peers.iter().map(round_trip).collect();
+        times.sort_by(f64::total_cmp);
+        let time = |index: usize| times.get(index).map_or(String::new(), |time| format!("{time:.2} ms"));
+        let (middle, last) = (times.len() / 2, times.len().saturating_sub(1));
+        let (inbound, outbound) = (count("inbound"), count("outbound"));
+        let port = member.port().to_string();
+        shown.add_row([&member.plan.name, &port, &inbound, &outbound, &time(0), &time(middle), &time(last)]);
+    }
+    right(&mut shown, &[1, 2, 3, 4, 5, 6]);
+    shown
+}
+
+/// In milliseconds, as the ping measured it, or QUIC when there was none.
+fn round_trip(peer: &PeerRow) -> f64 {
+    peer.ping_ms.unwrap_or(peer.rtt_ms)
+}
+
+fn losses_by_node(losses: &[(String, Duration, String)]) -> Table {
+    let mut shown = table(&["reported by", "after", "cause"]);
+    for (node, after, cause) in losses {
+        shown.add_row([node, &ms(*after), cause]);
+    }
+    right(&mut shown, &[1]);
+    shown
+}
+
+fn losses_by_cause(losses: &[(String, Duration, String)]) -> Table {
+    let mut causes: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+    for (_, after, cause) in losses {
+        causes.entry(cause).or_default().push(*after);
+    }
+    let mut shown = table(&["reported by", "first after", "last after", "cause"]);
+    for (cause, after) in causes {
+        let (first, last) = (after.iter().min().copied(), after.iter().max().copied());
+        let nodes = format!("{} nodes", after.len());
+        shown.add_row([&nodes, &ms(first.unwrap_or_default()), &ms(last.unwrap_or_default()), cause]);
+    }
+    right(&mut shown, &[1, 2]);
+    shown
+}

@@ -1,0 +1,237 @@
+//! What a running node does for the program: it chats, echoes, takes files, and carries commands out.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use peerage::{Change, Node, PeerEvent, PeerId, PeerInfo, RegisterError, Watch};
+use peerage_wire::chat::{EchoRequest, EchoResponse};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+
+use super::chat::{Chatting, ECHO, MAX_TEXT_BYTES};
+use super::files;
+use crate::control::session::Commands;
+use crate::control::{Command, ConnectReport, Echo, Event, FileReport, PeerRow, Status, millis};
+use crate::transfer::inbox::Inbox;
+use crate::transfer::retry::{Retries, send_with_retries};
+use crate::transfer::send::Patience;
+use crate::transfer::source::Source;
+use crate::transfer::{PROTOCOL, Progress};
+
+/// Events that wait for a session; one that is further behind is told how many it missed.
+const MAX_WAITING_EVENTS: usize = 1024;
+
+/// A node and what the program runs on it.
+#[derive(Debug)]
+pub(super) struct Service {
+    node: Node,
+    moniker: String,
+    start: Instant,
+    chatting: Arc<Chatting>,
+    events: broadcast::Sender<Event>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Service {
+    /// Starts to serve on a node. It takes files when there is an inbox.
+    ///
+    /// # Errors
+    /// When the node serves these protocols already.
+    pub(super) async fn start(
+        node: &Node,
+        moniker: &str,
+        inbox: Option<Arc<Inbox>>,
+    ) -> Result<Arc<Self>, RegisterError> {
+        let events = broadcast::Sender::new(MAX_WAITING_EVENTS);
+        let mut tasks = JoinSet::new();
+        let chatting = Chatting::start(node, moniker)?;
+        tasks.spawn(chatting.clone().listen(events.clone()));
+        if let Some(inbox) = inbox {
+            tasks.spawn(files::take(node.accept(PROTOCOL)?, inbox, events.clone()));
+        }
+        if let Some(watch) = node.peers().watch().await {
+            tasks.spawn(watch_peers(watch, events.clone()));
+        }
+        Ok(Arc::new(Self {
+            node: node.clone(),
+            moniker: moniker.to_owned(),
+            start: Instant::now(),
+            chatting,
+            events,
+            tasks: Mutex::new(tasks),
+        }))
+    }
+
+    /// Ends all that the program runs on the node.
+    pub(super) fn end(&self) {
+        self.tasks.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).abort_all();
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            peer_id: self.node.peer_id().to_string(),
+            moniker: self.moniker.clone(),
+            network: self.node.network().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_ms: u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX),
+            listening: self.node.listen_addresses().iter().map(ToString::to_string).collect(),
+            peers: self.node.peers().connected().len(),
+        }
+    }
+
+    async fn peers(&self, ping: bool) -> Vec<PeerRow> {
+        let peers = self.node.peers().connected();
+        let mut pings = JoinSet::new();
+        for peer in peers.iter().map(|peer| peer.peer_id).filter(|_| ping) {
+            let node = self.node.clone();
+            pings.spawn(async move { (peer, node.ping(peer).await.ok()) });
+        }
+        let times: HashMap<_, _> = pings.join_all().await.into_iter().collect();
+        peers.iter().map(|peer| row(peer, times.get(&peer.peer_id).copied().flatten())).collect()
+    }
+
+    async fn connect(&self, address: &str) -> Result<ConnectReport, String> {
+        let peer = self.node.connect(address).await.map_err(|error| error.to_string())?;
+        Ok(ConnectReport { peer: peer.to_string() })
+    }
+
+    async fn broadcast(&self, text: &str, to: Option<Vec<String>>) -> Result<Value, String> {
+        check_text(text)?;
+        let peers: BTreeSet<_> = match to {
+            Some(peers) => peers.iter().map(|peer| peer_id(peer)).collect::<Result<_, _>>()?,
+            None => self.node.peers().connected().into_iter().map(|peer| peer.peer_id).collect(),
+        };
+        value(&self.chatting.ask(&peers, text).await)
+    }
+
+    async fn request(&self, peer: &str, text: String) -> Result<Echo, String> {
+        check_text(&text)?;
+        let peer = peer_id(peer)?;
+        let start = Instant::now();
+        let answer: Result<EchoResponse, _> = self.node.request(peer, ECHO, &EchoRequest { text }).await;
+        let EchoResponse { text, moniker } = answer.map_err(|error| error.to_string())?;
+        Ok(Echo { text, moniker, ms: millis(start.elapsed()) })
+    }
+
+    async fn send_file(
+        &self,
+        peer: &str,
+        path: &Path,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<FileReport, String> {
+        let mut route = files::Connected { node: self.node.clone(), peer: peer_id(peer)? };
+        let source = Source::prepare(path, progress).await.map_err(|error| error.to_string())?;
+        let start = Instant::now();
+        let retries = Retries::up_to(Retries::DEFAULT_MOST);
+        let sending = send_with_retries(&source, &mut route, retries, Patience::default(), progress);
+        let sent = sending.await.map_err(|error| error.to_string())?;
+        Ok(FileReport {
+            stored_as: sent.stored_as,
+            bytes: source.size(),
+            moved: sent.moved,
+            sha256: source.sum().to_string(),
+            ms: millis(start.elapsed()),
+        })
+    }
+}
+
+impl Commands for Service {
+    fn greeting(&self) -> Vec<Event> {
+        let addresses = self.node.listen_addresses();
+        addresses.iter().map(|address| Event::Listening { address: address.to_string() }).collect()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    async fn carry_out(
+        &self,
+        command: Command,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Value, String> {
+        match command {
+            Command::Status => value(&self.status()),
+            Command::Peers { ping } => value(&self.peers(ping).await),
+            Command::Connect { address } => value(&self.connect(&address).await?),
+            Command::Broadcast { text, to } => self.broadcast(&text, to).await,
+            Command::Request { peer, text } => value(&self.request(&peer, text).await?),
+            Command::SendFile { peer, path } => value(&self.send_file(&peer, &path, progress).await?),
+            Command::Detach | Command::Stop => Err("this command is for the session".to_owned()),
+        }
+    }
+}
+
+async fn watch_peers(mut watch: Watch, events: broadcast::Sender<Event>) {
+    for peer in &watch.connected {
+        let _ = events.send(Event::PeerConnected {
+            peer: peer.peer_id.to_string(),
+            direction: peer.direction.to_string(),
+            address: peer.address.to_string(),
+        });
+    }
+    while let Some(change) = watch.next().await {
+        let event = match change {
+            Change::Event(event) => event_of(event),
+            Change::Missed(events) => Some(Event::Missed { events }),
+        };
+        if let Some(event) = event {
+            // Nobody has to be watching.
+            let _ = events.send(event);
+        }
+    }
+}
+
+fn event_of(event: PeerEvent) -> Option<Event> {
+    let ms = |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    match event {
+        PeerEvent::Connected { peer, direction, address, .. } => Some(Event::PeerConnected {
+            peer: peer.to_string(),
+            direction: direction.to_string(),
+            address: address.to_string(),
+        }),
+        PeerEvent::Disconnected { peer, cause, redial_in } => {
+            Some(Event::PeerDisconnected { peer: peer.to_string(), cause, redial_ms: ms(redial_in) })
+        }
+        PeerEvent::DialFailed { address, peer, cause, retry_in } => Some(Event::DialFailed {
+            address: address.to_string(),
+            peer: peer.map(|peer| peer.to_string()),
+            cause,
+            retry_ms: ms(retry_in),
+        }),
+        _ => None,
+    }
+}
+
+fn row(peer: &PeerInfo, ping: Option<Duration>) -> PeerRow {
+    PeerRow {
+        peer: peer.peer_id.to_string(),
+        direction: peer.direction.to_string(),
+        address: peer.address.to_string(),
+        rtt_ms: millis(peer.rtt),
+        ping_ms: ping.map(millis),
+        moniker: peer.about.moniker.clone(),
+        agent: peer.about.agent.clone(),
+        foreign: peer.foreign,
+    }
+}
+
+fn peer_id(text: &str) -> Result<PeerId, String> {
+    text.parse().map_err(|error| format!("{text:?} is not a peer ID: {error}"))
+}
+
+fn check_text(text: &str) -> Result<(), String> {
+    if text.len() <= MAX_TEXT_BYTES {
+        return Ok(());
+    }
+    Err(format!("the text has {} bytes where at most {MAX_TEXT_BYTES} are sent", text.len()))
+}
+
+fn value(report: &impl Serialize) -> Result<Value, String> {
+    serde_json::to_value(report).map_err(|error| error.to_string())
+}
