@@ -27,6 +27,8 @@ pub(crate) struct Peer {
     useful: AtomicBool,
     /// Inbound ping streams under way.
     pub(crate) pings: tokio::sync::Semaphore,
+    /// Held while the peer is asked who it is: js-libp2p takes one such stream at a time and resets a second one.
+    pub(crate) identifying: tokio::sync::Mutex<()>,
 }
 
 /// What a peer says about itself. Nothing of it is proved.
@@ -87,6 +89,7 @@ impl Peer {
             outboxes: Mutex::default(),
             useful: AtomicBool::new(false),
             pings: tokio::sync::Semaphore::new(MAX_PING_STREAMS),
+            identifying: tokio::sync::Mutex::new(()),
         })
     }
 

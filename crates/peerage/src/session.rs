@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use peerage_identity::DialAddress;
 use peerage_peers::{Answer, AttemptId, Blame, CloseReason, ConnId, Direction, Failure, Input, RejectReason};
-use peerage_transport::{CloseCause, CloseCode, Connection, InboundStream, ReadError, SendStream, Stream};
+use peerage_transport::{
+    CloseCause, CloseCode, Connection, InboundStream, NegotiationError, ReadError, SendStream, Stream,
+};
 use peerage_wire::hello as wire;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -23,6 +25,13 @@ use crate::shared::Shared;
 
 /// From the TLS handshake to admission.
 pub(crate) const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// How long to wait after each hello that was reset before the peer said whether it knows the protocol.
+const HELLO_AGAIN: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_millis(900),
+];
 /// How long a refused peer may take to read why.
 const REFUSAL_LINGERS: Duration = Duration::from_secs(1);
 /// How long a foreign connection that was replaced may finish what runs on it.
@@ -259,15 +268,38 @@ impl Session {
 }
 
 /// Sends a hello. The peer's answer, or `None` when it does not know the protocol.
+///
+/// js-libp2p resets streams that come before it has set a new connection up, so a reset in place of an answer to the protocol's name is
+/// tried again; a node that resets every time does not know the protocol.
 async fn exchange(connection: &Connection, hello: &wire::Hello) -> Result<Option<wire::Answer>, String> {
+    for wait in HELLO_AGAIN {
+        match exchange_once(connection, hello).await? {
+            Reply::Answer(answer) => return Ok(Some(answer)),
+            Reply::NotSupported => return Ok(None),
+            Reply::Reset => tokio::time::sleep(wait).await,
+        }
+    }
+    Ok(None)
+}
+
+/// What became of one hello.
+enum Reply {
+    Answer(wire::Answer),
+    NotSupported,
+    /// The peer gave the stream up before it said whether it knows the protocol.
+    Reset,
+}
+
+async fn exchange_once(connection: &Connection, hello: &wire::Hello) -> Result<Reply, String> {
     let mut stream = connection.open_lazy(hello::PROTOCOL).await.map_err(|error| error.to_string())?;
     // A peer that does not know the protocol stops our half: the other half says so.
     let _ = stream.send.write_frame(hello).await;
     let _ = stream.send.finish();
     match stream.recv.read_message(hello::MAX_ANSWER_BYTES).await {
-        Ok(Some(answer)) => Ok(Some(answer)),
+        Ok(Some(answer)) => Ok(Reply::Answer(answer)),
         Ok(None) => Err("the stream ended without an answer".to_owned()),
-        Err(ReadError::NotSupported { .. }) => Ok(None),
+        Err(ReadError::NotSupported { .. }) => Ok(Reply::NotSupported),
+        Err(ReadError::Negotiation(NegotiationError::Reset { .. })) => Ok(Reply::Reset),
         Err(error) => Err(error.to_string()),
     }
 }

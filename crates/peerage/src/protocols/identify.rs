@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peerage_identity::{DialAddress, Multiaddr};
-use peerage_transport::{RecvStream, Stream, StreamCode};
+use peerage_transport::{ReadError, RecvStream, Stream, StreamCode, WriteError};
 use peerage_wire::identify::Identify;
 use prost::Message as _;
 
@@ -29,6 +29,8 @@ const MAX_MESSAGES: usize = 10;
 const MAX_PROTOCOLS: usize = 256;
 /// Listen addresses that we keep of a peer.
 const MAX_ADDRESSES: usize = 32;
+/// How long to wait before a push that was given up is tried again.
+const PUSH_AGAIN: Duration = Duration::from_millis(250);
 /// How long each side may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -37,10 +39,27 @@ pub(crate) async fn serve(peer: &Peer, stream: Stream) {
     send(peer, stream).await;
 }
 
-/// Tells a peer that something about us has changed. A peer that does not take pushes is left in peace.
+/// Tells a peer that something about us has changed. A peer that does not take pushes is left in peace; one that gave the stream up,
+/// because it was busy with another, is told again.
 pub(crate) async fn push(peer: &Peer) {
-    if let Ok(stream) = peer.connection.open_lazy(PUSH_PROTOCOL).await {
-        send(peer, stream).await;
+    for wait in [Duration::ZERO, PUSH_AGAIN, 4 * PUSH_AGAIN] {
+        tokio::time::sleep(wait).await;
+        let Ok(mut stream) = peer.connection.open_lazy(PUSH_PROTOCOL).await else { return };
+        let message = ours(peer);
+        let sending = async {
+            stream.send.write_frame(&message).await?;
+            stream.send.finish()?;
+            Ok::<_, WriteError>(stream.send.stopped().await)
+        };
+        match tokio::time::timeout(DEADLINE, sending).await {
+            Ok(Ok(Ok(None))) => return,
+            outcome => {
+                if matches!(stream.recv.negotiated().await, Err(ReadError::NotSupported { .. })) {
+                    return;
+                }
+                tracing::debug!(peer = %peer.id, ?outcome, "an identify push was not taken");
+            }
+        }
     }
 }
 
@@ -59,6 +78,7 @@ pub(crate) async fn receive_push(peer: &Peer, mut stream: Stream) {
 /// Asks a peer who it is.
 pub(crate) async fn ask(peer: &Arc<Peer>) -> Result<About, String> {
     let asking = async {
+        let _alone = peer.identifying.lock().await;
         let mut stream = peer.connection.open(PROTOCOL).await.map_err(|error| error.to_string())?;
         let _ = stream.send.finish();
         receive(&mut stream.recv).await
