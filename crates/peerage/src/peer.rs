@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use peerage_identity::PeerId;
 use peerage_peers::Direction;
-use peerage_transport::Connection;
+use peerage_transport::{Connection, Stream};
 
 use crate::channel::{ChannelCore, Outbox};
 use crate::error::SendError;
@@ -27,6 +27,8 @@ pub(crate) struct Peer {
     useful: AtomicBool,
     /// Inbound ping streams under way.
     pub(crate) pings: tokio::sync::Semaphore,
+    /// Our ping stream: one per peer, kept for the next ping (libp2p ping).
+    pub(crate) ping_stream: tokio::sync::Mutex<Option<Stream>>,
     /// Held while the peer is asked who it is: js-libp2p takes one such stream at a time and resets a second one.
     pub(crate) identifying: tokio::sync::Mutex<()>,
 }
@@ -89,6 +91,7 @@ impl Peer {
             outboxes: Mutex::default(),
             useful: AtomicBool::new(false),
             pings: tokio::sync::Semaphore::new(MAX_PING_STREAMS),
+            ping_stream: tokio::sync::Mutex::new(None),
             identifying: tokio::sync::Mutex::new(()),
         })
     }

@@ -1,9 +1,10 @@
 //! `/ipfs/ping/1.0.0` (libp2p ping): 32 random bytes, echoed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use peerage_transport::{ReadError, Stream};
+use tokio::time::Instant;
 
 use crate::error::RequestError;
 use crate::peer::Peer;
@@ -32,8 +33,22 @@ pub(crate) async fn serve(peer: &Peer, mut stream: Stream) {
 }
 
 /// Sends one ping and measures the time until its echo.
+///
+/// One stream serves all pings to a peer. A peer may give it up when it was idle; then a new one is opened.
 pub(crate) async fn ping(peer: &Peer) -> Result<Duration, RequestError> {
-    match tokio::time::timeout(DEADLINE, exchange(peer)).await {
+    let pinging = async {
+        let mut kept = peer.ping_stream.lock().await;
+        if let Some(stream) = kept.take()
+            && let Ok((stream, took)) = once(peer, stream).await
+        {
+            *kept = Some(stream);
+            return Ok(took);
+        }
+        let (stream, took) = once(peer, open(peer).await?).await?;
+        *kept = Some(stream);
+        Ok(took)
+    };
+    match tokio::time::timeout(DEADLINE, pinging).await {
         Ok(result) => result,
         Err(_) => {
             Err(RequestError::Deadline { peer: peer.id, protocol: PROTOCOL.to_owned(), after: DEADLINE })
@@ -41,34 +56,39 @@ pub(crate) async fn ping(peer: &Peer) -> Result<Duration, RequestError> {
     }
 }
 
-async fn exchange(peer: &Peer) -> Result<Duration, RequestError> {
-    let lost = |cause: String| RequestError::Lost { peer: peer.id, protocol: PROTOCOL.to_owned(), cause };
-    let read_error = |error: ReadError| match error {
-        ReadError::NotSupported { .. } => {
-            RequestError::NotSupported { peer: peer.id, protocol: PROTOCOL.to_owned() }
+async fn open(peer: &Peer) -> Result<Stream, RequestError> {
+    let mut stream = peer.connection.open(PROTOCOL).await.map_err(|error| lost(peer, error.to_string()))?;
+    match stream.recv.negotiated().await {
+        Ok(()) => Ok(stream),
+        Err(ReadError::NotSupported { .. }) => {
+            Err(RequestError::NotSupported { peer: peer.id, protocol: PROTOCOL.to_owned() })
         }
-        other => lost(other.to_string()),
-    };
+        Err(error) => Err(lost(peer, error.to_string())),
+    }
+}
+
+async fn once(peer: &Peer, mut stream: Stream) -> Result<(Stream, Duration), RequestError> {
     let mut payload = [0; SIZE];
-    getrandom::fill(&mut payload).map_err(|error| lost(format!("no randomness: {error}")))?;
-    let mut stream = peer.connection.open(PROTOCOL).await.map_err(|error| lost(error.to_string()))?;
-    stream.recv.negotiated().await.map_err(read_error)?;
+    getrandom::fill(&mut payload).map_err(|error| lost(peer, format!("no randomness: {error}")))?;
     let start = Instant::now();
     let sent = stream.send.write_chunk(Bytes::copy_from_slice(&payload)).await;
-    sent.map_err(|error| lost(error.to_string()))?;
+    sent.map_err(|error| lost(peer, error.to_string()))?;
     let mut echo = BytesMut::with_capacity(SIZE);
     while echo.len() < SIZE {
-        match stream.recv.read_chunk(SIZE - echo.len()).await.map_err(read_error)? {
+        let chunk = stream.recv.read_chunk(SIZE - echo.len()).await;
+        match chunk.map_err(|error| lost(peer, error.to_string()))? {
             Some(chunk) => echo.extend_from_slice(&chunk),
-            None => return Err(lost("the stream ended before the echo".to_owned())),
+            None => return Err(lost(peer, "the stream ended before the echo".to_owned())),
         }
     }
     let took = start.elapsed();
-    let _ = stream.send.finish();
     if echo == payload[..] {
-        Ok(took)
-    } else {
-        let detail = "the echo differs from what was sent".to_owned();
-        Err(RequestError::Malformed { peer: peer.id, protocol: PROTOCOL.to_owned(), detail })
+        return Ok((stream, took));
     }
+    let detail = "the echo differs from what was sent".to_owned();
+    Err(RequestError::Malformed { peer: peer.id, protocol: PROTOCOL.to_owned(), detail })
+}
+
+fn lost(peer: &Peer, cause: String) -> RequestError {
+    RequestError::Lost { peer: peer.id, protocol: PROTOCOL.to_owned(), cause }
 }
