@@ -30,6 +30,9 @@ impl OwnCertificate {
     pub(crate) fn generate(host: &NodeKey, kind: CertificateKind, now: UnixTime) -> Result<Self, String> {
         let key = KeyPair::generate_for(algorithm(kind)).map_err(|error| error.to_string())?;
         let extension = extension(host, &key.subject_public_key_info()).map_err(|error| error.to_string())?;
+        if now.as_secs() > LATEST {
+            return Err("the clock is far beyond any date that a certificate can have".into());
+        }
         let mut params = CertificateParams::default();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
         params.not_before = now.checked_sub(VALID_BEFORE).unwrap_or(SystemTime::UNIX_EPOCH).into();
@@ -67,6 +70,9 @@ fn algorithm(kind: CertificateKind) -> &'static SignatureAlgorithm {
 
 /// Clocks differ: a certificate is valid since before it was made.
 const VALID_BEFORE: Duration = Duration::from_secs(3600);
+
+/// The year 9000: certificates end with the year 9999.
+const LATEST: u64 = 221_845_392_000;
 
 /// A hundred years: a certificate lives as long as its process, whatever the clock does.
 const VALID_AFTER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ struct Inner {
     dial_only: bool,
     handshakes: Semaphore,
     closing: Notify,
+    /// Counts calls of accept.
+    turn: AtomicUsize,
 }
 
 /// What an endpoint and its connections share. It holds no socket, so that a connection doesn't keep the endpoint's alive.
@@ -128,11 +130,14 @@ impl Endpoint {
             if self.is_closed() {
                 return None;
             }
-            let sockets = self.sockets().clone();
+            let mut sockets = self.sockets().clone();
             if sockets.is_empty() || self.inner.dial_only {
                 closing.await;
                 return None;
             }
+            // The first one asked wins: take turns, so that a flood on one address doesn't hide the others.
+            let turn = self.inner.turn.fetch_add(1, Ordering::Relaxed) % sockets.len();
+            sockets.rotate_left(turn);
             let accepts = sockets.iter().map(|socket| Box::pin(socket.quinn.accept()));
             let (quinn, index, _) = select_all(accepts).await;
             match quinn {
@@ -285,6 +290,7 @@ impl Endpoint {
                 buffers: Mutex::new(None),
                 dial_only,
                 closing: Notify::new(),
+                turn: AtomicUsize::new(0),
             }),
         })
     }

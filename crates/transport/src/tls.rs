@@ -152,7 +152,8 @@ struct WallClock(Arc<dyn TimeProvider>);
 impl quinn::TimeSource for WallClock {
     fn now(&self) -> SystemTime {
         let now = self.0.current_time().unwrap_or(UnixTime::since_unix_epoch(Duration::ZERO));
-        SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs())
+        let since = Duration::from_secs(now.as_secs());
+        SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }
 

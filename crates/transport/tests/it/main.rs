@@ -10,3 +10,4 @@ mod handshake;
 mod negotiation;
 mod streams;
 mod support;
+mod virtual_network;
