@@ -75,6 +75,18 @@ async fn each_handshake_judges_one_certificate_and_none_is_resumed() {
 }
 
 #[tokio::test]
+async fn no_server_name_is_sent() {
+    let foreign = Foreign::honest();
+    let dialler = endpoint(|_| ()).await;
+    let accept = async { foreign.quinn.accept().await.unwrap().await };
+    let (out, inn) = tokio::join!(dialler.dial(foreign.address(), None), accept);
+    assert!(out.is_ok());
+    let data = inn.unwrap().handshake_data().unwrap();
+    let data = data.downcast::<quinn::crypto::rustls::HandshakeData>().unwrap();
+    assert_eq!((data.server_name, data.protocol.as_deref()), (None, Some(&b"libp2p"[..])));
+}
+
+#[tokio::test]
 async fn a_connection_has_a_number_of_its_own() {
     let pair = pair().await;
     let accept = async { pair.listener.accept().await.unwrap().accept().await };

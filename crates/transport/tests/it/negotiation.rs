@@ -35,6 +35,18 @@ async fn a_lazily_opened_stream_carries_its_name_and_data_together() {
 }
 
 #[tokio::test]
+async fn name_and_first_data_of_a_lazily_opened_stream_leave_in_one_frame() {
+    let ours = endpoint(|_| ()).await;
+    let foreign = Foreign::honest();
+    let (out, inn) = foreign.dial(&ours).await;
+    let mut stream = inn.open_lazy("/a/1").await.unwrap();
+    stream.send.write_chunk("data".into()).await.unwrap();
+    let (_send, mut recv) = soon(out.accept_bi()).await.unwrap();
+    let chunk = soon(recv.read_chunk(usize::MAX, true)).await.unwrap().unwrap();
+    assert_eq!(chunk.bytes, [HEADER, b"\x05/a/1\ndata"].concat());
+}
+
+#[tokio::test]
 async fn a_lazily_opened_stream_can_be_flushed_or_finished_without_data() {
     let pair = pair().await;
     let mut flushed = pair.out.open_lazy("/a/1").await.unwrap();
