@@ -212,9 +212,8 @@ impl InboundStream {
     /// Reads what the peer proposes until `supports` says yes to a name, and agrees to it.
     ///
     /// A name that isn't served is answered `na`. Then the peer may propose another one, up to [`negotiate::MAX_PROPOSALS`], unless data lies
-    /// behind the refused name: that was meant for the refused protocol, so the stream is given up. Data that comes later and is itself a line with
-    /// a served name cannot be told from a second proposal; that is the format's own weakness. So it is when what comes is no proposal, and
-    /// after `within`.
+    /// behind the refused name: that was meant for the refused protocol, so the stream is given up. So it is when what comes is no proposal, and
+    /// after `within`. Data that comes later and happens to be a line with a served name cannot be told from a second proposal.
     ///
     /// # Errors
     /// [`NegotiationError`]; the stream is gone then, and the peer has been told.
