@@ -294,7 +294,7 @@ mod tests {
             (r#"{"id":-1,"command":"status"}"#, json!(null), "no id"),
             (r#"{"id":7,"command":"dance"}"#, json!(7), "unknown variant"),
             (r#"{"id":8,"command":"connect"}"#, json!(8), "missing field"),
-            (r#"{"id":9,"command":"stop","now":true}"#, json!(9), "not a command"),
+            (r#"{"id":9,"command":"connect","address":"a","now":true}"#, json!(9), "not a command"),
             (r#"{"id":10,"command":"peers"}"#, json!(10), "unknown peer"),
             (&long, json!(null), "more than 65536 bytes"),
             (&"[".repeat(1000), json!(null), "not JSON"),

@@ -205,13 +205,11 @@ impl Member {
         }
     }
 
-    /// Lets it run on when this program ends.
-    pub(super) async fn detach(&mut self) -> Result<(), String> {
-        self.call::<Value>(&Command::Detach).await?;
+    /// Lets it run on when this program ends, after it was told to.
+    pub(super) fn release(&mut self) {
         self.stdin = None;
         // A handle that is dropped would kill it.
         std::mem::forget(self.process.take());
-        Ok(())
     }
 
     async fn write(&self, call: &Call<'_>) -> Result<(), String> {

@@ -83,6 +83,8 @@ const LOSS_DEADLINE: Duration = Duration::from_secs(10);
 const RETURN_DEADLINE: Duration = Duration::from_secs(5);
 /// A file that was stored is announced by its receiver within this.
 const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(5);
+/// What is said of a node whose process is gone.
+const ENDED: &str = "its process ended";
 /// Overlays up to this size are shown as who is connected to whom.
 const MAX_MATRIX: usize = 10;
 
@@ -333,7 +335,8 @@ async fn losses(fleet: &Fleet, victim: usize, killed: Instant, show: &Show) -> R
     for (index, member) in fleet.members.iter().enumerate().filter(|(index, _)| *index != victim) {
         let waiting = member.wait(deadline, |seen| find(seen).is_some()).await;
         let missing = || fleet.fault(index, format!("it did not report the loss of {}", fleet.name_of(peer)));
-        waiting.map_err(|_| missing())?;
+        waiting
+            .map_err(|waited| if waited == Waited::Ended { fleet.fault(index, ENDED) } else { missing() })?;
         let (after, cause) = find(&member.seen()).ok_or_else(missing)?;
         all.push((member.plan.name.clone(), after, cause));
     }
@@ -390,9 +393,8 @@ pub(super) async fn keep(fleet: &mut Fleet, show: &Show) -> Result<Done, Fault> 
     let mut shown = table(&["node", "process", "address"]);
     let mut facts = Vec::new();
     for index in 0..fleet.members.len() {
-        if let Err(error) = fleet.members[index].detach().await {
-            return Err(fleet.fault(index, error));
-        }
+        let asked = fleet.members[index].call::<Value>(&Command::Detach).await;
+        asked.map_err(|error| fleet.fault(index, error))?;
         let member = &fleet.members[index];
         shown.add_row([&member.plan.name, &member.status.pid.to_string(), member.address()]);
         facts
@@ -400,6 +402,7 @@ pub(super) async fn keep(fleet: &mut Fleet, show: &Show) -> Result<Done, Fault> 
     }
     let pids: Vec<_> = fleet.members.iter().map(|member| member.status.pid.to_string()).collect();
     let command = format!("kill {}", pids.join(" "));
+    fleet.members.iter_mut().for_each(Member::release);
     show.say("   they keep running instead (--keep):");
     show.table(&shown);
     show.say(&format!("   data, inboxes and logs are in {}", fleet.folder.display()));
@@ -413,7 +416,7 @@ pub(super) async fn keep(fleet: &mut Fleet, show: &Show) -> Result<Done, Fault> 
 /// What a node that is not connected to all others lacks.
 fn lacking(fleet: &Fleet, index: usize, waited: Waited) -> String {
     if waited == Waited::Ended {
-        return "its process ended".to_owned();
+        return ENDED.to_owned();
     }
     let seen = fleet.members[index].seen();
     let others = fleet.members.iter().enumerate().filter(|(other, _)| *other != index);

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::name::PlainName;
 use super::{Sum, store};
@@ -21,6 +21,8 @@ pub(crate) struct Limits {
     pub(crate) max_transfers: usize,
     /// Transfers at once from one peer.
     pub(crate) max_transfers_per_peer: usize,
+    /// How long an offer waits for an earlier transfer of the same file to end: one whose stream broke may not know it yet.
+    pub(crate) claim_wait: Duration,
     /// How long a sender may take for its offer, for each block of the file and to read our answers.
     pub(crate) idle: Duration,
     /// Partial files that nothing was added to for so long are removed when the inbox is opened.
@@ -39,6 +41,7 @@ impl Default for Limits {
             max_files: 10_000,
             max_transfers: 8,
             max_transfers_per_peer: 2,
+            claim_wait: Duration::from_secs(2),
             idle: Duration::from_secs(30),
             keep_partial: Duration::from_secs(7 * 24 * 3600),
         }
@@ -51,6 +54,7 @@ pub(crate) struct Inbox {
     folder: PathBuf,
     limits: Limits,
     running: Mutex<Running>,
+    claim_ended: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +85,7 @@ impl Inbox {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        Ok(Arc::new(Self { folder, limits, running: Mutex::default() }))
+        Ok(Arc::new(Self { folder, limits, running: Mutex::default(), claim_ended: Condvar::new() }))
     }
 
     /// The folder, as an absolute path.
@@ -113,20 +117,13 @@ impl Inbox {
         Ok(Slot { inbox: self.clone(), peer: peer.to_owned() })
     }
 
-    /// Room for one file, exclusively. Looks through the folder: blocks on the disk.
+    /// Room for one file, exclusively. Blocks: it looks through the folder, and waits when the file is being received.
     ///
     /// # Errors
     /// Why it is not taken, for the sender.
     pub(crate) fn claim(self: &Arc<Self>, name: &PlainName, sum: &Sum, size: u64) -> Result<Claim, String> {
         let partial = self.folder.join(store::partial_name(name, sum));
-        let claim = {
-            let mut running = self.lock();
-            if running.claims.contains_key(&partial) {
-                return Err("this file is being received already: try again when that has ended".into());
-            }
-            running.claims.insert(partial.clone(), size);
-            Claim { inbox: self.clone(), partial }
-        };
+        let claim = self.claim_alone(partial, size)?;
         let (files, bytes) = self.used().map_err(|error| {
             tracing::warn!(inbox = %self.folder.display(), %error, "the inbox cannot be read");
             "the receiver can't read its inbox".to_owned()
@@ -140,6 +137,21 @@ impl Inbox {
             return Err(format!("the inbox has {} files, the most it takes", self.limits.max_files));
         }
         Ok(claim)
+    }
+
+    fn claim_alone(self: &Arc<Self>, partial: PathBuf, size: u64) -> Result<Claim, String> {
+        let deadline = Instant::now() + self.limits.claim_wait;
+        let mut running = self.lock();
+        while running.claims.contains_key(&partial) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err("this file is being received already: try again when that has ended".into());
+            }
+            let waited = self.claim_ended.wait_timeout(running, left);
+            running = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        }
+        running.claims.insert(partial.clone(), size);
+        Ok(Claim { inbox: self.clone(), partial })
     }
 
     /// Files and bytes in the folder, with each claimed partial file at its full size.
@@ -200,6 +212,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.inbox.lock().claims.remove(&self.partial);
+        self.inbox.claim_ended.notify_all();
     }
 }
 
@@ -246,11 +259,25 @@ mod tests {
     #[test]
     fn the_same_file_is_claimed_once_and_files_are_counted() {
         let folder = tempfile::tempdir().unwrap();
-        let inbox = Inbox::open(folder.path(), Limits { max_files: 2, ..Limits::default() }).unwrap();
+        let inbox = Inbox::open(
+            folder.path(),
+            Limits { max_files: 2, claim_wait: Duration::from_millis(1), ..Limits::default() },
+        )
+        .unwrap();
         let _first = inbox.claim(&name("a"), &sum("a"), 0).unwrap();
         assert!(inbox.claim(&name("a"), &sum("a"), 0).unwrap_err().contains("already"));
         let _second = inbox.claim(&name("a"), &sum("other"), 0).unwrap();
         assert!(inbox.claim(&name("b"), &sum("b"), 0).unwrap_err().contains("the most it takes"));
+    }
+
+    #[test]
+    fn an_offer_waits_for_an_earlier_transfer_of_the_file_that_is_about_to_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let inbox = Inbox::open(folder.path(), Limits::default()).unwrap();
+        let first = inbox.claim(&name("a"), &sum("a"), 0).unwrap();
+        let second = std::thread::spawn(move || inbox.claim(&name("a"), &sum("a"), 0).map(drop));
+        drop(first);
+        second.join().unwrap().unwrap();
     }
 
     #[test]

@@ -333,7 +333,7 @@ async fn what_no_inbox_can_take_is_refused_with_the_reason() {
 
 #[tokio::test]
 async fn a_file_that_is_being_received_is_refused_politely_to_the_next_sender() {
-    let world = World::new();
+    let world = World::with(Limits { claim_wait: Duration::from_millis(1), ..Limits::default() });
     let whole = content(100_000);
     let ((read, write), far) = pipe(usize::MAX);
     let receiving = world.receiving(far);

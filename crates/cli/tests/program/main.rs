@@ -1,0 +1,8 @@
+//! The program as its users have it: the binary, its output and its exit codes.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod bad_input;
+mod demo;
+mod node;
+mod send;
+mod support;
