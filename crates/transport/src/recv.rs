@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use peerage_wire::frame::{Decoder, FrameError};
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -62,41 +62,9 @@ pub struct RecvStream {
     failed: Option<NegotiationError>,
     /// Read off the stream and not yet given out, in order.
     held: VecDeque<Bytes>,
-    /// Set while messages are read; then it has what is held.
-    frames: Option<Frames>,
+    /// Set while messages are read, with the bound on one; then it has what is held.
+    frames: Option<(usize, Decoder)>,
     end: Option<End>,
-}
-
-/// Messages in the making.
-struct Frames {
-    /// The bound on a message, in bytes.
-    most: usize,
-    decoder: Decoder,
-    /// Small chunks that were pushed since they were last joined.
-    small: usize,
-}
-
-impl Frames {
-    fn new(most: usize, held: VecDeque<Bytes>) -> Self {
-        let mut decoder = Decoder::new(most);
-        held.into_iter().for_each(|chunk| decoder.push(chunk));
-        Self { most, decoder, small: 0 }
-    }
-
-    /// Takes a chunk in. Each is held with the packet in which it came, so a peer that sends a message byte by byte would
-    /// make us hold many times its bytes: small chunks are joined now and then, the more seldom the more there is to copy.
-    fn push(&mut self, chunk: Bytes) {
-        self.small += usize::from(chunk.len() < SMALL_CHUNK);
-        self.decoder.push(chunk);
-        if self.small < JOIN_AFTER.max(self.decoder.buffered() / SMALL_CHUNK) {
-            return;
-        }
-        let mut joined = BytesMut::with_capacity(self.decoder.buffered());
-        let decoder = mem::replace(&mut self.decoder, Decoder::new(self.most));
-        decoder.into_rest().iter().for_each(|chunk| joined.extend_from_slice(chunk));
-        self.decoder.push(joined.freeze());
-        self.small = 0;
-    }
 }
 
 /// How the half ended.
@@ -218,8 +186,8 @@ impl RecvStream {
     ) -> Poll<Result<Option<Bytes>, ReadError>> {
         ready!(self.poll_answer(cx))?;
         let most = most.max(1);
-        if let Some(frames) = self.frames.take() {
-            self.held = frames.decoder.into_rest();
+        if let Some((_, decoder)) = self.frames.take() {
+            self.held = decoder.into_rest();
         }
         match self.held.front_mut() {
             Some(front) if front.len() > most => Poll::Ready(Ok(Some(front.split_to(most)))),
@@ -239,13 +207,13 @@ impl RecvStream {
     ) -> Poll<Result<Option<Bytes>, ReadError>> {
         ready!(self.poll_answer(cx))?;
         loop {
-            if let Some(frame) = self.frames(most).decoder.next_frame()? {
+            if let Some(frame) = self.frames(most).next_frame()? {
                 return Poll::Ready(Ok(Some(frame)));
             }
             match ready!(self.poll_quinn(cx, usize::MAX))? {
                 Some(chunk) => self.frames(most).push(chunk),
                 None => {
-                    self.frames(most).decoder.finish()?;
+                    self.frames(most).finish()?;
                     return Poll::Ready(Ok(None));
                 }
             }
@@ -253,13 +221,15 @@ impl RecvStream {
     }
 
     /// The decoder of messages, with this bound and all that is held.
-    fn frames(&mut self, most: usize) -> &mut Frames {
+    fn frames(&mut self, most: usize) -> &mut Decoder {
         let held = match self.frames.take() {
-            Some(frames) if frames.most == most => return self.frames.insert(frames),
-            Some(frames) => frames.decoder.into_rest(),
+            Some(frames) if frames.0 == most => return &mut self.frames.insert(frames).1,
+            Some((_, decoder)) => decoder.into_rest(),
             None => mem::take(&mut self.held),
         };
-        self.frames.insert(Frames::new(most, held))
+        let mut decoder = Decoder::new(most);
+        held.into_iter().for_each(|chunk| decoder.push(chunk));
+        &mut self.frames.insert((most, decoder)).1
     }
 
     /// Reads the answer to a proposal, if one is due.
@@ -424,41 +394,5 @@ impl From<ReadError> for io::Error {
     }
 }
 
-/// Below this many bytes a chunk is small beside what it takes to hold it.
-const SMALL_CHUNK: usize = 256;
-
-/// As many small chunks may lie about before they are joined.
-const JOIN_AFTER: usize = 64;
-
 /// How much is read at a time while a protocol name is agreed on: what lies behind it stays in QUIC's buffer, under its flow control.
 const NEGOTIATION_READ: usize = 2048;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_that_comes_byte_by_byte_is_joined_and_not_held_in_pieces() {
-        let mut frames = Frames::new(100_000, VecDeque::new());
-        let length = 100_000;
-        frames.push(peerage_wire::frame::prefix(length));
-        for index in 0..length {
-            assert_eq!(frames.decoder.next_frame(), Ok(None));
-            frames.push(Bytes::copy_from_slice(&[index as u8]));
-        }
-        let message = frames.decoder.next_frame().unwrap().unwrap();
-        assert!(message.iter().enumerate().all(|(index, byte)| *byte == index as u8));
-        assert!(frames.decoder.into_rest().len() <= 1);
-    }
-
-    #[test]
-    fn few_pieces_are_held_at_any_time() {
-        let mut frames = Frames::new(1 << 20, VecDeque::new());
-        frames.push(peerage_wire::frame::prefix(1 << 20));
-        for _ in 0..200_000 {
-            frames.push(Bytes::from_static(b"x"));
-        }
-        assert!(frames.small <= (200_000 / SMALL_CHUNK).max(JOIN_AFTER));
-        assert!(frames.decoder.into_rest().len() <= 1 + 200_000 / SMALL_CHUNK);
-    }
-}

@@ -50,23 +50,27 @@ pub fn prefix(length: usize) -> Bytes {
 }
 
 /// Cuts chunks of a stream into messages.
+///
+/// A chunk is a view of the packet that it came in. So what is left of a chunk without forming a message is copied together: a peer that sends a
+/// message in tiny pieces makes us hold the message, and not all of its packets.
 #[derive(Debug)]
 pub struct Decoder {
+    /// The beginning of a message that did not come in one chunk.
+    partial: BytesMut,
+    /// What came after it and was not looked at yet.
     chunks: VecDeque<Bytes>,
-    buffered: usize,
     most: usize,
 }
 
 impl Decoder {
     /// A decoder that refuses messages over `most` bytes.
     pub fn new(most: usize) -> Self {
-        Self { chunks: VecDeque::new(), buffered: 0, most }
+        Self { partial: BytesMut::new(), chunks: VecDeque::new(), most }
     }
 
     /// Adds what the stream delivered next.
     pub fn push(&mut self, chunk: Bytes) {
         if !chunk.is_empty() {
-            self.buffered += chunk.len();
             self.chunks.push_back(chunk);
         }
     }
@@ -76,28 +80,29 @@ impl Decoder {
     /// # Errors
     /// [`FrameError::Length`] and [`FrameError::TooLarge`].
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
-        let mut head = [0; uvarint::MAX_LEN];
-        let mut seen = 0;
-        for chunk in &self.chunks {
-            let part = chunk.len().min(head.len() - seen);
-            head[seen..seen + part].copy_from_slice(&chunk[..part]);
-            seen += part;
-            if seen == head.len() {
-                break;
+        while let Some(chunk) = self.chunks.front_mut() {
+            if self.partial.is_empty() {
+                if let Some((prefix, length)) = head(chunk, self.most)?
+                    && chunk.len() >= prefix + length
+                {
+                    chunk.advance(prefix);
+                    let frame = chunk.split_to(length);
+                    if chunk.is_empty() {
+                        self.chunks.pop_front();
+                    }
+                    return Ok(Some(frame));
+                }
+            } else if let Some(frame) = Self::complete(&mut self.partial, chunk, self.most)? {
+                if chunk.is_empty() {
+                    self.chunks.pop_front();
+                }
+                return Ok(Some(frame));
             }
+            // What is left of the chunk is the beginning, or the middle, of a message.
+            self.partial.extend_from_slice(chunk);
+            self.chunks.pop_front();
         }
-        let Some((length, prefix)) = uvarint::take(&head[..seen])? else {
-            return Ok(None);
-        };
-        if length > self.most as u64 {
-            return Err(FrameError::TooLarge { length, most: self.most });
-        }
-        let length = length as usize;
-        if self.buffered < prefix + length {
-            return Ok(None);
-        }
-        self.take(prefix);
-        Ok(Some(self.take(length)))
+        Ok(None)
     }
 
     /// The next whole message, decoded; `None` when more chunks are needed.
@@ -116,43 +121,50 @@ impl Decoder {
     /// # Errors
     /// [`FrameError::Truncated`] when it ended inside a message.
     pub fn finish(&self) -> Result<(), FrameError> {
-        if self.buffered == 0 { Ok(()) } else { Err(FrameError::Truncated) }
+        if self.buffered() == 0 { Ok(()) } else { Err(FrameError::Truncated) }
     }
 
     /// What was pushed and not yet taken, in order: for a protocol that goes on without frames.
-    pub fn into_rest(self) -> VecDeque<Bytes> {
+    pub fn into_rest(mut self) -> VecDeque<Bytes> {
+        if !self.partial.is_empty() {
+            self.chunks.push_front(self.partial.freeze());
+        }
         self.chunks
     }
 
     /// Bytes pushed and not yet taken.
     pub fn buffered(&self) -> usize {
-        self.buffered
+        self.partial.len() + self.chunks.iter().map(Bytes::len).sum::<usize>()
     }
 
-    fn take(&mut self, length: usize) -> Bytes {
-        self.buffered -= length;
-        let Some(first) = self.chunks.front_mut() else {
-            return Bytes::new();
+    /// Takes from `chunk` what the message in `partial` lacks. The message, when it is whole then.
+    fn complete(partial: &mut BytesMut, chunk: &mut Bytes, most: usize) -> Result<Option<Bytes>, FrameError> {
+        // The length itself may be cut: it is completed byte by byte.
+        let (prefix, length) = loop {
+            match head(partial, most)? {
+                Some(head) => break head,
+                None if chunk.is_empty() => return Ok(None),
+                None => partial.extend_from_slice(&chunk.split_to(1)),
+            }
         };
-        if first.len() >= length {
-            let part = first.split_to(length);
-            if first.is_empty() {
-                self.chunks.pop_front();
-            }
-            return part;
+        let missing = prefix + length - partial.len();
+        partial.extend_from_slice(&chunk.split_to(missing.min(chunk.len())));
+        if partial.len() < prefix + length {
+            return Ok(None);
         }
-        let mut joined = BytesMut::with_capacity(length);
-        while joined.len() < length {
-            let first = self.chunks.front_mut().expect("the caller checked how much is buffered");
-            let part = first.len().min(length - joined.len());
-            joined.extend_from_slice(&first[..part]);
-            first.advance(part);
-            if first.is_empty() {
-                self.chunks.pop_front();
-            }
-        }
-        joined.freeze()
+        let mut frame = std::mem::take(partial).freeze();
+        frame.advance(prefix);
+        Ok(Some(frame))
     }
+}
+
+/// The bytes that the length takes, and the length; `None` when it is cut.
+fn head(bytes: &[u8], most: usize) -> Result<Option<(usize, usize)>, FrameError> {
+    let Some((length, prefix)) = uvarint::take(bytes)? else { return Ok(None) };
+    if length > most as u64 {
+        return Err(FrameError::TooLarge { length, most });
+    }
+    Ok(Some((prefix, length as usize)))
 }
 
 #[cfg(test)]
@@ -191,6 +203,20 @@ mod tests {
         let mut decoder = Decoder::new(1000);
         decoder.push(Bytes::from(frames(&[vec![0xff; 3]])));
         assert!(matches!(decoder.next_message::<Chat>(), Err(FrameError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_message_in_tiny_pieces_is_held_as_one_buffer() {
+        let packet = Bytes::from(vec![7; 1400]);
+        let mut decoder = Decoder::new(1 << 20);
+        decoder.push(prefix(1 << 20));
+        for _ in 0..100_000 {
+            decoder.push(packet.slice(..1));
+            assert_eq!(decoder.next_frame(), Ok(None));
+        }
+        assert_eq!(decoder.buffered(), 100_003);
+        assert!(decoder.chunks.is_empty(), "no packet is held");
+        assert_eq!(decoder.into_rest().len(), 1);
     }
 
     #[test]
