@@ -69,7 +69,7 @@ pub(crate) struct NodeArgs {
     #[command(flatten)]
     pub(crate) network: Network,
     /// A name for people, at most 64 bytes
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(crate) moniker: String,
     /// Connections that others may open to this node
     #[arg(long, value_name = "N", default_value_t = 40)]
@@ -83,7 +83,7 @@ pub(crate) struct NodeArgs {
     /// Take files from peers into this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) inbox: Option<PathBuf>,
-    /// What the inbox takes in all, in bytes
+    /// What the inbox takes in all, in bytes; the default is 16 GiB
     #[arg(long, value_name = "BYTES", default_value_t = Limits::DEFAULT_MAX_BYTES, requires = "inbox")]
     pub(crate) inbox_max_bytes: u64,
     /// What to log: error, warn, info, debug, trace, or filters such as `info,peerage=debug`

@@ -33,7 +33,7 @@ pub(crate) async fn run(args: SendArgs) -> Result<(), Failure> {
     let took = start.elapsed();
     meter.clear();
     drop(route);
-    node.close().await;
+    visitor::leave(node).await;
     let sent = result?;
     let moved = match sent.moved {
         0 => "was there already".to_owned(),

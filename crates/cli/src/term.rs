@@ -113,8 +113,8 @@ impl Meter {
             Shown::Nothing => {}
             Shown::Bar(bar) => {
                 if bar.message() != doing || bar.length() != Some(total) {
-                    bar.set_length(total);
                     bar.set_message(doing);
+                    bar.set_length(total);
                     bar.reset_eta();
                 }
                 bar.set_position(done);

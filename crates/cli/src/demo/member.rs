@@ -26,7 +26,9 @@ const MAX_WAITING_PROGRESS: usize = 64;
 /// A node that was asked to stop has ended after so long: its own 5 s and some for a busy machine.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a command may bring neither a reply nor progress.
-pub(super) const REPLY_DEADLINE: Duration = Duration::from_secs(30);
+const REPLY_DEADLINE: Duration = Duration::from_secs(30);
+/// The same for a file: a slow disk takes its time to sync a large one.
+const FILE_DEADLINE: Duration = Duration::from_secs(300);
 /// How much of a log is shown when a step fails.
 const TAIL_LINES: usize = 15;
 
@@ -146,13 +148,22 @@ impl Member {
     /// # Errors
     /// The node's error, or that it did not answer.
     pub(super) async fn call<T: DeserializeOwned>(&self, command: &Command) -> Result<T, String> {
-        self.call_showing(command, |_| {}).await
+        self.call_within(command, REPLY_DEADLINE, |_| {}).await
     }
 
-    /// [`Member::call`] with its progress.
+    /// [`Member::call`] for a command with progress.
     pub(super) async fn call_showing<T: DeserializeOwned>(
         &self,
         command: &Command,
+        show: impl Fn(&Progress),
+    ) -> Result<T, String> {
+        self.call_within(command, FILE_DEADLINE, show).await
+    }
+
+    async fn call_within<T: DeserializeOwned>(
+        &self,
+        command: &Command,
+        patience: Duration,
         show: impl Fn(&Progress),
     ) -> Result<T, String> {
         let (to_us, mut told) = mpsc::channel(MAX_WAITING_PROGRESS);
@@ -164,7 +175,7 @@ impl Member {
             id
         };
         let value = match self.write(&Call { id, command }).await {
-            Ok(()) => outcome(&mut told, show).await,
+            Ok(()) => outcome(&mut told, patience, show).await,
             Err(error) => Err(error),
         };
         self.calls().waiting.remove(&id);
@@ -322,14 +333,18 @@ impl Seen {
     }
 }
 
-async fn outcome(told: &mut mpsc::Receiver<Told>, show: impl Fn(&Progress)) -> Result<Value, String> {
+async fn outcome(
+    told: &mut mpsc::Receiver<Told>,
+    patience: Duration,
+    show: impl Fn(&Progress),
+) -> Result<Value, String> {
     loop {
-        match timeout(REPLY_DEADLINE, told.recv()).await {
+        match timeout(patience, told.recv()).await {
             Ok(Some(Told::Progress(progress))) => show(&progress),
             Ok(Some(Told::Outcome(Outcome::Ok(value)))) => return Ok(value),
             Ok(Some(Told::Outcome(Outcome::Error(error)))) => return Err(error),
             Ok(None) => return Err("it ended before it answered".to_owned()),
-            Err(_) => return Err(format!("it did not answer within {} s", REPLY_DEADLINE.as_secs())),
+            Err(_) => return Err(format!("it did not answer within {} s", patience.as_secs())),
         }
     }
 }

@@ -20,8 +20,8 @@ pub(super) const ECHO: &str = "/peerage/echo/1";
 pub(super) const MAX_TEXT_BYTES: usize = 4096;
 /// The largest message of the channel: a text, our name before it, and the numbers.
 const MAX_MESSAGE_BYTES: usize = 2 * MAX_TEXT_BYTES;
-/// How long the answers to one text are waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the answers to one text, or to a request, are waited for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Answers to one text that may wait to be looked at; each peer has one that counts.
 const MAX_WAITING_ANSWERS: usize = 1024;
 

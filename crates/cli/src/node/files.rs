@@ -88,6 +88,8 @@ async fn take_one(peer: PeerId, stream: Stream, inbox: &Arc<Inbox>, events: &bro
             let _ =
                 events.send(Event::FileReceived { from, name: received.name, bytes: received.bytes, sha256 });
         }
-        Err(error) => tracing::warn!(%peer, %error, "a file was not received"),
+        Err(error) if error.is_local() => tracing::warn!(%peer, %error, "a file could not be stored"),
+        // What a peer can cause at will is no warning.
+        Err(error) => tracing::debug!(%peer, %error, "a file was not received"),
     }
 }

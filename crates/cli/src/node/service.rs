@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
-use super::chat::{Chatting, ECHO, MAX_TEXT_BYTES};
+use super::chat::{Chatting, ECHO, MAX_TEXT_BYTES, PATIENCE};
 use super::files;
 use crate::control::session::Commands;
 use crate::control::{Command, ConnectReport, Echo, Event, FileReport, PeerRow, Status, millis};
@@ -113,7 +113,8 @@ impl Service {
         check_text(&text)?;
         let peer = peer_id(peer)?;
         let start = Instant::now();
-        let answer: Result<EchoResponse, _> = self.node.request(peer, ECHO, &EchoRequest { text }).await;
+        let request = EchoRequest { text };
+        let answer = self.node.request_within::<_, EchoResponse>(peer, ECHO, &request, PATIENCE).await;
         let EchoResponse { text, moniker } = answer.map_err(|error| error.to_string())?;
         Ok(Echo { text, moniker, ms: millis(start.elapsed()) })
     }

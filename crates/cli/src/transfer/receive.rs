@@ -54,6 +54,13 @@ pub(crate) enum ReceiveError {
     Store(#[from] StoreError),
 }
 
+impl ReceiveError {
+    /// Whether it was this machine that failed, and not the sender.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Io(_)))
+    }
+}
+
 impl From<io::Error> for ReceiveError {
     fn from(error: io::Error) -> Self {
         Self::Store(StoreError::Io(error))
