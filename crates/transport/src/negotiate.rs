@@ -6,6 +6,7 @@
 //!
 //! This file decides; the streams of [`crate::stream`] carry it out.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -249,7 +250,12 @@ impl Listener {
             return Ok(Step::More);
         }
         let Some(line) = self.lines.next_line()? else {
-            return Ok(Step::More);
+            // A dialler that sent no name with its header, as py-libp2p does, waits for ours before it goes on.
+            return Ok(if mem::replace(&mut self.sent_header, true) {
+                Step::More
+            } else {
+                Step::Say(line(HEADER))
+            });
         };
         self.proposals += 1;
         if self.proposals > MAX_PROPOSALS {

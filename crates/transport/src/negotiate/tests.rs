@@ -62,6 +62,16 @@ fn a_lazy_proposal_is_header_and_name() {
 }
 
 #[test]
+fn a_header_without_a_name_is_answered_by_a_header_at_once_and_only_once() {
+    let mut listener = Listener::default();
+    listener.push(line(HEADER));
+    assert_eq!(listener.step(|_| true), Ok(Step::Say(line(HEADER))));
+    assert_eq!(listener.step(|_| true), Ok(Step::More));
+    listener.push(line("/a"));
+    assert_eq!(listener.step(|_| true), Ok(Step::Agree("/a".into(), line("/a"))));
+}
+
+#[test]
 fn header_and_echo_are_answered_in_one_piece_and_data_behind_is_kept() {
     let said = [&proposal("/a/1")[..], b"data"].concat();
     let (steps, error, listener) = listen(said.into(), &["/a/1"]);
@@ -156,21 +166,32 @@ proptest! {
     ) {
         let mut listener = Listener::default();
         let mut cuts = cuts.iter().cycle();
+        let mut answered = Vec::new();
         // A dialler that waits for each answer, as one with several names must.
         for (index, name) in refused.iter().enumerate() {
             let said = if index == 0 { proposal(name) } else { line(name) };
             let mut at = 0;
-            while at < said.len() {
-                prop_assert_eq!(listener.step(|_| false), Ok(Step::More));
-                let end = (at + cuts.next().unwrap()).min(said.len());
-                listener.push(said.slice(at..end));
-                at = end;
+            loop {
+                match listener.step(|_| false) {
+                    Ok(Step::Say(bytes)) => answered.extend(bytes),
+                    Ok(Step::More) if at < said.len() => {
+                        let end = (at + cuts.next().unwrap()).min(said.len());
+                        listener.push(said.slice(at..end));
+                        at = end;
+                    }
+                    Ok(Step::More) => break,
+                    other => prop_assert!(false, "{other:?}"),
+                }
             }
-            prop_assert!(matches!(listener.step(|_| false), Ok(Step::Say(_))));
         }
         let first = if refused.is_empty() { proposal("/yes") } else { line("/yes") };
         listener.push([&first[..], &data].concat().into());
-        prop_assert!(matches!(listener.step(|name| name == "/yes"), Ok(Step::Agree(..))));
+        match listener.step(|name| name == "/yes") {
+            Ok(Step::Agree(_, echo)) => answered.extend(echo),
+            other => prop_assert!(false, "{other:?}"),
+        }
+        let expected = refused.iter().fold(line(HEADER).to_vec(), |all, _| [all, line(NOT_AVAILABLE).to_vec()].concat());
+        prop_assert_eq!(answered, [expected, line("/yes").to_vec()].concat());
         prop_assert_eq!(listener.into_rest(), data);
     }
 
