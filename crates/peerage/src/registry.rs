@@ -149,7 +149,7 @@ pub(crate) async fn serve(peer: Arc<Peer>, service: Service, stream: Stream) {
         Service::Identify => crate::protocols::identify::serve(&peer, stream).await,
         Service::IdentifyPush => crate::protocols::identify::receive_push(&peer, stream).await,
         Service::Exchange => crate::protocols::exchange::serve(&peer, stream).await,
-        Service::Channel(core) => crate::channel::run_reader(peer, core, stream.recv).await,
+        Service::Channel(core) => crate::channel::run_reader(peer, core, stream).await,
         Service::Requests(handler) => handler.serve(&peer, stream).await,
         Service::Streams(acceptor) => acceptor.take(&peer, stream).await,
     }

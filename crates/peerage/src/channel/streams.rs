@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use peerage_transport::{ReadError, RecvStream, StreamCode};
+use peerage_transport::{ReadError, RecvStream, Stream, StreamCode};
 use peerage_wire::frame::Decoder;
 
 use super::{ChannelCore, Outbox};
@@ -88,7 +88,14 @@ async fn write_all(
 }
 
 /// Receives what a peer sends on one channel until the stream ends.
-pub(crate) async fn run_reader(peer: Arc<Peer>, core: Arc<ChannelCore>, mut recv: RecvStream) {
+pub(crate) async fn run_reader(peer: Arc<Peer>, core: Arc<ChannelCore>, stream: Stream) {
+    // Our half carried the answer to the channel's name. It is held to the end: dropping it might take that answer back.
+    let (mut send, recv) = stream.split();
+    read_all(&peer, &core, recv).await;
+    let _ = send.finish();
+}
+
+async fn read_all(peer: &Peer, core: &ChannelCore, mut recv: RecvStream) {
     let mut decoder = Decoder::new(core.config.max_message_bytes);
     let mut gathered: Vec<Bytes> = Vec::new();
     loop {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peerage_identity::{DialAddress, Multiaddr};
-use peerage_transport::{ReadError, RecvStream, Stream, StreamCode, WriteError};
+use peerage_transport::{ReadError, RecvStream, Stream, StreamCode};
 use peerage_wire::identify::Identify;
 use prost::Message as _;
 
@@ -36,7 +36,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Answers a peer that asks who we are.
 pub(crate) async fn serve(peer: &Peer, stream: Stream) {
-    send(peer, stream).await;
+    if let Err(Refusal::GivenUp(detail)) = send(peer, stream).await {
+        tracing::debug!(peer = %peer.id, detail, "our identify message was not taken");
+    }
 }
 
 /// Tells a peer that something about us has changed. A peer that does not take pushes is left in peace; one that gave the stream up,
@@ -44,20 +46,11 @@ pub(crate) async fn serve(peer: &Peer, stream: Stream) {
 pub(crate) async fn push(peer: &Peer) {
     for wait in [Duration::ZERO, PUSH_AGAIN, 4 * PUSH_AGAIN] {
         tokio::time::sleep(wait).await;
-        let Ok(mut stream) = peer.connection.open_lazy(PUSH_PROTOCOL).await else { return };
-        let message = ours(peer);
-        let sending = async {
-            stream.send.write_frame(&message).await?;
-            stream.send.finish()?;
-            Ok::<_, WriteError>(stream.send.stopped().await)
-        };
-        match tokio::time::timeout(DEADLINE, sending).await {
-            Ok(Ok(Ok(None))) => return,
-            outcome => {
-                if matches!(stream.recv.negotiated().await, Err(ReadError::NotSupported { .. })) {
-                    return;
-                }
-                tracing::debug!(peer = %peer.id, ?outcome, "an identify push was not taken");
+        let Ok(stream) = peer.connection.open_lazy(PUSH_PROTOCOL).await else { return };
+        match send(peer, stream).await {
+            Ok(()) | Err(Refusal::NotSupported) => return,
+            Err(Refusal::GivenUp(detail)) => {
+                tracing::debug!(peer = %peer.id, detail, "an identify push was not taken");
             }
         }
     }
@@ -66,7 +59,10 @@ pub(crate) async fn push(peer: &Peer) {
 /// Takes what a peer tells us about its changes.
 pub(crate) async fn receive_push(peer: &Peer, mut stream: Stream) {
     match tokio::time::timeout(DEADLINE, receive(&mut stream.recv)).await {
-        Ok(Ok(message)) => apply(peer, message),
+        Ok(Ok(message)) => {
+            apply(peer, message);
+            let _ = stream.send.finish();
+        }
         Ok(Err(error)) => {
             tracing::debug!(peer = %peer.id, error, "an identify push cannot be read");
             stream.recv.stop(StreamCode::ProtocolViolation);
@@ -89,17 +85,27 @@ pub(crate) async fn ask(peer: &Arc<Peer>) -> Result<About, String> {
     Ok(peer.about().clone())
 }
 
-async fn send(peer: &Peer, mut stream: Stream) {
-    let message = ours(peer);
+/// Why a peer did not take our message.
+enum Refusal {
+    NotSupported,
+    GivenUp(String),
+}
+
+/// Sends our message and waits until the peer has ended its side too. py-libp2p takes a side that is dropped earlier for the end of both, and
+/// loses what it has not read.
+async fn send(peer: &Peer, mut stream: Stream) -> Result<(), Refusal> {
     let sending = async {
-        if stream.send.write_frame(&message).await.is_ok() && stream.send.finish().is_ok() {
-            // A peer that we leave before it has read may take our end for a close of both directions and lose the message.
-            let _ = stream.send.stopped().await;
+        // A peer that gives the stream up stops our side: the other one says why.
+        let written = stream.send.write_frame(&ours(peer)).await.and_then(|()| stream.send.finish());
+        match stream.recv.read_chunk(1).await {
+            Ok(None) => written.map_err(|error| Refusal::GivenUp(error.to_string())),
+            Ok(Some(_)) => Err(Refusal::GivenUp("the peer answered where no answer belongs".to_owned())),
+            Err(ReadError::NotSupported { .. }) => Err(Refusal::NotSupported),
+            Err(error) => Err(Refusal::GivenUp(error.to_string())),
         }
     };
-    if tokio::time::timeout(DEADLINE, sending).await.is_err() {
-        tracing::debug!(peer = %peer.id, "the peer did not read our identify message in time");
-    }
+    let late = |_| Err(Refusal::GivenUp("the peer did not end the stream in time".to_owned()));
+    tokio::time::timeout(DEADLINE, sending).await.unwrap_or_else(late)
 }
 
 /// What we say to `peer`, cut to [`MAX_SENT_BYTES`] by leaving protocols out.
