@@ -27,7 +27,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Whoever carries commands out.
 pub(crate) trait Commands: Send + Sync + 'static {
-    /// Events that a new session is told first.
+    /// Events that a new session is told first: how things stand. Asked for after [`Commands::events`], so that no change falls between.
     fn greeting(&self) -> Vec<Event>;
 
     /// Events from now on.

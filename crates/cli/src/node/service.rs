@@ -1,11 +1,12 @@
 //! What a running node does for the program: it chats, echoes, takes files, and carries commands out.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use peerage::{Change, Node, PeerEvent, PeerId, PeerInfo, RegisterError, Watch};
+use peerage::{Change, Direction, Node, PeerEvent, PeerId, PeerInfo, RegisterError, Watch};
 use peerage_wire::chat::{EchoRequest, EchoResponse};
 use serde::Serialize;
 use serde_json::Value;
@@ -144,7 +145,11 @@ impl Service {
 impl Commands for Service {
     fn greeting(&self) -> Vec<Event> {
         let addresses = self.node.listen_addresses();
-        addresses.iter().map(|address| Event::Listening { address: address.to_string() }).collect()
+        let listening = addresses.iter().map(|address| Event::Listening { address: address.to_string() });
+        // Who came before the session did. One that comes just now may be told twice.
+        let connected = self.node.peers().connected();
+        let connected = connected.iter().map(|peer| came(peer.peer_id, peer.direction, peer.address));
+        listening.chain(connected).collect()
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {
@@ -169,13 +174,6 @@ impl Commands for Service {
 }
 
 async fn watch_peers(mut watch: Watch, events: broadcast::Sender<Event>) {
-    for peer in &watch.connected {
-        let _ = events.send(Event::PeerConnected {
-            peer: peer.peer_id.to_string(),
-            direction: peer.direction.to_string(),
-            address: peer.address.to_string(),
-        });
-    }
     while let Some(change) = watch.next().await {
         let event = match change {
             Change::Event(event) => event_of(event),
@@ -191,11 +189,7 @@ async fn watch_peers(mut watch: Watch, events: broadcast::Sender<Event>) {
 fn event_of(event: PeerEvent) -> Option<Event> {
     let ms = |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     match event {
-        PeerEvent::Connected { peer, direction, address, .. } => Some(Event::PeerConnected {
-            peer: peer.to_string(),
-            direction: direction.to_string(),
-            address: address.to_string(),
-        }),
+        PeerEvent::Connected { peer, direction, address, .. } => Some(came(peer, direction, address)),
         PeerEvent::Disconnected { peer, cause, redial_in } => {
             Some(Event::PeerDisconnected { peer: peer.to_string(), cause, redial_ms: ms(redial_in) })
         }
@@ -206,6 +200,14 @@ fn event_of(event: PeerEvent) -> Option<Event> {
             retry_ms: ms(retry_in),
         }),
         _ => None,
+    }
+}
+
+fn came(peer: PeerId, direction: Direction, address: SocketAddr) -> Event {
+    Event::PeerConnected {
+        peer: peer.to_string(),
+        direction: direction.to_string(),
+        address: address.to_string(),
     }
 }
 
