@@ -60,7 +60,7 @@ impl PeerManager {
 
     /// The peer's hello was read.
     pub(crate) fn hello(&mut self, now: Now, id: ConnId, hello: HelloFacts) {
-        let Some(conn) = self.conns.get(&id) else { return };
+        let Some(conn) = self.conns.get(&id).filter(|conn| conn.state == ConnState::Greeting) else { return };
         let (peer, direction, remote, counted) = (conn.peer, conn.direction, conn.remote, conn.counted);
         if peer == self.me {
             return self.met_own_key(now, id, hello.boot_nonce, remote);
@@ -126,7 +126,8 @@ impl PeerManager {
 
     /// The peer speaks libp2p, but not our hello.
     pub(crate) fn foreign(&mut self, now: Now, id: ConnId) {
-        let Some(conn) = self.conns.get(&id) else { return };
+        // A peer whose hello was read speaks it.
+        let Some(conn) = self.conns.get(&id).filter(|conn| conn.state == ConnState::Greeting) else { return };
         let (peer, direction, remote) = (conn.peer, conn.direction, conn.remote);
         let full = direction == Direction::Inbound
             && conn.counted

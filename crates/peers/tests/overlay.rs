@@ -557,6 +557,23 @@ fn a_foreign_peer_is_admitted_or_turned_away_by_policy() {
     }
 }
 
+#[test]
+fn a_second_hello_or_its_denial_changes_nothing_for_an_admitted_peer() {
+    let mut world = World::new(4);
+    let (a, b) = (world.add(PeersConfig::default()), world.add(PeersConfig::default()));
+    world.seed_with(a, b, Role::Seed);
+    world.run_for(secs(2));
+    let conn = world.nodes[a].manager.connected().next().unwrap().conn;
+    let record = Some(world.nodes[b].record.clone());
+    let hello = HelloFacts { boot_nonce: 99, order: 99, record, problem: None };
+    world.give(a, Input::Hello { conn, hello });
+    world.give(a, Input::Foreign { conn });
+    world.run_for(secs(2));
+    let peer = world.nodes[a].manager.connected().next().unwrap();
+    assert_eq!((peer.conn, peer.foreign), (conn, false));
+    world.assert_agreement();
+}
+
 /// an idle loop uses no CPU; waiting for a due time is a timer, not polling.
 #[test]
 fn a_node_without_peers_is_woken_by_nothing() {
