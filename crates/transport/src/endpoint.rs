@@ -10,13 +10,14 @@ use futures::future::select_all;
 use peerage_identity::{NodeKey, PeerId};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, TransportConfig};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::close::{CloseCause, CloseCode};
 use crate::connection::ConnectionId;
 use crate::connection_id::{ConnectionIdGenerator, reset_key};
 use crate::dial::DialError;
+use crate::gate::{AdmissionCounts, Gate};
 use crate::incoming::Incoming;
 use crate::settings::TransportSettings;
 use crate::socket::{self, BindError, SocketBuffers};
@@ -63,7 +64,7 @@ struct Inner {
     sockets: Mutex<Vec<BoundSocket>>,
     buffers: Mutex<Option<SocketBuffers>>,
     dial_only: bool,
-    handshakes: Semaphore,
+    gate: Gate,
     closing: Notify,
     /// Counts calls of accept.
     turn: AtomicUsize,
@@ -123,7 +124,8 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// The next inbound connection, before any cryptography was done for it; `None` once the endpoint is closed. Cancel-safe.
+    /// The next inbound connection that is admitted by the rules of [`crate::Admission`], before any TLS was done for it; `None` once the endpoint
+    /// is closed. Others are answered here and never seen, so keep calling it. Cancel-safe.
     pub async fn accept(&self) -> Option<Incoming> {
         loop {
             let closing = self.inner.closing.notified();
@@ -141,7 +143,11 @@ impl Endpoint {
             let accepts = sockets.iter().map(|socket| Box::pin(socket.quinn.accept()));
             let (quinn, index, _) = select_all(accepts).await;
             match quinn {
-                Some(quinn) => return Some(Incoming::new(quinn, self.clone())),
+                Some(quinn) => {
+                    if let Some((quinn, place)) = self.inner.gate.pass(quinn, self.inner.runtime.now()) {
+                        return Some(Incoming::new(quinn, self.clone(), place));
+                    }
+                }
                 None if self.is_closed() => return None,
                 None => self.lose_socket(sockets[index].local),
             }
@@ -171,6 +177,11 @@ impl Endpoint {
         self.inner.tls.judged()
     }
 
+    /// How inbound connections were answered so far, before TLS.
+    pub fn admission_counts(&self) -> AdmissionCounts {
+        self.inner.gate.counts()
+    }
+
     /// The settings that it was made with.
     pub fn settings(&self) -> &TransportSettings {
         &self.inner.common.settings
@@ -182,7 +193,6 @@ impl Endpoint {
         for socket in self.sockets().iter() {
             socket.quinn.close(code.to_varint(), reason.as_bytes());
         }
-        self.inner.handshakes.close();
         self.inner.closing.notify_waiters();
     }
 
@@ -244,10 +254,6 @@ impl Endpoint {
         (config, verifier)
     }
 
-    pub(crate) fn handshakes(&self) -> &Semaphore {
-        &self.inner.handshakes
-    }
-
     pub(crate) fn common(&self) -> &Arc<Common> {
         &self.inner.common
     }
@@ -273,9 +279,10 @@ impl Endpoint {
             .incoming_buffer_size(INCOMING_BUFFER)
             .incoming_buffer_size_total(INCOMING_BUFFER * settings.max_incoming as u64)
             .time_source(tls.quinn_time());
+        let runtime = runtime.unwrap_or_else(|| Arc::new(TokioRuntime));
         Ok(Self {
             inner: Arc::new(Inner {
-                handshakes: Semaphore::new(settings.max_concurrent_handshakes),
+                gate: Gate::new(&settings.admission, runtime.now()),
                 common: Arc::new(Common {
                     settings,
                     closed: OnceLock::new(),
@@ -283,7 +290,7 @@ impl Endpoint {
                 }),
                 key,
                 tls,
-                runtime: runtime.unwrap_or_else(|| Arc::new(TokioRuntime)),
+                runtime,
                 transport,
                 server,
                 sockets: Mutex::new(Vec::new()),

@@ -11,13 +11,14 @@ use tokio::time::timeout;
 use crate::close::{CloseCause, CloseCode, TlsAlert};
 use crate::connection::{Connection, Direction};
 use crate::endpoint::Endpoint;
+use crate::gate::Place;
 use crate::proof::CertificateFault;
 
 /// Why an inbound handshake failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AcceptError {
-    /// It wasn't done in time, the wait for its turn included.
+    /// It wasn't done in time.
     #[error("the handshake with {address} was not done within {after:?}")]
     Timeout {
         /// Where from.
@@ -51,18 +52,20 @@ pub enum AcceptError {
     },
 }
 
-/// An inbound connection of which only the first packet is known. Dropped, it is refused.
+/// An inbound connection of which only the first packet is known, and that [`crate::Admission`] lets in. Dropped, it is refused.
 ///
-/// The four answers, from cheap to dear: [`Incoming::ignore`] sends nothing; [`Incoming::refuse`] and [`Incoming::retry`] send one packet;
-/// [`Incoming::accept`] does a TLS handshake, keeps state, and until the address is validated may send three times what came.
+/// It counts as a handshake in progress until it is answered. The four answers, from cheap to dear: [`Incoming::ignore`] sends nothing;
+/// [`Incoming::refuse`] and [`Incoming::retry`] send one packet; [`Incoming::accept`] does a TLS handshake, keeps state, and until the address is
+/// validated may send three times what came.
 pub struct Incoming {
     quinn: quinn::Incoming,
     endpoint: Endpoint,
+    place: Place,
 }
 
 impl Incoming {
-    pub(crate) fn new(quinn: quinn::Incoming, endpoint: Endpoint) -> Self {
-        Self { quinn, endpoint }
+    pub(crate) fn new(quinn: quinn::Incoming, endpoint: Endpoint, place: Place) -> Self {
+        Self { quinn, endpoint, place }
     }
 
     /// Where the packet says it comes from. Anyone can write any address there, until it is validated.
@@ -77,8 +80,6 @@ impl Incoming {
 
     /// Does the handshake, at most for the settings' `handshake_timeout`. Dropping the future ends it.
     ///
-    /// No more handshakes than `max_concurrent_handshakes` are worked on at once; the others wait their turn in this call.
-    ///
     /// # Errors
     /// [`AcceptError`].
     pub async fn accept(self) -> Result<Connection, AcceptError> {
@@ -92,8 +93,8 @@ impl Incoming {
     /// # Errors
     /// Gives the incoming connection back when its address is validated already.
     pub fn retry(self) -> Result<(), Box<Self>> {
-        let Self { quinn, endpoint } = self;
-        quinn.retry().map_err(|error| Box::new(Self { quinn: error.into_incoming(), endpoint }))
+        let Self { quinn, endpoint, place } = self;
+        quinn.retry().map_err(|error| Box::new(Self { quinn: error.into_incoming(), endpoint, place }))
     }
 
     /// Says no, so that the dialler knows at once.
@@ -107,12 +108,9 @@ impl Incoming {
     }
 
     async fn handshake(self) -> Result<Connection, AcceptError> {
-        let Self { quinn, endpoint } = self;
+        let Self { quinn, endpoint, place: _place } = self;
         let address = quinn.remote_address();
         let ended = |error: &ConnectionError| AcceptError::Ended { address, cause: endpoint.cause(error) };
-        let Ok(_turn) = endpoint.handshakes().acquire().await else {
-            return Err(ended(&ConnectionError::LocallyClosed));
-        };
         let (config, verifier) = endpoint.listener_config();
         let connecting = quinn.accept_with(Arc::new(config)).map_err(|error| ended(&error))?;
         let quinn = match connecting.await {

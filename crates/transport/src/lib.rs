@@ -36,6 +36,7 @@
 //!   that one. TLS is 1.3, both sides show a certificate, and nothing is ever resumed, because a resumed session would prove nothing.
 //! - A peer that isn't admitted yet has few streams and a small window; [`Connection::admit`] raises both.
 //! - Streams that were dropped unfinished are reset: a reader never takes the part for the whole.
+//! - A flood of first packets under forged addresses takes no place that an honest dialler needs: see [`Admission`].
 //! - Nothing that a peer sends can panic or hang an operation of this crate, or make it hold more than the settings allow.
 //!
 //! # The wire
@@ -55,6 +56,8 @@
 //! | `verifier` | the same, in the words of rustls, once per handshake |
 //! | `tls` | TLS configurations and ciphers |
 //! | `dial` | [`Endpoint::dial`] |
+//! | `admission` | [`Admission`]: accept, retry, refuse or ignore, as a pure policy |
+//! | `gate` | the same at work: asks the policy, answers, counts |
 //! | `incoming` | [`Incoming`]: the decision before the handshake |
 //! | `connection` | [`Connection`] |
 //! | `negotiate` | multistream-select |
@@ -63,12 +66,16 @@
 //! | `close` | [`CloseCode`], [`StreamCode`], [`CloseCause`]: why things end |
 #![forbid(unsafe_code)]
 
+mod admission;
 mod certificate;
 mod close;
 mod connection;
 mod connection_id;
 mod dial;
 mod endpoint;
+#[doc(hidden)]
+pub mod fuzzing;
+mod gate;
 mod incoming;
 mod negotiate;
 mod proof;
@@ -80,10 +87,12 @@ mod stream;
 mod tls;
 mod verifier;
 
+pub use admission::{Admission, AdmissionSettings, Arrival, Rate, Verdict};
 pub use close::{CloseCause, CloseCode, StreamCode, TlsAlert};
 pub use connection::{Connection, ConnectionId, Direction, ExportError, PathStats};
 pub use dial::DialError;
 pub use endpoint::{Endpoint, EndpointConfig};
+pub use gate::AdmissionCounts;
 pub use incoming::{AcceptError, Incoming};
 pub use negotiate::{MAX_LINE, MAX_PROPOSALS, NegotiationError};
 pub use proof::CertificateFault;

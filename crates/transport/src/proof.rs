@@ -252,7 +252,7 @@ impl From<der::Error> for CertificateFault {
 }
 
 /// `SEQUENCE { OCTET STRING publicKey, OCTET STRING signature }`.
-fn parse_extension(value: &[u8]) -> Result<(OctetString, OctetString), CertificateFault> {
+pub(crate) fn parse_extension(value: &[u8]) -> Result<(OctetString, OctetString), CertificateFault> {
     let parse = || {
         let mut reader = SliceReader::new(value)?;
         let fields = reader.sequence(|fields| {

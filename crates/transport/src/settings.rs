@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
+use crate::admission::AdmissionSettings;
+
 /// Limits and times of an endpoint. The defaults suit the Internet; [`TransportSettings::validate`] says what is possible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransportSettings {
     /// How long a dial may take, from the first packet to the end of the TLS handshake.
     pub dial_timeout: Duration,
-    /// How long an inbound handshake may take, the wait for its turn included.
+    /// How long an inbound handshake may take.
     pub handshake_timeout: Duration,
     /// After how much silence a connection counts as lost. The smaller of both sides' holds.
     pub idle_timeout: Duration,
@@ -18,8 +20,8 @@ pub struct TransportSettings {
     pub keep_alive: Duration,
     /// How long a peer may take to answer a proposed protocol name, or to propose one.
     pub negotiation_timeout: Duration,
-    /// Inbound handshakes that are worked on at the same time; more wait their turn.
-    pub max_concurrent_handshakes: usize,
+    /// Who may begin a handshake, and how many at a time.
+    pub admission: AdmissionSettings,
     /// Inbound connections whose first packet came and that were neither accepted nor turned away; the packets of more are ignored.
     pub max_incoming: usize,
     /// Streams that a peer may have open at a time before [`crate::Connection::admit`]. quinn allocates for each.
@@ -61,7 +63,7 @@ impl Default for TransportSettings {
             idle_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(4),
             negotiation_timeout: Duration::from_secs(5),
-            max_concurrent_handshakes: 64,
+            admission: AdmissionSettings::default(),
             max_incoming: 1024,
             stranger_streams: 4,
             stranger_window_bytes: 128 * 1024,
@@ -111,13 +113,9 @@ impl TransportSettings {
             self.keep_alive,
             "must be less than idle_timeout",
         )?;
-        let counts = [
-            ("max_concurrent_handshakes", self.max_concurrent_handshakes),
-            ("max_incoming", self.max_incoming),
-        ];
-        for (name, value) in counts {
-            check((1..=65_536).contains(&value), name, value, "give 1 to 65536")?;
-        }
+        self.admission.validate()?;
+        let incoming = self.max_incoming;
+        check((1..=65_536).contains(&incoming), "max_incoming", incoming, "give 1 to 65536")?;
         self.validate_windows()?;
         check(
             (1200..=MAX_DATAGRAM).contains(&self.max_datagram_bytes),
@@ -197,7 +195,7 @@ pub const MAX_STREAM_WINDOW: u32 = 2_500_000;
 /// The largest UDP payload, in bytes: ten of them, which is quinn's batch, must fit the 64 KiB that the kernel takes at once.
 pub const MAX_DATAGRAM: u16 = 6500;
 
-fn check(
+pub(crate) fn check(
     usable: bool,
     name: &'static str,
     value: impl std::fmt::Debug,
@@ -212,6 +210,7 @@ const MIN_WINDOW: u32 = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::Rate;
 
     #[test]
     fn the_defaults_are_valid() {
@@ -225,7 +224,9 @@ mod tests {
             ("dial_timeout", |s| s.dial_timeout = Duration::ZERO),
             ("idle_timeout", |s| s.idle_timeout = Duration::MAX),
             ("keep_alive", |s| s.keep_alive = s.idle_timeout),
-            ("max_concurrent_handshakes", |s| s.max_concurrent_handshakes = 0),
+            ("admission.max_validated_handshakes", |s| s.admission.max_validated_handshakes = 0),
+            ("admission.per_address", |s| s.admission.per_address = Rate::new(1, 0)),
+            ("admission.max_tracked", |s| s.admission.max_tracked = 0),
             ("max_incoming", |s| s.max_incoming = 0),
             ("stranger_streams", |s| s.stranger_streams = s.peer_streams + 1),
             ("peer_streams", |s| s.peer_streams = 0),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::future::poll_immediate;
 use peerage_transport::{AcceptError, DialError, Endpoint, TransportSettings};
 
+use crate::handmade::{Initial, caught_initial};
 use crate::support::*;
 
 #[tokio::test]
@@ -80,38 +81,90 @@ async fn an_ignored_dial_hears_nothing() {
     assert!(matches!(out.unwrap_err(), DialError::Timeout { .. }));
 }
 
-/// The first packet of a dial, caught before it arrives anywhere.
-async fn caught_initial(foreign: &Foreign) -> Vec<u8> {
-    let trap = tokio::net::UdpSocket::bind(LOOPBACK).await.unwrap();
-    let _dial = foreign.start_dial(trap.local_addr().unwrap());
-    let mut packet = vec![0; 2000];
-    let (length, _) = soon(trap.recv_from(&mut packet)).await.unwrap();
-    packet.truncate(length);
-    packet
-}
-
 #[tokio::test]
-async fn a_handshake_that_stalls_is_dropped_and_gives_its_turn_to_the_next() {
+async fn a_handshake_that_stalls_is_dropped_in_time_and_holds_no_place_that_a_proved_address_needs() {
     let listener = endpoint(|settings| {
-        settings.max_concurrent_handshakes = 1;
+        settings.admission.max_unvalidated_handshakes = 1;
+        settings.admission.max_validated_handshakes = 1;
         settings.handshake_timeout = Duration::from_millis(300);
     })
     .await;
     // A dialler that never says a second word.
     let initial = caught_initial(&Foreign::honest()).await;
     UdpSocket::bind(LOOPBACK).unwrap().send_to(&initial, address(&listener)).unwrap();
-    let stalled = soon(listener.accept()).await.unwrap();
-    let stalled = tokio::spawn(stalled.accept());
+    let stalled = tokio::spawn(soon(listener.accept()).await.unwrap().accept());
 
+    // The next one is told to retry, and is back at once with a proved address.
     let dialler = endpoint(|_| ()).await;
-    let dialled = tokio::spawn({
+    let (out, inn) = tokio::join!(dialler.dial(address(&listener), None), async {
+        let incoming = soon(listener.accept()).await.unwrap();
+        assert!(incoming.address_validated());
+        incoming.accept().await
+    });
+    assert_eq!((out.unwrap().peer_id(), inn.unwrap().peer_id()), (listener.peer_id(), dialler.peer_id()));
+    let counts = listener.admission_counts();
+    assert_eq!((counts.accepted, counts.retried, counts.refused, counts.ignored), (2, 1, 0, 0));
+    assert!(matches!(soon(stalled).await.unwrap().unwrap_err(), AcceptError::Timeout { .. }));
+}
+
+#[tokio::test]
+async fn beyond_the_places_for_proved_addresses_diallers_are_refused_until_one_is_free() {
+    let listener = endpoint(|settings| {
+        settings.admission.max_unvalidated_handshakes = 0;
+        settings.admission.max_validated_handshakes = 1;
+    })
+    .await;
+    let dialler = endpoint(|_| ()).await;
+    let first = tokio::spawn({
         let (dialler, to) = (dialler.clone(), address(&listener));
         async move { dialler.dial(to, None).await }
     });
-    let next = soon(listener.accept()).await.unwrap();
-    assert!(matches!(soon(stalled).await.unwrap().unwrap_err(), AcceptError::Timeout { .. }));
-    assert_eq!(soon(next.accept()).await.unwrap().peer_id(), dialler.peer_id());
-    assert!(soon(dialled).await.unwrap().is_ok());
+    let held = soon(listener.accept()).await.unwrap();
+    tokio::select! {
+        second = dialler.dial(address(&listener), None) => {
+            assert!(matches!(second.unwrap_err(), DialError::Refused { .. }));
+        }
+        _ = listener.accept() => panic!("there is no place"),
+    }
+    assert_eq!(listener.admission_counts().refused, 1);
+    assert!(soon(held.accept()).await.is_ok());
+    assert!(soon(first).await.unwrap().is_ok());
+    let accept = async { listener.accept().await.unwrap().accept().await };
+    let (out, inn) = tokio::join!(dialler.dial(address(&listener), None), accept);
+    assert!(out.is_ok() && inn.is_ok());
+}
+
+#[tokio::test]
+async fn a_flood_of_forged_first_packets_leaves_honest_diallers_in() {
+    let listener = endpoint(|_| ()).await;
+    let to = address(&listener);
+    let accepting = tokio::spawn({
+        let listener = listener.clone();
+        async move {
+            let mut tasks = tokio::task::JoinSet::new();
+            while let Some(incoming) = listener.accept().await {
+                tasks.spawn(incoming.accept());
+            }
+        }
+    });
+    // Two thousand first packets that are whole and right: only nobody ever says a second word.
+    let flood = UdpSocket::bind(LOOPBACK).unwrap();
+    let mut initial = Initial::open(&caught_initial(&Foreign::honest()).await);
+    let dialler = endpoint(|_| ()).await;
+    for round in 0..10u8 {
+        for number in 0..200u8 {
+            initial.to = vec![round, number, 1, 2, 3, 4, 5, 6];
+            flood.send_to(&initial.seal(), to).unwrap();
+        }
+        soon(dialler.dial(to, Some(listener.peer_id()))).await.expect("an honest dial gets in");
+    }
+    let counts = listener.admission_counts();
+    let limits = listener.settings().admission.clone();
+    assert!(counts.accepted <= limits.max_unvalidated_handshakes as u64 + 10, "{counts:?}");
+    assert!(counts.retried > 1_000, "{counts:?}");
+    assert_eq!(counts.refused, 0);
+    listener.close(peerage_transport::CloseCode::Shutdown, "done");
+    soon(accepting).await.unwrap();
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use peerage_transport::{AcceptError, CertificateFault, DialError};
 use rcgen::{CustomExtension, KeyPair};
 use rustls::pki_types::CertificateDer;
 
+use crate::handmade::{Initial, close_code, receive};
 use crate::support::*;
 
 const BAD_CERTIFICATE: u8 = 42;
@@ -254,4 +255,28 @@ async fn another_application_protocol_is_refused() {
     let error = found.unwrap_err();
     assert!(matches!(error, DialError::RefusedByTls { .. }), "{error}");
     assert!(error.to_string().contains("no application protocol in common"), "{error}");
+}
+
+#[tokio::test]
+async fn a_dialler_without_tls_1_3_is_ended_with_an_alert() {
+    // TLS 1.2 as it was: no supported_versions, one old cipher suite; ALPN and signature_algorithms.
+    let alpn = [0, 16, 0, 9, 0, 7, 6, b'l', b'i', b'b', b'p', b'2', b'p'];
+    let extensions = [&alpn[..], &[0, 13, 0, 4, 0, 2, 4, 3]].concat();
+    let mut hello = vec![0x03, 0x03];
+    hello.extend_from_slice(&[1; 32]);
+    hello.extend_from_slice(&[0, 0, 2, 0xc0, 0x2b, 1, 0]);
+    hello.extend_from_slice(&(extensions.len() as u16).to_be_bytes());
+    hello.extend_from_slice(&extensions);
+    let message = [&[1, 0, 0, hello.len() as u8][..], &hello].concat();
+    let initial = Initial::with_crypto(&message);
+
+    let listener = endpoint(|_| ()).await;
+    let socket = tokio::net::UdpSocket::bind(LOOPBACK).await.unwrap();
+    socket.send_to(&initial.seal(), address(&listener)).await.unwrap();
+    let error = soon(soon(listener.accept()).await.unwrap().accept()).await.unwrap_err();
+    assert!(matches!(error, AcceptError::Ended { .. }), "{error}");
+    let (answer, _) = receive(&socket).await;
+    let answer = Initial::open_answer(&answer, &initial.to);
+    // CRYPTO_ERROR with the alert protocol_version (RFC 9001 § 4.8, RFC 8446 § 6).
+    assert_eq!(close_code(&answer.payload), Some(0x0100 + 70));
 }

@@ -6,6 +6,7 @@ mod admission;
 mod closing;
 mod endpoints;
 mod forged;
+mod handmade;
 mod handshake;
 mod negotiation;
 mod streams;
