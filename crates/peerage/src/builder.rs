@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::data_dir::DataDir;
 use crate::error::StartError;
 use crate::node::Node;
+use crate::resolve::{Resolve, SystemResolver};
 use crate::shared::{Parts, Shared};
 use crate::{dial, driver};
 
@@ -39,6 +40,7 @@ pub struct NodeBuilder {
     contacts: Vec<(Role, String)>,
     peers: PeersConfig,
     transport: TransportSettings,
+    resolver: Arc<dyn Resolve>,
 }
 
 impl Default for NodeBuilder {
@@ -52,6 +54,7 @@ impl Default for NodeBuilder {
             contacts: Vec::new(),
             peers: PeersConfig::default(),
             transport: TransportSettings::default(),
+            resolver: Arc::new(SystemResolver),
         }
     }
 }
@@ -138,6 +141,12 @@ impl NodeBuilder {
         self
     }
 
+    /// What looks names up. Default: the system's resolver.
+    pub fn resolver(mut self, resolver: Arc<dyn Resolve>) -> Self {
+        self.resolver = resolver;
+        self
+    }
+
     /// Starts the node: it listens, dials its contacts and admits peers from now on.
     ///
     /// # Errors
@@ -180,6 +189,7 @@ impl NodeBuilder {
             boot_nonce,
             clock,
             endpoint,
+            resolver: self.resolver,
             addresses,
             record,
             to_driver,

@@ -1,19 +1,14 @@
-//! Opening connections: name resolution, the QUIC handshake, then a session. And the other way: accepting them.
+//! Opening connections: look-up, a race of handshakes, then a session. And the other way: accepting them.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use peerage_identity::{DialAddress, DnsFamily, Host, PeerId};
+use peerage_identity::{DialAddress, PeerId};
 use peerage_peers::{AttemptId, Blame, Failure, Input};
-use peerage_transport::{DialError, Incoming};
+use peerage_transport::{Connection, DialError, Incoming};
 
 use crate::driver::Message;
-use crate::session;
 use crate::shared::Shared;
-
-/// Addresses of one name that are tried, in order.
-const MAX_RESOLVED: usize = 8;
+use crate::{race, resolve, session};
 
 /// Dials, and goes on as the connection's session.
 pub(crate) async fn run(
@@ -38,43 +33,19 @@ async fn connect(
     shared: &Shared,
     address: &DialAddress,
     expected: Option<PeerId>,
-) -> Result<peerage_transport::Connection, Failure> {
-    let mut failure = None;
-    for socket in resolve(address).await? {
-        match shared.endpoint.dial(socket, expected).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => failure = Some(failure_of(&error)),
-        }
-    }
-    Err(failure.unwrap_or_else(|| Failure::new(Blame::Unlucky, format!("{address} leads to no address"))))
-}
-
-async fn resolve(address: &DialAddress) -> Result<Vec<SocketAddr>, Failure> {
-    if let Some(socket) = address.socket_addr() {
-        return Ok(vec![socket]);
-    }
-    let (Host::Dns { name, family }, Some(port)) = (address.host(), address.port()) else {
-        let detail =
-            format!("{address} needs a TXT look-up, which this version lacks: name its addresses instead");
-        return Err(Failure::new(Blame::Local, detail));
-    };
-    let found = tokio::net::lookup_host((name.as_str(), port)).await;
-    let found = found.map_err(|error: io::Error| {
-        Failure::new(Blame::Local, format!("the name {name} cannot be resolved: {error}"))
-    })?;
-    let right = |socket: &SocketAddr| match family {
-        DnsFamily::Any => true,
-        DnsFamily::V4 => socket.is_ipv4(),
-        DnsFamily::V6 => socket.is_ipv6(),
-    };
-    let found: Vec<_> = found.filter(right).take(MAX_RESOLVED).collect();
-    if found.is_empty() {
-        return Err(Failure::new(
-            Blame::Local,
-            format!("the name {name} leads to no address of the right family"),
-        ));
-    }
-    Ok(found)
+) -> Result<Connection, Failure> {
+    let places = resolve::places(shared.resolver.as_ref(), address, expected).await;
+    let places = places.map_err(|detail| Failure::new(Blame::Local, detail))?;
+    let sockets = places.iter().map(|(socket, _)| *socket).collect();
+    let expected_at = |socket| places.iter().find(|place| place.0 == socket).and_then(|place| place.1);
+    let dialled = race::race(sockets, |socket| shared.endpoint.dial(socket, expected_at(socket))).await;
+    // The gravest failure says most: a wrong peer at one address weighs more than silence at another.
+    dialled.map_err(|errors| {
+        let failures = errors.iter().map(failure_of);
+        failures
+            .max_by_key(|failure| failure.blame)
+            .unwrap_or_else(|| Failure::new(Blame::Unlucky, "no address"))
+    })
 }
 
 fn failure_of(error: &DialError) -> Failure {

@@ -49,13 +49,13 @@ pub(crate) fn ours(shared: &Shared, order: u64, observed: Option<&DialAddress>) 
     }
 }
 
-/// What a peer's hello says, checked against ours.
-pub(crate) fn read(shared: &Shared, peer: PeerId, hello: wire::Hello) -> (HelloFacts, About) {
+/// What a peer's hello says to a node of `network`.
+pub(crate) fn read(network: &str, peer: PeerId, hello: wire::Hello) -> (HelloFacts, About) {
     let record = match hello.signed_record.is_empty() {
         true => Ok(None),
         false => SignedPeerRecord::verify(&hello.signed_record).map(Some).map_err(|e| e.to_string()),
     };
-    let problem = problem(shared, peer, &hello, &record);
+    let problem = problem(network, peer, &hello, &record);
     let facts = HelloFacts {
         boot_nonce: hello.boot_nonce,
         order: hello.order,
@@ -75,14 +75,14 @@ pub(crate) fn read(shared: &Shared, peer: PeerId, hello: wire::Hello) -> (HelloF
 }
 
 fn problem(
-    shared: &Shared,
+    network: &str,
     peer: PeerId,
     hello: &wire::Hello,
     record: &Result<Option<SignedPeerRecord>, String>,
 ) -> Option<(RejectReason, String)> {
-    if hello.network != shared.network {
+    if hello.network != network {
         let theirs = text(hello.network.clone());
-        let detail = format!("it is in {theirs:?}, this node in {:?}", shared.network);
+        let detail = format!("it is in {theirs:?}, this node in {network:?}");
         return Some((RejectReason::WrongNetwork, detail));
     }
     if common_version(&hello.versions).is_none() {

@@ -48,13 +48,17 @@ mod data_dir;
 mod dial;
 mod driver;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hello;
 mod node;
 mod peer;
 mod peers;
 mod protocols;
+mod race;
 mod registry;
 mod request;
+mod resolve;
 mod session;
 mod shared;
 mod streams;
@@ -67,6 +71,7 @@ pub use node::{Node, Shutdown};
 pub use peer::{About, PeerInfo};
 pub use peers::{Change, Peers, Watch};
 pub use request::{DEFAULT_DEADLINE, MAX_REQUEST_BYTES};
+pub use resolve::{Resolve, SystemResolver};
 pub use streams::Incoming;
 
 pub use peerage_identity::{

@@ -147,14 +147,25 @@ async fn exchange<Q: Payload, A: Payload>(
     let ended = || malformed("the answer ended too early".to_owned());
     let status = stream.recv.read_frame(uvarint::MAX_LEN).await.map_err(read_error)?.ok_or_else(ended)?;
     let body = stream.recv.read_frame(MAX_REQUEST_BYTES).await.map_err(read_error)?.ok_or_else(ended)?;
+    read_answer(peer.id, protocol, &status, body)
+}
+
+/// What an answer's two messages say.
+pub(crate) fn read_answer<A: Payload>(
+    peer: PeerId,
+    protocol: &str,
+    status: &[u8],
+    body: Bytes,
+) -> Result<A, RequestError> {
+    let malformed = |detail: String| RequestError::Malformed { peer, protocol: protocol.to_owned(), detail };
     if status.is_empty() {
         return A::read(body).map_err(malformed);
     }
-    match uvarint::take(&status).ok().flatten().map(|(code, _)| u32::try_from(code)) {
+    match uvarint::take(status).ok().flatten().map(|(code, _)| u32::try_from(code)) {
         Some(Ok(code)) => {
             let cut = &body[..body.len().min(MAX_ERROR_TEXT)];
             let text = String::from_utf8_lossy(cut).into_owned();
-            Err(RequestError::Refused { peer: peer.id, code, text })
+            Err(RequestError::Refused { peer, code, text })
         }
         _ => Err(malformed("its error number cannot be read".to_owned())),
     }

@@ -65,6 +65,8 @@ struct Session {
     gate: watch::Sender<Gate>,
     /// Where stream tasks put the peer's hello.
     hellos: mpsc::Sender<(wire::Hello, SendStream)>,
+    /// The peer's hello was read. A second one on the same connection is not.
+    greeted: bool,
     /// The stream on which the peer waits for our answer.
     to_answer: Option<SendStream>,
 }
@@ -95,6 +97,7 @@ pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, attempt: Op
         streams: TaskTracker::new(),
         gate: watch::Sender::new(Gate::Waiting),
         hellos,
+        greeted: false,
         to_answer: None,
     };
     let failure = session.run(inbox, heard).await;
@@ -134,7 +137,7 @@ impl Session {
                     None => return self.close(CloseReason::ShuttingDown),
                 },
                 cause = self.connection.closed() => return failure_of(&cause),
-                Some((hello, send)) = heard.recv(), if self.to_answer.is_none() => self.heard(hello, send).await,
+                Some((hello, send)) = heard.recv(), if !self.greeted => self.heard(hello, send).await,
                 stream = self.connection.accept_stream() => match stream {
                     Ok(stream) => self.accept(stream),
                     Err(cause) => return failure_of(&cause),
@@ -168,8 +171,9 @@ impl Session {
     }
 
     async fn heard(&mut self, hello: wire::Hello, send: SendStream) {
+        self.greeted = true;
         self.to_answer = Some(send);
-        let (facts, about) = hello::read(&self.shared, self.connection.peer_id(), hello);
+        let (facts, about) = hello::read(&self.shared.network, self.connection.peer_id(), hello);
         let message = Message::Hello { conn: self.id, facts, about };
         let _ = self.shared.to_driver.send(message).await;
     }

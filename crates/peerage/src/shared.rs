@@ -17,6 +17,7 @@ use crate::driver::Message;
 use crate::error::SendError;
 use crate::peer::Peer;
 use crate::registry::Registry;
+use crate::resolve::Resolve;
 
 /// The state that handles, sessions and the driver share.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) boot_nonce: u64,
     pub(crate) clock: Clock,
     pub(crate) endpoint: Endpoint,
+    pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) registry: Registry,
     /// Where others can reach us, with our peer ID.
     pub(crate) addresses: Vec<DialAddress>,
@@ -53,6 +55,7 @@ pub(crate) struct Parts {
     pub(crate) boot_nonce: u64,
     pub(crate) clock: Clock,
     pub(crate) endpoint: Endpoint,
+    pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) addresses: Vec<DialAddress>,
     pub(crate) record: SignedPeerRecord,
     pub(crate) to_driver: mpsc::Sender<Message>,
@@ -69,6 +72,7 @@ impl Shared {
             boot_nonce: parts.boot_nonce,
             clock: parts.clock,
             endpoint: parts.endpoint,
+            resolver: parts.resolver,
             registry: Registry::new(),
             addresses: parts.addresses,
             record: parts.record,

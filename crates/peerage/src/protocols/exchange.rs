@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use peerage_identity::SignedPeerRecord;
 use peerage_peers::Input;
 use peerage_transport::{Stream, StreamCode};
@@ -16,9 +17,9 @@ pub(crate) const PROTOCOL: &str = "/peerage/exchange/1";
 /// Records that we ask for, and that we read at most.
 const MAX_RECORDS: u32 = 30;
 /// The longest answer that is read, in bytes.
-const MAX_ANSWER_BYTES: usize = 256 * 1024;
+pub(crate) const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// The longest question that is read, in bytes.
-const MAX_ASK_BYTES: usize = 64;
+pub(crate) const MAX_ASK_BYTES: usize = 64;
 /// How long each side may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -59,10 +60,7 @@ async fn question(peer: &Peer) -> Result<Vec<SignedPeerRecord>, String> {
     sent.map_err(|error| error.to_string())?;
     let _ = stream.send.finish();
     let answer = stream.recv.read_message::<Peers>(MAX_ANSWER_BYTES).await.map_err(|e| e.to_string())?;
-    let records = answer.ok_or("no answer")?.records;
-    if records.len() > MAX_RECORDS as usize {
-        return Err(format!("{} records came where {MAX_RECORDS} were asked for", records.len()));
-    }
+    let records = records(answer.ok_or("no answer")?)?;
     let mut verified = Vec::with_capacity(records.len());
     for record in records {
         verified.push(SignedPeerRecord::verify(&record).map_err(|error| error.to_string())?);
@@ -70,4 +68,14 @@ async fn question(peer: &Peer) -> Result<Vec<SignedPeerRecord>, String> {
         tokio::task::yield_now().await;
     }
     Ok(verified)
+}
+
+/// The records of an answer, not verified yet.
+pub(crate) fn records(answer: Peers) -> Result<Vec<Bytes>, String> {
+    match answer.records.len() {
+        count if count > MAX_RECORDS as usize => {
+            Err(format!("{count} records came where {MAX_RECORDS} were asked for"))
+        }
+        _ => Ok(answer.records),
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_identity::{DialAddress, Multiaddr};
+use peerage_identity::{DialAddress, Multiaddr, PeerId};
 use peerage_transport::{ReadError, RecvStream, Stream, StreamCode};
 use peerage_wire::identify::Identify;
 use prost::Message as _;
@@ -22,7 +22,7 @@ pub(crate) const PUSH_PROTOCOL: &str = "/ipfs/id/push/1.0.0";
 /// The longest message that we send, in bytes.
 const MAX_SENT_BYTES: usize = 4096;
 /// The longest message that we read, in bytes.
-const MAX_READ_BYTES: usize = 8192;
+pub(crate) const MAX_READ_BYTES: usize = 8192;
 /// Messages that we merge.
 const MAX_MESSAGES: usize = 10;
 /// Protocol names that we keep of a peer.
@@ -129,18 +129,33 @@ fn ours(peer: &Peer) -> Identify {
 }
 
 async fn receive(recv: &mut RecvStream) -> Result<Identify, String> {
-    let mut merged = Identify::default();
-    let mut count = 0;
-    while let Some(message) =
-        recv.read_message::<Identify>(MAX_READ_BYTES).await.map_err(|error| error.to_string())?
-    {
-        count += 1;
-        if count > MAX_MESSAGES {
+    let mut messages = Messages::default();
+    while let Some(message) = recv.read_message(MAX_READ_BYTES).await.map_err(|error| error.to_string())? {
+        messages.add(message)?;
+    }
+    messages.merged()
+}
+
+/// What a peer says in one stream.
+#[derive(Default)]
+pub(crate) struct Messages {
+    merged: Identify,
+    count: usize,
+}
+
+impl Messages {
+    pub(crate) fn add(&mut self, message: Identify) -> Result<(), String> {
+        self.count += 1;
+        if self.count > MAX_MESSAGES {
             return Err(format!("more than {MAX_MESSAGES} messages"));
         }
-        merge(&mut merged, message);
+        merge(&mut self.merged, message);
+        Ok(())
     }
-    if count == 0 { Err("the stream ended without a message".to_owned()) } else { Ok(merged) }
+
+    pub(crate) fn merged(self) -> Result<Identify, String> {
+        if self.count == 0 { Err("the stream ended without a message".to_owned()) } else { Ok(self.merged) }
+    }
 }
 
 /// Later messages add to lists and replace single values.
@@ -154,16 +169,20 @@ fn merge(into: &mut Identify, from: Identify) {
     into.signed_peer_record = from.signed_peer_record.or(into.signed_peer_record.take());
 }
 
-/// Keeps what the message says about a peer whose key is proved; a message with another key is somebody else's.
 fn apply(peer: &Peer, message: Identify) {
-    let same_key = |bytes: &Bytes| {
-        peerage_identity::decode_public_key(bytes).is_ok_and(|key| key.to_peer_id() == peer.id)
-    };
-    if message.public_key.as_ref().is_some_and(|key| !same_key(key)) {
+    let taken = describe(peer.id, message, &mut peer.about());
+    if !taken {
         tracing::debug!(peer = %peer.id, "an identify message names another key");
-        return;
     }
-    let mut about = peer.about();
+}
+
+/// Keeps what the message says about a peer whose key is proved; a message with another key is somebody else's and changes nothing.
+pub(crate) fn describe(peer: PeerId, message: Identify, about: &mut About) -> bool {
+    let same_key =
+        |bytes: &Bytes| peerage_identity::decode_public_key(bytes).is_ok_and(|key| key.to_peer_id() == peer);
+    if message.public_key.as_ref().is_some_and(|key| !same_key(key)) {
+        return false;
+    }
     if let Some(agent) = message.agent_version {
         about.agent = text(agent);
     }
@@ -181,6 +200,7 @@ fn apply(peer: &Peer, message: Identify) {
     if let Some(observed) = message.observed_addr {
         about.observed = DialAddress::from_bytes(&observed).ok().map(|address| address.to_string());
     }
+    true
 }
 
 #[cfg(test)]
