@@ -1,0 +1,221 @@
+//! Writes the first inputs of every target into `fuzz/corpus/`: the published vectors as they are, and a few good messages.
+//!
+//!     cargo run -p peerage-fuzz-targets --example seeds
+//!
+//! Files that are there already are left alone. Minimise afterwards with `fuzz/keep`, which drops what adds nothing.
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+
+use bytes::Bytes;
+use peerage_fuzz_targets::{certificate_extension, hello, multistream_dial, public_key, speaker};
+use peerage_identity::{DialAddress, NodeKey, SignedPeerRecord};
+use peerage_transport::fuzzing::proposal;
+use peerage_wire::{exchange, frame, hello as hello_wire, identify, peer_record, uvarint};
+use prost::Message;
+use serde_json::Value;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> Result<()> {
+    let mut corpus = Corpus::default();
+    vectors(&mut corpus)?;
+    messages(&mut corpus)?;
+    streams(&mut corpus);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus");
+    for (target, input) in &corpus.inputs {
+        let folder = root.join(target);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(name(input)), input)?;
+    }
+    println!("{} inputs", corpus.inputs.len());
+    Ok(())
+}
+
+/// A file's name from its content: FNV-1a.
+fn name(input: &[u8]) -> String {
+    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    format!("seed-{:016x}", input.iter().fold(0xcbf2_9ce4_8422_2325, mix))
+}
+
+#[derive(Default)]
+struct Corpus {
+    inputs: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Corpus {
+    fn add(&mut self, target: &'static str, input: impl AsRef<[u8]>) {
+        self.inputs.push((target, input.as_ref().to_vec()));
+    }
+}
+
+/// What others published: see the `source` of each entry.
+fn vectors(corpus: &mut Corpus) -> Result<()> {
+    for (file, text) in VECTORS {
+        visit(corpus, file, "", &serde_json::from_str(text)?)?;
+    }
+    Ok(())
+}
+
+/// Finds every text and every field of hexadecimal digits in a file, whatever its structure, and gives it to the targets that read such a thing.
+fn visit(corpus: &mut Corpus, file: &str, field: &str, value: &Value) -> Result<()> {
+    match value {
+        Value::Array(values) => values.iter().try_for_each(|value| visit(corpus, file, field, value)),
+        Value::Object(fields) => fields.iter().try_for_each(|(field, value)| match field.as_str() {
+            "source" | "about" | "note" => Ok(()),
+            _ => visit(corpus, file, field, value),
+        }),
+        Value::String(text) => take(corpus, file, field, text),
+        _ => Ok(()),
+    }
+}
+
+fn take(corpus: &mut Corpus, file: &str, field: &str, text: &str) -> Result<()> {
+    match (file, field) {
+        ("multiaddr", "binary_hex") => corpus.add("address_bytes", hex::decode(text)?),
+        ("multiaddr", field) if field.ends_with("hex") => {}
+        ("multiaddr", _) => corpus.add("address_text", text),
+        (_, "public_key_pb_hex") => {
+            corpus.add("public_key", hex::decode(text)?);
+            corpus.add("certificate_extension", certificate_extension::encode(&hex::decode(text)?, &[7; 64]));
+        }
+        ("peer_ids", field) if field.ends_with("hex") => corpus.add("peer_id", hex::decode(text)?),
+        ("peer_ids", _) | (_, "peer_id" | "peer_id_derived") => corpus.add("peer_id", text),
+        (_, "envelope_hex") => {
+            corpus.add("envelope", hex::decode(text)?);
+            corpus.add("peer_record", hex::decode(text)?);
+        }
+        (_, "cert_der_hex") => corpus.add("certificate", hex::decode(text)?),
+        ("unsigned_varint", "bytes_hex") => corpus.add("frames", hex::decode(text)?),
+        ("multistream_select", "bytes_hex") => {
+            let said = [&b"\x13/multistream/1.0.0\n"[..], &hex::decode(text)?].concat();
+            corpus.add("multistream_dial", &said);
+            corpus.add("multistream_listen", &said);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Good messages of every kind, as another node would send them.
+fn messages(corpus: &mut Corpus) -> Result<()> {
+    let key = speaker();
+    let address: DialAddress = "/ip4/192.0.2.1/udp/4001/quic-v1".parse()?;
+    let name: DialAddress = "/dns4/a.example/udp/4001/quic-v1".parse()?;
+    let record = SignedPeerRecord::sign(&key, 7, &[address.clone(), name.clone()])?;
+    let other = SignedPeerRecord::sign(&NodeKey::from_seed([2; 32]), 1, std::slice::from_ref(&address))?;
+    let observed = Bytes::from(address.to_bytes());
+
+    corpus.add("envelope", record.as_bytes());
+    corpus.add("peer_record", record.as_bytes());
+    let unsigned = peer_record::PeerRecord {
+        peer_id: key.peer_id().to_bytes().into(),
+        seq: 7,
+        addresses: [address, name]
+            .map(|address| peer_record::peer_record::AddressInfo { multiaddr: address.to_bytes().into() })
+            .to_vec(),
+    };
+    corpus.add("peer_record", unsigned.encode_to_vec());
+
+    let greeting = hello_wire::Hello {
+        network: hello::NETWORK.into(),
+        versions: vec![1, 2],
+        boot_nonce: 1,
+        order: 2,
+        signed_record: record.as_bytes().clone(),
+        observed_addr: observed.clone(),
+        channels: vec![hello_wire::Channel { name: "/acme/chat/1".into(), max_message_bytes: 1 << 20 }],
+        agent: "peerage/0.1.0".into(),
+        moniker: "alice".into(),
+    };
+    corpus.add("hello", frame::encode(&greeting));
+    corpus
+        .add("hello", frame::encode(&hello_wire::Hello { signed_record: Bytes::new(), ..greeting.clone() }));
+    corpus.add("hello", frame::encode(&hello_wire::Hello { network: "other\u{1b}".into(), ..greeting }));
+
+    use hello_wire::answer::Verdict;
+    let accept = Verdict::Accept(hello_wire::Accept { order: 1, version: 1 });
+    let reject = Verdict::Reject(hello_wire::Reject {
+        reason: 5,
+        detail: "no place".into(),
+        retry_after_ms: 1000,
+        alternatives: vec![other.as_bytes().clone(), Bytes::from_static(b"none")],
+    });
+    for verdict in [accept, reject] {
+        corpus.add("hello_answer", frame::encode(&hello_wire::Answer { verdict: Some(verdict) }));
+    }
+
+    let about = identify::Identify {
+        public_key: Some(key.public().encode_protobuf().into()),
+        listen_addrs: vec![observed.clone(), Bytes::from_static(b"\x35\x01a\x06\x0f\xa1")],
+        protocols: vec!["/ipfs/ping/1.0.0".into()],
+        observed_addr: Some(observed),
+        protocol_version: Some("acme/1".into()),
+        agent_version: Some("a/1".into()),
+        signed_peer_record: Some(record.as_bytes().clone()),
+    };
+    let again = identify::Identify { agent_version: Some("a/2".into()), ..Default::default() };
+    corpus.add("identify", frame::encode(&about));
+    corpus.add("identify", [frame::encode(&about), frame::encode(&again)].concat());
+
+    let records = vec![record.as_bytes().clone(), other.as_bytes().clone()];
+    corpus.add("exchange", frame::encode(&exchange::Peers { records }));
+    corpus.add("exchange", frame::encode(&exchange::Ask { most: 30 }));
+    corpus.add("key_file", &**key.to_pem());
+    corpus.add("key_file", RFC_8410_WITH_PUBLIC);
+    let signed = [&key.public().encode_protobuf()[..], &key.sign(public_key::MESSAGE)].concat();
+    corpus.add("public_key", signed);
+    Ok(())
+}
+
+/// Framing and negotiation.
+fn streams(corpus: &mut Corpus) {
+    corpus.add("answer", [&[0], &frames(&[b"good"])[..]].concat());
+    corpus.add("answer", frames(&[&[100], b"no such thing"]));
+    corpus.add("frames", frames(&[b"", b"a", &[7; 126], &[8; 300]]));
+    corpus.add("frames", frames(&[&[8; 301]]));
+    let header = proposal(multistream_dial::PROPOSED).unwrap_or_default();
+    corpus.add("multistream_dial", [&header[..], b"data"].concat());
+    corpus.add("multistream_dial", multistream_dial::PROPOSED);
+    corpus.add("multistream_listen", [&header[..], b"data"].concat());
+    let refused = proposal("/a/1").unwrap_or_default();
+    corpus.add("multistream_listen", [&refused[..], b"\x11/ipfs/ping/1.0.0\n"].concat());
+}
+
+fn frames(contents: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for content in contents {
+        uvarint::put(content.len() as u64, &mut out);
+        out.extend(*content);
+    }
+    out
+}
+
+macro_rules! vectors {
+    ($($krate:literal / $name:literal),* $(,)?) => {
+        const VECTORS: &[(&str, &str)] = &[$(
+            ($name, include_str!(concat!("../../../crates/", $krate, "/tests/vectors/", $name, ".json"))),
+        )*];
+    };
+}
+
+vectors! {
+    "identity" / "http_peer_id_auth",
+    "identity" / "key_signatures",
+    "identity" / "keys",
+    "identity" / "multiaddr",
+    "identity" / "peer_ids",
+    "identity" / "signed_envelopes",
+    "identity" / "unsigned_varint",
+    "transport" / "multistream_select",
+    "transport" / "tls_certificates",
+    "transport" / "tls_signature_schemes",
+}
+
+/// RFC 8410 § 10.3: a key with attributes and its public key.
+const RFC_8410_WITH_PUBLIC: &str = "-----BEGIN PRIVATE KEY-----\n\
+    MHICAQEwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+    oB8wHQYKKoZIhvcNAQkJFDEPDA1DdXJkbGUgQ2hhaXJzgSEAGb9ECWmEzf6FQbrB\n\
+    Z9w7lshQhqowtrbLDFw4rXAxZuE=\n\
+    -----END PRIVATE KEY-----\n";
