@@ -12,7 +12,6 @@ use crate::Outcome;
 use crate::streams;
 
 const ECHO: &str = "/interop/echo/1";
-const PERF: &str = "/perf/1.0.0";
 const PUSHED: &str = "/interop/pushed/1";
 /// A command that names no timeout.
 const DEFAULT_TIMEOUT_MS: u64 = 10_000;
@@ -37,9 +36,13 @@ struct Command {
 /// Runs until standard input ends or says `quit`.
 pub(crate) async fn run() -> Outcome<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter("peerage=debug").init();
-    let node = Node::builder().network("interop").listen("/ip4/127.0.0.1/udp/0/quic-v1").start().await?;
+    let node = Node::builder()
+        .network("interop")
+        .listen("/ip4/127.0.0.1/udp/0/quic-v1")
+        .serve_perf()
+        .start()
+        .await?;
     tokio::spawn(streams::serve_echo(node.accept(ECHO)?));
-    tokio::spawn(streams::serve_perf(node.accept(PERF)?));
     let (out, mut lines_out) = mpsc::channel::<Value>(256);
     tokio::spawn(async move {
         while let Some(line) = lines_out.recv().await {
@@ -148,8 +151,7 @@ async fn obey(node: &Node, command: &Command) -> Outcome<Value> {
         "perf" => {
             let (upload, download) = (command.upload.unwrap_or(0), command.download.unwrap_or(0));
             let start = Instant::now();
-            let stream = node.open(peer(command)?, PERF).await?;
-            streams::perf(stream, upload, download).await?;
+            node.perf(peer(command)?, upload, download).await?;
             let ms = start.elapsed().as_millis() as u64;
             Ok(json!({"uploaded": upload, "downloaded": download, "ms": ms}))
         }

@@ -1,4 +1,4 @@
-//! What our driver does on streams: echo and perf, served and asked for.
+//! What our driver does on streams: the echo, served and asked for.
 
 use bytes::Bytes;
 use peerage::{Incoming, Stream};
@@ -7,8 +7,6 @@ use crate::Outcome;
 
 /// Bytes of one read or write.
 const CHUNK: usize = 64 * 1024;
-/// The longest download that we serve in one exchange.
-const MAX_DOWNLOAD: u64 = 16 << 30;
 
 /// Serves an echo on every stream, reading and writing side by side.
 pub(crate) async fn serve_echo(incoming: Incoming) {
@@ -59,47 +57,4 @@ pub(crate) async fn echo(stream: Stream, bytes: usize) -> Outcome<()> {
     // What was read says more about a failure than the write that it broke.
     read?;
     written
-}
-
-/// Serves `/perf/1.0.0`: a number, an upload to the end, then so many bytes back.
-pub(crate) async fn serve_perf(incoming: Incoming) {
-    while let Some((_, stream)) = incoming.recv().await {
-        tokio::spawn(async move {
-            let _ = answer_perf(stream).await;
-        });
-    }
-}
-
-async fn answer_perf(mut stream: Stream) -> Outcome<()> {
-    let mut head = Vec::with_capacity(8);
-    while let Some(chunk) = stream.recv.read_chunk(CHUNK).await? {
-        let missing = 8 - head.len();
-        head.extend_from_slice(&chunk[..chunk.len().min(missing)]);
-    }
-    let wanted = u64::from_be_bytes(head.as_slice().try_into()?);
-    send_zeros(&mut stream, wanted.min(MAX_DOWNLOAD)).await?;
-    stream.send.stopped().await?;
-    Ok(())
-}
-
-/// Asks for one perf exchange.
-pub(crate) async fn perf(mut stream: Stream, upload: u64, download: u64) -> Outcome<()> {
-    stream.send.write_all(&download.to_be_bytes()).await?;
-    send_zeros(&mut stream, upload).await?;
-    let mut got = 0u64;
-    while let Some(chunk) = stream.recv.read_chunk(CHUNK).await? {
-        got += chunk.len() as u64;
-    }
-    if got == download { Ok(()) } else { Err(format!("{got} of {download} bytes came").into()) }
-}
-
-async fn send_zeros(stream: &mut Stream, mut count: u64) -> Outcome<()> {
-    let zeros = Bytes::from_static(&[0; CHUNK]);
-    while count > 0 {
-        let part = zeros.slice(..count.min(CHUNK as u64) as usize);
-        count -= part.len() as u64;
-        stream.send.write_chunk(part).await?;
-    }
-    stream.send.finish()?;
-    Ok(())
 }

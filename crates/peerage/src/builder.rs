@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::data_dir::DataDir;
 use crate::error::StartError;
 use crate::node::Node;
+use crate::registry::Service;
 use crate::resolve::{Resolve, SystemResolver};
 use crate::shared::{Parts, Shared};
 use crate::{dial, driver};
@@ -41,6 +42,7 @@ pub struct NodeBuilder {
     peers: PeersConfig,
     transport: TransportSettings,
     resolver: Arc<dyn Resolve>,
+    perf: bool,
 }
 
 impl Default for NodeBuilder {
@@ -55,6 +57,7 @@ impl Default for NodeBuilder {
             peers: PeersConfig::default(),
             transport: TransportSettings::default(),
             resolver: Arc::new(SystemResolver),
+            perf: false,
         }
     }
 }
@@ -141,6 +144,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Serves `/perf/1.0.0`, by which any peer can measure the path, and make this node send as much as it likes. Default: not served.
+    pub fn serve_perf(mut self) -> Self {
+        self.perf = true;
+        self
+    }
+
     /// What looks names up. Default: the system's resolver.
     pub fn resolver(mut self, resolver: Arc<dyn Resolve>) -> Self {
         self.resolver = resolver;
@@ -194,6 +203,12 @@ impl NodeBuilder {
             record,
             to_driver,
         });
+        if self.perf {
+            shared
+                .registry
+                .add(crate::protocols::perf::PROTOCOL, Service::Perf)
+                .map_err(|error| StartError::Limits(error.to_string()))?;
+        }
         let mut manager = PeerManager::new(self.peers, shared.me, boot_nonce, random);
         for (address, role) in contacts {
             manager.handle(Now::ZERO, Input::Add { address, role });

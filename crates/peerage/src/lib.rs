@@ -70,6 +70,7 @@ pub use error::{ConnectError, RegisterError, RequestError, SendError, ServeError
 pub use node::{Node, Shutdown};
 pub use peer::{About, PeerInfo};
 pub use peers::{Change, Peers, Watch};
+pub use protocols::perf::PerfTimes;
 pub use request::{DEFAULT_DEADLINE, MAX_REQUEST_BYTES};
 pub use resolve::{Resolve, SystemResolver};
 pub use streams::Incoming;

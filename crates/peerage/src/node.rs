@@ -18,6 +18,7 @@ use crate::data_dir::DataDir;
 use crate::driver::Message;
 use crate::error::{ConnectError, RegisterError, RequestError, ServeError};
 use crate::peers::Peers;
+use crate::protocols::perf::PerfTimes;
 use crate::registry::Service;
 use crate::request::{self, DEFAULT_DEADLINE, Handler};
 use crate::shared::Shared;
@@ -208,6 +209,15 @@ impl Node {
     pub async fn ping(&self, peer: PeerId) -> Result<Duration, RequestError> {
         let peer = self.shared.peer(&peer).ok_or(RequestError::NotConnected { peer })?;
         crate::protocols::ping::ping(&peer).await
+    }
+
+    /// Uploads and downloads so many bytes with `/perf/1.0.0`, which the peer must serve.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn perf(&self, peer: PeerId, upload: u64, download: u64) -> Result<PerfTimes, RequestError> {
+        let peer = self.shared.peer(&peer).ok_or(RequestError::NotConnected { peer })?;
+        crate::protocols::perf::run(&peer, upload, download).await
     }
 
     /// Asks a connected peer with `/ipfs/id/1.0.0` what it says about itself.

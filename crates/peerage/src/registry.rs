@@ -29,6 +29,8 @@ pub(crate) enum Service {
     IdentifyPush,
     /// Peer exchange.
     Exchange,
+    /// `/perf/1.0.0`, where it is switched on.
+    Perf,
     /// A channel of the application.
     Channel(Arc<ChannelCore>),
     /// A request handler of the application.
@@ -45,6 +47,7 @@ impl fmt::Debug for Service {
             Service::Identify => "Identify",
             Service::IdentifyPush => "IdentifyPush",
             Service::Exchange => "Exchange",
+            Service::Perf => "Perf",
             Service::Channel(_) => "Channel",
             Service::Requests(_) => "Requests",
             Service::Streams(_) => "Streams",
@@ -149,6 +152,7 @@ pub(crate) async fn serve(peer: Arc<Peer>, service: Service, stream: Stream) {
         Service::Identify => crate::protocols::identify::serve(&peer, stream).await,
         Service::IdentifyPush => crate::protocols::identify::receive_push(&peer, stream).await,
         Service::Exchange => crate::protocols::exchange::serve(&peer, stream).await,
+        Service::Perf => crate::protocols::perf::serve(&peer, stream).await,
         Service::Channel(core) => crate::channel::run_reader(peer, core, stream).await,
         Service::Requests(handler) => handler.serve(&peer, stream).await,
         Service::Streams(acceptor) => acceptor.take(&peer, stream).await,

@@ -286,6 +286,20 @@ async fn ping_and_identify_are_served_and_spoken() {
 }
 
 #[tokio::test]
+async fn perf_is_served_where_it_was_switched_on_and_nowhere_else() {
+    let (open, closed) = (builder().serve_perf().start().await.unwrap(), builder().start().await.unwrap());
+    let client = Node::builder().network("test").start().await.unwrap();
+    for node in [&open, &closed] {
+        client.connect(&node.listen_addresses()[0]).await.unwrap();
+    }
+    let times = within("perf", client.perf(open.peer_id(), 3_000_000, 2_000_000)).await.unwrap();
+    assert!(times.upload > Duration::ZERO && times.download > Duration::ZERO, "{times:?}");
+    within("nothing either way", client.perf(open.peer_id(), 0, 0)).await.unwrap();
+    let refused = within("a refusal", client.perf(closed.peer_id(), 1_000_000, 1)).await;
+    assert!(matches!(refused, Err(RequestError::NotSupported { .. })), "{refused:?}");
+}
+
+#[tokio::test]
 async fn nodes_that_know_one_seed_find_one_another() {
     let seed = builder().start().await.unwrap();
     let mut nodes = Vec::new();

@@ -2,4 +2,5 @@
 
 pub(crate) mod exchange;
 pub(crate) mod identify;
+pub(crate) mod perf;
 pub(crate) mod ping;
