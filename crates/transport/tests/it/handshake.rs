@@ -10,6 +10,7 @@ use peerage_transport::{
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
+use crate::handmade::{Initial, receive};
 use crate::support::*;
 
 #[derive(Debug)]
@@ -161,4 +162,71 @@ async fn statistics_count_what_went_over_the_path() {
     assert!(out.rtt > Duration::ZERO && out.rtt == pair.out.rtt());
     assert!(out.mtu >= 1200 && out.congestion_window > 0 && out.sent_packets > 0);
     inbound.abort(StreamCode::Cancelled);
+}
+
+#[tokio::test]
+async fn a_client_hello_that_fills_several_packets_is_accepted_with_and_without_a_retry() {
+    // Names that nobody speaks: far more than one datagram holds.
+    let mut names: Vec<Vec<u8>> = (0..40u8).map(|number| vec![b'a' + number % 26; 100]).collect();
+    names.push(b"libp2p".to_vec());
+    let foreign = Foreign::offering(Some(&Forgery::new().extend_well().make()), names);
+    let trap = tokio::net::UdpSocket::bind(LOOPBACK).await.unwrap();
+    let dial = foreign.start_dial(trap.local_addr().unwrap());
+    let parts: Vec<_> = [receive(&trap).await.0, receive(&trap).await.0, receive(&trap).await.0]
+        .iter()
+        .map(|datagram| Initial::open(datagram).to)
+        .collect();
+    assert!(parts.iter().all(|to| *to == parts[0]), "three Initials of one connection");
+    drop(dial);
+
+    for unvalidated in [64, 0] {
+        let listener = endpoint(|settings| settings.admission.max_unvalidated_handshakes = unvalidated).await;
+        let (out, inn) = soon(foreign.dial(&listener)).await;
+        assert!(out.close_reason().is_none() && inn.close_cause().is_none());
+        assert_eq!(listener.admission_counts().retried > 0, unvalidated == 0);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_would_resume_gets_no_ticket_and_is_judged_again() {
+    let listener = endpoint(|_| ()).await;
+    let shown = Forgery::new().extend_well().make();
+    let foreign = Foreign::new(Some(&shown), "libp2p");
+    // Its tickets are kept where every later dial finds them.
+    let tickets = foreign.tickets();
+    for number in 1..=2 {
+        let (out, inn) = soon(foreign.dial(&listener)).await;
+        assert_eq!(listener.certificates_judged(), number);
+        // The handshake's last flight, in which tickets travel, comes before the stream's data.
+        inn.admit();
+        let stream = inn.open("/a/1").await.unwrap();
+        let _ = soon(out.accept_bi()).await.unwrap();
+        drop(stream);
+        assert_eq!(tickets.inserted(), 0, "no ticket was sent");
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_of_a_foreign_server_is_not_used_and_carries_no_session_to_another_peer() {
+    // A server that sends tickets, and takes them.
+    let foreign = Foreign::honest();
+    let dialler = endpoint(|_| ()).await;
+    for number in 1..=3 {
+        let accept = async { foreign.quinn.accept().await.unwrap().await };
+        let (out, inn) = tokio::join!(dialler.dial(foreign.address(), None), accept);
+        let (out, _inn) = (out.unwrap(), inn.unwrap());
+        assert_eq!(dialler.certificates_judged(), number, "each dial judges the certificate");
+        drop(out);
+    }
+    // Another peer at the same address with the same TLS name: judged as what it is.
+    let address = foreign.address();
+    let expected = {
+        let accept = async { foreign.quinn.accept().await.unwrap().await };
+        let (out, _inn) = tokio::join!(dialler.dial(address, None), accept);
+        out.unwrap().peer_id()
+    };
+    let other = Foreign::honest();
+    let accept = async { other.quinn.accept().await.unwrap().await };
+    let (out, _inn) = tokio::join!(dialler.dial(other.address(), Some(expected)), accept);
+    assert!(matches!(out.unwrap_err(), DialError::WrongPeer { .. }));
 }

@@ -2,17 +2,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use peerage_identity::NodeKey;
 use peerage_transport::{Connection, Endpoint, EndpointConfig, TransportSettings};
 use rcgen::{CertificateParams, CustomExtension, KeyPair, PublicKeyData};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{
+    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
+    Tls13ClientSessionValue,
+};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, NamedGroup, SignatureScheme};
 
 pub(crate) const LOOPBACK: &str = "127.0.0.1:0";
 
@@ -150,11 +155,57 @@ pub(crate) fn sequence(content: &[u8]) -> Vec<u8> {
 pub(crate) struct Foreign {
     pub(crate) quinn: quinn::Endpoint,
     client: quinn::ClientConfig,
+    tickets: Arc<Tickets>,
+}
+
+/// Counts the session tickets that a client was given, and keeps them for its next dials.
+#[derive(Debug)]
+pub(crate) struct Tickets {
+    inserted: AtomicUsize,
+    kept: ClientSessionMemoryCache,
+}
+
+impl Tickets {
+    pub(crate) fn inserted(&self) -> usize {
+        self.inserted.load(Ordering::Relaxed)
+    }
+}
+
+impl ClientSessionStore for Tickets {
+    fn set_kx_hint(&self, server: ServerName<'static>, group: NamedGroup) {
+        self.kept.set_kx_hint(server, group);
+    }
+
+    fn kx_hint(&self, server: &ServerName<'_>) -> Option<NamedGroup> {
+        self.kept.kx_hint(server)
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, _: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, server: ServerName<'static>, ticket: Tls13ClientSessionValue) {
+        self.inserted.fetch_add(1, Ordering::Relaxed);
+        self.kept.insert_tls13_ticket(server, ticket);
+    }
+
+    fn take_tls13_ticket(&self, server: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.kept.take_tls13_ticket(server)
+    }
 }
 
 impl Foreign {
     /// Shows `shown`, or as a client nothing; offers `alpn`.
     pub(crate) fn new(shown: Option<&Shown>, alpn: &str) -> Self {
+        Self::offering(shown, vec![alpn.into()])
+    }
+
+    /// The same, with any number of ALPN names.
+    pub(crate) fn offering(shown: Option<&Shown>, alpn: Vec<Vec<u8>>) -> Self {
         let provider = Arc::new(ring::default_provider());
         let credulous = Arc::new(Credulous(provider.clone()));
         let resolver = shown.map(|shown| {
@@ -170,7 +221,10 @@ impl Foreign {
             Some(resolver) => client.with_client_cert_resolver(resolver.clone()),
             None => client.with_no_client_auth(),
         };
-        client.alpn_protocols = vec![alpn.into()];
+        client.alpn_protocols = alpn.clone();
+        let tickets =
+            Arc::new(Tickets { inserted: AtomicUsize::new(0), kept: ClientSessionMemoryCache::new(32) });
+        client.resumption = Resumption::store(tickets.clone());
         let client = quinn::crypto::rustls::QuicClientConfig::try_from(client).unwrap();
         let server = resolver.map(|resolver| {
             let mut server = rustls::ServerConfig::builder_with_provider(provider)
@@ -178,19 +232,23 @@ impl Foreign {
                 .unwrap()
                 .with_client_cert_verifier(credulous)
                 .with_cert_resolver(resolver);
-            server.alpn_protocols = vec![alpn.into()];
+            server.alpn_protocols = alpn;
             let server = quinn::crypto::rustls::QuicServerConfig::try_from(server).unwrap();
             quinn::ServerConfig::with_crypto(Arc::new(server))
         });
         let socket = std::net::UdpSocket::bind(LOOPBACK).unwrap();
         let runtime = Arc::new(quinn::TokioRuntime);
         let quinn = quinn::Endpoint::new(quinn::EndpointConfig::default(), server, socket, runtime).unwrap();
-        Self { quinn, client: quinn::ClientConfig::new(Arc::new(client)) }
+        Self { quinn, client: quinn::ClientConfig::new(Arc::new(client)), tickets }
     }
 
     /// A libp2p node with a good certificate.
     pub(crate) fn honest() -> Self {
         Self::new(Some(&Forgery::new().extend_well().make()), "libp2p")
+    }
+
+    pub(crate) fn tickets(&self) -> Arc<Tickets> {
+        self.tickets.clone()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

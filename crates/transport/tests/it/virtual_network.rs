@@ -4,22 +4,36 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_transport::Endpoint;
+use peerage_identity::NodeKey;
+use peerage_machine::Random;
+use peerage_transport::{CloseCause, Endpoint, EndpointConfig, RecvStream, SendStream};
 use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, UdpPoller};
+use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 
 use crate::support::*;
 
 /// Where packets wait for their receivers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Network {
     inboxes: Mutex<HashMap<SocketAddr, Inbox>>,
-    sent: Mutex<u64>,
+    fate: Mutex<Fate>,
+}
+
+/// What becomes of packets.
+#[derive(Debug)]
+struct Fate {
+    random: Random,
+    loss: f64,
+    sent: u64,
+    lost: u64,
 }
 
 #[derive(Debug, Default)]
@@ -31,18 +45,38 @@ struct Inbox {
 const DELAY: Duration = Duration::from_millis(50);
 
 impl Network {
+    fn seeded(seed: u64) -> Self {
+        let fate = Fate { random: Random::from_number(seed), loss: 0.05, sent: 0, lost: 0 };
+        Self { inboxes: Mutex::default(), fate: Mutex::new(fate) }
+    }
+
+    /// Nothing arrives any more.
+    fn cut(&self) {
+        self.fate.lock().unwrap().loss = 1.0;
+    }
+
+    /// Packets sent, and those of them that were lost.
+    fn counts(&self) -> (u64, u64) {
+        let fate = self.fate.lock().unwrap();
+        (fate.sent, fate.lost)
+    }
+
     fn socket(self: &Arc<Self>, address: &str) -> Arc<dyn AsyncUdpSocket> {
         let address = address.parse().unwrap();
         self.inboxes.lock().unwrap().insert(address, Inbox::default());
         Arc::new(Socket { network: self.clone(), address })
     }
 
-    /// Loses every twentieth packet, and delivers the others after the delay.
+    /// Loses one packet in twenty, and delivers the others after the delay.
     fn send(self: &Arc<Self>, from: SocketAddr, to: SocketAddr, packet: Vec<u8>) {
-        let mut sent = self.sent.lock().unwrap();
-        *sent += 1;
-        if *sent % 20 == 7 {
-            return;
+        {
+            let mut fate = self.fate.lock().unwrap();
+            let loss = fate.loss;
+            fate.sent += 1;
+            if fate.random.chance(loss) {
+                fate.lost += 1;
+                return;
+            }
         }
         let network = self.clone();
         tokio::spawn(async move {
@@ -107,35 +141,121 @@ impl UdpPoller for Writable {
     }
 }
 
+/// The caller's own runtime: quinn asks it for the time, timers and tasks.
+#[derive(Debug, Default)]
+struct VirtualRuntime {
+    timers: AtomicU64,
+    tasks: AtomicU64,
+}
+
+impl Runtime for VirtualRuntime {
+    fn new_timer(&self, at: std::time::Instant) -> Pin<Box<dyn AsyncTimer>> {
+        self.timers.fetch_add(1, Ordering::Relaxed);
+        TokioRuntime.new_timer(at)
+    }
+
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        self.tasks.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(future);
+    }
+
+    fn wrap_udp_socket(&self, _: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "there are no real sockets here"))
+    }
+
+    fn now(&self) -> std::time::Instant {
+        tokio::time::Instant::now().into_std()
+    }
+}
+
+/// The date on the paused clock: 2030 began when the test did.
+#[derive(Debug)]
+struct VirtualDate(tokio::time::Instant);
+
+impl TimeProvider for VirtualDate {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(1_893_456_000) + self.0.elapsed()))
+    }
+}
+
+fn virtual_config(seed: u8, runtime: &Arc<VirtualRuntime>) -> EndpointConfig {
+    let mut config = EndpointConfig::new(NodeKey::from_seed([seed; 32]));
+    config.runtime = Some(runtime.clone());
+    config.time = Some(Arc::new(VirtualDate(tokio::time::Instant::now())));
+    config
+}
+
+async fn send_all(mut send: SendStream, data: Bytes) {
+    send.write_chunk(data).await.unwrap();
+    send.finish().unwrap();
+    assert_eq!(send.stopped().await.unwrap(), None);
+}
+
+async fn receive_all(mut recv: RecvStream, data: Bytes) {
+    let mut received = Vec::new();
+    while let Some(chunk) = recv.read_chunk(usize::MAX).await.unwrap() {
+        received.extend_from_slice(&chunk);
+    }
+    assert!(received == data, "what arrived is what was sent");
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_endpoints_talk_over_a_lossy_network_in_virtual_time() {
-    let network = Arc::new(Network::default());
-    let listener = Endpoint::over(config(), vec![network.socket("10.0.0.1:4001")]).await.unwrap();
-    let dialler = Endpoint::over(config(), vec![network.socket("10.0.0.2:4001")]).await.unwrap();
+    let (network, runtime) = (Arc::new(Network::seeded(11)), Arc::new(VirtualRuntime::default()));
+    let endpoint = async |seed, address| {
+        Endpoint::over(virtual_config(seed, &runtime), vec![network.socket(address)]).await.unwrap()
+    };
+    let (listener, dialler) = (endpoint(1, "10.0.0.1:4001").await, endpoint(2, "10.0.0.2:4001").await);
+    let really_started = std::time::Instant::now();
     let pair = connect(dialler, listener).await;
     assert_eq!(pair.inn.remote_address(), "10.0.0.2:4001".parse().unwrap());
     pair.inn.admit();
+    pair.out.admit();
 
     let virtually_started = tokio::time::Instant::now();
-    let data: Bytes = (0..1_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let mut stream = pair.out.open("/bulk/1").await.unwrap();
-    let send = async {
-        stream.send.write_chunk(data.clone()).await.unwrap();
-        stream.send.finish().unwrap();
-        assert_eq!(stream.send.stopped().await.unwrap(), None);
+    let data = |salt: u32| -> Bytes {
+        (0..1_000_000u32).map(|i| ((i ^ salt).wrapping_mul(2_654_435_761) >> 24) as u8).collect()
     };
-    let receive = async {
-        let inbound = pair.inn.accept_stream().await.unwrap();
-        let (_, mut far) = inbound.negotiate(|_| true, PATIENCE).await.unwrap();
-        let mut received = Vec::new();
-        while let Some(chunk) = far.recv.read_chunk(usize::MAX).await.unwrap() {
-            received.extend_from_slice(&chunk);
-        }
-        assert!(received == data, "what arrived is what was sent");
+    let (there, back) = (data(0), data(77));
+    let near = pair.out.open("/bulk/1").await.unwrap();
+    let inbound = pair.inn.accept_stream().await.unwrap();
+    let (_, far) = inbound.negotiate(|_| true, PATIENCE).await.unwrap();
+    let ((near_send, near_recv), (far_send, far_recv)) = (near.split(), far.split());
+    let both_ways = async {
+        tokio::join!(
+            send_all(near_send, there.clone()),
+            send_all(far_send, back.clone()),
+            receive_all(far_recv, there.clone()),
+            receive_all(near_recv, back.clone()),
+        )
     };
-    soon(async { tokio::join!(send, receive) }).await;
-    assert!(pair.out.stats().lost_packets > 0, "the network lost packets");
-    assert!(pair.out.rtt() >= 2 * DELAY);
-    let took = virtually_started.elapsed();
-    assert!(took > 10 * DELAY, "time passed in the network: {took:?}");
+    tokio::time::timeout(Duration::from_secs(600), both_ways).await.expect("ten virtual minutes are enough");
+    for connection in [&pair.out, &pair.inn] {
+        assert!(connection.stats().lost_packets > 0, "the network lost packets");
+        assert!(connection.rtt() >= 2 * DELAY);
+    }
+    let (sent, lost) = network.counts();
+    assert!((0.03..0.07).contains(&(lost as f64 / sent as f64)), "{lost} of {sent} packets lost");
+    let (virtually, really) = (virtually_started.elapsed(), really_started.elapsed());
+    assert!(virtually > 10 * DELAY, "time passed in the network: {virtually:?}");
+    assert!(really < PATIENCE, "and not in the world: {really:?}");
+    assert!(runtime.tasks.load(Ordering::Relaxed) >= 4 && runtime.timers.load(Ordering::Relaxed) > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_falls_silent_is_lost_after_the_idle_timeout_of_virtual_time() {
+    let (network, runtime) = (Arc::new(Network::seeded(12)), Arc::new(VirtualRuntime::default()));
+    let listener =
+        Endpoint::over(virtual_config(1, &runtime), vec![network.socket("10.0.0.1:4001")]).await.unwrap();
+    let dialler =
+        Endpoint::over(virtual_config(2, &runtime), vec![network.socket("10.0.0.2:4001")]).await.unwrap();
+    let pair = connect(dialler, listener).await;
+    // Keep-alive holds an idle connection for as long as one likes.
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(pair.out.close_cause().is_none() && pair.inn.close_cause().is_none());
+    network.cut();
+    let cut = tokio::time::Instant::now();
+    assert!(matches!(pair.out.closed().await, CloseCause::TimedOut { .. }));
+    assert!(matches!(pair.inn.closed().await, CloseCause::TimedOut { .. }));
+    assert!((25..=36).contains(&cut.elapsed().as_secs()), "{:?}", cut.elapsed());
 }
