@@ -6,12 +6,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use peerage_identity::{PeerId, PublicKey};
+use tokio::sync::Semaphore;
 
 use crate::close::{CloseCause, CloseCode};
 use crate::endpoint::Common;
 use crate::proof::ProvenPeer;
 use crate::settings::TransportSettings;
 use crate::stream::{self, InboundStream, OpenError, Stream};
+use crate::traffic::{ProtocolTraffic, Traffic};
 
 /// Who dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,8 +53,18 @@ pub struct PathStats {
     pub sent_packets: u64,
     /// Of those, packets that count as lost.
     pub lost_packets: u64,
+    /// Bytes in those.
+    pub lost_bytes: u64,
+    /// How often the congestion window was made smaller.
+    pub congestion_events: u64,
+    /// How often large packets stopped getting through, and smaller ones were sent again.
+    pub black_holes: u64,
     /// Bytes that may be under way at a time.
     pub congestion_window: u64,
+    /// UDP datagrams sent.
+    pub sent_datagrams: u64,
+    /// UDP datagrams received.
+    pub received_datagrams: u64,
     /// UDP payload bytes sent.
     pub sent_bytes: u64,
     /// UDP payload bytes received.
@@ -89,9 +101,21 @@ pub(crate) struct Link {
     closed: OnceLock<(CloseCode, String)>,
     /// The cause that was told first. quinn forgets it when the endpoint is closed later.
     ended: OnceLock<CloseCause>,
+    traffic: Traffic,
+    /// Turns of inbound negotiations that are free.
+    turns: Semaphore,
 }
 
 impl Link {
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// The name of no protocol.
+    pub(crate) fn no_protocol(&self) -> Arc<str> {
+        self.common.no_protocol.clone()
+    }
+
     pub(crate) fn quinn(&self) -> &quinn::Connection {
         &self.quinn
     }
@@ -110,6 +134,21 @@ impl Link {
     }
 }
 
+/// One of the inbound negotiations that a connection may have at a time.
+pub(crate) struct NegotiationTurn(Arc<Link>);
+
+impl Drop for NegotiationTurn {
+    fn drop(&mut self) {
+        self.0.turns.add_permits(1);
+    }
+}
+
+impl fmt::Debug for NegotiationTurn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NegotiationTurn")
+    }
+}
+
 impl Connection {
     /// A connection whose handshake is done and proved `peer`.
     pub(crate) fn new(
@@ -121,6 +160,7 @@ impl Connection {
         let id = common.next_connection_id();
         let (peer_id, public_key) = (peer.peer_id, peer.public_key.clone());
         tracing::debug!(connection = %id, peer = %peer_id, address = %quinn.remote_address(), %direction, "connected");
+        let turns = Semaphore::new(common.settings.max_inbound_negotiations);
         Self {
             link: Arc::new(Link {
                 quinn,
@@ -131,6 +171,8 @@ impl Connection {
                 public_key,
                 closed: OnceLock::new(),
                 ended: OnceLock::new(),
+                traffic: Traffic::default(),
+                turns,
             }),
         }
     }
@@ -169,11 +211,23 @@ impl Connection {
 
     /// The next stream that the peer opens. Not negotiated yet: do that in another task, so that one slow stream doesn't hold up the next. Cancel-safe.
     ///
+    /// While `max_inbound_negotiations` streams are being negotiated, or lie about untouched, this waits; the peer's next streams wait in QUIC, and
+    /// nothing of them is lost.
+    ///
     /// # Errors
     /// The cause, once the connection is gone and no stream is left to take.
     pub async fn accept_stream(&self) -> Result<InboundStream, CloseCause> {
+        let turn = tokio::select! {
+            biased;
+            Ok(turn) = self.link.turns.acquire() => {
+                turn.forget();
+                Some(NegotiationTurn(self.link.clone()))
+            }
+            // No further stream can come then; those that did may be taken.
+            _ = self.link.quinn.closed() => None,
+        };
         match self.link.quinn.accept_bi().await {
-            Ok(quinn) => Ok(InboundStream::new(quinn, &self.link)),
+            Ok(quinn) => Ok(InboundStream::new(quinn, &self.link, turn)),
             Err(error) => Err(self.link.cause(&error)),
         }
     }
@@ -242,11 +296,21 @@ impl Connection {
             rtt: stats.path.rtt,
             sent_packets: stats.path.sent_packets,
             lost_packets: stats.path.lost_packets,
+            lost_bytes: stats.path.lost_bytes,
+            congestion_events: stats.path.congestion_events,
+            black_holes: stats.path.black_holes_detected,
             congestion_window: stats.path.cwnd,
+            sent_datagrams: stats.udp_tx.datagrams,
+            received_datagrams: stats.udp_rx.datagrams,
             sent_bytes: stats.udp_tx.bytes,
             received_bytes: stats.udp_rx.bytes,
             mtu: stats.path.current_mtu,
         }
+    }
+
+    /// The bytes that each protocol has moved on this connection, in the order in which their names first came up.
+    pub fn traffic(&self) -> Vec<ProtocolTraffic> {
+        self.link.traffic.snapshot()
     }
 
     /// A secret that both sides of this connection, and nobody else, can compute from the same label and context (RFC 8446 § 7.5).

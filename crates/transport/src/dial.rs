@@ -162,7 +162,7 @@ fn refused_here(error: &ConnectError, address: SocketAddr) -> DialError {
     }
 }
 
-fn listed(addresses: &[SocketAddr]) -> String {
+pub(crate) fn listed(addresses: &[SocketAddr]) -> String {
     let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     texts.join(", ")
 }

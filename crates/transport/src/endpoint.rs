@@ -6,21 +6,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use futures::future::select_all;
 use peerage_identity::{NodeKey, PeerId};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, TransportConfig};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::timeout;
 
 use crate::close::{CloseCause, CloseCode};
 use crate::connection::ConnectionId;
-use crate::connection_id::{ConnectionIdGenerator, reset_key};
-use crate::dial::DialError;
 use crate::gate::{AdmissionCounts, Gate};
-use crate::incoming::Incoming;
+use crate::listening::BoundSocket;
 use crate::settings::TransportSettings;
-use crate::socket::{self, BindError, SocketBuffers};
+use crate::socket::{BindError, SocketBuffers};
 use crate::tls::Tls;
 use crate::verifier::Verifier;
 
@@ -63,10 +61,9 @@ struct Inner {
     server: quinn::ServerConfig,
     sockets: Mutex<Vec<BoundSocket>>,
     buffers: Mutex<Option<SocketBuffers>>,
-    dial_only: bool,
     gate: Gate,
-    closing: Notify,
-    /// Counts calls of accept.
+    /// Told when the sockets change or the endpoint closes.
+    changed: Notify,
     turn: AtomicUsize,
 }
 
@@ -76,19 +73,14 @@ pub(crate) struct Common {
     /// What was said when the endpoint was closed.
     pub(crate) closed: OnceLock<(CloseCode, String)>,
     connections: AtomicU64,
+    /// The name that a stream has before it has one, made once.
+    pub(crate) no_protocol: Arc<str>,
 }
 
 impl Common {
     pub(crate) fn next_connection_id(&self) -> ConnectionId {
         ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed))
     }
-}
-
-/// One UDP socket with its quinn endpoint.
-#[derive(Clone)]
-struct BoundSocket {
-    quinn: quinn::Endpoint,
-    local: SocketAddr,
 }
 
 impl Endpoint {
@@ -99,9 +91,9 @@ impl Endpoint {
     /// # Errors
     /// [`BindError`]; no socket stays open then.
     pub async fn bind(config: EndpointConfig, listen: &[SocketAddr]) -> Result<Self, BindError> {
-        let endpoint = Self::unbound(config, listen.is_empty())?;
+        let endpoint = Self::unbound(config)?;
         for address in listen {
-            endpoint.open_socket(*address)?;
+            endpoint.listen(*address)?;
         }
         Ok(endpoint)
     }
@@ -114,52 +106,11 @@ impl Endpoint {
         config: EndpointConfig,
         sockets: Vec<Arc<dyn AsyncUdpSocket>>,
     ) -> Result<Self, BindError> {
-        let endpoint = Self::unbound(config, sockets.is_empty())?;
+        let endpoint = Self::unbound(config)?;
         for socket in sockets {
-            let local = socket
-                .local_addr()
-                .map_err(|source| BindError::Socket { address: socket::UNKNOWN, source })?;
-            endpoint.add_socket(socket, local)?;
+            endpoint.listen_over(socket)?;
         }
         Ok(endpoint)
-    }
-
-    /// The next inbound connection that is admitted by the rules of [`crate::Admission`], before any TLS was done for it; `None` once the endpoint
-    /// is closed. Others are answered here and never seen, so keep calling it. Cancel-safe.
-    pub async fn accept(&self) -> Option<Incoming> {
-        loop {
-            let closing = self.inner.closing.notified();
-            if self.is_closed() {
-                return None;
-            }
-            let mut sockets = self.sockets().clone();
-            if sockets.is_empty() || self.inner.dial_only {
-                closing.await;
-                return None;
-            }
-            // The first one asked wins: take turns, so that a flood on one address doesn't hide the others.
-            let turn = self.inner.turn.fetch_add(1, Ordering::Relaxed) % sockets.len();
-            sockets.rotate_left(turn);
-            let accepts = sockets.iter().map(|socket| Box::pin(socket.quinn.accept()));
-            let (quinn, index, _) = select_all(accepts).await;
-            match quinn {
-                Some(quinn) => {
-                    if let Some((quinn, place)) = self.inner.gate.pass(quinn, self.inner.runtime.now()) {
-                        return Some(Incoming::new(quinn, self.clone(), place));
-                    }
-                }
-                None if self.is_closed() => return None,
-                None => self.lose_socket(sockets[index].local),
-            }
-        }
-    }
-
-    /// The addresses on which the endpoint listens, with their real ports. A wildcard stays one.
-    pub fn local_addresses(&self) -> Vec<SocketAddr> {
-        if self.inner.dial_only {
-            return Vec::new();
-        }
-        self.sockets().iter().map(|socket| socket.local).collect()
     }
 
     /// The peer ID of this node.
@@ -193,7 +144,7 @@ impl Endpoint {
         for socket in self.sockets().iter() {
             socket.quinn.close(code.to_varint(), reason.as_bytes());
         }
-        self.inner.closing.notify_waiters();
+        self.wake_accept();
     }
 
     /// Waits until no connection is left, so that the peers have been told of a close. `false` when `deadline` passed first.
@@ -210,29 +161,6 @@ impl Endpoint {
     /// Whether [`Endpoint::close`] was called.
     pub fn is_closed(&self) -> bool {
         self.inner.common.closed.get().is_some()
-    }
-
-    /// The best socket to dial `to` from. A dial-only endpoint opens one when it has none.
-    pub(crate) fn dialling_socket(&self, to: SocketAddr) -> Result<quinn::Endpoint, DialError> {
-        if self.is_closed() {
-            return Err(DialError::Closed);
-        }
-        if to.port() == 0 || to.ip().is_unspecified() {
-            return Err(DialError::BadAddress { address: to });
-        }
-        let best = self
-            .sockets()
-            .iter()
-            .filter_map(|socket| Some((socket::fitness(socket.local, to)?, socket.quinn.clone())))
-            .max_by_key(|(fitness, _)| *fitness);
-        if let Some((_, quinn)) = best {
-            return Ok(quinn);
-        }
-        if !self.inner.dial_only {
-            return Err(DialError::NoSocket { address: to, listening: self.local_addresses() });
-        }
-        self.open_socket(socket::dialling_address(to))
-            .map_err(|source| DialError::Bind { address: to, source })
     }
 
     /// The QUIC configuration of one dial.
@@ -264,7 +192,7 @@ impl Endpoint {
         CloseCause::new(error, ours, self.settings().idle_timeout)
     }
 
-    fn unbound(config: EndpointConfig, dial_only: bool) -> Result<Self, BindError> {
+    fn unbound(config: EndpointConfig) -> Result<Self, BindError> {
         let EndpointConfig { key, settings, time, runtime } = config;
         settings.validate()?;
         let time = time.unwrap_or_else(|| Arc::new(DefaultTimeProvider));
@@ -287,6 +215,7 @@ impl Endpoint {
                     settings,
                     closed: OnceLock::new(),
                     connections: AtomicU64::new(0),
+                    no_protocol: Arc::from(""),
                 }),
                 key,
                 tls,
@@ -295,52 +224,48 @@ impl Endpoint {
                 server,
                 sockets: Mutex::new(Vec::new()),
                 buffers: Mutex::new(None),
-                dial_only,
-                closing: Notify::new(),
+                changed: Notify::new(),
                 turn: AtomicUsize::new(0),
             }),
         })
     }
 
-    fn open_socket(&self, address: SocketAddr) -> Result<quinn::Endpoint, BindError> {
-        let (socket, buffers) = socket::bind(address, self.settings().socket_buffer_bytes)?;
-        let failed = |source| BindError::Socket { address, source };
-        let local = socket.local_addr().map_err(failed)?;
-        let socket = self.inner.runtime.wrap_udp_socket(socket).map_err(failed)?;
-        let quinn = self.add_socket(socket, local)?;
-        let mut least = self.inner.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        *least = Some(least.map_or(buffers, |other| other.least(buffers)));
-        Ok(quinn)
-    }
-
-    fn add_socket(
-        &self,
-        socket: Arc<dyn AsyncUdpSocket>,
-        local: SocketAddr,
-    ) -> Result<quinn::Endpoint, BindError> {
-        let key = &self.inner.key;
-        let generator = ConnectionIdGenerator::new(key);
-        let mut config = quinn::EndpointConfig::new(reset_key(key));
-        config.cid_generator(move || Box::new(generator.clone()));
-        config
-            .max_udp_payload_size(self.settings().max_datagram_bytes.max(ETHERNET_PAYLOAD))
-            .expect("validated to be within QUIC's bounds");
-        let server = (!self.inner.dial_only).then(|| self.inner.server.clone());
-        let quinn =
-            quinn::Endpoint::new_with_abstract_socket(config, server, socket, self.inner.runtime.clone())
-                .map_err(|source| BindError::Socket { address: local, source })?;
-        self.sockets().push(BoundSocket { quinn: quinn.clone(), local });
-        Ok(quinn)
-    }
-
-    /// The system took a socket away, as with an interface that is gone.
-    fn lose_socket(&self, local: SocketAddr) {
-        tracing::error!(address = %local, "the UDP socket failed: this address is no longer listened on");
-        self.sockets().retain(|socket| socket.local != local);
-    }
-
-    fn sockets(&self) -> MutexGuard<'_, Vec<BoundSocket>> {
+    pub(crate) fn sockets(&self) -> MutexGuard<'_, Vec<BoundSocket>> {
         self.inner.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when the sockets change, or the endpoint closes, after this call.
+    pub(crate) fn socket_change(&self) -> Notified<'_> {
+        self.inner.changed.notified()
+    }
+
+    pub(crate) fn wake_accept(&self) {
+        self.inner.changed.notify_waiters();
+    }
+
+    /// Counts calls of accept.
+    pub(crate) fn next_turn(&self) -> usize {
+        self.inner.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.inner.gate
+    }
+
+    pub(crate) fn key(&self) -> &NodeKey {
+        &self.inner.key
+    }
+
+    pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.inner.runtime
+    }
+
+    pub(crate) fn server_config(&self) -> &quinn::ServerConfig {
+        &self.inner.server
+    }
+
+    pub(crate) fn buffers(&self) -> &Mutex<Option<SocketBuffers>> {
+        &self.inner.buffers
     }
 }
 
@@ -352,6 +277,3 @@ impl fmt::Debug for Endpoint {
 
 /// What is kept of an inbound connection while it waits for a decision, beside its first packet, in bytes: the rest of a ClientHello.
 const INCOMING_BUFFER: u64 = 8 * 1024;
-
-/// The largest UDP payload on Ethernet, in bytes: what we take, even where less is sent.
-const ETHERNET_PAYLOAD: u16 = 1472;

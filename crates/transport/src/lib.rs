@@ -49,7 +49,8 @@
 //! | --- | --- |
 //! | `settings` | [`TransportSettings`]: limits and times |
 //! | `socket` | UDP sockets and their kernel buffers |
-//! | `endpoint` | [`Endpoint`]: sockets, certificate, connections |
+//! | `endpoint` | [`Endpoint`]: what it consists of, from bind to close |
+//! | `listening` | its sockets: they come, go and move at run time |
 //! | `connection_id` | IDs and resets that survive a restart |
 //! | `certificate` | the certificate that we show |
 //! | `proof` | what a peer's certificate proves |
@@ -63,6 +64,8 @@
 //! | `negotiate` | multistream-select |
 //! | `stream` | [`Stream`], [`InboundStream`]: opening and accepting |
 //! | `send`, `recv` | the two halves of a stream |
+//! | `futures_io` | streams and halves for `futures::io` |
+//! | `traffic` | bytes per protocol |
 //! | `close` | [`CloseCode`], [`StreamCode`], [`CloseCause`]: why things end |
 #![forbid(unsafe_code)]
 
@@ -73,10 +76,12 @@ mod connection;
 mod connection_id;
 mod dial;
 mod endpoint;
+mod futures_io;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
 mod incoming;
+mod listening;
 mod negotiate;
 mod proof;
 mod recv;
@@ -85,6 +90,7 @@ mod settings;
 mod socket;
 mod stream;
 mod tls;
+mod traffic;
 mod verifier;
 
 pub use admission::{Admission, AdmissionSettings, Arrival, Rate, Verdict};
@@ -101,3 +107,4 @@ pub use send::{SendStream, WriteError};
 pub use settings::{CertificateKind, MAX_DATAGRAM, MAX_STREAM_WINDOW, SettingsError, TransportSettings};
 pub use socket::{BindError, SocketBuffers};
 pub use stream::{InboundStream, OpenError, Stream};
+pub use traffic::{MAX_COUNTED_PROTOCOLS, OTHER_PROTOCOLS, ProtocolTraffic};

@@ -17,6 +17,7 @@ use crate::close::{CloseCause, StreamCode};
 use crate::connection::Link;
 use crate::negotiate::{Answer, Dialler, NegotiationError};
 use crate::send::no_early_data;
+use crate::traffic::Counters;
 
 /// Why nothing more can be read from a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +57,8 @@ pub struct RecvStream {
     quinn: quinn::RecvStream,
     link: Arc<Link>,
     protocol: Arc<str>,
+    /// Where what is read is counted, once the protocol is known.
+    counters: Option<Arc<Counters>>,
     /// The answer to our proposal, as far as it is still due.
     answer: Option<Dialler>,
     /// Why the negotiation failed: said again by every read.
@@ -79,11 +82,13 @@ enum End {
 }
 
 impl RecvStream {
-    pub(crate) fn new(quinn: quinn::RecvStream, link: Arc<Link>, protocol: Arc<str>) -> Self {
+    pub(crate) fn new(quinn: quinn::RecvStream, link: Arc<Link>) -> Self {
+        let protocol = link.no_protocol();
         Self {
             quinn,
             link,
             protocol,
+            counters: None,
             answer: None,
             failed: None,
             held: VecDeque::new(),
@@ -92,8 +97,13 @@ impl RecvStream {
         }
     }
 
-    pub(crate) fn set_protocol(&mut self, protocol: Arc<str>) {
+    pub(crate) fn set_protocol(&mut self, protocol: Arc<str>, counters: Option<Arc<Counters>>) {
         self.protocol = protocol;
+        self.counters = counters;
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
     }
 
     /// Makes the first read expect the answer to a proposal.
@@ -104,6 +114,7 @@ impl RecvStream {
     /// Gives back bytes that were read beyond the negotiation.
     pub(crate) fn hold(&mut self, rest: Bytes) {
         if !rest.is_empty() {
+            self.count(rest.len());
             self.held.push_front(rest);
         }
     }
@@ -299,12 +310,23 @@ impl RecvStream {
         }
         let read = pin!(self.quinn.read_chunk(most, true)).poll(cx);
         match ready!(read) {
-            Ok(Some(chunk)) => Poll::Ready(Ok(Some(chunk.bytes))),
+            Ok(Some(chunk)) => {
+                if self.answer.is_none() {
+                    self.count(chunk.bytes.len());
+                }
+                Poll::Ready(Ok(Some(chunk.bytes)))
+            }
             Ok(None) => {
                 self.end = Some(End::Finished);
                 Poll::Ready(Ok(None))
             }
             Err(error) => Poll::Ready(Err(self.error(error))),
+        }
+    }
+
+    fn count(&self, bytes: usize) {
+        if let Some(counters) = &self.counters {
+            counters.received(bytes);
         }
     }
 

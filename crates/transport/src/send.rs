@@ -14,6 +14,7 @@ use tokio::io::AsyncWrite;
 
 use crate::close::{CloseCause, StreamCode};
 use crate::connection::Link;
+use crate::traffic::Counters;
 
 /// Why nothing more can be written to a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,18 +45,22 @@ pub struct SendStream {
     quinn: quinn::SendStream,
     link: Arc<Link>,
     protocol: Arc<str>,
+    /// Where what is written is counted, once the protocol is known.
+    counters: Option<Arc<Counters>>,
     /// What must go out before anything else: the rest of a lazy proposal.
     proposal: Bytes,
     ended: bool,
 }
 
 impl SendStream {
-    pub(crate) fn new(quinn: quinn::SendStream, link: Arc<Link>, protocol: Arc<str>) -> Self {
-        Self { quinn, link, protocol, proposal: Bytes::new(), ended: false }
+    pub(crate) fn new(quinn: quinn::SendStream, link: Arc<Link>) -> Self {
+        let protocol = link.no_protocol();
+        Self { quinn, link, protocol, counters: None, proposal: Bytes::new(), ended: false }
     }
 
-    pub(crate) fn set_protocol(&mut self, protocol: Arc<str>) {
+    pub(crate) fn set_protocol(&mut self, protocol: Arc<str>, counters: Option<Arc<Counters>>) {
         self.protocol = protocol;
+        self.counters = counters;
     }
 
     /// Puts `proposal` before whatever is written first.
@@ -193,7 +198,8 @@ impl SendStream {
         }
         while let Some(start) = chunks.iter().position(|chunk| !chunk.is_empty()) {
             let written = pin!(self.quinn.write_chunks(&mut chunks[start..])).poll(cx);
-            ready!(written).map_err(|error| self.error(error))?;
+            let written = ready!(written).map_err(|error| self.error(error))?;
+            self.count(written.bytes);
         }
         Poll::Ready(Ok(()))
     }
@@ -204,16 +210,20 @@ impl SendStream {
         cx: &mut Context<'_>,
         first: &mut Bytes,
     ) -> Poll<Result<(), WriteError>> {
+        let length = first.len();
         let mut both = [mem::take(&mut self.proposal), mem::take(first)];
         let written = pin!(self.quinn.write_chunks(&mut both)).poll(cx);
         [self.proposal, *first] = both;
+        self.count(length - first.len());
         written.map(|result| result.map(|_| ()).map_err(|error| self.error(error)))
     }
 
     fn poll_write_bytes(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, WriteError>> {
         if self.proposal.is_empty() {
             let written = pin!(self.quinn.write(bytes)).poll(cx);
-            return written.map(|result| result.map_err(|error| self.error(error)));
+            let written = ready!(written).map_err(|error| self.error(error))?;
+            self.count(written);
+            return Poll::Ready(Ok(written));
         }
         let length = bytes.len().min(FIRST_COPY);
         let mut first = Bytes::copy_from_slice(&bytes[..length]);
@@ -223,6 +233,12 @@ impl SendStream {
         match length - first.len() {
             0 if !bytes.is_empty() => self.poll_write_bytes(cx, bytes),
             written => Poll::Ready(Ok(written)),
+        }
+    }
+
+    fn count(&self, bytes: usize) {
+        if let Some(counters) = &self.counters {
+            counters.sent(bytes);
         }
     }
 

@@ -20,6 +20,8 @@ pub struct TransportSettings {
     pub keep_alive: Duration,
     /// How long a peer may take to answer a proposed protocol name, or to propose one.
     pub negotiation_timeout: Duration,
+    /// Streams of one connection whose protocol names are being agreed on; more wait unaccepted.
+    pub max_inbound_negotiations: usize,
     /// Who may begin a handshake, and how many at a time.
     pub admission: AdmissionSettings,
     /// Inbound connections whose first packet came and that were neither accepted nor turned away; the packets of more are ignored.
@@ -63,6 +65,7 @@ impl Default for TransportSettings {
             idle_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(4),
             negotiation_timeout: Duration::from_secs(5),
+            max_inbound_negotiations: 32,
             admission: AdmissionSettings::default(),
             max_incoming: 1024,
             stranger_streams: 4,
@@ -114,8 +117,11 @@ impl TransportSettings {
             "must be less than idle_timeout",
         )?;
         self.admission.validate()?;
-        let incoming = self.max_incoming;
-        check((1..=65_536).contains(&incoming), "max_incoming", incoming, "give 1 to 65536")?;
+        for (name, value) in
+            [("max_incoming", self.max_incoming), ("max_inbound_negotiations", self.max_inbound_negotiations)]
+        {
+            check((1..=65_536).contains(&value), name, value, "give 1 to 65536")?;
+        }
         self.validate_windows()?;
         check(
             (1200..=MAX_DATAGRAM).contains(&self.max_datagram_bytes),
@@ -228,6 +234,7 @@ mod tests {
             ("admission.per_address", |s| s.admission.per_address = Rate::new(1, 0)),
             ("admission.max_tracked", |s| s.admission.max_tracked = 0),
             ("max_incoming", |s| s.max_incoming = 0),
+            ("max_inbound_negotiations", |s| s.max_inbound_negotiations = 0),
             ("stranger_streams", |s| s.stranger_streams = s.peer_streams + 1),
             ("peer_streams", |s| s.peer_streams = 0),
             ("stream_window_bytes", |s| s.stream_window_bytes = 2_500_001),

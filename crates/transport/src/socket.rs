@@ -38,6 +38,27 @@ pub enum BindError {
         /// What the system says.
         source: io::Error,
     },
+    /// The endpoint has no socket at the address that is to be moved.
+    #[error("this node has no socket at {address}, only at {} (give one of these)", crate::dial::listed(.bound))]
+    NotBound {
+        /// What was asked for.
+        address: SocketAddr,
+        /// The sockets that there are.
+        bound: Vec<SocketAddr>,
+    },
+    /// A socket can't move to the other IP family, because its connections can't.
+    #[error(
+        "the socket at {from} cannot move to {to}, an address of the other IP family (listen there beside it)"
+    )]
+    OtherFamily {
+        /// Where the socket is.
+        from: SocketAddr,
+        /// Where it was to go.
+        to: SocketAddr,
+    },
+    /// The endpoint was closed.
+    #[error("the endpoint is closed")]
+    Closed,
     /// The endpoint's certificate could not be made.
     #[error("cannot make the TLS certificate: {reason}")]
     Certificate {

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
 use crate::close::{CloseCause, StreamCode};
-use crate::connection::Link;
+use crate::connection::{Link, NegotiationTurn};
 use crate::negotiate::{self, Answer, Dialler, Listener, NegotiationError, Step};
 use crate::recv::RecvStream;
 use crate::send::{SendStream, WriteError};
@@ -69,16 +69,23 @@ impl Stream {
         self.recv.stop(code);
     }
 
-    fn new(quinn: (quinn::SendStream, quinn::RecvStream), link: &Arc<Link>, protocol: &Arc<str>) -> Self {
-        Self {
-            send: SendStream::new(quinn.0, link.clone(), protocol.clone()),
-            recv: RecvStream::new(quinn.1, link.clone(), protocol.clone()),
-        }
+    /// A stream without a protocol, whose bytes are not counted yet.
+    fn new(quinn: (quinn::SendStream, quinn::RecvStream), link: &Arc<Link>) -> Self {
+        Self { send: SendStream::new(quinn.0, link.clone()), recv: RecvStream::new(quinn.1, link.clone()) }
     }
 
-    fn set_protocol(&mut self, protocol: &Arc<str>) {
-        self.send.set_protocol(protocol.clone());
-        self.recv.set_protocol(protocol.clone());
+    /// Names the protocol that is proposed. Nothing is counted for it.
+    fn set_proposed(&mut self, protocol: &Arc<str>) {
+        self.send.set_protocol(protocol.clone(), None);
+        self.recv.set_protocol(protocol.clone(), None);
+    }
+
+    /// Names the protocol whose data is read and written from now on.
+    fn set_protocol(&mut self, link: &Link, protocol: &str) -> Arc<str> {
+        let (protocol, counters) = link.traffic().of(protocol);
+        self.send.set_protocol(protocol.clone(), Some(counters.clone()));
+        self.recv.set_protocol(protocol.clone(), Some(counters));
+        protocol
     }
 }
 
@@ -108,9 +115,10 @@ impl AsyncWrite for Stream {
 
 /// Opens a stream for one name. The proposal waits for the first write.
 pub(crate) async fn open_lazy(link: &Arc<Link>, protocol: &str) -> Result<Stream, OpenError> {
-    let protocol = checked(protocol)?;
+    check(protocol)?;
     let quinn = link.quinn().open_bi().await.map_err(|error| link.cause(&error))?;
-    let mut stream = Stream::new(quinn, link, &protocol);
+    let mut stream = Stream::new(quinn, link);
+    let protocol = stream.set_protocol(link, protocol);
     stream.send.set_proposal(negotiate::proposal(&protocol));
     stream.recv.await_answer(Dialler::new(protocol));
     Ok(stream)
@@ -134,11 +142,11 @@ pub(crate) async fn open_any(link: &Arc<Link>, protocols: &[&str]) -> Result<Str
         }
     };
     for name in others {
-        checked(name)?;
+        check(name)?;
     }
     let after = link.settings().negotiation_timeout;
     let mut stream = open_lazy(link, first).await?;
-    let negotiation = stream.agree_on_one(first, others);
+    let negotiation = stream.agree_on_one(link, first, others);
     let result = timeout(after, negotiation).await.unwrap_or(Err(NegotiationError::TimedOut { after }));
     match result {
         Ok(()) => Ok(stream),
@@ -150,8 +158,14 @@ pub(crate) async fn open_any(link: &Arc<Link>, protocols: &[&str]) -> Result<Str
 }
 
 impl Stream {
-    async fn agree_on_one(&mut self, first: &str, others: &[&str]) -> Result<(), NegotiationError> {
+    async fn agree_on_one(
+        &mut self,
+        link: &Link,
+        first: &str,
+        others: &[&str],
+    ) -> Result<(), NegotiationError> {
         self.send.flush().await?;
+        let mut proposed: Arc<str> = self.protocol().clone();
         let mut names = others.iter();
         loop {
             match poll_fn(|cx| self.recv.poll_raw_answer(cx)).await? {
@@ -163,12 +177,14 @@ impl Stream {
                 return Err(NegotiationError::NotSupported { protocol: all.join(", ") });
             };
             let next: Arc<str> = Arc::from(*next);
-            self.set_protocol(&next);
+            self.set_proposed(&next);
+            proposed = next.clone();
             self.send.write_chunk(negotiate::line(&next)).await?;
             if let Some(dialler) = self.recv.dialler() {
                 dialler.propose(next);
             }
         }
+        self.set_protocol(link, &proposed);
         self.recv.end_negotiation();
         Ok(())
     }
@@ -188,15 +204,21 @@ impl Stream {
 
 /// A stream that the peer opened and whose protocol isn't known yet.
 ///
-/// Dropped without [`InboundStream::negotiate`], it is given up in both directions.
+/// It holds one of the connection's `max_inbound_negotiations` turns until its negotiation has ended. Dropped without
+/// [`InboundStream::negotiate`], it is given up in both directions.
 #[derive(Debug)]
 pub struct InboundStream {
     stream: Stream,
+    turn: Option<NegotiationTurn>,
 }
 
 impl InboundStream {
-    pub(crate) fn new(quinn: (quinn::SendStream, quinn::RecvStream), link: &Arc<Link>) -> Self {
-        Self { stream: Stream::new(quinn, link, &Arc::from("")) }
+    pub(crate) fn new(
+        quinn: (quinn::SendStream, quinn::RecvStream),
+        link: &Arc<Link>,
+        turn: Option<NegotiationTurn>,
+    ) -> Self {
+        Self { stream: Stream::new(quinn, link), turn }
     }
 
     /// The stream's number on its connection.
@@ -222,15 +244,15 @@ impl InboundStream {
         supports: impl Fn(&str) -> bool,
         within: Duration,
     ) -> Result<(Arc<str>, Stream), NegotiationError> {
-        let mut stream = self.stream;
+        let Self { mut stream, turn: _turn } = self;
         let mut listener = Listener::default();
         let agreed = timeout(within, stream.listen(&mut listener, supports))
             .await
             .unwrap_or(Err(NegotiationError::TimedOut { after: within }));
         let error = match agreed {
             Ok(name) => {
-                let name: Arc<str> = Arc::from(name);
-                stream.set_protocol(&name);
+                let link = stream.recv.link().clone();
+                let name = stream.set_protocol(&link, &name);
                 stream.recv.hold(listener.into_rest());
                 return Ok((name, stream));
             }
@@ -318,9 +340,9 @@ impl From<WriteError> for NegotiationError {
     }
 }
 
-fn checked(protocol: &str) -> Result<Arc<str>, OpenError> {
+fn check(protocol: &str) -> Result<(), OpenError> {
     if negotiate::is_protocol_name(protocol) {
-        Ok(Arc::from(protocol))
+        Ok(())
     } else {
         Err(OpenError::BadName { name: protocol.chars().take(100).collect() })
     }

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use peerage_transport::{BindError, CloseCode, DialError, Endpoint};
+use peerage_transport::{BindError, CloseCode, Connection, DialError, Endpoint};
 
 use crate::support::*;
 
@@ -147,4 +147,110 @@ async fn garbage_on_the_port_leaves_the_endpoint_working() {
     })
     .await;
     assert!(soon(dialled).await.unwrap().is_ok());
+}
+
+/// Sends `text` from one side and reads it on the other, on a new stream.
+async fn talk(from: &Connection, to: &Connection, text: &[u8]) {
+    let mut near = soon(from.open("/talk/1")).await.unwrap();
+    near.send.write_all(text).await.unwrap();
+    near.send.finish().unwrap();
+    let (_, mut far) = soon(to.accept_stream()).await.unwrap().negotiate(|_| true, PATIENCE).await.unwrap();
+    assert_eq!(soon(far.recv.read_chunk(1000)).await.unwrap().as_deref(), Some(text));
+}
+
+#[tokio::test]
+async fn an_address_can_be_added_while_the_endpoint_already_waits_for_connections() {
+    let listener = Endpoint::bind(config(), &[]).await.unwrap();
+    let accepting = tokio::spawn({
+        let listener = listener.clone();
+        async move { listener.accept().await.unwrap().accept().await }
+    });
+    let to = listener.listen(LOOPBACK.parse().unwrap()).unwrap();
+    assert_eq!(listener.local_addresses(), [to]);
+    let dialler = endpoint(|_| ()).await;
+    let out = soon(dialler.dial(to, Some(listener.peer_id()))).await.unwrap();
+    let inn = soon(accepting).await.unwrap().unwrap();
+    talk(&out, &inn, b"heard").await;
+    // The new socket is dialled from as well.
+    let accept = async { dialler.accept().await.unwrap().accept().await };
+    let (_out, inn) = tokio::join!(listener.dial(address(&dialler), None), accept);
+    assert_eq!(inn.unwrap().remote_address(), to);
+    assert!(matches!(listener.listen(to).unwrap_err(), BindError::AddressInUse { .. }));
+}
+
+#[tokio::test]
+async fn an_address_can_be_removed_and_its_connections_live_on() {
+    let pair = pair().await;
+    let to = address(&pair.listener);
+    assert!(pair.listener.stop_listening(to));
+    assert!(!pair.listener.stop_listening(to), "it is gone");
+    assert_eq!((pair.listener.local_addresses(), pair.listener.socket_addresses()), (vec![], vec![to]));
+    talk(&pair.out, &pair.inn, b"still here").await;
+    talk(&pair.inn, &pair.out, b"both ways").await;
+
+    let hasty = endpoint(|settings| settings.dial_timeout = Duration::from_millis(300)).await;
+    assert!(hasty.dial(to, None).await.is_err(), "nobody listens there");
+    // When the last connection ends, the port is free.
+    pair.out.close(CloseCode::Normal, "");
+    pair.inn.closed().await;
+    let accepting = tokio::spawn({
+        let listener = pair.listener.clone();
+        async move { listener.accept().await.is_none() }
+    });
+    drop(pair.inn);
+    soon(async {
+        while UdpSocket::bind(to).is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(pair.listener.socket_addresses(), []);
+    pair.listener.close(CloseCode::Normal, "");
+    assert!(soon(accepting).await.unwrap());
+}
+
+#[tokio::test]
+async fn an_unused_address_that_is_removed_is_free_at_once() {
+    let listener = endpoint(|_| ()).await;
+    let to = address(&listener);
+    assert!(listener.stop_listening(to));
+    assert_eq!(listener.socket_addresses(), []);
+    soon(async {
+        while UdpSocket::bind(to).is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_we_dialled_survives_a_move_to_another_address() {
+    let pair = pair().await;
+    let from = address(&pair.dialler);
+    talk(&pair.out, &pair.inn, b"before").await;
+    let to = pair.dialler.rebind(from, "127.0.0.9:0".parse().unwrap()).unwrap();
+    assert_eq!((to.ip().to_string().as_str(), pair.dialler.local_addresses()), ("127.0.0.9", vec![to]));
+    talk(&pair.out, &pair.inn, b"after").await;
+    talk(&pair.inn, &pair.out, b"and back").await;
+    assert_eq!(pair.inn.remote_address(), to);
+    assert!(pair.out.close_cause().is_none() && pair.inn.close_cause().is_none());
+    // New connections come and go at the new address.
+    let accept = async { pair.dialler.accept().await.unwrap().accept().await };
+    let (out, inn) = tokio::join!(pair.listener.dial(to, Some(pair.dialler.peer_id())), accept);
+    assert!(out.is_ok() && inn.is_ok());
+}
+
+#[tokio::test]
+async fn a_move_that_cannot_be_is_an_error_and_changes_nothing() {
+    let pair = pair().await;
+    let from = address(&pair.dialler);
+    let rebind = |from: SocketAddr, to: &str| pair.dialler.rebind(from, to.parse().unwrap()).unwrap_err();
+    let unknown = rebind("127.0.0.1:9".parse().unwrap(), LOOPBACK);
+    assert!(unknown.to_string().contains(&from.to_string()), "{unknown}");
+    assert!(matches!(rebind(from, "[::1]:0"), BindError::OtherFamily { .. }));
+    assert!(matches!(rebind(from, "192.0.2.1:0"), BindError::AddressNotAvailable { .. }));
+    assert_eq!(pair.dialler.local_addresses(), [from]);
+    talk(&pair.out, &pair.inn, b"unharmed").await;
+    pair.dialler.close(CloseCode::Normal, "");
+    assert!(matches!(pair.dialler.listen(LOOPBACK.parse().unwrap()).unwrap_err(), BindError::Closed));
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use futures::future::poll_immediate;
 use peerage_transport::{
     InboundStream, MAX_LINE, MAX_PROPOSALS, NegotiationError, OpenError, ReadError, StreamCode,
+    TransportSettings,
 };
 
 use crate::support::*;
@@ -274,4 +276,36 @@ async fn a_dialler_that_only_writes_may_drop_its_reading_half() {
     send.finish().unwrap();
     let (_, mut far) = inbound(&pair).await.negotiate(|_| true, PATIENCE).await.unwrap();
     assert_eq!(soon(far.recv.read_chunk(100)).await.unwrap().unwrap(), "one way");
+}
+
+#[tokio::test]
+async fn the_thirty_third_negotiation_waits_until_one_of_the_others_has_ended() {
+    let pair = pair().await;
+    let limit = TransportSettings::default().max_inbound_negotiations;
+    assert_eq!(limit, 32);
+    let mut near = Vec::new();
+    for _ in 0..=limit {
+        near.push(soon(pair.out.open("/a/1")).await.unwrap());
+    }
+    let mut held = Vec::new();
+    for _ in 0..limit {
+        held.push(inbound(&pair).await);
+    }
+    let mut last = Box::pin(pair.inn.accept_stream());
+    assert!(poll_immediate(&mut last).await.is_none(), "there is no turn for it");
+    // It got nothing and lost nothing: once another one is negotiated it has its turn.
+    held.pop().unwrap().negotiate(|_| true, PATIENCE).await.unwrap();
+    let last = soon(last).await.unwrap();
+    assert!(poll_immediate(Box::pin(pair.inn.accept_stream())).await.is_none());
+    let _far = last.negotiate(|_| true, PATIENCE).await.unwrap();
+    soon(near.pop().unwrap().recv.negotiated()).await.unwrap();
+    // Streams that are given up give their turn back too.
+    drop(held.pop());
+    held.pop().unwrap().reject(StreamCode::Cancelled);
+    assert!(poll_immediate(Box::pin(pair.inn.accept_stream())).await.is_none(), "but none waits");
+    near.push(soon(pair.out.open("/a/1")).await.unwrap());
+    inbound(&pair).await.negotiate(|_| true, PATIENCE).await.unwrap();
+    // Nobody waits for a turn on a connection that is gone.
+    pair.out.close(peerage_transport::CloseCode::Normal, "");
+    while soon(pair.inn.accept_stream()).await.is_ok() {}
 }

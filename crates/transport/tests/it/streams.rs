@@ -245,3 +245,52 @@ async fn streams_have_numbers_and_priorities() {
     near.send.set_priority(7);
     near.abort(StreamCode::Cancelled);
 }
+
+#[tokio::test]
+async fn streams_speak_futures_io_as_well() {
+    use futures::io::{AsyncReadExt, AsyncWriteExt};
+    let pair = pair().await;
+    let (mut near, mut far) = stream(&pair).await;
+    AsyncWriteExt::write_all(&mut near, b"hello ").await.unwrap();
+    AsyncWriteExt::write_all(&mut near.send, b"world").await.unwrap();
+    AsyncWriteExt::flush(&mut near).await.unwrap();
+    AsyncWriteExt::close(&mut near).await.unwrap();
+    let mut first = [0; 6];
+    AsyncReadExt::read_exact(&mut far, &mut first).await.unwrap();
+    let mut rest = Vec::new();
+    AsyncReadExt::read_to_end(&mut far.recv, &mut rest).await.unwrap();
+    assert_eq!((&first, &rest[..]), (b"hello ", &b"world"[..]));
+}
+
+#[tokio::test]
+async fn the_bytes_of_each_protocol_are_counted_without_its_negotiation() {
+    let pair = pair().await;
+    for (protocol, there, back) in [("/a/1", 1000, 10), ("/b/1", 30_000, 0), ("/a/1", 5, 7)] {
+        let mut near = pair.out.open_lazy(protocol).await.unwrap();
+        near.send.write_all(&vec![1; there]).await.unwrap();
+        near.send.finish().unwrap();
+        let inbound = soon(pair.inn.accept_stream()).await.unwrap();
+        let (_, mut far) = inbound.negotiate(|_| true, PATIENCE).await.unwrap();
+        while far.recv.read_chunk(usize::MAX).await.unwrap().is_some() {}
+        far.send.write_chunk(vec![2; back].into()).await.unwrap();
+        far.send.finish().unwrap();
+        while near.recv.read_chunk(usize::MAX).await.unwrap().is_some() {}
+    }
+    let (_, mut near) = {
+        let negotiated = pair.out.open_any(&["/none/1", "/b/1"]);
+        let inbound = async {
+            soon(pair.inn.accept_stream()).await.unwrap().negotiate(|name| name == "/b/1", PATIENCE).await
+        };
+        let (near, far) = tokio::join!(negotiated, inbound);
+        far.unwrap();
+        near.unwrap()
+    };
+    near.send.write_all(b"abc").await.unwrap();
+    let counted = |connection: &peerage_transport::Connection| -> Vec<(String, u64, u64)> {
+        let traffic = connection.traffic();
+        traffic.iter().map(|one| (one.protocol.to_string(), one.sent_bytes, one.received_bytes)).collect()
+    };
+    let expected = [("/a/1".into(), 1005, 17), ("/b/1".into(), 30_003, 0), ("/none/1".into(), 0, 0)];
+    assert_eq!(counted(&pair.out), expected);
+    assert_eq!(counted(&pair.inn), [("/a/1".into(), 17, 1005), ("/b/1".into(), 0, 30_000)]);
+}

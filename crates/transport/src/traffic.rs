@@ -1,0 +1,98 @@
+//! How many bytes each protocol has moved on a connection.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Protocol names that are counted by themselves on one connection. Bytes of more are counted together, under [`OTHER_PROTOCOLS`].
+pub const MAX_COUNTED_PROTOCOLS: usize = 64;
+
+/// The name under which bytes are counted once a connection has had [`MAX_COUNTED_PROTOCOLS`] names.
+pub const OTHER_PROTOCOLS: &str = "(other)";
+
+/// The bytes that one protocol has moved on one connection: what was written to and read from its streams, without the negotiation of the name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProtocolTraffic {
+    /// The protocol's name.
+    pub protocol: Arc<str>,
+    /// Bytes that this side wrote. They may still be on their way.
+    pub sent_bytes: u64,
+    /// Bytes that this side read. More may lie unread.
+    pub received_bytes: u64,
+}
+
+/// The counters of one protocol, shared by its streams.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// The counters of a connection. A handful of names: a list is smaller than a map and no slower.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic(Mutex<Vec<(Arc<str>, Arc<Counters>)>>);
+
+impl Traffic {
+    /// The name, shared where it is known already, and its counters.
+    pub(crate) fn of(&self, protocol: &str) -> (Arc<str>, Arc<Counters>) {
+        let mut list = self.list();
+        if let Some((name, counters)) = list.iter().find(|(name, _)| **name == *protocol) {
+            return (name.clone(), counters.clone());
+        }
+        let name: Arc<str> = Arc::from(protocol);
+        if list.len() < MAX_COUNTED_PROTOCOLS {
+            list.push((name.clone(), Arc::default()));
+        } else if list.len() == MAX_COUNTED_PROTOCOLS {
+            list.push((Arc::from(OTHER_PROTOCOLS), Arc::default()));
+        }
+        let counters = list.last().map(|(_, counters)| counters.clone()).unwrap_or_default();
+        (name, counters)
+    }
+
+    pub(crate) fn snapshot(&self) -> Vec<ProtocolTraffic> {
+        let read = |(name, counters): &(Arc<str>, Arc<Counters>)| ProtocolTraffic {
+            protocol: name.clone(),
+            sent_bytes: counters.sent.load(Ordering::Relaxed),
+            received_bytes: counters.received.load(Ordering::Relaxed),
+        };
+        self.list().iter().map(read).collect()
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<(Arc<str>, Arc<Counters>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_beyond_the_limit_are_counted_together() {
+        let traffic = Traffic::default();
+        for number in 0..MAX_COUNTED_PROTOCOLS + 10 {
+            let name = format!("/a/{number}");
+            let (known, counters) = traffic.of(&name);
+            assert_eq!(*known, *name);
+            counters.sent(1);
+            traffic.of(&name).1.received(2);
+        }
+        let counted = traffic.snapshot();
+        assert_eq!(counted.len(), MAX_COUNTED_PROTOCOLS + 1);
+        let other = counted.last().unwrap();
+        assert_eq!((&*other.protocol, other.sent_bytes, other.received_bytes), (OTHER_PROTOCOLS, 10, 20));
+        assert!(
+            counted[..MAX_COUNTED_PROTOCOLS].iter().all(|one| one.sent_bytes == 1 && one.received_bytes == 2)
+        );
+    }
+}
