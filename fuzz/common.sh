@@ -15,4 +15,21 @@ for file in fuzz_targets/*.rs; do
 done
 known() { [[ -e fuzz_targets/$1.rs ]] || need "there is no target $1; there are: ${ALL[*]}"; }
 
+# Built once, so that one run tests one state of the sources.
+build() {
+    mkdir -p work
+    if ! "${CARGO[@]}" fuzz build >work/build.log 2>&1; then
+        tail -n 30 work/build.log >&2
+        need 'the targets cannot be built; the whole output is in fuzz/work/build.log'
+    fi
+}
+
+host=$(rustc "+${PEERAGE_NIGHTLY:-nightly}" -vV | sed -n 's/^host: //p')
+fuzzer() {
+    local target=$1
+    shift
+    mkdir -p "artifacts/$target"
+    ASAN_OPTIONS=detect_odr_violation=0 "${CARGO_TARGET_DIR:-target}/$host/release/$target" \
+        "${LIMITS[@]}" -artifact_prefix="artifacts/$target/" "$@" >"work/$target.log" 2>&1
+}
 LIMITS=(-max_len=4096 -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=64)

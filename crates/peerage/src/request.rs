@@ -163,12 +163,19 @@ pub(crate) fn read_answer<A: Payload>(
     }
     match uvarint::take(status).ok().flatten().map(|(code, _)| u32::try_from(code)) {
         Some(Ok(code)) => {
-            let cut = &body[..body.len().min(MAX_ERROR_TEXT)];
-            let text = String::from_utf8_lossy(cut).into_owned();
-            Err(RequestError::Refused { peer, code, text })
+            Err(RequestError::Refused { peer, code, text: error_text(&body) })
         }
         _ => Err(malformed("its error number cannot be read".to_owned())),
     }
+}
+
+/// A peer's words, fit for a terminal and a log: cut, and with spaces in place of control characters.
+fn error_text(body: &[u8]) -> String {
+    let cut = &body[..body.len().min(MAX_ERROR_TEXT)];
+    let mut text = String::from_utf8_lossy(cut).replace(char::is_control, " ");
+    // A byte that is no UTF-8 has become three.
+    text.truncate(text.floor_char_boundary(MAX_ERROR_TEXT));
+    text
 }
 
 /// What comes before an answer's body: the status message, empty for a good answer, and the body's length.
@@ -192,5 +199,17 @@ fn encode(payload: &impl Payload) -> Bytes {
             payload.write(&mut out);
             out.freeze()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_an_error_are_cut_and_cannot_move_the_cursor() {
+        assert_eq!(error_text("no\n\u{1b}[2Jsuch ü".as_bytes()), "no  [2Jsuch ü");
+        assert!(error_text(&[0xff; 2 * MAX_ERROR_TEXT]).len() <= MAX_ERROR_TEXT);
+        assert!(error_text("ü".repeat(MAX_ERROR_TEXT).as_bytes()).len() <= MAX_ERROR_TEXT);
     }
 }

@@ -192,7 +192,7 @@ impl ComponentError {
     fn at(self, address: &str) -> AddressError {
         let address = shown(address);
         match self {
-            Self::Malformed(reason) => AddressError::NotMultiaddr { address, reason },
+            Self::Malformed(reason) => AddressError::NotMultiaddr { address, reason: shown(&reason) },
             Self::Unknown(component) => {
                 AddressError::UnknownComponent { address, component: shown(&component) }
             }

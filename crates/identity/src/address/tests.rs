@@ -285,6 +285,12 @@ fn any_words() -> impl Strategy<Value = String> {
     prop::collection::vec(word, 0..8).prop_map(|words| format!("/{}", words.join("/")))
 }
 
+#[test]
+fn a_reason_from_below_shows_no_control_characters() {
+    let error = "/certhash/\u{1}\u{1b}[2J".parse::<DialAddress>().unwrap_err().to_string();
+    assert!(error.contains(r"\u{1}") && !error.contains(char::is_control), "{error}");
+}
+
 proptest! {
     #[test]
     fn what_is_parsed_is_the_same_after_text_and_after_binary(
