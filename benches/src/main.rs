@@ -9,6 +9,7 @@
 
 mod child;
 mod cpu;
+mod flood;
 mod ours;
 mod raw;
 mod table;
@@ -31,6 +32,8 @@ struct Args {
 enum Command {
     /// Runs every work on every peer and prints medians and ratios.
     Table(table::Options),
+    /// Floods a node with handshakes that nobody means to finish and tells what honest peers keep.
+    Flood(flood::Options),
     /// Serves one peer until standard input ends; what `table` starts as the other process.
     #[command(hide = true)]
     Serve {
@@ -66,6 +69,7 @@ impl PeerKind {
 async fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Table(options) => table::run(options).await,
+        Command::Flood(options) => flood::run(options).await,
         Command::Serve { peer: PeerKind::Ours } => ours::serve().await,
         Command::Serve { peer } => raw::serve(peer == PeerKind::RawQuinnTuned).await,
     };

@@ -11,6 +11,8 @@ use crate::Outcome;
 use crate::child;
 use crate::raw::SMALL;
 
+/// A request that is answered by itself.
+pub(crate) const ECHO: &str = "/bench/echo/1";
 const BULK: &str = "/bench/bulk/1";
 const MESSAGES: &str = "/bench/messages/1";
 const COUNTED: &str = "/bench/counted/1";
@@ -19,7 +21,12 @@ const CHUNK: usize = 64 * 1024;
 
 /// Serves: drains every stream, and counts the channel's messages.
 pub(crate) async fn serve() -> Outcome<()> {
-    let node = Node::builder().network("bench").listen("/ip4/127.0.0.1/udp/0/quic-v1").start().await?;
+    let node = Node::builder()
+        .network("bench")
+        .listen("/ip4/127.0.0.1/udp/0/quic-v1")
+        .max_inbound(2000)
+        .start()
+        .await?;
     let incoming = node.accept(BULK)?;
     let messages = node.channel::<Raw>(ChannelConfig::new(MESSAGES))?;
     let counted = Arc::new(watch::Sender::new(0u64));
@@ -33,6 +40,7 @@ pub(crate) async fn serve() -> Outcome<()> {
             Ok(Raw(Bytes::copy_from_slice(&reached.unwrap_or_default().to_be_bytes())))
         }
     })?;
+    node.serve(ECHO, |_, question: Raw| async move { Ok(question) })?;
     tokio::spawn(async move {
         let mut total = 0u64;
         while messages.recv().await.is_some() {
