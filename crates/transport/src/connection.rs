@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -102,6 +103,10 @@ pub(crate) struct Link {
     /// The cause that was told first. quinn forgets it when the endpoint is closed later.
     ended: OnceLock<CloseCause>,
     traffic: Traffic,
+    /// Streams that the admitted peer may have open at the moment; 0 before it is admitted.
+    allowed_streams: AtomicU32,
+    /// Halves of the peer's streams that are still held here.
+    inbound_halves: AtomicU32,
     /// Turns of inbound negotiations that are free.
     turns: Semaphore,
 }
@@ -109,6 +114,26 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// A stream of the peer was accepted. When half of what it may open is in use, it may open twice as many from now on.
+    pub(crate) fn inbound_opened(&self) {
+        let in_use = (self.inbound_halves.fetch_add(2, Ordering::Relaxed) + 2).div_ceil(2);
+        let (allowed, most) = (self.allowed_streams.load(Ordering::Relaxed), self.settings().peer_streams);
+        if allowed == 0 || allowed >= most || in_use.saturating_mul(2) < allowed {
+            return;
+        }
+        let more = allowed.saturating_mul(2).min(most);
+        let raised =
+            self.allowed_streams.compare_exchange(allowed, more, Ordering::Relaxed, Ordering::Relaxed);
+        if raised.is_ok() {
+            self.quinn.set_max_concurrent_bi_streams(more.into());
+        }
+    }
+
+    /// One half of such a stream was dropped.
+    pub(crate) fn inbound_half_closed(&self) {
+        self.inbound_halves.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The name of no protocol.
@@ -172,6 +197,8 @@ impl Connection {
                 closed: OnceLock::new(),
                 ended: OnceLock::new(),
                 traffic: Traffic::default(),
+                allowed_streams: AtomicU32::new(0),
+                inbound_halves: AtomicU32::new(0),
                 turns,
             }),
         }
@@ -232,10 +259,15 @@ impl Connection {
         }
     }
 
-    /// Raises the peer's streams and window from a stranger's to an admitted peer's. Doing it again changes nothing.
+    /// Raises the peer's streams and window from a stranger's to an admitted peer's: `initial_peer_streams` at first, and up to `peer_streams` as
+    /// [`Connection::accept_stream`] finds them in use. Doing it again changes nothing.
     pub fn admit(&self) {
         let settings = self.link.settings();
-        self.link.quinn.set_max_concurrent_bi_streams(settings.peer_streams.into());
+        let (allowed, first) = (&self.link.allowed_streams, settings.initial_peer_streams);
+        if allowed.compare_exchange(0, first, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return;
+        }
+        self.link.quinn.set_max_concurrent_bi_streams(first.into());
         self.link.quinn.set_receive_window(settings.peer_window_bytes.into());
     }
 

@@ -68,6 +68,8 @@ pub struct RecvStream {
     /// Set while messages are read, with the bound on one; then it has what is held.
     frames: Option<(usize, Decoder)>,
     end: Option<End>,
+    /// The peer opened the stream.
+    inbound: bool,
 }
 
 /// How the half ended.
@@ -94,12 +96,17 @@ impl RecvStream {
             held: VecDeque::new(),
             frames: None,
             end: None,
+            inbound: false,
         }
     }
 
     pub(crate) fn set_protocol(&mut self, protocol: Arc<str>, counters: Option<Arc<Counters>>) {
         self.protocol = protocol;
         self.counters = counters;
+    }
+
+    pub(crate) fn set_inbound(&mut self) {
+        self.inbound = true;
     }
 
     pub(crate) fn link(&self) -> &Arc<Link> {
@@ -357,6 +364,9 @@ impl Drop for RecvStream {
     fn drop(&mut self) {
         if self.end.is_none() {
             self.stop(StreamCode::Cancelled);
+        }
+        if self.inbound {
+            self.link.inbound_half_closed();
         }
     }
 }

@@ -50,17 +50,23 @@ pub struct SendStream {
     /// What must go out before anything else: the rest of a lazy proposal.
     proposal: Bytes,
     ended: bool,
+    /// The peer opened the stream.
+    inbound: bool,
 }
 
 impl SendStream {
     pub(crate) fn new(quinn: quinn::SendStream, link: Arc<Link>) -> Self {
         let protocol = link.no_protocol();
-        Self { quinn, link, protocol, counters: None, proposal: Bytes::new(), ended: false }
+        Self { quinn, link, protocol, counters: None, proposal: Bytes::new(), ended: false, inbound: false }
     }
 
     pub(crate) fn set_protocol(&mut self, protocol: Arc<str>, counters: Option<Arc<Counters>>) {
         self.protocol = protocol;
         self.counters = counters;
+    }
+
+    pub(crate) fn set_inbound(&mut self) {
+        self.inbound = true;
     }
 
     /// Puts `proposal` before whatever is written first.
@@ -256,6 +262,9 @@ impl Drop for SendStream {
     fn drop(&mut self) {
         if !self.ended {
             self.reset(StreamCode::Cancelled);
+        }
+        if self.inbound {
+            self.link.inbound_half_closed();
         }
     }
 }

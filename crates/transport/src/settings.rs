@@ -30,7 +30,10 @@ pub struct TransportSettings {
     pub stranger_streams: u32,
     /// Bytes that may lie unread on a connection before [`crate::Connection::admit`].
     pub stranger_window_bytes: u32,
-    /// Streams that an admitted peer may have open at a time. quinn allocates for each, on every connection.
+    /// Streams that an admitted peer may have open at first. quinn allocates for each, on every connection. Whenever half are in use, the peer
+    /// gets twice as many, up to `peer_streams`.
+    pub initial_peer_streams: u32,
+    /// Streams that an admitted peer may have open at a time at most.
     pub peer_streams: u32,
     /// Bytes that may lie unread on the connection of an admitted peer.
     pub peer_window_bytes: u32,
@@ -70,6 +73,7 @@ impl Default for TransportSettings {
             max_incoming: 1024,
             stranger_streams: 4,
             stranger_window_bytes: 128 * 1024,
+            initial_peer_streams: 16,
             peer_streams: 64,
             peer_window_bytes: 8 * 1024 * 1024,
             stream_window_bytes: 2 * 1024 * 1024,
@@ -132,14 +136,24 @@ impl TransportSettings {
     }
 
     fn validate_windows(&self) -> Result<(), SettingsError> {
-        let streams = [("stranger_streams", self.stranger_streams), ("peer_streams", self.peer_streams)];
+        let streams = [
+            ("stranger_streams", self.stranger_streams),
+            ("initial_peer_streams", self.initial_peer_streams),
+            ("peer_streams", self.peer_streams),
+        ];
         for (name, value) in streams {
             check((1..=4096).contains(&value), name, value, "give 1 to 4096")?;
         }
         check(
-            self.stranger_streams <= self.peer_streams,
+            self.stranger_streams <= self.initial_peer_streams,
             "stranger_streams",
             self.stranger_streams,
+            "must not exceed initial_peer_streams",
+        )?;
+        check(
+            self.initial_peer_streams <= self.peer_streams,
+            "initial_peer_streams",
+            self.initial_peer_streams,
             "must not exceed peer_streams",
         )?;
         check(
@@ -235,7 +249,8 @@ mod tests {
             ("admission.max_tracked", |s| s.admission.max_tracked = 0),
             ("max_incoming", |s| s.max_incoming = 0),
             ("max_inbound_negotiations", |s| s.max_inbound_negotiations = 0),
-            ("stranger_streams", |s| s.stranger_streams = s.peer_streams + 1),
+            ("stranger_streams", |s| s.stranger_streams = s.initial_peer_streams + 1),
+            ("initial_peer_streams", |s| s.initial_peer_streams = s.peer_streams + 1),
             ("peer_streams", |s| s.peer_streams = 0),
             ("stream_window_bytes", |s| s.stream_window_bytes = 2_500_001),
             ("stranger_window_bytes", |s| {

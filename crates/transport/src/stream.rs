@@ -218,7 +218,11 @@ impl InboundStream {
         link: &Arc<Link>,
         turn: Option<NegotiationTurn>,
     ) -> Self {
-        Self { stream: Stream::new(quinn, link), turn }
+        link.inbound_opened();
+        let mut stream = Stream::new(quinn, link);
+        stream.send.set_inbound();
+        stream.recv.set_inbound();
+        Self { stream, turn }
     }
 
     /// The stream's number on its connection.

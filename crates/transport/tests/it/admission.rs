@@ -21,11 +21,33 @@ async fn a_stranger_opens_four_streams_and_an_admitted_peer_more() {
     assert!(poll_immediate(&mut fifth).await.is_none(), "a stranger has no fifth stream");
     pair.inn.admit();
     streams.push(soon(fifth).await.unwrap());
-    for _ in 5..TransportSettings::default().peer_streams {
+    for _ in 5..TransportSettings::default().initial_peer_streams {
         streams.push(soon(pair.out.open("/a/1")).await.unwrap());
+    }
+    let mut one_more = Box::pin(pair.out.open("/a/1"));
+    assert!(poll_immediate(&mut one_more).await.is_none(), "nobody takes the streams, so no more may come");
+    // While they are taken, the peer gets more.
+    let accepting = tokio::spawn({
+        let inn = pair.inn.clone();
+        async move {
+            let mut taken = Vec::new();
+            while let Ok(stream) = inn.accept_stream().await {
+                taken.push(stream.negotiate(|_| true, PATIENCE).await.unwrap());
+            }
+            taken.len()
+        }
+    });
+    streams.push(soon(one_more).await.unwrap());
+    for _ in streams.len()..TransportSettings::default().peer_streams as usize {
+        streams.push(soon(pair.out.open("/a/1")).await.unwrap());
+    }
+    for stream in &mut streams {
+        soon(stream.recv.negotiated()).await.unwrap();
     }
     let one_more = pair.out.open("/a/1");
     assert!(poll_immediate(Box::pin(one_more)).await.is_none(), "an admitted peer has its limit too");
+    pair.out.close(peerage_transport::CloseCode::Normal, "");
+    assert_eq!(soon(accepting).await.unwrap(), 64);
 }
 
 #[tokio::test]

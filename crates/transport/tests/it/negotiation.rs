@@ -283,14 +283,12 @@ async fn the_thirty_third_negotiation_waits_until_one_of_the_others_has_ended() 
     let pair = pair().await;
     let limit = TransportSettings::default().max_inbound_negotiations;
     assert_eq!(limit, 32);
-    let mut near = Vec::new();
-    for _ in 0..=limit {
-        near.push(soon(pair.out.open("/a/1")).await.unwrap());
-    }
-    let mut held = Vec::new();
+    let (mut near, mut held) = (Vec::new(), Vec::new());
     for _ in 0..limit {
+        near.push(soon(pair.out.open("/a/1")).await.unwrap());
         held.push(inbound(&pair).await);
     }
+    near.push(soon(pair.out.open("/a/1")).await.unwrap());
     let mut last = Box::pin(pair.inn.accept_stream());
     assert!(poll_immediate(&mut last).await.is_none(), "there is no turn for it");
     // It got nothing and lost nothing: once another one is negotiated it has its turn.
