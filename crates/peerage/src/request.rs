@@ -162,9 +162,7 @@ pub(crate) fn read_answer<A: Payload>(
         return A::read(body).map_err(malformed);
     }
     match uvarint::take(status).ok().flatten().map(|(code, _)| u32::try_from(code)) {
-        Some(Ok(code)) => {
-            Err(RequestError::Refused { peer, code, text: error_text(&body) })
-        }
+        Some(Ok(code)) => Err(RequestError::Refused { peer, code, text: error_text(&body) }),
         _ => Err(malformed("its error number cannot be read".to_owned())),
     }
 }

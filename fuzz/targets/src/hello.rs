@@ -1,6 +1,7 @@
 //! The hello between two Peerage nodes.
 
 use peerage::{About, fuzzing};
+use peerage_identity::MAX_ADDRESS_TEXT;
 use peerage_peers::RejectReason;
 
 use crate::text::assert_plain;
@@ -29,7 +30,7 @@ pub fn assert_about(about: &About) {
         assert_plain(text, 128);
     }
     for address in listen.iter().chain(observed) {
-        assert_plain(address, 1024);
+        assert_plain(address, MAX_ADDRESS_TEXT);
     }
 }
 

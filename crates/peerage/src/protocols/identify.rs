@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_identity::{DialAddress, Multiaddr, PeerId};
+use peerage_identity::{DialAddress, MAX_ADDRESS_TEXT, Multiaddr, PeerId};
 use peerage_transport::{ReadError, RecvStream, Stream, StreamCode};
 use peerage_wire::identify::Identify;
 use prost::Message as _;
@@ -194,13 +194,18 @@ pub(crate) fn describe(peer: PeerId, message: Identify, about: &mut About) -> bo
     }
     if !message.listen_addrs.is_empty() {
         let addresses = message.listen_addrs.into_iter().take(MAX_ADDRESSES);
-        let parsed = addresses.filter_map(|bytes| Multiaddr::try_from(bytes.to_vec()).ok());
-        about.listen = parsed.map(|address| address.to_string()).collect();
+        about.listen = addresses.filter_map(|bytes| address_text(&bytes)).collect();
     }
     if let Some(observed) = message.observed_addr {
         about.observed = DialAddress::from_bytes(&observed).ok().map(|address| address.to_string());
     }
     true
+}
+
+/// The text of a multiaddr of any kind, unless it is too long or could move a cursor: names in multiaddrs may hold any characters.
+fn address_text(bytes: &[u8]) -> Option<String> {
+    let text = Multiaddr::try_from(bytes.to_vec()).ok()?.to_string();
+    (text.len() <= MAX_ADDRESS_TEXT && !text.contains(char::is_control)).then_some(text)
 }
 
 #[cfg(test)]
@@ -214,5 +219,13 @@ mod tests {
         merge(&mut merged, Identify { protocols: vec!["/y".into()], ..Default::default() });
         assert_eq!(merged.agent_version.as_deref(), Some("a/1"));
         assert_eq!(merged.protocols, ["/x", "/y"]);
+    }
+
+    #[test]
+    fn listen_addresses_that_are_endless_or_could_move_the_cursor_are_left_out() {
+        let dns = |name: &[u8]| [&[53, name.len() as u8][..], name].concat();
+        assert_eq!(address_text(&dns(b"a.example")).as_deref(), Some("/dns/a.example"));
+        assert_eq!(address_text(&dns(b"\x1b[2J")), None);
+        assert_eq!(address_text(&dns(&[b'a'; 100]).repeat(6)), None);
     }
 }
