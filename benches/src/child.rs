@@ -3,8 +3,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::{Outcome, PeerKind};
 
@@ -14,14 +14,21 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 /// A running server. It ends when this is dropped.
 pub(crate) struct Server {
     process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
     /// What it printed: how to reach it.
     pub(crate) address: String,
 }
 
 impl Server {
+    /// Serves one peer of the table.
     pub(crate) async fn start(peer: PeerKind) -> Outcome<Self> {
+        Self::start_with(&["serve", peer.name()]).await
+    }
+
+    /// Starts this program again with other arguments.
+    pub(crate) async fn start_with(arguments: &[&str]) -> Outcome<Self> {
         let mut process = Command::new(std::env::current_exe()?)
-            .args(["serve", peer.name()])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -30,11 +37,17 @@ impl Server {
         let mut lines = BufReader::new(stdout).lines();
         let line = tokio::time::timeout(START_DEADLINE, lines.next_line()).await??;
         let address = line.ok_or("the server ended before it listened")?;
-        Ok(Self { process, address })
+        Ok(Self { process, lines, address })
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.id().unwrap_or_default()
+    }
+
+    /// Both ends of a talk by lines.
+    pub(crate) fn talk(&mut self) -> Outcome<(&mut ChildStdin, &mut Lines<BufReader<ChildStdout>>)> {
+        let stdin = self.process.stdin.as_mut().ok_or("the server has no standard input")?;
+        Ok((stdin, &mut self.lines))
     }
 }
 

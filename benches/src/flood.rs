@@ -110,7 +110,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
 }
 
 /// Lets real clients dial a socket that never answers, and keeps their first packets.
-async fn build_initials(count: usize) -> Outcome<Vec<Vec<u8>>> {
+pub(crate) async fn build_initials(count: usize) -> Outcome<Vec<Vec<u8>>> {
     let sink = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let to = sink.local_addr()?;
     let mut initials = Vec::with_capacity(count);

@@ -11,6 +11,7 @@ mod child;
 mod cpu;
 mod flood;
 mod ours;
+mod prices;
 mod raw;
 mod table;
 
@@ -34,6 +35,14 @@ enum Command {
     Table(table::Options),
     /// Floods a node with handshakes that nobody means to finish and tells what honest peers keep.
     Flood(flood::Options),
+    /// Measures what each answer to a first packet costs the node.
+    Prices(prices::Options),
+    /// Gives every arrival one answer; what `prices` starts as the other process.
+    #[command(hide = true)]
+    ServeAnswer {
+        /// Which.
+        answer: prices::Answer,
+    },
     /// Serves one peer until standard input ends; what `table` starts as the other process.
     #[command(hide = true)]
     Serve {
@@ -69,6 +78,8 @@ impl PeerKind {
 async fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Table(options) => table::run(options).await,
+        Command::Prices(options) => prices::run(options).await,
+        Command::ServeAnswer { answer } => prices::serve(answer).await,
         Command::Flood(options) => flood::run(options).await,
         Command::Serve { peer: PeerKind::Ours } => ours::serve().await,
         Command::Serve { peer } => raw::serve(peer == PeerKind::RawQuinnTuned).await,
