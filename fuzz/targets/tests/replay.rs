@@ -59,5 +59,5 @@ fn the_corpus_stays_small() {
     let files = TARGETS.iter().flat_map(|target| entries(&fuzz().join("corpus").join(target.name)));
     let sizes: Vec<_> = files.map(|path| fs::metadata(path).expect("a file").len()).collect();
     let (count, bytes) = (sizes.len(), sizes.iter().sum::<u64>());
-    assert!(count < 6000 && bytes < 600_000, "{count} files with {bytes} bytes: minimise with fuzz/keep");
+    assert!(count < 3000 && bytes < 400_000, "{count} files with {bytes} bytes: minimise with fuzz/keep");
 }
