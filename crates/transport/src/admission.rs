@@ -139,7 +139,7 @@ pub enum Verdict {
     Ignore,
 }
 
-/// Decides about inbound connections. See the [module](self) for how.
+/// Decides about inbound connections. The top of `admission.rs` says how.
 #[derive(Debug)]
 pub struct Admission {
     unvalidated: Budget,
