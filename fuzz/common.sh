@@ -17,10 +17,10 @@ known() { [[ -e fuzz_targets/$1.rs ]] || need "there is no target $1; there are:
 
 # Built once, so that one run tests one state of the sources.
 build() {
-    mkdir -p work
-    if ! "${CARGO[@]}" fuzz build >work/build.log 2>&1; then
-        tail -n 30 work/build.log >&2
-        need 'the targets cannot be built; the whole output is in fuzz/work/build.log'
+    mkdir -p out
+    if ! "${CARGO[@]}" fuzz build >out/build.log 2>&1; then
+        tail -n 30 out/build.log >&2
+        need 'the targets cannot be built; the whole output is in fuzz/out/build.log'
     fi
 }
 
@@ -30,6 +30,6 @@ fuzzer() {
     shift
     mkdir -p "artifacts/$target"
     ASAN_OPTIONS=detect_odr_violation=0 "${CARGO_TARGET_DIR:-target}/$host/release/$target" \
-        "${LIMITS[@]}" -artifact_prefix="artifacts/$target/" "$@" >"work/$target.log" 2>&1
+        "${LIMITS[@]}" -artifact_prefix="artifacts/$target/" "$@" >"out/$target.log" 2>&1
 }
 LIMITS=(-max_len=4096 -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=64)
