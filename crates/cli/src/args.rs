@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use peerage::{AddressError, DialAddress, ListenAddress};
 
-use crate::transfer::inbox::Limits;
 use crate::transfer::retry::Retries;
 
 /// Secure application overlays: nodes that find one another and talk over one QUIC connection per pair.
@@ -41,6 +40,23 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: KeyAction,
     },
+    /// Show who the running node is and how it is
+    #[command(after_help = STATUS_EXAMPLE)]
+    Status(Operator),
+    /// Show who is connected to the running node
+    #[command(after_help = PEERS_EXAMPLE)]
+    Peers {
+        /// Ping each now and show that time
+        #[arg(long)]
+        ping: bool,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Show every limit with its default, its value and its meaning
+    ///
+    /// Without --config the values are the defaults. The names are those of the settings file (TOML) that `peerage node --config` takes.
+    #[command(after_help = LIMITS_EXAMPLE)]
+    Limits(LimitsArgs),
     /// Measure round trips to any libp2p node that speaks quic-v1
     #[command(after_help = PING_EXAMPLE)]
     Ping(PingArgs),
@@ -54,11 +70,14 @@ pub(crate) enum Command {
 /// Flags of `peerage node`.
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
+    /// A settings file in TOML; flags override it. `peerage limits --all` shows what it can say
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Folder for the key, held by one running node at a time [default: $XDG_DATA_HOME/peerage, or ~/.local/share/peerage]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Where to listen; may be given several times. Port 0 is any free one: name a port to keep the address
-    #[arg(long, value_name = "MULTIADDR", default_value = "/ip4/0.0.0.0/udp/0/quic-v1", value_parser = listen)]
+    /// Where to listen; may be given several times. Port 0 is any free one: name a port to keep the address [default: /ip4/0.0.0.0/udp/0/quic-v1]
+    #[arg(long, value_name = "MULTIADDR", value_parser = listen)]
     pub(crate) listen: Vec<ListenAddress>,
     /// A contact for the first dial; may be given several times
     #[arg(long, value_name = "MULTIADDR", value_parser = dial)]
@@ -66,29 +85,30 @@ pub(crate) struct NodeArgs {
     /// A peer that is always wanted, redialled for ever; with its peer ID; may be given several times
     #[arg(long, value_name = "MULTIADDR", value_parser = dial_peer)]
     pub(crate) persistent: Vec<DialAddress>,
-    #[command(flatten)]
-    pub(crate) network: Network,
+    /// The name of the overlay: 1 to 32 of a-z, 0-9 and hyphens. Nodes of different networks refuse each other [default: main]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network: Option<String>,
     /// A name for people, at most 64 bytes
-    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
-    pub(crate) moniker: String,
-    /// Connections that others may open to this node
-    #[arg(long, value_name = "N", default_value_t = 40)]
-    pub(crate) max_inbound: u16,
-    /// Connections that this node opens and keeps
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub(crate) max_outbound: u16,
-    /// After so long without a packet a connection is lost; the smaller value of the two sides holds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) idle_timeout: u64,
+    #[arg(long, value_name = "NAME")]
+    pub(crate) moniker: Option<String>,
+    /// Connections that others may open to this node [default: 40]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_inbound: Option<u16>,
+    /// Connections that this node opens and keeps [default: 10]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_outbound: Option<u16>,
+    /// After so long without a packet a connection is lost; the smaller value of the two sides holds [default: 30]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) idle_timeout: Option<u64>,
     /// Take files from peers into this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) inbox: Option<PathBuf>,
-    /// What the inbox takes in all, in bytes; the default is 16 GiB
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::DEFAULT_MAX_BYTES, requires = "inbox")]
-    pub(crate) inbox_max_bytes: u64,
-    /// What to log: error, warn, info, debug, trace, or filters such as `info,peerage=debug`
-    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = crate::logging::parse)]
-    pub(crate) log: String,
+    /// What the inbox takes in all, in bytes [default: 16 GiB]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) inbox_max_bytes: Option<u64>,
+    /// What to log: error, warn, info, debug, trace, or filters such as `info,peerage=debug` [default: info]
+    #[arg(long, value_name = "LEVEL", value_parser = crate::logging::parse)]
+    pub(crate) log: Option<String>,
     /// Take commands as JSON lines instead of printing addresses
     #[arg(long, value_name = "WHERE")]
     pub(crate) control: Option<Control>,
@@ -99,6 +119,31 @@ pub(crate) struct NodeArgs {
 pub(crate) enum Control {
     /// Commands on stdin, replies and events on stdout; the node stops when stdin ends.
     Stdio,
+}
+
+/// Which running node a command is for, and how the answer is shown.
+#[derive(Debug, Args)]
+pub(crate) struct Operator {
+    /// The node's data folder [default: $XDG_DATA_HOME/peerage, or ~/.local/share/peerage]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Show the answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Flags of `peerage limits`.
+#[derive(Debug, Args)]
+pub(crate) struct LimitsArgs {
+    /// Show the values that this settings file gives
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Show the settings that are not limits too
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// One JSON line for each
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Flags of `peerage demo`.
@@ -174,6 +219,17 @@ pub(crate) struct Network {
 const NODE_EXAMPLE: &str = "Example:
   peerage node --listen /ip4/0.0.0.0/udp/4400/quic-v1 --inbox ~/inbox
   peerage node --data /tmp/b --seed /ip4/192.0.2.7/udp/4400/quic-v1/p2p/12D3KooW…";
+
+const STATUS_EXAMPLE: &str = "Example:
+  peerage status
+  peerage status --data /tmp/b --json";
+
+const PEERS_EXAMPLE: &str = "Example:
+  peerage peers --ping";
+
+const LIMITS_EXAMPLE: &str = "Example:
+  peerage limits
+  peerage limits --all --config peerage.toml";
 
 const DEMO_EXAMPLE: &str = "Example:
   peerage demo --nodes 20 --file ~/big.iso

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `args`, `failure`, `term`, `logging`, `signals` | the command line, how commands fail, what the user sees |
 //! | `key`, `ping`, `send` | the small commands; `visitor` is the node that runs errands for them |
+//! | `settings`, `limits` | the settings file, and `peerage limits` |
+//! | `operator` | `peerage status` and its like, which talk to a running node |
 //! | `node` | `peerage node`: a node, what it chats and takes |
 //! | `control` | commands to a running node as JSON lines |
 //! | `transfer` | files over streams |
@@ -15,10 +17,13 @@ mod control;
 mod demo;
 mod failure;
 mod key;
+mod limits;
 mod logging;
 mod node;
+mod operator;
 mod ping;
 mod send;
+mod settings;
 mod signals;
 mod term;
 mod transfer;
@@ -53,6 +58,13 @@ async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Node(args) => Box::pin(node::run(args)).await,
         Command::Demo(args) => Box::pin(demo::run(args)).await,
+        Command::Status(operator) => {
+            operator::run(&operator, control::Command::Status, operator::show_status).await
+        }
+        Command::Peers { ping, operator } => {
+            operator::run(&operator, control::Command::Peers { ping }, operator::show_peers).await
+        }
+        Command::Limits(args) => limits::run(&args),
         Command::Key { action } => key::run(action),
         Command::Ping(args) => Box::pin(ping::run(args)).await,
         Command::Send(args) => Box::pin(send::run(args)).await,

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::transfer::Progress;
@@ -49,6 +50,30 @@ pub(crate) fn size(bytes: u64) -> String {
 /// MiB per second.
 pub(crate) fn rate(bytes: u64, time: Duration) -> f64 {
     bytes as f64 / MIB / time.as_secs_f64().max(1e-6)
+}
+
+/// An empty table with a header.
+pub(crate) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
+    table.set_header(header.iter().map(Cell::new));
+    table
+}
+
+/// Aligns columns of numbers.
+pub(crate) fn right(table: &mut Table, columns: &[usize]) {
+    for column in columns {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+/// An empty table without lines, as wide as the terminal.
+pub(crate) fn plain_table() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table
 }
 
 const MIB: f64 = 1024.0 * 1024.0;

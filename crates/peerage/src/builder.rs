@@ -127,8 +127,7 @@ impl NodeBuilder {
     /// After so long without a packet a connection is lost; the smaller value of the two sides holds. Keep-alives are sent at a third
     /// of it, at least every 4 s. Default: 30 s.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.transport.idle_timeout = timeout;
-        self.transport.keep_alive = (timeout / 3).min(TransportSettings::default().keep_alive);
+        self.transport.set_idle_timeout(timeout);
         self
     }
 

@@ -80,7 +80,8 @@ pub use peerage_identity::{
 };
 pub use peerage_peers::{Blame, Direction, ForeignPolicy, PeerEvent, PeersConfig, RejectReason};
 pub use peerage_transport::{
-    BindError, ReadError, RecvStream, SendStream, Stream, StreamCode, TransportSettings, WriteError,
+    AdmissionSettings, BindError, CertificateKind, Rate, ReadError, RecvStream, SendStream, SettingsError,
+    Stream, StreamCode, TransportSettings, WriteError,
 };
 
 /// The README's code is compiled and run with the documentation tests.

@@ -98,6 +98,12 @@ pub struct SettingsError {
 }
 
 impl TransportSettings {
+    /// Sets the idle timeout, and the keep-alive to a third of it, at most to what it is by default.
+    pub fn set_idle_timeout(&mut self, timeout: Duration) {
+        self.idle_timeout = timeout;
+        self.keep_alive = (timeout / 3).min(Self::default().keep_alive);
+    }
+
     /// Checks each field and the relations between them.
     ///
     /// # Errors

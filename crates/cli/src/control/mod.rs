@@ -7,6 +7,7 @@
 
 pub(crate) mod lines;
 pub(crate) mod session;
+pub(crate) mod socket;
 
 use std::path::PathBuf;
 use std::time::Duration;

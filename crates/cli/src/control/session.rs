@@ -41,6 +41,15 @@ pub(crate) trait Commands: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Value, String>> + Send;
 }
 
+/// What a session is told besides the replies to its commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tell {
+    /// How things stand, and every event.
+    Events,
+    /// Nothing but the progress of its own commands.
+    Replies,
+}
+
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -58,26 +67,14 @@ pub(crate) async fn serve<C: Commands>(
     commands: Arc<C>,
     input: impl AsyncBufRead + Unpin,
     output: impl AsyncWrite + Unpin + Send + 'static,
+    tell: Tell,
 ) -> End {
     let (out, waiting) = mpsc::channel(MAX_WAITING_LINES);
-    let mut events = commands.events();
     let mut aside = JoinSet::new();
-    let greeting = commands.greeting();
-    let to_out = out.clone();
-    aside.spawn(async move {
-        for event in greeting {
-            tell(&to_out, &event).await;
-        }
-        loop {
-            match events.recv().await {
-                Ok(event) => tell(&to_out, &event).await,
-                Err(broadcast::error::RecvError::Lagged(events)) => {
-                    tell(&to_out, &Event::Missed { events }).await
-                }
-                Err(broadcast::error::RecvError::Closed) => return,
-            }
-        }
-    });
+    if tell == Tell::Events {
+        let events = commands.events();
+        aside.spawn(tell_events(commands.greeting(), events, out.clone()));
+    }
     let writer = tokio::spawn(write(output, waiting));
     let end = Session { commands, out, running: JoinSet::new(), detached: false }.run(input).await;
     aside.shutdown().await;
@@ -86,6 +83,23 @@ pub(crate) async fn serve<C: Commands>(
         stopper.abort();
     }
     end
+}
+
+async fn tell_events(
+    greeting: Vec<Event>,
+    mut events: broadcast::Receiver<Event>,
+    out: mpsc::Sender<String>,
+) {
+    for event in greeting {
+        send(&out, &event).await;
+    }
+    loop {
+        match events.recv().await {
+            Ok(event) => send(&out, &event).await,
+            Err(broadcast::error::RecvError::Lagged(events)) => send(&out, &Event::Missed { events }).await,
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
 }
 
 struct Session<C> {
@@ -197,10 +211,6 @@ fn reply_of(id: Option<u64>, result: Result<Value, String>) -> Reply {
     Reply { id, outcome }
 }
 
-async fn tell(out: &mpsc::Sender<String>, event: &Event) {
-    send(out, event).await;
-}
-
 async fn send(out: &mpsc::Sender<String>, message: &impl serde::Serialize) {
     // When nobody reads any more, there is nobody to tell.
     let _ = out.send(to_line(message)).await;
@@ -268,7 +278,12 @@ mod tests {
         let (near, far) = duplex(4096);
         let (input, output) = split(far);
         let events = broadcast::Sender::new(4);
-        let serving = tokio::spawn(serve(Arc::new(Echoing(events.clone())), BufReader::new(input), output));
+        let serving = tokio::spawn(serve(
+            Arc::new(Echoing(events.clone())),
+            BufReader::new(input),
+            output,
+            Tell::Events,
+        ));
         let (read, write) = split(near);
         Client { write, read: BufReader::new(read).lines(), events, serving }
     }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use comfy_table::{Cell, CellAlignment, LineStyle, Table, presets};
+use comfy_table::Table;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::steps::{Done, Step};
 use crate::control::millis;
-use crate::term::{self, Meter, ms};
+use crate::term::{self, Meter, ms, right, table};
 
 /// Prints for people or for programs.
 #[derive(Debug, Clone, Copy)]
@@ -84,21 +84,4 @@ struct Line {
     ms: f64,
     #[serde(flatten)]
     facts: Value,
-}
-
-/// An empty table with a header.
-pub(super) fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
-    table.set_header(header.iter().map(Cell::new));
-    table
-}
-
-/// Aligns columns of numbers.
-pub(super) fn right(table: &mut Table, columns: &[usize]) {
-    for column in columns {
-        if let Some(column) = table.column_mut(*column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
 }

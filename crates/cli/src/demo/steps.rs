@@ -8,10 +8,10 @@ use comfy_table::Table;
 use serde_json::{Value, json};
 
 use super::member::{Member, Plan, Seen, Waited};
-use super::show::{Show, right, table};
+use super::show::Show;
 use super::{Fault, Fleet, IDLE_TIMEOUT};
 use crate::control::{Answer, Command, Echo, FileReport, PeerRow, millis};
-use crate::term::{ms, one_line, rate, size};
+use crate::term::{ms, one_line, rate, right, size, table};
 use crate::transfer::source::Source;
 
 /// One step, for people and for programs.

@@ -4,7 +4,7 @@ mod chat;
 pub(crate) mod files;
 mod service;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,69 +12,149 @@ use peerage::Node;
 use tokio::io::BufReader;
 
 use crate::args::{Control, NodeArgs};
-use crate::control::session::{self, End};
+use crate::control::session::{self, End, Tell};
+use crate::control::socket::Listener;
 use crate::failure::Failure;
 use crate::logging;
+use crate::settings::{self, LogText, PathText, Settings};
 use crate::signals::Signals;
 use crate::term::say;
-use crate::transfer::inbox::{Inbox, Limits};
+use crate::transfer::inbox::Inbox;
 use service::Service;
 
+/// Where a node listens that was told nothing else.
+const DEFAULT_LISTEN: &str = "/ip4/0.0.0.0/udp/0/quic-v1";
+/// What a node logs that was told nothing else.
+const DEFAULT_LOG: &str = "info";
 /// A node that was told to stop has ended after so long, whatever its peers do.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Carries out `peerage node`.
 pub(crate) async fn run(args: NodeArgs) -> Result<(), Failure> {
-    logging::start(&args.log);
+    let control = args.control;
+    let settings = settings(args)?;
+    logging::start(settings.node.log.as_ref().map_or(DEFAULT_LOG, |log| &log.0));
     let mut signals = Signals::listen()?;
-    let data = data_dir(args.data.clone())?;
-    let limits = Limits { max_bytes: args.inbox_max_bytes, ..Limits::default() };
-    let inbox = args.inbox.as_deref().map(|folder| Inbox::open(folder, limits)).transpose();
+    let inbox =
+        settings.node.inbox.as_ref().map(|folder| Inbox::open(&folder.0, settings.inbox.clone())).transpose();
     let inbox = inbox.map_err(Failure::failed)?;
-    let node = start(&args, data).await?;
-    let service = Service::start(&node, &args.moniker, inbox).await.map_err(Failure::failed)?;
-    match args.control {
-        None => {
-            for address in node.listen_addresses() {
-                say(&format!("listening {address}"));
-            }
-            let signal = signals.next().await;
-            tracing::debug!(signal, "stopping");
+    let data = data_dir(settings.node.data.clone())?;
+    let node = start(&settings, data.clone()).await?;
+    let moniker = settings.node.moniker.as_deref().unwrap_or_default();
+    let service = Service::start(&node, moniker, inbox).await.map_err(Failure::failed)?;
+    let socket = open_socket(&data);
+    if control.is_none() {
+        for address in node.listen_addresses() {
+            say(&format!("listening {address}"));
         }
-        Some(Control::Stdio) => obey(&service, &mut signals).await,
+    }
+    tokio::select! {
+        () = obey(control, &service) => {}
+        () = serve_socket(socket.as_ref(), &service) => {}
+        signal = signals.next() => tracing::debug!(signal, "stopping"),
     }
     signals.exit_at_next();
+    drop(socket);
     stop(service, node).await
 }
 
-async fn start(args: &NodeArgs, data: PathBuf) -> Result<Node, Failure> {
+/// The settings of the file, where one is named, with the flags over them.
+fn settings(args: NodeArgs) -> Result<Settings, Failure> {
+    let mut settings = match &args.config {
+        Some(path) => settings::load(path).map_err(Failure::usage)?,
+        None => Settings::default(),
+    };
+    let node = &mut settings.node;
+    override_list(&mut node.listen, args.listen);
+    override_list(&mut node.seed, args.seed);
+    override_list(&mut node.persistent, args.persistent);
+    node.data = args.data.map(PathText).or(node.data.take());
+    node.inbox = args.inbox.map(PathText).or(node.inbox.take());
+    node.network = args.network.or(node.network.take());
+    node.moniker = args.moniker.or(node.moniker.take());
+    node.log = args.log.map(LogText).or(node.log.take());
+    if let Some(most) = args.max_inbound {
+        settings.peers.max_inbound = most.into();
+    }
+    if let Some(most) = args.max_outbound {
+        settings.peers.max_outbound = most.into();
+    }
+    if let Some(most) = args.inbox_max_bytes {
+        if settings.node.inbox.is_none() {
+            return Err(Failure::usage(
+                "--inbox-max-bytes bounds an inbox: name its folder with --inbox DIR",
+            ));
+        }
+        settings.inbox.max_bytes = most;
+    }
+    if let Some(seconds) = args.idle_timeout {
+        settings.transport.set_idle_timeout(Duration::from_secs(seconds));
+    }
+    Ok(settings)
+}
+
+/// What the flags list takes the place of what the file lists.
+fn override_list<T>(list: &mut Vec<T>, flags: Vec<T>) {
+    if !flags.is_empty() {
+        *list = flags;
+    }
+}
+
+async fn start(settings: &Settings, data: PathBuf) -> Result<Node, Failure> {
+    let node = &settings.node;
     let mut builder = Node::builder()
         .data_dir(data)
-        .network(&args.network.name)
-        .moniker(&args.moniker)
-        .max_inbound(args.max_inbound.into())
-        .max_outbound(args.max_outbound.into())
-        .idle_timeout(Duration::from_secs(args.idle_timeout));
-    for address in &args.listen {
+        .peers_config(settings.peers.clone())
+        .transport_settings(settings.transport.clone());
+    if let Some(name) = &node.network {
+        builder = builder.network(name);
+    }
+    if let Some(name) = &node.moniker {
+        builder = builder.moniker(name);
+    }
+    if node.listen.is_empty() {
+        builder = builder.listen(DEFAULT_LISTEN);
+    }
+    for address in &node.listen {
         builder = builder.listen(address);
     }
-    for address in &args.seed {
+    for address in &node.seed {
         builder = builder.seed(address);
     }
-    for address in &args.persistent {
+    for address in &node.persistent {
         builder = builder.persistent(address);
     }
     Ok(builder.start().await?)
 }
 
-/// Carries commands out until one says stop, their end comes without a detach before it, or a signal does.
-async fn obey(service: &Arc<Service>, signals: &mut Signals) {
-    let session = session::serve(service.clone(), BufReader::new(tokio::io::stdin()), tokio::io::stdout());
-    tokio::select! {
-        end = session => if end == (End::Input { detached: true }) {
-            signals.next().await;
-        },
-        _ = signals.next() => {}
+/// A node without its socket still does its work.
+fn open_socket(data: &Path) -> Option<Listener> {
+    Listener::open(data)
+        .inspect_err(|error| {
+            tracing::warn!(%error, data = %data.display(), "the control socket cannot be opened: commands such as `peerage status` will not reach this node");
+        })
+        .ok()
+}
+
+/// Carries out what comes over the socket until a session says stop.
+async fn serve_socket(socket: Option<&Listener>, service: &Arc<Service>) {
+    match socket {
+        Some(socket) => socket.serve(service.clone()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Carries commands on stdin out until one says stop, or their end comes without a detach before it.
+async fn obey(control: Option<Control>, service: &Arc<Service>) {
+    let end = match control {
+        None => return std::future::pending().await,
+        Some(Control::Stdio) => {
+            let (input, output) = (BufReader::new(tokio::io::stdin()), tokio::io::stdout());
+            session::serve(service.clone(), input, output, Tell::Events).await
+        }
+    };
+    if end == (End::Input { detached: true }) {
+        std::future::pending().await
     }
 }
 
@@ -92,9 +172,10 @@ async fn stop(service: Arc<Service>, node: Node) -> Result<(), Failure> {
     }
 }
 
-fn data_dir(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+pub(crate) fn data_dir(given: Option<PathText>) -> Result<PathBuf, Failure> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     given
+        .map(|path| path.0)
         .or_else(|| absolute("XDG_DATA_HOME").map(|data| data.join("peerage")))
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share/peerage")))
         .ok_or_else(|| Failure::usage("neither XDG_DATA_HOME nor HOME is set: name a folder with --data DIR"))

@@ -3,6 +3,8 @@
 
 mod bad_input;
 mod demo;
+mod limits;
 mod node;
+mod operator;
 mod send;
 mod support;

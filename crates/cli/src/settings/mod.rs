@@ -1,0 +1,78 @@
+//! The settings of `peerage node`: their names, defaults and meanings, and the TOML file that changes them.
+//!
+//! [`TABLE`] has one line for each setting; the file, `peerage limits` and the checks all go by it. What a flag says overrides the file.
+
+mod file;
+mod kinds;
+mod table;
+
+use std::path::PathBuf;
+
+use peerage::{DialAddress, ListenAddress, PeersConfig, TransportSettings};
+
+use crate::transfer::inbox::Limits;
+
+pub(crate) use file::load;
+pub(crate) use table::{Kind, TABLE};
+
+/// Everything that a settings file can say.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settings {
+    /// Who the node is and what it does.
+    pub(crate) node: NodeSettings,
+    /// The peer manager's limits.
+    pub(crate) peers: PeersConfig,
+    /// The transport's limits.
+    pub(crate) transport: TransportSettings,
+    /// What the inbox takes.
+    pub(crate) inbox: Limits,
+}
+
+/// The settings that are not limits.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NodeSettings {
+    pub(crate) data: Option<PathText>,
+    pub(crate) listen: Vec<ListenAddress>,
+    pub(crate) seed: Vec<DialAddress>,
+    pub(crate) persistent: Vec<DialAddress>,
+    pub(crate) network: Option<String>,
+    pub(crate) moniker: Option<String>,
+    pub(crate) inbox: Option<PathText>,
+    pub(crate) log: Option<LogText>,
+}
+
+/// A path in a settings file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PathText(pub(crate) PathBuf);
+
+impl std::str::FromStr for PathText {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(PathBuf::from(text)))
+    }
+}
+
+impl std::fmt::Display for PathText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+/// What to log, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogText(pub(crate) String);
+
+impl std::str::FromStr for LogText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        crate::logging::parse(text).map(Self)
+    }
+}
+
+impl std::fmt::Display for LogText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,177 @@
+//! The table of settings: one line each.
+
+use peerage::{CertificateKind, ForeignPolicy};
+use toml::de::DeValue;
+
+use super::Settings;
+use super::kinds::choice::Choice;
+use super::kinds::{bytes, choice, count, number, rate, text, texts, time};
+
+/// One setting: its name in the file, what it means, and the way to its value.
+pub(crate) struct Setting {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) meaning: &'static str,
+    /// The value as it stands in TOML; empty where there is none.
+    pub(crate) show: fn(&Settings) -> String,
+    pub(super) set: fn(&mut Settings, &DeValue<'_>) -> Result<(), String>,
+}
+
+/// What a setting is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It says who the node is and what it does.
+    Node,
+    /// It bounds something.
+    Limit,
+}
+
+macro_rules! settings {
+    ($($of:ident $kind:ident $first:ident $(. $rest:ident)*: $meaning:literal)*) => {
+        &[$(Setting {
+            name: concat!(stringify!($first) $(, ".", stringify!($rest))*),
+            kind: Kind::$of,
+            meaning: $meaning,
+            show: |settings| $kind::show(&settings.$first $(.$rest)*),
+            set: |settings, value| {
+                settings.$first $(.$rest)* = $kind::read(value)?;
+                Ok(())
+            },
+        }),*]
+    };
+}
+
+/// Every setting.
+#[rustfmt::skip]
+pub(crate) const TABLE: &[Setting] = settings! {
+    Node text node.data: "Folder for the key and the address book"
+    Node texts node.listen: "Where to listen"
+    Node texts node.seed: "Contacts for the first dial"
+    Node texts node.persistent: "Peers that are always wanted, with their peer IDs"
+    Node text node.network: "The name of the overlay"
+    Node text node.moniker: "A name for people"
+    Node text node.inbox: "Take files from peers into this folder"
+    Node text node.log: "What to log"
+    Limit count peers.max_inbound: "Connections that others may open to this node; persistent peers don't count"
+    Limit count peers.max_outbound: "Connections that this node opens and keeps; persistent peers and explicit connects don't count"
+    Limit count peers.max_parallel_dials: "Dials under way at once, of every kind"
+    Limit count peers.max_known_peers: "Peers in the address book; hearsay gives way first"
+    Limit count peers.max_addresses_per_peer: "Addresses kept for one peer"
+    Limit count peers.max_hearsay_failures: "Failed dials after which an address that was only hearsay is forgotten"
+    Limit time peers.backoff_base: "The first redial delay is drawn from zero to this; each failure doubles it"
+    Limit time peers.backoff_ceiling: "No redial delay is longer"
+    Limit time peers.useful_after: "A connection that lasted so long clears the failures before it"
+    Limit count peers.max_exchange_records: "Records in one answer to a peer that asks whom this node knows"
+    Limit time peers.exchange_pause: "The first pause before another peer is asked whom it knows; each fruitless round doubles it"
+    Limit time peers.exchange_pause_ceiling: "The longest such pause"
+    Limit number peers.exchange_burst: "How often one peer may ask at once"
+    Limit number peers.exchange_per_second: "How often one peer may ask in the long run, a second"
+    Limit count peers.max_alternatives: "Other peers named in a refusal because this node is full"
+    Limit time peers.full_retry_after: "How long a peer that was refused because this node is full is told to stay away"
+    Limit choice peers.foreign: "Whether nodes of other libp2p implementations are admitted"
+    Limit time transport.dial_timeout: "How long a dial may take, to the end of the TLS handshake"
+    Limit time transport.handshake_timeout: "How long an inbound handshake may take"
+    Limit time transport.idle_timeout: "After so long without a packet a connection is lost; the smaller value of the two sides holds"
+    Limit time transport.keep_alive: "How often a quiet connection is kept alive; less than the idle timeout"
+    Limit time transport.negotiation_timeout: "How long a peer may take to agree on a stream's protocol"
+    Limit count transport.max_inbound_negotiations: "Streams of one connection whose protocols are being agreed on; more wait"
+    Limit count transport.max_incoming: "First packets that wait for an answer; more are ignored"
+    Limit count transport.stranger_streams: "Streams that a peer may have open before it is admitted"
+    Limit bytes transport.stranger_window_bytes: "What a peer may have on the way to this node, unread, before it is admitted"
+    Limit count transport.initial_peer_streams: "Streams that an admitted peer may have open at first; the number grows with use"
+    Limit count transport.peer_streams: "Streams that an admitted peer may have open at most"
+    Limit bytes transport.peer_window_bytes: "What an admitted peer may have on the way to this node, unread"
+    Limit bytes transport.stream_window_bytes: "The same for one stream"
+    Limit bytes transport.send_window_bytes: "What may be on the way to a peer, not yet acknowledged"
+    Limit bytes transport.socket_buffer_bytes: "Kernel buffer of each UDP socket and direction; the kernel may give less"
+    Limit count transport.max_datagram_bytes: "The largest UDP payload that is tried on a path, in bytes"
+    Limit choice transport.certificate: "The key type of the TLS certificate; not the node's own key"
+    Limit count transport.admission.max_unvalidated_handshakes: "Handshakes at once with addresses that are not validated; beyond it, senders are told to retry"
+    Limit count transport.admission.max_validated_handshakes: "Handshakes at once with validated addresses; beyond it, senders are refused"
+    Limit rate transport.admission.unvalidated: "Handshakes begun with addresses that are not validated, in all"
+    Limit rate transport.admission.validated: "Handshakes begun with validated addresses, in all"
+    Limit rate transport.admission.per_address: "Handshakes begun with one address (an IPv6 /64); not for loopback"
+    Limit rate transport.admission.per_subnet: "Handshakes begun with one subnet (/24, /48); not for loopback"
+    Limit rate transport.admission.retries: "Retries sent; beyond it, packets are ignored"
+    Limit rate transport.admission.refusals: "Refusals sent before TLS; beyond it, packets are ignored"
+    Limit count transport.admission.max_tracked: "Addresses, and as many subnets, whose rates are remembered"
+    Limit bytes inbox.max_bytes: "What the inbox takes in all, partial files at their full size"
+    Limit count inbox.max_files: "Files in the inbox, partial ones included"
+    Limit count inbox.max_transfers: "Transfers at once"
+    Limit count inbox.max_transfers_per_peer: "Transfers at once from one peer"
+    Limit time inbox.claim_wait: "How long an offer waits for an earlier transfer of the same file to end"
+    Limit time inbox.idle: "How long a sender may be silent"
+    Limit time inbox.keep_partial: "Partial files that nothing was added to for so long are removed at the start"
+};
+
+impl Choice for ForeignPolicy {
+    const ALL: &'static [(&'static str, Self)] = &[("allow", Self::Allow), ("refuse", Self::Refuse)];
+}
+
+impl Choice for CertificateKind {
+    const ALL: &'static [(&'static str, Self)] = &[("p256", Self::P256), ("ed25519", Self::Ed25519)];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use toml::de::DeTable;
+
+    #[test]
+    fn every_field_of_the_settings_has_its_line() {
+        let named: BTreeSet<_> = TABLE.iter().map(|setting| setting.name.to_owned()).collect();
+        assert_eq!(named.len(), TABLE.len(), "no name stands twice");
+        assert_eq!(named, fields(&format!("{:#?}", Settings::default())));
+    }
+
+    /// The fields in pretty debug output, with the sections that they stand in; a rate counts as one field.
+    fn fields(debug: &str) -> BTreeSet<String> {
+        let mut sections: Vec<&str> = Vec::new();
+        let mut found = BTreeSet::new();
+        let mut inside_value = 0;
+        for line in debug.lines().skip(1) {
+            let line = line.trim();
+            let opens = line.ends_with(['{', '[', '(']);
+            if line.starts_with(['}', ']', ')']) {
+                if inside_value > 0 {
+                    inside_value -= 1
+                } else {
+                    let _ = sections.pop();
+                }
+                continue;
+            }
+            if inside_value > 0 {
+                inside_value += usize::from(opens);
+                continue;
+            }
+            let Some((field, value)) = line.split_once(": ") else { continue };
+            match opens {
+                true if value.starts_with("Rate") || !value.ends_with('{') => {
+                    found.insert([&sections[..], &[field]].concat().join("."));
+                    inside_value = 1;
+                }
+                true => sections.push(field),
+                false => {
+                    found.insert([&sections[..], &[field]].concat().join("."));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_again() {
+        let mut settings = Settings::default();
+        for setting in TABLE {
+            let shown = (setting.show)(&settings);
+            if shown.is_empty() {
+                continue;
+            }
+            let text = format!("x = {shown}");
+            let table = DeTable::parse(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            (setting.set)(&mut settings, table.get_ref()["x"].get_ref()).unwrap();
+            assert_eq!((setting.show)(&settings), shown, "{}", setting.name);
+        }
+    }
+}
