@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "chat.proto",
     "envelope.proto",
     "exchange.proto",
@@ -11,6 +11,7 @@ const FILES: [&str; 7] = [
     "hello.proto",
     "identify.proto",
     "peer_record.proto",
+    "request.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -18,6 +18,7 @@ use crate::data_dir::DataDir;
 use crate::error::StartError;
 use crate::node::Node;
 use crate::registry::Service;
+use crate::request::CallLimits;
 use crate::resolve::{Resolve, SystemResolver};
 use crate::shared::{Parts, Shared};
 use crate::{dial, driver};
@@ -42,6 +43,7 @@ pub struct NodeBuilder {
     peers: PeersConfig,
     transport: TransportSettings,
     resolver: Arc<dyn Resolve>,
+    calls: CallLimits,
     perf: bool,
 }
 
@@ -57,6 +59,7 @@ impl Default for NodeBuilder {
             peers: PeersConfig::default(),
             transport: TransportSettings::default(),
             resolver: Arc::new(SystemResolver),
+            calls: CallLimits::default(),
             perf: false,
         }
     }
@@ -131,6 +134,12 @@ impl NodeBuilder {
         self
     }
 
+    /// How many requests this node sends at once.
+    pub fn call_limits(mut self, limits: CallLimits) -> Self {
+        self.calls = limits;
+        self
+    }
+
     /// All limits of the peer manager at once.
     pub fn peers_config(mut self, config: PeersConfig) -> Self {
         self.peers = config;
@@ -166,6 +175,7 @@ impl NodeBuilder {
                 format!("the moniker has {} bytes: at most {MAX_MONIKER} are allowed", self.moniker.len());
             return Err(StartError::Limits(detail));
         }
+        self.calls.check().map_err(StartError::Limits)?;
         let listen =
             self.listen.iter().map(|text| ListenAddress::from_str(text)).collect::<Result<Vec<_>, _>>()?;
         let contacts = parse_contacts(&self.contacts)?;
@@ -198,6 +208,7 @@ impl NodeBuilder {
             clock,
             endpoint,
             resolver: self.resolver,
+            call_limits: self.calls,
             addresses,
             record,
             to_driver,

@@ -1,7 +1,5 @@
 //! What can go wrong, one type for each family of operations. Each message names the thing at fault and the remedy.
 
-use std::time::Duration;
-
 use peerage_identity::{AddressError, PeerId};
 use peerage_peers::{Blame, Failure};
 use peerage_transport::BindError;
@@ -79,10 +77,10 @@ pub enum RegisterError {
         /// What was given.
         name: String,
     },
-    /// The channel's limits contradict each other.
-    #[error("channel {name}: {detail}")]
+    /// The limits of a channel or of a request handler contradict each other.
+    #[error("{name}: {detail}")]
     Limits {
-        /// The channel.
+        /// The protocol name.
         name: String,
         /// What is wrong, with the remedy.
         detail: String,
@@ -133,96 +131,4 @@ pub enum SendError {
     /// The channel or the node has been closed.
     #[error("the channel has been closed")]
     Closed,
-}
-
-/// Why a request got no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RequestError {
-    /// There is no connection to the peer.
-    #[error("not connected to {peer}: connect to it first, or add it with peers().add")]
-    NotConnected {
-        /// Whom.
-        peer: PeerId,
-    },
-    /// The peer does not serve the protocol.
-    #[error("{peer} does not serve {protocol}")]
-    NotSupported {
-        /// Whom.
-        peer: PeerId,
-        /// The protocol's name.
-        protocol: String,
-    },
-    /// No answer came in time.
-    #[error("no answer from {peer} on {protocol} within {after:?}")]
-    Deadline {
-        /// Whom.
-        peer: PeerId,
-        /// The protocol's name.
-        protocol: String,
-        /// The deadline.
-        after: Duration,
-    },
-    /// The peer's handler answered with an error.
-    #[error("{peer} answered with error {code}: {text}")]
-    Refused {
-        /// Whom.
-        peer: PeerId,
-        /// The handler's number.
-        code: u32,
-        /// The handler's words.
-        text: String,
-    },
-    /// The request exceeds the bound.
-    #[error("a request of {length} bytes exceeds the {most} that are allowed")]
-    TooLarge {
-        /// Bytes.
-        length: usize,
-        /// The bound in bytes.
-        most: usize,
-    },
-    /// The answer can't be read.
-    #[error("{peer} sent a malformed answer on {protocol}: {detail}")]
-    Malformed {
-        /// Whom.
-        peer: PeerId,
-        /// The protocol's name.
-        protocol: String,
-        /// What is wrong.
-        detail: String,
-    },
-    /// The connection or the stream ended.
-    #[error("the exchange with {peer} on {protocol} broke off: {cause}")]
-    Lost {
-        /// Whom.
-        peer: PeerId,
-        /// The protocol's name.
-        protocol: String,
-        /// Why.
-        cause: String,
-    },
-}
-
-/// What a request handler answers when it can't serve: the number and the text travel to the caller.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text} (error {code})")]
-pub struct ServeError {
-    /// Any number but 0; 1 to 99 are Peerage's own.
-    pub code: u32,
-    /// Words for people, cut at 1,024 bytes.
-    pub text: String,
-}
-
-impl ServeError {
-    /// The request can't be read.
-    pub const MALFORMED: u32 = 1;
-    /// The handler has too much to do.
-    pub const OVERLOADED: u32 = 2;
-    /// The handler failed.
-    pub const FAILED: u32 = 3;
-
-    /// An error with a number of the application's.
-    pub fn new(code: u32, text: impl Into<String>) -> Self {
-        Self { code: code.max(1), text: text.into() }
-    }
 }

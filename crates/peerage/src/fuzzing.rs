@@ -7,11 +7,10 @@ use peerage_identity::{PeerId, SignedPeerRecord};
 use peerage_peers::{HelloFacts, PeerAnswer};
 use peerage_wire::exchange::{Ask, Peers};
 use peerage_wire::frame::{Decoder, FrameError};
-use peerage_wire::uvarint;
 use prost::Message;
 
 use crate::protocols::{exchange, identify};
-use crate::{About, MAX_REQUEST_BYTES, Raw, RequestError, hello, request};
+use crate::{About, MAX_REQUEST_BYTES, RequestError, hello, request};
 
 /// A hello to a node of `network`.
 ///
@@ -63,11 +62,39 @@ pub fn exchange_answer(said: Bytes) -> Result<Vec<SignedPeerRecord>, String> {
     exchange::records(answer)?.into_iter().map(verify).collect()
 }
 
-/// A peer's answer to a request; `None` when it ended too early or broke the framing.
-pub fn answer(peer: PeerId, said: Bytes) -> Option<Result<Raw, RequestError>> {
-    let (status, said) = first(said, uvarint::MAX_LEN).ok()?;
-    let (body, _) = first(said, MAX_REQUEST_BYTES).ok()?;
-    Some(request::read_answer(peer, "/fuzz/1", &status, body))
+/// A peer's answers to a request, one by one.
+///
+/// # Errors
+/// In words, after what was read before.
+pub fn answers(peer: PeerId, mut said: Bytes) -> Vec<Result<Result<Bytes, RequestError>, String>> {
+    let mut answers = Vec::new();
+    while !said.is_empty() && answers.last().is_none_or(|last| matches!(last, Ok(Ok(_)))) {
+        let pair = first(said.clone(), request::MAX_STATUS_BYTES).and_then(|(status, rest)| {
+            let (body, rest) = first(rest, MAX_REQUEST_BYTES)?;
+            said = rest;
+            Ok((status, body))
+        });
+        let answer = pair.map_err(|error| error.to_string()).and_then(|(status, body)| {
+            let read = request::read_pair(&status, body)?;
+            Ok(read.map_err(|error| request::refusal(peer, "/fuzz/1", error)))
+        });
+        answers.push(answer);
+    }
+    answers
+}
+
+/// A request: its bytes, and the deadline and the window that the caller names.
+///
+/// # Errors
+/// In words.
+pub fn request(said: Bytes) -> Result<(Bytes, u32, u32), String> {
+    let (body, rest) = first(said, MAX_REQUEST_BYTES).map_err(|error| error.to_string())?;
+    let options = match rest.is_empty() {
+        true => None,
+        false => Some(first(rest, request::MAX_OPTIONS_BYTES).map_err(|error| error.to_string())?.0),
+    };
+    let options = request::read_options(options).map_err(|error| error.to_string())?;
+    Ok((body, options.deadline_ms, options.window_bytes))
 }
 
 /// The one message of a stream.

@@ -66,12 +66,15 @@ mod streams;
 pub use builder::NodeBuilder;
 pub use channel::{Channel, ChannelConfig, Payload, PeerSender, Raw};
 pub use data_dir::{DataDirError, KEY_FILE};
-pub use error::{ConnectError, RegisterError, RequestError, SendError, ServeError, StartError};
+pub use error::{ConnectError, RegisterError, SendError, StartError};
 pub use node::{Node, Shutdown};
 pub use peer::{About, PeerInfo};
 pub use peers::{Change, Peers, Watch};
 pub use protocols::perf::PerfTimes;
-pub use request::{DEFAULT_DEADLINE, MAX_REQUEST_BYTES};
+pub use request::{
+    Answers, CallConfig, CallLimits, DEFAULT_DEADLINE, MAX_REQUEST_BYTES, Request, RequestError,
+    RequestService, ServeConfig, ServeError,
+};
 pub use resolve::{Resolve, SystemResolver};
 pub use streams::Incoming;
 

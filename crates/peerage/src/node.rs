@@ -16,11 +16,13 @@ use crate::builder::NodeBuilder;
 use crate::channel::{Channel, ChannelConfig, ChannelCore, Inbox, Payload};
 use crate::data_dir::DataDir;
 use crate::driver::Message;
-use crate::error::{ConnectError, RegisterError, RequestError, ServeError};
+use crate::error::{ConnectError, RegisterError};
 use crate::peers::Peers;
 use crate::protocols::perf::PerfTimes;
 use crate::registry::Service;
-use crate::request::{self, DEFAULT_DEADLINE, Handler};
+use crate::request::{
+    self, Answers, CallConfig, Handler, Request, RequestError, RequestService, ServeConfig, ServeError,
+};
 use crate::shared::Shared;
 use crate::streams::Incoming;
 
@@ -122,7 +124,8 @@ impl Node {
 
     /// Answers requests under a protocol name until the node stops, or [`Node::stop_serving`].
     ///
-    /// The handler's future is dropped when the caller gives up. At most 1,024 run at once; more wait at their callers.
+    /// The handler's future is dropped when the caller gives up or its deadline passes. How many run at once, and how many wait, is bounded by
+    /// [`ServeConfig::default`]; callers beyond that are refused with [`ServeError::OVERLOADED`].
     ///
     /// # Errors
     /// [`RegisterError`]: the name is taken or malformed.
@@ -133,7 +136,107 @@ impl Node {
         F: Fn(PeerId, Q) -> R + Send + Sync + 'static,
         R: Future<Output = Result<A, ServeError>> + Send + 'static,
     {
-        self.shared.registry.add(protocol, Service::Requests(Arc::new(Handler::new(handler))))
+        self.serve_with(protocol, ServeConfig::default(), move |request: Request<Q>| {
+            handler(request.peer, request.body)
+        })
+    }
+
+    /// [`Node::serve`] with limits of its own, and a handler that is told all about the request.
+    ///
+    /// # Errors
+    /// [`RegisterError`]: the name is taken or malformed, or a limit makes no sense.
+    pub fn serve_with<Q, A, F, R>(
+        &self,
+        protocol: &str,
+        config: ServeConfig,
+        handler: F,
+    ) -> Result<(), RegisterError>
+    where
+        Q: Payload,
+        A: Payload,
+        F: Fn(Request<Q>) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<A, ServeError>> + Send + 'static,
+    {
+        config.check(protocol)?;
+        self.register(protocol, Handler::one(config, handler))
+    }
+
+    /// Answers each request with a stream of answers. The stream is polled only as fast as the caller takes what it yields, and dropped
+    /// when the caller gives up or its deadline passes. An error is the last item that travels.
+    ///
+    /// # Errors
+    /// [`RegisterError`]: the name is taken or malformed.
+    pub fn serve_stream<Q, A, F, S>(&self, protocol: &str, handler: F) -> Result<(), RegisterError>
+    where
+        Q: Payload,
+        A: Payload,
+        F: Fn(PeerId, Q) -> S + Send + Sync + 'static,
+        S: futures::Stream<Item = Result<A, ServeError>> + Send + 'static,
+    {
+        self.serve_stream_with(protocol, ServeConfig::default(), move |request: Request<Q>| {
+            handler(request.peer, request.body)
+        })
+    }
+
+    /// [`Node::serve_stream`] with limits of its own, and a handler that is told all about the request.
+    ///
+    /// # Errors
+    /// [`RegisterError`]: the name is taken or malformed, or a limit makes no sense.
+    pub fn serve_stream_with<Q, A, F, S>(
+        &self,
+        protocol: &str,
+        config: ServeConfig,
+        handler: F,
+    ) -> Result<(), RegisterError>
+    where
+        Q: Payload,
+        A: Payload,
+        F: Fn(Request<Q>) -> S + Send + Sync + 'static,
+        S: futures::Stream<Item = Result<A, ServeError>> + Send + 'static,
+    {
+        config.check(protocol)?;
+        self.register(protocol, Handler::many(config, handler))
+    }
+
+    /// Answers requests with a [`tower_service::Service`], so with any that tower's layers were put around. Each request gets a clone of it, and waits
+    /// until that is ready. An error that is, or wraps, a [`ServeError`] travels as it is; any other one as [`ServeError::FAILED`] with its text.
+    ///
+    /// # Errors
+    /// [`RegisterError`]: the name is taken or malformed.
+    pub fn serve_service<Q, S>(&self, protocol: &str, service: S) -> Result<(), RegisterError>
+    where
+        Q: Payload,
+        S: tower_service::Service<Request<Q>> + Clone + Send + 'static,
+        S::Response: Payload,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        S::Future: Send,
+    {
+        self.serve_service_with(protocol, ServeConfig::default(), service)
+    }
+
+    /// [`Node::serve_service`] with limits of its own.
+    ///
+    /// # Errors
+    /// [`RegisterError`]: the name is taken or malformed, or a limit makes no sense.
+    pub fn serve_service_with<Q, S>(
+        &self,
+        protocol: &str,
+        config: ServeConfig,
+        service: S,
+    ) -> Result<(), RegisterError>
+    where
+        Q: Payload,
+        S: tower_service::Service<Request<Q>> + Clone + Send + 'static,
+        S::Response: Payload,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        S::Future: Send,
+    {
+        config.check(protocol)?;
+        self.register(protocol, request::service_handler(config, service))
+    }
+
+    fn register(&self, protocol: &str, handler: Handler) -> Result<(), RegisterError> {
+        self.shared.registry.add(protocol, Service::Requests(Arc::new(handler)))
     }
 
     /// Stops answering requests under a protocol name. Those under way are finished.
@@ -153,7 +256,7 @@ impl Node {
         protocol: &str,
         question: &Q,
     ) -> Result<A, RequestError> {
-        self.request_within(peer, protocol, question, DEFAULT_DEADLINE).await
+        self.request_with(peer, protocol, question, &CallConfig::default()).await
     }
 
     /// [`Node::request`] with a deadline of its own.
@@ -167,8 +270,56 @@ impl Node {
         question: &Q,
         deadline: Duration,
     ) -> Result<A, RequestError> {
+        self.request_with(peer, protocol, question, &CallConfig::default().deadline(deadline)).await
+    }
+
+    /// [`Node::request`] with a deadline and limits of its own.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn request_with<Q: Payload, A: Payload>(
+        &self,
+        peer: PeerId,
+        protocol: &str,
+        question: &Q,
+        config: &CallConfig,
+    ) -> Result<A, RequestError> {
         let peer = self.shared.peer(&peer).ok_or(RequestError::NotConnected { peer })?;
-        request::call(&peer, protocol, question, deadline).await
+        request::call(&peer, protocol, question, config, None).await
+    }
+
+    /// Sends a request that the peer answers with a stream, without a deadline. Dropping the answers cancels the request at the peer; while
+    /// they aren't polled, the peer's handler waits.
+    ///
+    /// # Errors
+    /// [`RequestError`], as far as it shows before the first answer. That the peer doesn't serve the protocol is learned with the first answer.
+    pub async fn request_stream<Q: Payload, A: Payload>(
+        &self,
+        peer: PeerId,
+        protocol: &str,
+        question: &Q,
+    ) -> Result<Answers<A>, RequestError> {
+        self.request_stream_with(peer, protocol, question, &CallConfig::unlimited_time()).await
+    }
+
+    /// [`Node::request_stream`] with a deadline for all of the stream, and limits of its own.
+    ///
+    /// # Errors
+    /// As [`Node::request_stream`].
+    pub async fn request_stream_with<Q: Payload, A: Payload>(
+        &self,
+        peer: PeerId,
+        protocol: &str,
+        question: &Q,
+        config: &CallConfig,
+    ) -> Result<Answers<A>, RequestError> {
+        let peer = self.shared.peer(&peer).ok_or(RequestError::NotConnected { peer })?;
+        request::call_many(&peer, protocol, question, config).await
+    }
+
+    /// Requests to one peer under one protocol name as a [`tower_service::Service`]. The peer need not be connected yet.
+    pub fn service<Q: Payload, A: Payload>(&self, peer: PeerId, protocol: &str) -> RequestService<Q, A> {
+        RequestService::new(self.shared.clone(), peer, protocol)
     }
 
     /// Opens a raw stream to a connected peer. It is visible there at once; what the peer thinks of the protocol is learned at the first

@@ -12,6 +12,7 @@ use peerage_transport::{Connection, Stream};
 
 use crate::channel::{ChannelCore, Outbox};
 use crate::error::SendError;
+use crate::request::Slots;
 use crate::shared::Shared;
 
 /// A connected peer and what it sends and gets.
@@ -25,6 +26,8 @@ pub(crate) struct Peer {
     about: Mutex<About>,
     outboxes: Mutex<HashMap<String, Arc<Outbox>>>,
     useful: AtomicBool,
+    /// Places for our requests to it.
+    pub(crate) calls: Slots,
     /// Inbound ping streams under way.
     pub(crate) pings: tokio::sync::Semaphore,
     /// Our ping stream: one per peer, kept for the next ping (libp2p ping).
@@ -81,8 +84,10 @@ impl Peer {
         foreign: bool,
         about: About,
     ) -> Arc<Self> {
+        let calls = &shared.call_limits;
         Arc::new(Self {
             id: connection.peer_id(),
+            calls: Slots::new(calls.max_concurrent_per_peer, calls.max_waiting_per_peer),
             connection,
             direction,
             foreign,

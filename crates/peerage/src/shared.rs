@@ -17,6 +17,7 @@ use crate::driver::Message;
 use crate::error::SendError;
 use crate::peer::Peer;
 use crate::registry::Registry;
+use crate::request::CallLimits;
 use crate::resolve::Resolve;
 
 /// The state that handles, sessions and the driver share.
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) endpoint: Endpoint,
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) registry: Registry,
+    pub(crate) call_limits: CallLimits,
     /// Where others can reach us, with our peer ID.
     pub(crate) addresses: Vec<DialAddress>,
     /// The same, signed.
@@ -56,6 +58,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) endpoint: Endpoint,
     pub(crate) resolver: Arc<dyn Resolve>,
+    pub(crate) call_limits: CallLimits,
     pub(crate) addresses: Vec<DialAddress>,
     pub(crate) record: SignedPeerRecord,
     pub(crate) to_driver: mpsc::Sender<Message>,
@@ -74,6 +77,7 @@ impl Shared {
             endpoint: parts.endpoint,
             resolver: parts.resolver,
             registry: Registry::new(),
+            call_limits: parts.call_limits,
             addresses: parts.addresses,
             record: parts.record,
             to_driver: parts.to_driver,

@@ -41,4 +41,6 @@ generated! {
     identify: "peerage.identify",
     /// Peer records, libp2p RFC 0003 (`proto/peer_record.proto`).
     peer_record: "peerage.peer_record",
+    /// What a caller says about its request (`proto/request.proto`).
+    request: "peerage.request",
 }

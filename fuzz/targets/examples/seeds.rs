@@ -173,6 +173,9 @@ fn messages(corpus: &mut Corpus) -> Result<()> {
 fn streams(corpus: &mut Corpus) {
     corpus.add("answer", [&[0], &frames(&[b"good"])[..]].concat());
     corpus.add("answer", frames(&[&[100], b"no such thing"]));
+    corpus.add("answer", frames(&[b"", b"first", b"", b"second", &[2, 0xf4, 3], b"later"]));
+    corpus.add("request", frames(&[b"what?"]));
+    corpus.add("request", frames(&[b"what?", &[8, 0xdc, 0x0b, 16, 0x80, 0x80, 4]]));
     corpus.add("frames", frames(&[b"", b"a", &[7; 126], &[8; 300]]));
     corpus.add("frames", frames(&[&[8; 301]]));
     let header = proposal(multistream_dial::PROPOSED).unwrap_or_default();

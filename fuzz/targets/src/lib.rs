@@ -50,6 +50,7 @@ targets! {
     peer_id,
     peer_record,
     public_key,
+    request,
 }
 
 /// The node whose words the inputs are.

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use peerage_transport::{ReadError, Stream, StreamCode};
 use tokio::time::Instant;
 
-use crate::error::RequestError;
 use crate::peer::Peer;
+use crate::request::RequestError;
 
 /// The protocol's name.
 pub(crate) const PROTOCOL: &str = "/perf/1.0.0";

@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use peerage_transport::{ReadError, Stream};
 use tokio::time::Instant;
 
-use crate::error::RequestError;
 use crate::peer::Peer;
+use crate::request::RequestError;
 
 /// The protocol's name.
 pub(crate) const PROTOCOL: &str = "/ipfs/ping/1.0.0";

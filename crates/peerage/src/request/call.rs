@@ -1,0 +1,287 @@
+//! The side that asks.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures::{FutureExt, Stream};
+use peerage_identity::PeerId;
+use peerage_transport::{ReadError, RecvStream, SendStream, Stream as RawStream};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use super::config::CallConfig;
+use super::error::RequestError;
+use super::slots::{Full, Slot};
+use super::wire;
+use crate::channel::Payload;
+use crate::peer::Peer;
+
+/// Bytes of a stream of answers that a slow caller leaves under way. All streams share the connection's window, and so many such
+/// streams as a peer may have at once leave half of it to others.
+const WINDOW_BYTES: u32 = 64 * 1024;
+
+/// Sends a request and waits for the answer.
+pub(crate) async fn call<Q: Payload, A: Payload>(
+    peer: &Peer,
+    protocol: &str,
+    question: &Q,
+    config: &CallConfig,
+    slot: Option<Slot>,
+) -> Result<A, RequestError> {
+    let call = Call::new(peer.id, protocol, config);
+    call.check(question)?;
+    let calling = async {
+        let _slot = call.slot(peer, slot).await?;
+        let (_send, mut recv) = call.open(peer, question, 0).await?.split();
+        let mut pairs = Pairs { status: None };
+        let body = poll_fn(|cx| pairs.poll_next(cx, &mut recv, &call)).await;
+        let body = body.unwrap_or_else(|| Err(call.malformed("the answer ended too early")))?;
+        // The end mostly came along: once it is seen, dropping the half says nothing to the peer.
+        let _ = recv.read_chunk(1).now_or_never();
+        A::read(body).map_err(|detail| call.malformed(detail))
+    };
+    match call.until {
+        None => calling.await,
+        Some(until) => timeout_at(until, calling).await.unwrap_or_else(|_| Err(call.late())),
+    }
+}
+
+/// Sends a request that is answered by a stream.
+pub(crate) async fn call_many<Q: Payload, A: Payload>(
+    peer: &Peer,
+    protocol: &str,
+    question: &Q,
+    config: &CallConfig,
+) -> Result<Answers<A>, RequestError> {
+    let call = Call::new(peer.id, protocol, config);
+    call.check(question)?;
+    let opening = async {
+        let slot = call.slot(peer, None).await?;
+        Ok::<_, RequestError>((slot, call.open(peer, question, WINDOW_BYTES).await?))
+    };
+    let (slot, stream) = match call.until {
+        None => opening.await?,
+        Some(until) => timeout_at(until, opening).await.unwrap_or_else(|_| Err(call.late()))?,
+    };
+    let deadline = call.until.map(|until| Box::pin(sleep_until(until)));
+    let grants = Grants { send: stream.send, consumed: 0, unsent: Bytes::new() };
+    let open = Open { recv: stream.recv, grants, pairs: Pairs { status: None }, deadline, _slot: slot };
+    Ok(Answers { call, open: Some(open), answers: PhantomData })
+}
+
+/// What is said about one call, also in its errors.
+struct Call {
+    peer: PeerId,
+    protocol: Arc<str>,
+    config: CallConfig,
+    until: Option<Instant>,
+}
+
+impl Call {
+    fn new(peer: PeerId, protocol: &str, config: &CallConfig) -> Self {
+        // A deadline beyond the clock's end is none.
+        let until = config.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
+        Self { peer, protocol: Arc::from(protocol), config: config.clone(), until }
+    }
+
+    fn check(&self, question: &impl Payload) -> Result<(), RequestError> {
+        match (question.length(), self.config.max_request_bytes) {
+            (length, most) if length > most => Err(RequestError::TooLarge { length, most }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn slot(&self, peer: &Peer, slot: Option<Slot>) -> Result<Slot, RequestError> {
+        match slot {
+            Some(slot) => Ok(slot),
+            None => {
+                let busy = |Full { waiting }| RequestError::Busy { peer: self.peer, waiting };
+                peer.calls.take().await.map_err(busy)
+            }
+        }
+    }
+
+    /// Opens a stream and sends the request. With a window, this side stays open for grants.
+    async fn open(
+        &self,
+        peer: &Peer,
+        question: &impl Payload,
+        window: u32,
+    ) -> Result<RawStream, RequestError> {
+        let mut stream =
+            peer.connection.open_lazy(&self.protocol).await.map_err(|error| self.lost(error.to_string()))?;
+        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        // One that refuses before it has read all stops this half, and says why on the other.
+        let sent = stream.send.write_chunk(wire::question(question, left, window)).await;
+        if sent.is_ok() && window == 0 {
+            let _ = stream.send.finish();
+        }
+        peer.mark_useful();
+        Ok(stream)
+    }
+
+    fn read_error(&self, error: ReadError) -> RequestError {
+        match error {
+            ReadError::NotSupported { .. } => {
+                RequestError::NotSupported { peer: self.peer, protocol: self.protocol.to_string() }
+            }
+            ReadError::Frame(error) => self.malformed(error.to_string()),
+            other => self.lost(other.to_string()),
+        }
+    }
+
+    fn lost(&self, cause: String) -> RequestError {
+        RequestError::Lost { peer: self.peer, protocol: self.protocol.to_string(), cause }
+    }
+
+    fn malformed(&self, detail: impl Into<String>) -> RequestError {
+        let detail = detail.into();
+        RequestError::Malformed { peer: self.peer, protocol: self.protocol.to_string(), detail }
+    }
+
+    fn late(&self) -> RequestError {
+        let after = self.config.deadline.unwrap_or_default();
+        RequestError::Deadline { peer: self.peer, protocol: self.protocol.to_string(), after }
+    }
+}
+
+/// Takes an answer's stream apart.
+struct Pairs {
+    status: Option<Bytes>,
+}
+
+impl Pairs {
+    /// The next pair's answer or error; `None` at the end.
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        recv: &mut RecvStream,
+        call: &Call,
+    ) -> Poll<Option<Result<Bytes, RequestError>>> {
+        loop {
+            // One bound for both messages of a pair, or what was read would be sorted anew for each.
+            let most = call.config.max_answer_bytes.max(wire::MAX_ERROR_TEXT);
+            let frame = match ready!(recv.poll_read_frame(cx, most)) {
+                Ok(frame) => frame,
+                Err(error) => return Poll::Ready(Some(Err(call.read_error(error)))),
+            };
+            return Poll::Ready(match (frame, self.status.take()) {
+                (None, None) => None,
+                (None, Some(_)) => Some(Err(call.malformed("the answer ended after a status"))),
+                (Some(status), None) => {
+                    self.status = Some(status);
+                    continue;
+                }
+                (Some(body), Some(status)) => Some(match wire::read_pair(&status, body) {
+                    Ok(Ok(body)) => Ok(body),
+                    Ok(Err(error)) => Err(wire::refusal(call.peer, &call.protocol, error)),
+                    Err(detail) => Err(call.malformed(detail)),
+                }),
+            });
+        }
+    }
+}
+
+/// The answers to one request, as they come: a [`Stream`].
+///
+/// Dropping it cancels the request at the peer. While it isn't polled, the peer's handler waits once some 64 KiB are under way. After an error,
+/// and after the last answer, there is nothing more.
+pub struct Answers<A> {
+    call: Call,
+    open: Option<Open>,
+    answers: PhantomData<fn() -> A>,
+}
+
+/// What is held until the last answer.
+struct Open {
+    recv: RecvStream,
+    grants: Grants,
+    pairs: Pairs,
+    deadline: Option<Pin<Box<Sleep>>>,
+    _slot: Slot,
+}
+
+impl<A: Payload> Answers<A> {
+    /// The next answer; `None` after the last. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Result<A, RequestError>> {
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+}
+
+impl<A> Answers<A> {
+    /// Who answers.
+    pub fn peer(&self) -> PeerId {
+        self.call.peer
+    }
+
+    /// Under which protocol name.
+    pub fn protocol(&self) -> &str {
+        &self.call.protocol
+    }
+}
+
+impl<A: Payload> Stream for Answers<A> {
+    type Item = Result<A, RequestError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let Some(open) = &mut this.open else { return Poll::Ready(None) };
+        if let Some(deadline) = &mut open.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            this.open = None;
+            return Poll::Ready(Some(Err(this.call.late())));
+        }
+        open.grants.poll_send(cx);
+        let next = ready!(open.pairs.poll_next(cx, &mut open.recv, &this.call)).map(|body| {
+            let body = body?;
+            open.grants.consumed(wire::pair_length(0, body.len()));
+            open.grants.poll_send(cx);
+            A::read(body).map_err(|detail| this.call.malformed(detail))
+        });
+        if !matches!(next, Some(Ok(_))) {
+            this.open = None;
+        }
+        Poll::Ready(next)
+    }
+}
+
+impl<A> fmt::Debug for Answers<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers")
+            .field("peer", &self.call.peer)
+            .field("protocol", &self.call.protocol)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tells the peer how much of its answers was taken.
+struct Grants {
+    send: SendStream,
+    /// Bytes taken and not yet granted anew.
+    consumed: u64,
+    /// What is left of the last grant to be written.
+    unsent: Bytes,
+}
+
+impl Grants {
+    fn consumed(&mut self, bytes: u64) {
+        self.consumed += bytes;
+        if self.unsent.is_empty() && self.consumed >= u64::from(WINDOW_BYTES) / 2 {
+            self.unsent = wire::grant(std::mem::take(&mut self.consumed));
+        }
+    }
+
+    /// Writes as much of the grant as goes. What stays is tried again at the next poll; a failure shows in what is read.
+    fn poll_send(&mut self, cx: &mut Context<'_>) {
+        if !self.unsent.is_empty()
+            && self.send.poll_write_chunks(cx, std::slice::from_mut(&mut self.unsent)).is_ready()
+        {
+            self.unsent = Bytes::new();
+        }
+    }
+}
