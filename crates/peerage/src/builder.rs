@@ -1,7 +1,7 @@
 //! Building a node: what it may do, then [`NodeBuilder::start`].
 
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::data_dir::DataDir;
+use crate::environment::{Environment, SystemEnvironment, seed};
 use crate::error::StartError;
+use crate::listening::announced;
 use crate::node::Node;
 use crate::registry::Service;
 use crate::request::CallLimits;
-use crate::resolve::{Resolve, SystemResolver};
+use crate::resolve::Resolve;
 use crate::shared::{Parts, Shared};
 use crate::{dial, driver};
 
 /// Messages that may wait for the driver. Senders wait when it is full.
 const DRIVER_QUEUE: usize = 1024;
-/// Addresses that a node announces.
-const MAX_ANNOUNCED: usize = 16;
 /// The longest moniker, in bytes.
 const MAX_MONIKER: usize = 64;
 
@@ -42,8 +42,9 @@ pub struct NodeBuilder {
     contacts: Vec<(Role, String)>,
     peers: PeersConfig,
     transport: TransportSettings,
-    resolver: Arc<dyn Resolve>,
     calls: CallLimits,
+    environment: Arc<dyn Environment>,
+    resolver: Option<Arc<dyn Resolve>>,
     perf: bool,
 }
 
@@ -58,8 +59,9 @@ impl Default for NodeBuilder {
             contacts: Vec::new(),
             peers: PeersConfig::default(),
             transport: TransportSettings::default(),
-            resolver: Arc::new(SystemResolver),
             calls: CallLimits::default(),
+            environment: Arc::new(SystemEnvironment),
+            resolver: None,
             perf: false,
         }
     }
@@ -158,9 +160,15 @@ impl NodeBuilder {
         self
     }
 
-    /// What looks names up. Default: the system's resolver.
+    /// The outside world: sockets, timers, the date, randomness. Default: the operating system's.
+    pub fn environment(mut self, environment: Arc<dyn Environment>) -> Self {
+        self.environment = environment;
+        self
+    }
+
+    /// What looks names up. Default: the environment's resolver, which is the system's where there is no other environment.
     pub fn resolver(mut self, resolver: Arc<dyn Resolve>) -> Self {
-        self.resolver = resolver;
+        self.resolver = Some(resolver);
         self
     }
 
@@ -179,26 +187,27 @@ impl NodeBuilder {
         let listen =
             self.listen.iter().map(|text| ListenAddress::from_str(text)).collect::<Result<Vec<_>, _>>()?;
         let contacts = parse_contacts(&self.contacts)?;
+        let environment = self.environment;
+        let seed = || seed(environment.as_ref()).map_err(StartError::Entropy);
         let data_dir = self.data_dir.as_deref().map(DataDir::open).transpose()?;
         let key = match (self.key, &data_dir) {
             (Some(key), _) => key,
             (None, Some(folder)) => folder.key()?,
-            (None, None) => NodeKey::generate(),
+            (None, None) => NodeKey::from_seed(seed()?),
         };
-        let clock = Clock::start();
-        let mut config = EndpointConfig::new(key.clone());
-        config.settings = self.transport.clone();
+        let clock = Clock::start(environment.unix_now());
         let sockets: Vec<SocketAddr> = listen.iter().map(ListenAddress::socket_addr).collect();
+        let config = endpoint_config(&key, self.transport, &environment, seed()?);
         let endpoint = Endpoint::bind(config, &sockets).await?;
         report_buffers(&endpoint);
 
-        let bound = if sockets.is_empty() { Vec::new() } else { endpoint.local_addresses() };
-        let addresses = announced(&key, &bound);
+        let addresses = announced(&key, &endpoint.local_addresses(), environment.as_ref());
         let bare: Vec<_> = addresses.iter().map(|address| address.clone().without_peer_id()).collect();
         let record = SignedPeerRecord::sign(&key, clock.now().unix_millis(), &bare)
             .map_err(|error| StartError::Limits(error.to_string()))?;
         let (to_driver, messages) = mpsc::channel(DRIVER_QUEUE);
-        let (boot_nonce, random) = entropy()?;
+        let mut random = Random::from_seed(seed()?);
+        let boot_nonce = random.number();
         let shared = Shared::new(Parts {
             key,
             network: self.network,
@@ -207,8 +216,9 @@ impl NodeBuilder {
             boot_nonce,
             clock,
             endpoint,
-            resolver: self.resolver,
             call_limits: self.calls,
+            resolver: self.resolver.unwrap_or_else(|| environment.resolver()),
+            environment: environment.clone(),
             addresses,
             record,
             to_driver,
@@ -252,40 +262,21 @@ fn parse_contacts(contacts: &[(Role, String)]) -> Result<Vec<(DialAddress, Role)
         .collect()
 }
 
-/// Where others can reach us: what we listen at, a wildcard standing for the addresses of this machine's interfaces.
-fn announced(key: &NodeKey, bound: &[SocketAddr]) -> Vec<DialAddress> {
-    let mut found = Vec::new();
-    for socket in bound {
-        if socket.ip().is_unspecified() {
-            let right = |ip: &IpAddr| ip.is_ipv4() == socket.is_ipv4();
-            found.extend(interfaces().into_iter().filter(right).map(|ip| SocketAddr::new(ip, socket.port())));
-        } else {
-            found.push(*socket);
-        }
-    }
-    found.sort_by_key(|socket| socket.ip().is_loopback());
-    found
-        .into_iter()
-        .filter_map(|socket| DialAddress::from_socket_addr(socket).ok()?.with_peer_id(key.peer_id()).ok())
-        .take(MAX_ANNOUNCED)
-        .collect()
-}
-
-fn interfaces() -> Vec<IpAddr> {
-    match if_addrs::get_if_addrs() {
-        Ok(interfaces) => {
-            let usable = |ip: &IpAddr| match ip {
-                IpAddr::V4(_) => true,
-                // A link-local address means nothing without its interface.
-                IpAddr::V6(ip) => !ip.is_unicast_link_local(),
-            };
-            interfaces.into_iter().map(|interface| interface.ip()).filter(usable).collect()
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the interfaces of this machine cannot be listed: only loopback is announced");
-            vec![IpAddr::from([127, 0, 0, 1])]
-        }
-    }
+/// An endpoint that knows the world by `environment` alone.
+fn endpoint_config(
+    key: &NodeKey,
+    settings: TransportSettings,
+    environment: &Arc<dyn Environment>,
+    seed: [u8; 32],
+) -> EndpointConfig {
+    let (clock, sockets) = (environment.clone(), environment.clone());
+    let mut config = EndpointConfig::new(key.clone());
+    config.settings = settings;
+    config.seed = Some(seed);
+    config.runtime = Some(environment.runtime());
+    config.time = Some(Arc::new(move || clock.unix_now()));
+    config.bind = Some(Arc::new(move |address, buffer_bytes| sockets.bind(address, buffer_bytes)));
+    config
 }
 
 fn report_buffers(endpoint: &Endpoint) {
@@ -299,13 +290,4 @@ fn report_buffers(endpoint: &Endpoint) {
             "the kernel gave smaller socket buffers than asked for, so bursts may be lost: raise net.core.rmem_max and net.core.wmem_max"
         );
     }
-}
-
-fn entropy() -> Result<(u64, Random), StartError> {
-    let mut bytes = [0; 40];
-    getrandom::fill(&mut bytes).map_err(StartError::Entropy)?;
-    let (mut nonce, mut seed) = ([0; 8], [0; 32]);
-    nonce.copy_from_slice(&bytes[..8]);
-    seed.copy_from_slice(&bytes[8..]);
-    Ok((u64::from_le_bytes(nonce), Random::from_seed(seed)))
 }

@@ -1,8 +1,8 @@
-//! The one place where real time is read.
+//! A node's time.
 //!
-//! Monotonic time comes from tokio, so that a test can pause it; wall-clock time is taken once and goes on with the monotonic one.
+//! Monotonic time comes from tokio, so that a test can pause it; wall-clock time is asked of the environment once and goes on with the monotonic one.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use peerage_machine::Now;
 use tokio::time::Instant;
@@ -15,10 +15,9 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// A clock that starts now.
-    pub(crate) fn start() -> Self {
-        let unix_at_start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { start: Instant::now(), unix_at_start }
+    /// A clock that starts now, so long after the Unix epoch.
+    pub(crate) fn start(unix_now: Duration) -> Self {
+        Self { start: Instant::now(), unix_at_start: unix_now }
     }
 
     /// This moment.

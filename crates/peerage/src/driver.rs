@@ -2,7 +2,7 @@
 //!
 //! No application byte passes through here. The driver never waits for a session: what it tells one fits into the session's queue.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -60,7 +60,7 @@ struct Driver {
     manager: PeerManager,
     sessions: HashMap<ConnId, SessionHandle>,
     dials: HashMap<AttemptId, AbortHandle>,
-    tickets: HashMap<Ticket, oneshot::Sender<Result<PeerId, ConnectError>>>,
+    tickets: BTreeMap<Ticket, oneshot::Sender<Result<PeerId, ConnectError>>>,
     events: broadcast::Sender<PeerEvent>,
     next_ticket: u64,
 }
@@ -83,7 +83,7 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: PeerManager, mut messages:
         manager,
         sessions: HashMap::new(),
         dials: HashMap::new(),
-        tickets: HashMap::new(),
+        tickets: BTreeMap::new(),
         events: broadcast::Sender::new(MAX_EVENTS_BEHIND),
         next_ticket: 0,
     };
@@ -97,11 +97,17 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: PeerManager, mut messages:
             }
         };
         tokio::select! {
+            biased;
             message = messages.recv() => match message {
                 Some(message) => driver.handle(message),
                 None => return,
             },
-            () = timer => driver.manager.handle_timeout(shared.clock.now()),
+            () = timer => {}
+        }
+        // Messages that never pause would keep the timer waiting.
+        let now = shared.clock.now();
+        if driver.manager.poll_timeout().is_some_and(|due| due <= now.mono) {
+            driver.manager.handle_timeout(now);
         }
     }
 }
@@ -157,6 +163,7 @@ impl Driver {
                     let stop = self.shared.stop.clone();
                     let task = self.shared.tasks.spawn(async move {
                         tokio::select! {
+                            biased;
                             () = stop.cancelled() => {}
                             () = dialling => {}
                         }

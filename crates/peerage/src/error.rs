@@ -28,9 +28,9 @@ pub enum StartError {
     /// A limit that makes no sense.
     #[error("{0}")]
     Limits(String),
-    /// The operating system gave no randomness.
+    /// The environment, which is the operating system where there is no other, gave no randomness.
     #[error("the operating system gave no randomness: {0}")]
-    Entropy(getrandom::Error),
+    Entropy(std::io::Error),
 }
 
 /// Why an explicit connect failed.

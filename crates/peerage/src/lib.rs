@@ -47,10 +47,12 @@ mod clock;
 mod data_dir;
 mod dial;
 mod driver;
+mod environment;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hello;
+mod listening;
 mod node;
 mod peer;
 mod peers;
@@ -66,6 +68,7 @@ mod streams;
 pub use builder::NodeBuilder;
 pub use channel::{Channel, ChannelConfig, Payload, PeerSender, Raw};
 pub use data_dir::{DataDirError, KEY_FILE};
+pub use environment::{Environment, SystemEnvironment};
 pub use error::{ConnectError, RegisterError, SendError, StartError};
 pub use node::{Node, Shutdown};
 pub use peer::{About, PeerInfo};
@@ -84,7 +87,7 @@ pub use peerage_identity::{
 pub use peerage_peers::{Blame, Direction, ForeignPolicy, PeerEvent, PeersConfig, RejectReason};
 pub use peerage_transport::{
     AdmissionSettings, BindError, CertificateKind, Rate, ReadError, RecvStream, SendStream, SettingsError,
-    Stream, StreamCode, TransportSettings, WriteError,
+    SocketBuffers, Stream, StreamCode, TransportSettings, UdpSocket, WriteError, quinn,
 };
 
 /// The README's code is compiled and run with the documentation tests.

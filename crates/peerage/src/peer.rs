@@ -1,6 +1,6 @@
 //! An admitted peer, as the rest of the node sees it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -24,7 +24,7 @@ pub(crate) struct Peer {
     pub(crate) foreign: bool,
     pub(crate) shared: Arc<Shared>,
     about: Mutex<About>,
-    outboxes: Mutex<HashMap<String, Arc<Outbox>>>,
+    outboxes: Mutex<BTreeMap<String, Arc<Outbox>>>,
     useful: AtomicBool,
     /// Places for our requests to it.
     pub(crate) calls: Slots,
@@ -181,7 +181,7 @@ impl Peer {
         self.lock_outboxes().is_empty()
     }
 
-    fn lock_outboxes(&self) -> MutexGuard<'_, HashMap<String, Arc<Outbox>>> {
+    fn lock_outboxes(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Outbox>>> {
         self.outboxes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

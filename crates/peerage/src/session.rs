@@ -261,6 +261,7 @@ impl Session {
         self.streams.close();
         let finished = async {
             tokio::select! {
+                biased;
                 cause = self.connection.closed() => failure_of(&cause),
                 () = self.streams.wait() => Failure::new(Blame::Unlucky, "replaced by a newer connection"),
             }

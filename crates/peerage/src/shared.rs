@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::channel::{ChannelCore, Outbox};
 use crate::clock::Clock;
 use crate::driver::Message;
+use crate::environment::Environment;
 use crate::error::SendError;
 use crate::peer::Peer;
 use crate::registry::Registry;
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) boot_nonce: u64,
     pub(crate) clock: Clock,
     pub(crate) endpoint: Endpoint,
+    pub(crate) environment: Arc<dyn Environment>,
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) registry: Registry,
     pub(crate) call_limits: CallLimits,
@@ -57,6 +59,7 @@ pub(crate) struct Parts {
     pub(crate) boot_nonce: u64,
     pub(crate) clock: Clock,
     pub(crate) endpoint: Endpoint,
+    pub(crate) environment: Arc<dyn Environment>,
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) call_limits: CallLimits,
     pub(crate) addresses: Vec<DialAddress>,
@@ -75,6 +78,7 @@ impl Shared {
             boot_nonce: parts.boot_nonce,
             clock: parts.clock,
             endpoint: parts.endpoint,
+            environment: parts.environment,
             resolver: parts.resolver,
             registry: Registry::new(),
             call_limits: parts.call_limits,

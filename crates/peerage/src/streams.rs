@@ -25,6 +25,7 @@ impl Acceptor {
         peer.mark_useful();
         let mut closed = self.closed.subscribe();
         tokio::select! {
+            biased;
             permit = self.queue.reserve() => match permit {
                 Ok(permit) => permit.send((peer.id, stream)),
                 Err(_) => refuse(stream),

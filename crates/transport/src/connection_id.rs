@@ -8,27 +8,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peerage_identity::NodeKey;
+use peerage_machine::Random;
 use quinn::ConnectionId;
 use quinn::crypto::HmacKey;
 use quinn_proto::InvalidCid;
 use ring::hmac;
-use ring::rand::{SecureRandom, SystemRandom};
 
 /// The key with which quinn computes reset tokens.
 pub(crate) fn reset_key(key: &NodeKey) -> Arc<dyn HmacKey> {
     Arc::new(hmac_key(key, "quic stateless reset"))
 }
 
-/// Makes and recognises the connection IDs of one node: five random bytes, then three of their HMAC.
+/// Makes and recognises the connection IDs of one socket: five random bytes, then three of their HMAC.
 #[derive(Clone)]
 pub(crate) struct ConnectionIdGenerator {
     mark: hmac::Key,
-    random: SystemRandom,
+    random: Random,
 }
 
 impl ConnectionIdGenerator {
-    pub(crate) fn new(key: &NodeKey) -> Self {
-        Self { mark: hmac_key(key, "quic connection id"), random: SystemRandom::new() }
+    pub(crate) fn new(key: &NodeKey, random: Random) -> Self {
+        Self { mark: hmac_key(key, "quic connection id"), random }
     }
 
     fn mark_of(&self, random: &[u8]) -> [u8; MARK_BYTES] {
@@ -43,7 +43,7 @@ impl quinn::ConnectionIdGenerator for ConnectionIdGenerator {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut id = [0; RANDOM_BYTES + MARK_BYTES];
         let (random, mark) = id.split_at_mut(RANDOM_BYTES);
-        self.random.fill(random).expect("the operating system gives entropy");
+        self.random.fill(random);
         mark.copy_from_slice(&self.mark_of(random));
         ConnectionId::new(&id)
     }
@@ -79,15 +79,16 @@ mod tests {
     #[test]
     fn a_restarted_node_knows_its_connection_ids_and_no_other_node_does() {
         let key = NodeKey::from_seed([1; 32]);
-        let id = ConnectionIdGenerator::new(&key).generate_cid();
-        assert!(ConnectionIdGenerator::new(&key).validate(&id).is_ok());
-        let other = ConnectionIdGenerator::new(&NodeKey::from_seed([2; 32]));
-        assert!(other.validate(&id).is_err());
+        let generator = |key: &NodeKey, seed| ConnectionIdGenerator::new(key, Random::from_number(seed));
+        let id = generator(&key, 1).generate_cid();
+        assert!(generator(&key, 2).validate(&id).is_ok());
+        assert_ne!(generator(&key, 2).generate_cid(), id);
+        assert!(generator(&NodeKey::from_seed([2; 32]), 1).validate(&id).is_err());
     }
 
     #[test]
     fn an_id_of_any_length_is_judged_without_panic() {
-        let generator = ConnectionIdGenerator::new(&NodeKey::from_seed([1; 32]));
+        let generator = ConnectionIdGenerator::new(&NodeKey::from_seed([1; 32]), Random::from_number(1));
         for length in 0..=20 {
             assert!(generator.validate(&ConnectionId::new(&[7; 20][..length])).is_err());
         }

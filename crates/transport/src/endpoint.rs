@@ -1,13 +1,18 @@
 //! The endpoint: one node's sockets, its certificate, and the connections that begin and end on them.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use peerage_identity::{NodeKey, PeerId};
+use peerage_machine::Random;
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, TransportConfig};
+use ring::hkdf;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use rustls::pki_types::UnixTime;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -18,7 +23,7 @@ use crate::connection::ConnectionId;
 use crate::gate::{AdmissionCounts, Gate};
 use crate::listening::BoundSocket;
 use crate::settings::TransportSettings;
-use crate::socket::{BindError, SocketBuffers};
+use crate::socket::{BindError, SocketBuffers, UdpSocket};
 use crate::tls::Tls;
 use crate::verifier::Verifier;
 
@@ -30,15 +35,27 @@ pub struct EndpointConfig {
     /// Limits and times.
     pub settings: TransportSettings,
     /// What tells the date, for certificates. The system's clock by default.
-    pub time: Option<Arc<dyn TimeProvider>>,
-    /// What runs tasks, timers and sockets for QUIC. tokio by default; the deadlines of this crate are tokio's in any case.
+    pub time: Option<UnixClock>,
+    /// What runs tasks and timers for QUIC. tokio by default; the deadlines of this crate are tokio's in any case.
     pub runtime: Option<Arc<dyn Runtime>>,
+    /// What opens UDP sockets, those included that are opened later to dial from. The system by default, see [`UdpSocket::bind`].
+    pub bind: Option<BindSocket>,
+    /// From what the random choices of QUIC follow: connection IDs, the key of address tokens, packet numbers left out, an Ed25519 certificate. TLS draws its
+    /// ephemeral keys, and ECDSA, from the system in any case; their values change no length and no time. By default the system's randomness.
+    pub seed: Option<[u8; 32]>,
 }
+
+/// Tells the time since the Unix epoch.
+pub type UnixClock = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// Opens a UDP socket on an address, with kernel buffers of so many bytes where there are such.
+pub type BindSocket = Arc<dyn Fn(SocketAddr, usize) -> io::Result<UdpSocket> + Send + Sync>;
 
 impl EndpointConfig {
     /// The defaults, for the node with this key.
     pub fn new(key: NodeKey) -> Self {
-        Self { key, settings: TransportSettings::default(), time: None, runtime: None }
+        let settings = TransportSettings::default();
+        Self { key, settings, time: None, runtime: None, bind: None, seed: None }
     }
 }
 
@@ -55,6 +72,9 @@ struct Inner {
     key: NodeKey,
     tls: Tls,
     runtime: Arc<dyn Runtime>,
+    bind: BindSocket,
+    /// Seeds what each socket draws.
+    random: Mutex<Random>,
     /// What holds for dialled connections until the peer is admitted.
     transport: Arc<TransportConfig>,
     /// What holds for accepted ones; each gets a TLS configuration of its own.
@@ -193,14 +213,18 @@ impl Endpoint {
     }
 
     fn unbound(config: EndpointConfig) -> Result<Self, BindError> {
-        let EndpointConfig { key, settings, time, runtime } = config;
+        let EndpointConfig { key, settings, time, runtime, bind, seed } = config;
         settings.validate()?;
-        let time = time.unwrap_or_else(|| Arc::new(DefaultTimeProvider));
-        let tls =
-            Tls::new(&key, settings.certificate, time).map_err(|reason| BindError::Certificate { reason })?;
+        let mut random = Random::from_seed(seed.map_or_else(system_seed, Ok)?);
+        let time: Arc<dyn TimeProvider> = match time {
+            Some(clock) => Arc::new(Clock(clock)),
+            None => Arc::new(DefaultTimeProvider),
+        };
+        let tls = Tls::new(&key, settings.certificate, time, &mut random)
+            .map_err(|reason| BindError::Certificate { reason })?;
         let transport = settings.quinn();
         let (crypto, _) = tls.listener();
-        let mut server = quinn::ServerConfig::with_crypto(crypto);
+        let mut server = quinn::ServerConfig::new(crypto, Arc::new(token_key(&mut random)));
         server
             .transport_config(transport.clone())
             .max_incoming(settings.max_incoming)
@@ -208,6 +232,10 @@ impl Endpoint {
             .incoming_buffer_size_total(INCOMING_BUFFER * settings.max_incoming as u64)
             .time_source(tls.quinn_time());
         let runtime = runtime.unwrap_or_else(|| Arc::new(TokioRuntime));
+        let bind = bind.unwrap_or_else(|| {
+            let runtime = runtime.clone();
+            Arc::new(move |address, buffer_bytes| UdpSocket::bind(address, buffer_bytes, &*runtime))
+        });
         Ok(Self {
             inner: Arc::new(Inner {
                 gate: Gate::new(&settings.admission, runtime.now()),
@@ -220,6 +248,8 @@ impl Endpoint {
                 key,
                 tls,
                 runtime,
+                bind,
+                random: Mutex::new(random),
                 transport,
                 server,
                 sockets: Mutex::new(Vec::new()),
@@ -260,6 +290,17 @@ impl Endpoint {
         &self.inner.runtime
     }
 
+    /// Opens a socket by the caller's means or the system's.
+    pub(crate) fn open(&self, address: SocketAddr) -> Result<UdpSocket, BindError> {
+        let opened = (self.inner.bind)(address, self.settings().socket_buffer_bytes);
+        opened.map_err(|source| BindError::from_io(address, source))
+    }
+
+    /// Randomness for one socket.
+    pub(crate) fn fork_random(&self) -> Random {
+        self.inner.random.lock().unwrap_or_else(PoisonError::into_inner).fork()
+    }
+
     pub(crate) fn server_config(&self) -> &quinn::ServerConfig {
         &self.inner.server
     }
@@ -273,6 +314,34 @@ impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Endpoint({} on {:?})", self.peer_id(), self.local_addresses())
     }
+}
+
+/// The caller's clock, for rustls.
+struct Clock(UnixClock);
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch((self.0)()))
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+fn system_seed() -> Result<[u8; 32], BindError> {
+    let mut seed = [0; 32];
+    SystemRandom::new().fill(&mut seed).map_err(|_| BindError::Entropy)?;
+    Ok(seed)
+}
+
+/// The key under which QUIC seals the tokens that prove addresses (RFC 9000 § 8.1).
+fn token_key(random: &mut Random) -> hkdf::Prk {
+    let mut secret = [0; 64];
+    random.fill(&mut secret);
+    hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&secret)
 }
 
 /// What is kept of an inbound connection while it waits for a decision, beside its first packet, in bytes: the rest of a ClientHello.

@@ -100,7 +100,7 @@ pub use admission::{Admission, AdmissionSettings, Arrival, Rate, Verdict};
 pub use close::{CloseCause, CloseCode, StreamCode, TlsAlert};
 pub use connection::{Connection, ConnectionId, Direction, ExportError, PathStats};
 pub use dial::DialError;
-pub use endpoint::{Endpoint, EndpointConfig};
+pub use endpoint::{BindSocket, Endpoint, EndpointConfig, UnixClock};
 pub use gate::AdmissionCounts;
 pub use incoming::{AcceptError, Incoming};
 pub use negotiate::{MAX_LINE, MAX_PROPOSALS, NegotiationError};
@@ -108,6 +108,9 @@ pub use proof::CertificateFault;
 pub use recv::{ReadError, RecvStream};
 pub use send::{SendStream, WriteError};
 pub use settings::{CertificateKind, MAX_DATAGRAM, MAX_STREAM_WINDOW, SettingsError, TransportSettings};
-pub use socket::{BindError, SocketBuffers};
+pub use socket::{BindError, SocketBuffers, UdpSocket};
 pub use stream::{InboundStream, OpenError, Stream};
 pub use traffic::{MAX_COUNTED_PROTOCOLS, OTHER_PROTOCOLS, ProtocolTraffic};
+
+/// The QUIC implementation, for callers who give sockets, timers or tasks of their own: its traits stand in [`EndpointConfig`] and [`UdpSocket`].
+pub use quinn;

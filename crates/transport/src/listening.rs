@@ -13,7 +13,7 @@ use crate::connection_id::{ConnectionIdGenerator, reset_key};
 use crate::dial::DialError;
 use crate::endpoint::Endpoint;
 use crate::incoming::Incoming;
-use crate::socket::{self, BindError};
+use crate::socket::{self, BindError, SocketBuffers, UdpSocket};
 
 /// One UDP socket with its quinn endpoint.
 #[derive(Clone)]
@@ -96,11 +96,7 @@ impl Endpoint {
     /// [`BindError`]; the old socket is kept then.
     pub fn rebind(&self, from: SocketAddr, to: SocketAddr) -> Result<SocketAddr, BindError> {
         self.can_move(from, to)?;
-        let (socket, buffers) = socket::bind(to, self.settings().socket_buffer_bytes)?;
-        let socket = self
-            .runtime()
-            .wrap_udp_socket(socket)
-            .map_err(|source| BindError::Socket { address: to, source })?;
+        let UdpSocket { socket, buffers } = self.open(to)?;
         let local = self.rebind_over(from, socket)?;
         self.note_buffers(buffers);
         Ok(local)
@@ -203,9 +199,7 @@ impl Endpoint {
     }
 
     fn open_socket(&self, address: SocketAddr, role: Role) -> Result<BoundSocket, BindError> {
-        let (socket, buffers) = socket::bind(address, self.settings().socket_buffer_bytes)?;
-        let socket =
-            self.runtime().wrap_udp_socket(socket).map_err(|source| BindError::Socket { address, source })?;
+        let UdpSocket { socket, buffers } = self.open(address)?;
         let socket = self.add_socket(socket, role)?;
         self.note_buffers(buffers);
         Ok(socket)
@@ -213,9 +207,13 @@ impl Endpoint {
 
     fn add_socket(&self, socket: Arc<dyn AsyncUdpSocket>, role: Role) -> Result<BoundSocket, BindError> {
         let local = local_address(&*socket)?;
-        let generator = ConnectionIdGenerator::new(self.key());
+        let mut random = self.fork_random();
+        let mut seed = [0; 32];
+        random.fill(&mut seed);
+        let generator = ConnectionIdGenerator::new(self.key(), random);
         let mut config = quinn::EndpointConfig::new(reset_key(self.key()));
-        config.cid_generator(move || Box::new(generator.clone()));
+        // Called once: a second generator would make the same IDs.
+        config.cid_generator(move || Box::new(generator.clone())).rng_seed(Some(seed));
         config
             .max_udp_payload_size(self.settings().max_datagram_bytes.max(ETHERNET_PAYLOAD))
             .expect("validated to be within QUIC's bounds");
@@ -246,7 +244,8 @@ impl Endpoint {
         Ok(())
     }
 
-    fn note_buffers(&self, buffers: socket::SocketBuffers) {
+    fn note_buffers(&self, buffers: Option<SocketBuffers>) {
+        let Some(buffers) = buffers else { return };
         let mut least = self.buffers().lock().unwrap_or_else(PoisonError::into_inner);
         *least = Some(least.map_or(buffers, |other| other.least(buffers)));
     }

@@ -1,8 +1,11 @@
 //! UDP sockets as QUIC wants them: large kernel buffers, one IP family each, errors that name the address and the remedy.
 
+use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
+use quinn::{AsyncUdpSocket, Runtime};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Why an endpoint could not be made.
@@ -59,6 +62,9 @@ pub enum BindError {
     /// The endpoint was closed.
     #[error("the endpoint is closed")]
     Closed,
+    /// The operating system gives no randomness, without which no connection is safe.
+    #[error("the operating system gave no randomness, so no connection would be safe")]
+    Entropy,
     /// The endpoint's certificate could not be made.
     #[error("cannot make the TLS certificate: {reason}")]
     Certificate {
@@ -90,19 +96,50 @@ impl SocketBuffers {
     }
 }
 
-/// Opens a socket on `address`, whose port may be 0.
-///
-/// An IPv6 socket takes IPv6 alone, so that the same port can be bound for IPv4 beside it and addresses never come in their mapped form.
-pub(crate) fn bind(
-    address: SocketAddr,
-    buffer_bytes: usize,
-) -> Result<(UdpSocket, SocketBuffers), BindError> {
-    open(address, buffer_bytes).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::AddressInUse { address },
-        io::ErrorKind::AddrNotAvailable => BindError::AddressNotAvailable { address },
-        io::ErrorKind::PermissionDenied => BindError::PermissionDenied { address },
-        _ => BindError::Socket { address, source },
-    })
+/// An open UDP socket: the system's, or one that the caller made, such as a simulated network's.
+#[derive(Clone)]
+pub struct UdpSocket {
+    /// What QUIC sends and receives through.
+    pub socket: Arc<dyn AsyncUdpSocket>,
+    /// Its kernel buffers, where it has some.
+    pub buffers: Option<SocketBuffers>,
+}
+
+impl UdpSocket {
+    /// Opens a socket of the system on `address`, whose port may be 0, and asks for kernel buffers of `buffer_bytes` in each direction.
+    ///
+    /// An IPv6 socket takes IPv6 alone, so that the same port can be bound for IPv4 beside it and addresses never come in their mapped form.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn bind(address: SocketAddr, buffer_bytes: usize, runtime: &dyn Runtime) -> io::Result<Self> {
+        let (socket, buffers) = open(address, buffer_bytes)?;
+        Ok(Self { socket: runtime.wrap_udp_socket(socket)?, buffers: Some(buffers) })
+    }
+}
+
+impl From<Arc<dyn AsyncUdpSocket>> for UdpSocket {
+    fn from(socket: Arc<dyn AsyncUdpSocket>) -> Self {
+        Self { socket, buffers: None }
+    }
+}
+
+impl fmt::Debug for UdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("UdpSocket").field(&self.socket.local_addr()).finish()
+    }
+}
+
+impl BindError {
+    /// What an error of the system means for the socket at `address`.
+    pub(crate) fn from_io(address: SocketAddr, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::AddressInUse { address },
+            io::ErrorKind::AddrNotAvailable => Self::AddressNotAvailable { address },
+            io::ErrorKind::PermissionDenied => Self::PermissionDenied { address },
+            _ => Self::Socket { address, source },
+        }
+    }
 }
 
 /// The address from which to dial `to` when no socket is there: any address of the family, any port.
@@ -131,7 +168,7 @@ pub(crate) fn fitness(local: SocketAddr, to: SocketAddr) -> Option<u8> {
 /// Stands for the address of a socket that doesn't tell its own.
 pub(crate) const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-fn open(address: SocketAddr, buffer_bytes: usize) -> io::Result<(UdpSocket, SocketBuffers)> {
+fn open(address: SocketAddr, buffer_bytes: usize) -> io::Result<(std::net::UdpSocket, SocketBuffers)> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -164,9 +201,9 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_named_with_the_remedy() {
-        let (first, _) = bind("127.0.0.1:0".parse().unwrap(), 65_536).unwrap();
+        let (first, _) = open("127.0.0.1:0".parse().unwrap(), 65_536).unwrap();
         let address = first.local_addr().unwrap();
-        let error = bind(address, 65_536).unwrap_err();
+        let error = BindError::from_io(address, open(address, 65_536).unwrap_err());
         assert!(matches!(error, BindError::AddressInUse { .. }));
         assert!(error.to_string().contains(&address.port().to_string()));
         assert!(error.to_string().contains("another port"));
@@ -174,14 +211,15 @@ mod tests {
 
     #[test]
     fn an_address_of_another_machine_is_named_with_the_remedy() {
-        let error = bind("192.0.2.1:0".parse().unwrap(), 65_536).unwrap_err();
+        let address = "192.0.2.1:0".parse().unwrap();
+        let error = BindError::from_io(address, open(address, 65_536).unwrap_err());
         assert!(matches!(error, BindError::AddressNotAvailable { .. }));
         assert!(error.to_string().contains("listen on one that it has, or on 0.0.0.0"), "{error}");
     }
 
     #[test]
     fn the_buffers_that_the_kernel_gave_are_reported() {
-        let (_socket, buffers) = bind("127.0.0.1:0".parse().unwrap(), 65_536).unwrap();
+        let (_socket, buffers) = open("127.0.0.1:0".parse().unwrap(), 65_536).unwrap();
         assert_eq!(buffers, SocketBuffers { asked: 65_536, receive: 65_536, send: 65_536 });
         assert!(!buffers.is_short());
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use peerage_identity::{NodeKey, PeerId};
+use peerage_machine::Random;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
@@ -43,10 +44,11 @@ impl Tls {
         key: &NodeKey,
         kind: CertificateKind,
         time: Arc<dyn TimeProvider>,
+        random: &mut Random,
     ) -> Result<Self, String> {
         let provider = provider();
         let now = time.current_time().ok_or("the clock gives no time")?;
-        let own = OwnCertificate::generate(key, kind, now)?;
+        let own = OwnCertificate::generate(key, kind, now, random)?;
         let signing = provider.key_provider.load_private_key(own.key).map_err(|error| error.to_string())?;
         let certificate = Arc::new(SingleCertAndKey::from(CertifiedKey::new(vec![own.certificate], signing)));
         let judged = Arc::new(AtomicU64::new(0));

@@ -69,7 +69,8 @@ async fn open(peer: &Peer) -> Result<Stream, RequestError> {
 
 async fn once(peer: &Peer, mut stream: Stream) -> Result<(Stream, Duration), RequestError> {
     let mut payload = [0; SIZE];
-    getrandom::fill(&mut payload).map_err(|error| lost(peer, format!("no randomness: {error}")))?;
+    let drawn = peer.shared.environment.entropy(&mut payload);
+    drawn.map_err(|error| lost(peer, format!("no randomness: {error}")))?;
     let start = Instant::now();
     let sent = stream.send.write_chunk(Bytes::copy_from_slice(&payload)).await;
     sent.map_err(|error| lost(peer, error.to_string()))?;

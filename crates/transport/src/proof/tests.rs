@@ -4,6 +4,7 @@ use super::*;
 use crate::certificate::OwnCertificate;
 use crate::settings::CertificateKind;
 use peerage_identity::NodeKey;
+use peerage_machine::Random;
 use proptest::prelude::*;
 use rustls::crypto::ring;
 use serde::Deserialize;
@@ -37,7 +38,7 @@ fn check(certificate: &[u8], now: u64) -> Result<ProvenPeer, CertificateFault> {
 fn own(kind: CertificateKind) -> (NodeKey, Vec<u8>) {
     let key = NodeKey::from_seed([3; 32]);
     let now = UnixTime::since_unix_epoch(Duration::from_secs(TODAY));
-    let own = OwnCertificate::generate(&key, kind, now).unwrap();
+    let own = OwnCertificate::generate(&key, kind, now, &mut Random::from_number(1)).unwrap();
     (key, own.certificate.to_vec())
 }
 

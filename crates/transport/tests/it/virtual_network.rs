@@ -15,8 +15,6 @@ use peerage_machine::Random;
 use peerage_transport::{CloseCause, Endpoint, EndpointConfig, RecvStream, SendStream};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
-use rustls::pki_types::UnixTime;
-use rustls::time_provider::TimeProvider;
 
 use crate::support::*;
 
@@ -168,20 +166,12 @@ impl Runtime for VirtualRuntime {
     }
 }
 
-/// The date on the paused clock: 2030 began when the test did.
-#[derive(Debug)]
-struct VirtualDate(tokio::time::Instant);
-
-impl TimeProvider for VirtualDate {
-    fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(1_893_456_000) + self.0.elapsed()))
-    }
-}
-
 fn virtual_config(seed: u8, runtime: &Arc<VirtualRuntime>) -> EndpointConfig {
     let mut config = EndpointConfig::new(NodeKey::from_seed([seed; 32]));
     config.runtime = Some(runtime.clone());
-    config.time = Some(Arc::new(VirtualDate(tokio::time::Instant::now())));
+    // The date on the paused clock: 2030 began when the test did.
+    let start = tokio::time::Instant::now();
+    config.time = Some(Arc::new(move || Duration::from_secs(1_893_456_000) + start.elapsed()));
     config
 }
 

@@ -1,0 +1,5 @@
+//! Nodes in a world of their own: sockets in memory, machines whose addresses come and go, a clock that only moves when everyone waits.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod environment;
+mod network;
