@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peerage_identity::{AddressError, DialAddress, ListenAddress, NodeKey, SignedPeerRecord};
+use peerage_identity::{AddressError, DialAddress, ListenAddress, NodeKey};
 use peerage_machine::{Machine, Now, Random};
 use peerage_peers::{ForeignPolicy, Input, PeerManager, PeersConfig, Role};
 use peerage_transport::{Endpoint, EndpointConfig, TransportSettings};
@@ -17,13 +17,13 @@ use crate::clock::Clock;
 use crate::data_dir::DataDir;
 use crate::environment::{Environment, SystemEnvironment, seed};
 use crate::error::StartError;
-use crate::listening::announced;
+use crate::listening::{INTERFACE_INTERVAL, Listening, MAX_LISTEN};
 use crate::node::Node;
 use crate::registry::Service;
 use crate::request::CallLimits;
 use crate::resolve::Resolve;
 use crate::shared::{Parts, Shared};
-use crate::{dial, driver};
+use crate::{dial, driver, listening};
 
 /// Messages that may wait for the driver. Senders wait when it is full.
 const DRIVER_QUEUE: usize = 1024;
@@ -45,6 +45,7 @@ pub struct NodeBuilder {
     calls: CallLimits,
     environment: Arc<dyn Environment>,
     resolver: Option<Arc<dyn Resolve>>,
+    interface_interval: Duration,
     perf: bool,
 }
 
@@ -62,6 +63,7 @@ impl Default for NodeBuilder {
             calls: CallLimits::default(),
             environment: Arc::new(SystemEnvironment),
             resolver: None,
+            interface_interval: INTERFACE_INTERVAL,
             perf: false,
         }
     }
@@ -166,6 +168,13 @@ impl NodeBuilder {
         self
     }
 
+    /// How often a node that listens at a wildcard address looks whether the machine's addresses have changed, at least 100 ms. Default: 5 s. See
+    /// [`Node::network_changed`].
+    pub fn interface_interval(mut self, interval: Duration) -> Self {
+        self.interface_interval = interval.max(Duration::from_millis(100));
+        self
+    }
+
     /// What looks names up. Default: the environment's resolver, which is the system's where there is no other environment.
     pub fn resolver(mut self, resolver: Arc<dyn Resolve>) -> Self {
         self.resolver = Some(resolver);
@@ -186,6 +195,10 @@ impl NodeBuilder {
         self.calls.check().map_err(StartError::Limits)?;
         let listen =
             self.listen.iter().map(|text| ListenAddress::from_str(text)).collect::<Result<Vec<_>, _>>()?;
+        if listen.len() > MAX_LISTEN {
+            let detail = format!("{} listen addresses: at most {MAX_LISTEN} are allowed", listen.len());
+            return Err(StartError::Limits(detail));
+        }
         let contacts = parse_contacts(&self.contacts)?;
         let environment = self.environment;
         let seed = || seed(environment.as_ref()).map_err(StartError::Entropy);
@@ -201,9 +214,8 @@ impl NodeBuilder {
         let endpoint = Endpoint::bind(config, &sockets).await?;
         report_buffers(&endpoint);
 
-        let addresses = announced(&key, &endpoint.local_addresses(), environment.as_ref());
-        let bare: Vec<_> = addresses.iter().map(|address| address.clone().without_peer_id()).collect();
-        let record = SignedPeerRecord::sign(&key, clock.now().unix_millis(), &bare)
+        let (now_millis, interval) = (clock.now().unix_millis(), self.interface_interval);
+        let listening = Listening::new(&key, &endpoint, environment.as_ref(), now_millis, interval)
             .map_err(|error| StartError::Limits(error.to_string()))?;
         let (to_driver, messages) = mpsc::channel(DRIVER_QUEUE);
         let mut random = Random::from_seed(seed()?);
@@ -219,8 +231,7 @@ impl NodeBuilder {
             call_limits: self.calls,
             resolver: self.resolver.unwrap_or_else(|| environment.resolver()),
             environment: environment.clone(),
-            addresses,
-            record,
+            listening,
             to_driver,
         });
         if self.perf {
@@ -234,9 +245,8 @@ impl NodeBuilder {
             manager.handle(Now::ZERO, Input::Add { address, role });
         }
         shared.spawn(driver::run(shared.clone(), manager, messages));
-        if !sockets.is_empty() {
-            shared.spawn(dial::accept(shared.clone()));
-        }
+        shared.spawn(dial::accept(shared.clone()));
+        shared.spawn(listening::watch_interfaces(shared.clone()));
         Ok(Node::new(shared, data_dir.map(Arc::new)))
     }
 }

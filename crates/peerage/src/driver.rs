@@ -3,6 +3,7 @@
 //! No application byte passes through here. The driver never waits for a session: what it tells one fits into the session's queue.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -41,6 +42,8 @@ pub(crate) enum Message {
     Ended { conn: ConnId, failure: Failure },
     /// A peer asks whom we know.
     Exchange { asker: PeerId, most: usize, reply: oneshot::Sender<Option<Vec<Bytes>>> },
+    /// Addresses that this machine had are gone.
+    AddressesGone(Vec<IpAddr>),
     /// The user wants a connection.
     Connect { target: Target, reply: oneshot::Sender<Result<PeerId, ConnectError>> },
     /// The user wants to watch.
@@ -140,6 +143,21 @@ impl Driver {
             Message::Exchange { asker, most, reply } => {
                 let _ = reply.send(self.manager.answer_exchange(now, asker, most));
             }
+            Message::AddressesGone(gone) => {
+                let stranded = |session: &SessionHandle| {
+                    session.connection.local_ip().is_some_and(|ip| gone.contains(&ip))
+                };
+                let mut conns: Vec<_> = self
+                    .sessions
+                    .iter()
+                    .filter(|(_, session)| stranded(session))
+                    .map(|(id, _)| *id)
+                    .collect();
+                conns.sort_unstable();
+                for conn in conns {
+                    self.manager.handle(now, Input::LocalAddressChanged { conn });
+                }
+            }
             Message::Connect { target, reply } => {
                 self.next_ticket += 1;
                 let ticket = Ticket(self.next_ticket);
@@ -197,8 +215,11 @@ impl Driver {
         let peer =
             Peer::new(self.shared.clone(), connection, session.direction, foreign, session.about.clone());
         session.peer = Some(peer.clone());
-        // The table is up to date before anyone hears of the peer. What a drained connection had queued is still sent.
+        let before = self.shared.peer(&peer.id);
+        before.iter().for_each(|before| peer.follow(before));
+        // The table is up to date before anyone hears of the peer. What the older connection had queued is still sent there, and first.
         self.shared.insert_peer(peer.clone());
+        before.iter().for_each(|before| before.finish_outboxes());
         self.order(conn, Order::Admit(peer));
     }
 

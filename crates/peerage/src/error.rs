@@ -1,6 +1,6 @@
 //! What can go wrong, one type for each family of operations. Each message names the thing at fault and the remedy.
 
-use peerage_identity::{AddressError, PeerId};
+use peerage_identity::{AddressError, ListenAddress, PeerId};
 use peerage_peers::{Blame, Failure};
 use peerage_transport::BindError;
 
@@ -31,6 +31,41 @@ pub enum StartError {
     /// The environment, which is the operating system where there is no other, gave no randomness.
     #[error("the operating system gave no randomness: {0}")]
     Entropy(std::io::Error),
+}
+
+/// Why a node does not listen at an address, or can't stop to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The text is no listen address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// No socket can be had there.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The node listens there already.
+    #[error("this node listens at {address} already")]
+    AlreadyListening {
+        /// What was asked for.
+        address: ListenAddress,
+    },
+    /// The node does not listen there.
+    #[error("this node does not listen at {address}, only at {listening:?} (name one of these)")]
+    NotListening {
+        /// What was asked for.
+        address: ListenAddress,
+        /// Where it listens, with real ports.
+        listening: Vec<ListenAddress>,
+    },
+    /// The node listens at as many addresses as it may.
+    #[error("this node listens at {most} addresses, which is the most: stop listening at one of them first")]
+    TooMany {
+        /// The limit.
+        most: usize,
+    },
+    /// The node has been shut down.
+    #[error("the node has been shut down")]
+    Closed,
 }
 
 /// Why an explicit connect failed.

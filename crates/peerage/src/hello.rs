@@ -36,7 +36,7 @@ pub(crate) fn ours(shared: &Shared, order: u64, observed: Option<&DialAddress>) 
         versions: VERSIONS.to_vec(),
         boot_nonce: shared.boot_nonce,
         order,
-        signed_record: shared.record.as_bytes().clone(),
+        signed_record: shared.listening.here().record.as_bytes().clone(),
         observed_addr: observed.map(|address| Bytes::from(address.to_bytes())).unwrap_or_default(),
         channels: channels
             .map(|core| wire::Channel {

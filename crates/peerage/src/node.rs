@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use peerage_identity::{DialAddress, PeerId};
+use peerage_identity::{DialAddress, ListenAddress, PeerId};
 use peerage_peers::{Input, Target};
 use peerage_transport::{CloseCode, Stream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::builder::NodeBuilder;
 use crate::channel::{Channel, ChannelConfig, ChannelCore, Inbox, Payload};
 use crate::data_dir::DataDir;
 use crate::driver::Message;
-use crate::error::{ConnectError, RegisterError};
+use crate::error::{ConnectError, ListenError, RegisterError};
+use crate::listening::Here;
 use crate::peers::Peers;
 use crate::protocols::perf::PerfTimes;
 use crate::registry::Service;
@@ -79,7 +80,39 @@ impl Node {
 
     /// Where others can reach this node, each with its peer ID: what to give to another node as seed.
     pub fn listen_addresses(&self) -> Vec<DialAddress> {
-        self.shared.addresses.clone()
+        self.shared.listening.here().addresses.clone()
+    }
+
+    /// Tells when [`Node::listen_addresses`] change. The receiver gets the addresses themselves; the present ones count as seen.
+    pub fn watch_listen_addresses(&self) -> ListenWatch {
+        ListenWatch { changes: self.shared.listening.changes() }
+    }
+
+    /// Listens at one more address, such as `/ip4/0.0.0.0/udp/4400/quic-v1`, and tells it with its real port. Connected peers are told of the new
+    /// addresses (identify push); hellos carry them from now on, in a record with a higher sequence number.
+    ///
+    /// # Errors
+    /// [`ListenError`]: no listen address, one that can't be had, or too many.
+    pub async fn listen(&self, address: impl fmt::Display) -> Result<ListenAddress, ListenError> {
+        crate::listening::listen(&self.shared, ListenAddress::from_str(&address.to_string())?)
+    }
+
+    /// Takes no more connections at an address that [`Node::listen`] returned, or that the builder was given, with its real port. Connections that came
+    /// there live on; the port is free when the last of them has ended.
+    ///
+    /// # Errors
+    /// [`ListenError::NotListening`], which names the addresses that there are.
+    pub async fn stop_listening(&self, address: impl fmt::Display) -> Result<(), ListenError> {
+        crate::listening::stop_listening(&self.shared, ListenAddress::from_str(&address.to_string())?)
+    }
+
+    /// For programs that are told by their system when the network changes: looks at the machine's addresses now, not with the next look, which comes every
+    /// few seconds where a wildcard is listened at.
+    ///
+    /// Announced addresses follow. Connections that this node dialled go on from the address that the machine has now. Those that came in at an address
+    /// that is gone are dialled anew: what was sent on the old one may still arrive there, and the new one takes over.
+    pub async fn network_changed(&self) {
+        crate::listening::check_interfaces(&self.shared, true).await;
     }
 
     /// Who is connected, and what changes.
@@ -423,6 +456,20 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Tells when the addresses change at which others can reach a node.
+#[derive(Debug, Clone)]
+pub struct ListenWatch {
+    changes: watch::Receiver<Arc<Here>>,
+}
+
+impl ListenWatch {
+    /// The addresses after the next change; changes that came together are told once. `None` when the node is gone. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Vec<DialAddress>> {
+        self.changes.changed().await.ok()?;
+        Some(self.changes.borrow_and_update().addresses.clone())
     }
 }
 

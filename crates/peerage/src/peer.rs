@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use peerage_identity::PeerId;
 use peerage_peers::Direction;
 use peerage_transport::{Connection, Stream};
+use tokio::sync::Notify;
 
 use crate::channel::{ChannelCore, Outbox};
 use crate::error::SendError;
@@ -25,6 +26,10 @@ pub(crate) struct Peer {
     pub(crate) shared: Arc<Shared>,
     about: Mutex<About>,
     outboxes: Mutex<BTreeMap<String, Arc<Outbox>>>,
+    /// Told when an outbox is gone.
+    outbox_gone: Notify,
+    /// The older connection to the same peer whose place this one has taken.
+    before: OnceLock<Weak<Peer>>,
     useful: AtomicBool,
     /// Places for our requests to it.
     pub(crate) calls: Slots,
@@ -94,6 +99,8 @@ impl Peer {
             shared,
             about: Mutex::new(about),
             outboxes: Mutex::default(),
+            outbox_gone: Notify::new(),
+            before: OnceLock::new(),
             useful: AtomicBool::new(false),
             pings: tokio::sync::Semaphore::new(MAX_PING_STREAMS),
             ping_stream: tokio::sync::Mutex::new(None),
@@ -144,8 +151,29 @@ impl Peer {
         outboxes.insert(core.config.name.clone(), outbox.clone());
         drop(outboxes);
         let writing = crate::channel::run_writer(self.clone(), core.clone(), outbox.clone());
-        self.shared.spawn(writing);
+        let (before, channel) = (self.before.get().and_then(Weak::upgrade), core.config.name.clone());
+        self.shared.spawn(async move {
+            if let Some(before) = before {
+                before.outbox_is_gone(&channel).await;
+            }
+            writing.await;
+        });
         Ok(outbox)
+    }
+
+    /// Takes the place of the peer's older connection: what is queued there on a channel is sent before anything that is queued here.
+    pub(crate) fn follow(&self, before: &Arc<Self>) {
+        let _ = self.before.set(Arc::downgrade(before));
+    }
+
+    async fn outbox_is_gone(&self, channel: &str) {
+        loop {
+            let gone = self.outbox_gone.notified();
+            if !self.lock_outboxes().contains_key(channel) {
+                return;
+            }
+            gone.await;
+        }
     }
 
     /// Forgets an outbox whose writer has ended.
@@ -154,18 +182,22 @@ impl Peer {
         if outboxes.get(channel).is_some_and(|outbox| Arc::ptr_eq(outbox, ended)) {
             outboxes.remove(channel);
         }
+        drop(outboxes);
+        self.outbox_gone.notify_waiters();
     }
 
     /// Ends the queue of one channel.
     pub(crate) fn drop_outbox(&self, channel: &str) {
         if let Some(outbox) = self.lock_outboxes().remove(channel) {
             outbox.end(SendError::Closed);
+            self.outbox_gone.notify_waiters();
         }
     }
 
     /// Ends every queue. How many messages were never sent.
     pub(crate) fn end_outboxes(&self, cause: &str) -> u64 {
         let outboxes = std::mem::take(&mut *self.lock_outboxes());
+        self.outbox_gone.notify_waiters();
         let lost =
             |outbox: Arc<Outbox>| outbox.end(SendError::Lost { peer: self.id, cause: cause.to_owned() });
         outboxes.into_values().map(lost).sum()

@@ -15,7 +15,6 @@ use peerage_transport::{
 };
 use peerage_wire::hello as wire;
 use tokio::sync::{mpsc, watch};
-use tokio_util::task::TaskTracker;
 
 use crate::driver::Message;
 use crate::hello;
@@ -34,8 +33,14 @@ const HELLO_AGAIN: [Duration; 4] = [
 ];
 /// How long a refused peer may take to read why.
 const REFUSAL_LINGERS: Duration = Duration::from_secs(1);
-/// How long a foreign connection that was replaced may finish what runs on it.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a connection that was replaced may finish what runs on it: as long as a request may take by default.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+/// How long nothing must run on it before it is closed: what the peer sent before it knew may still be on its way.
+const DRAIN_QUIET: Duration = Duration::from_secs(1);
+/// How long the peer has to answer a ping on it. A path that is gone is not waited for.
+const DRAIN_PROBE: Duration = Duration::from_secs(2);
+/// How often it is looked at meanwhile.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
 /// Orders that can wait for a session. The driver sends fewer than this in a connection's life.
 const MAX_ORDERS: usize = 8;
 
@@ -60,8 +65,6 @@ struct Session {
     shared: Arc<Shared>,
     connection: Connection,
     id: ConnId,
-    /// Counts the streams that are served; the tasks themselves belong to the node.
-    streams: TaskTracker,
     gate: watch::Sender<Gate>,
     /// Where stream tasks put the peer's hello.
     hellos: mpsc::Sender<(wire::Hello, SendStream)>,
@@ -94,7 +97,6 @@ pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, attempt: Op
         shared: shared.clone(),
         connection,
         id,
-        streams: TaskTracker::new(),
         gate: watch::Sender::new(Gate::Waiting),
         hellos,
         greeted: false,
@@ -107,7 +109,7 @@ pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, attempt: Op
 impl Session {
     /// Runs a task that serves this connection. It ends by itself when the connection does, after it has taken what had arrived.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.shared.spawn(self.streams.track_future(task));
+        self.shared.spawn(task);
     }
 
     async fn run(
@@ -127,7 +129,7 @@ impl Session {
                         self.admit(peer);
                     }
                     Some(Order::Close(reason)) => return self.close(reason),
-                    Some(Order::Drain) => return self.drain().await,
+                    Some(Order::Drain) => return self.drain(orders).await,
                     Some(Order::Answer(answer)) => {
                         if let Some(failure) = self.answer(answer).await {
                             return failure;
@@ -256,20 +258,64 @@ impl Session {
         Failure::new(blame, text)
     }
 
-    /// Lets what runs on a foreign connection finish, and closes it.
-    async fn drain(self) -> Failure {
-        self.streams.close();
-        let finished = async {
+    /// Lets what runs on a connection finish whose place a newer one takes, and closes it. The peer may still open streams: what it sent before it knew of
+    /// the newer one is taken.
+    async fn drain(mut self, mut orders: mpsc::Receiver<Order>) -> Failure {
+        let connection = self.connection.clone();
+        let peer = match &*self.gate.borrow() {
+            Gate::Open(peer) => Some(peer.clone()),
+            Gate::Waiting => None,
+        };
+        let (finished, probing) = (finished(&connection, peer.as_ref()), is_dead(&connection, peer.as_ref()));
+        tokio::pin!(finished, probing);
+        let deadline = tokio::time::sleep(DRAIN_DEADLINE);
+        tokio::pin!(deadline);
+        loop {
             tokio::select! {
                 biased;
-                cause = self.connection.closed() => failure_of(&cause),
-                () = self.streams.wait() => Failure::new(Blame::Unlucky, "replaced by a newer connection"),
+                order = orders.recv() => match order {
+                    Some(Order::Close(reason)) => return self.close(reason),
+                    None => return self.close(CloseReason::ShuttingDown),
+                    Some(_) => {}
+                },
+                cause = connection.closed() => return failure_of(&cause),
+                stream = connection.accept_stream() => match stream {
+                    Ok(stream) => self.accept(stream),
+                    Err(cause) => return failure_of(&cause),
+                },
+                () = &mut finished => break,
+                () = &mut probing => break,
+                () = &mut deadline => break,
             }
-        };
-        let failure = tokio::time::timeout(DRAIN_DEADLINE, finished).await;
-        self.connection.close(CloseCode::Replaced, "a newer connection replaces this one");
-        failure.unwrap_or_else(|_| Failure::new(Blame::Unlucky, "replaced by a newer connection"))
+        }
+        connection.close(CloseCode::Replaced, "a newer connection replaces this one");
+        Failure::new(Blame::Unlucky, "replaced by a newer connection")
     }
+}
+
+/// Resolves when nothing has run on a connection for a while.
+async fn finished(connection: &Connection, peer: Option<&Arc<Peer>>) {
+    let mut quiet = Duration::ZERO;
+    while quiet < DRAIN_QUIET {
+        tokio::time::sleep(DRAIN_LOOK).await;
+        if let Some(mut ping) = peer.and_then(|peer| peer.ping_stream.try_lock().ok()) {
+            // Kept for the next ping, of which there will be none.
+            *ping = None;
+        }
+        let still = connection.open_halves() == 0 && peer.is_none_or(|peer| peer.is_drained());
+        quiet = if still { quiet + DRAIN_LOOK } else { Duration::ZERO };
+    }
+}
+
+/// Resolves when the peer does not answer on a connection any more; never when it does.
+async fn is_dead(connection: &Connection, peer: Option<&Arc<Peer>>) {
+    if let Some(peer) = peer {
+        let within = DRAIN_PROBE.max(connection.rtt() * 4);
+        if tokio::time::timeout(within, crate::protocols::ping::ping(peer)).await.is_err() {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Sends a hello. The peer's answer, or `None` when it does not know the protocol.
@@ -328,13 +374,22 @@ async fn pass(mut gate: watch::Receiver<Gate>, shared: &Shared, name: &str) -> O
     Some((peer.clone(), shared.registry.get(name)?))
 }
 
-/// Pushes our identify message whenever what we serve changes.
+/// Pushes our identify message whenever what we serve, or where we can be reached, changes.
 async fn push_changes(peer: Arc<Peer>) {
-    let mut changes = peer.shared.registry.changes();
-    while changes.changed().await.is_ok() {
+    let (mut services, mut addresses) = (peer.shared.registry.changes(), peer.shared.listening.changes());
+    loop {
+        let changed = tokio::select! {
+            biased;
+            changed = services.changed() => changed,
+            changed = addresses.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
         // Changes come in groups: tell of them once.
         tokio::time::sleep(Duration::from_millis(50)).await;
-        changes.borrow_and_update();
+        services.borrow_and_update();
+        addresses.borrow_and_update();
         crate::protocols::identify::push(&peer).await;
     }
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use peerage_identity::{DialAddress, NodeKey, PeerId, SignedPeerRecord};
+use peerage_identity::{NodeKey, PeerId};
 use peerage_transport::Endpoint;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::driver::Message;
 use crate::environment::Environment;
 use crate::error::SendError;
+use crate::listening::Listening;
 use crate::peer::Peer;
 use crate::registry::Registry;
 use crate::request::CallLimits;
@@ -36,10 +37,7 @@ pub(crate) struct Shared {
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) registry: Registry,
     pub(crate) call_limits: CallLimits,
-    /// Where others can reach us, with our peer ID.
-    pub(crate) addresses: Vec<DialAddress>,
-    /// The same, signed.
-    pub(crate) record: SignedPeerRecord,
+    pub(crate) listening: Listening,
     pub(crate) to_driver: mpsc::Sender<Message>,
     pub(crate) tasks: TaskTracker,
     /// Ends every task.
@@ -62,8 +60,7 @@ pub(crate) struct Parts {
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) call_limits: CallLimits,
-    pub(crate) addresses: Vec<DialAddress>,
-    pub(crate) record: SignedPeerRecord,
+    pub(crate) listening: Listening,
     pub(crate) to_driver: mpsc::Sender<Message>,
 }
 
@@ -82,8 +79,7 @@ impl Shared {
             resolver: parts.resolver,
             registry: Registry::new(),
             call_limits: parts.call_limits,
-            addresses: parts.addresses,
-            record: parts.record,
+            listening: parts.listening,
             to_driver: parts.to_driver,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -128,10 +124,10 @@ impl Shared {
         self.peer(&peer).ok_or(SendError::NotConnected { peer })?.outbox(core)
     }
 
-    /// For the driver: a peer was admitted. The one that it replaces is returned.
-    pub(crate) fn insert_peer(&self, peer: Arc<Peer>) -> Option<Arc<Peer>> {
+    /// For the driver: a peer was admitted.
+    pub(crate) fn insert_peer(&self, peer: Arc<Peer>) {
         let mut peers = self.peers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        peers.insert(peer.id, peer)
+        peers.insert(peer.id, peer);
     }
 
     /// For the driver: a peer's connection has ended. A newer one of the same peer stays.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use peerage_identity::PeerId;
+use peerage_identity::{PeerId, SignedPeerRecord};
 use peerage_machine::Now;
 
 use crate::agreement::{Pair, Step};
@@ -33,6 +33,7 @@ impl PeerManager {
         let counted = attempt.as_ref().map_or(direction == Direction::Inbound, |attempt| attempt.counted)
             && !self.is_persistent(&peer);
         let dialled = attempt.as_ref().map(|attempt| attempt.address.clone());
+        let instead_of = attempt.as_ref().and_then(|attempt| attempt.instead_of);
         if let Some(attempt) = attempt {
             self.address_failures.remove(&attempt.address);
             if peer != self.me {
@@ -46,15 +47,16 @@ impl PeerManager {
             self.outputs.push_back(Output::Close { conn: id, reason: CloseReason::ShuttingDown });
             return;
         }
-        let conn =
-            Conn { peer, direction, remote, dialled, since: now.mono, state: ConnState::Greeting, counted };
+        let (since, state) = (now.mono, ConnState::Greeting);
+        let conn = Conn { peer, direction, remote, dialled, since, state, counted, stands_in: false };
         self.conns.insert(id, conn);
         if peer == self.me {
             // Ourselves or a clone: the boot nonce in the hello will tell.
             return self.say_hello(id);
         }
         let smaller = self.me < peer;
-        let steps = self.pairs.entry(peer).or_insert_with(|| Pair::new(smaller)).connected(id, direction);
+        let pair = self.pairs.entry(peer).or_insert_with(|| Pair::new(smaller));
+        let steps = pair.connected(id, direction, instead_of);
         self.carry_out(now, steps);
     }
 
@@ -71,7 +73,10 @@ impl PeerManager {
         if self.shutting_down {
             return self.reject(now, id, RejectReason::ShuttingDown, String::new(), None);
         }
-        if direction == Direction::Inbound
+        if direction == Direction::Inbound && counted && self.holds_outbound_place(&peer) {
+            // It is there to take over from one that we dialled: what is counted doesn't grow.
+            self.conns.get_mut(&id).into_iter().for_each(|conn| conn.counted = false);
+        } else if direction == Direction::Inbound
             && counted
             && !self.holds_inbound_place(&peer)
             && self.inbound_full()
@@ -166,9 +171,10 @@ impl PeerManager {
         let Some(conn) = self.conns.remove(&id) else {
             return;
         };
-        let was_admitted = matches!(conn.state, ConnState::Admitted | ConnState::Foreign);
+        let was_admitted = conn.stands_in || matches!(conn.state, ConnState::Admitted | ConnState::Foreign);
         self.leave_pair(now, conn.peer, id);
-        if conn.state == ConnState::Draining || self.is_linked(&conn.peer) {
+        let replaced = conn.state == ConnState::Draining && !conn.stands_in;
+        if replaced || self.is_linked(&conn.peer) {
             if was_admitted && self.admitted(&conn.peer).is_none() {
                 self.disconnected(conn.peer, failure.detail, None);
             }
@@ -240,6 +246,7 @@ impl PeerManager {
                     self.outputs.push_back(Output::Answer { conn: id, answer: Answer::Accept { order } });
                 }
                 Step::Admit(id) => self.admit(now, id),
+                Step::Drain(id) => self.drain(id),
                 Step::Close(id, reason) => self.close_extra(id, reason),
             }
         }
@@ -265,12 +272,29 @@ impl PeerManager {
     }
 
     fn admitted_now(&mut self, now: Now, peer: PeerId) {
+        self.conns.values_mut().filter(|conn| conn.peer == peer).for_each(|conn| conn.stands_in = false);
         self.candidates.remove(&crate::Target::Peer(peer));
         self.persistent.remove(&crate::Target::Peer(peer));
         self.restart_asking(now);
         if let Some(tickets) = self.waiting.remove(&peer) {
             self.resolve(tickets, &Ok(peer));
         }
+    }
+
+    /// Lets a connection end in peace whose place a newer one takes. It stands for the peer until that one is admitted.
+    fn drain(&mut self, id: ConnId) {
+        self.outputs.push_back(Output::Drain { conn: id });
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.state = ConnState::Draining;
+            conn.stands_in = true;
+        }
+    }
+
+    /// A peer says where it can be reached from now on.
+    pub(crate) fn renewed(&mut self, id: ConnId, record: &SignedPeerRecord) {
+        let Some(conn) = self.conns.get(&id).filter(|conn| conn.peer == record.peer_id()) else { return };
+        let remote = conn.remote;
+        self.book.learn(record, Source::Itself, remote, &mut self.random);
     }
 
     /// Closes a connection to a peer that keeps another one.
@@ -334,6 +358,12 @@ impl PeerManager {
         let accepted = self.pairs.get(peer).and_then(|pair| pair.accepted_by_us());
         let conn = accepted.or_else(|| self.foreign_conn(peer)).and_then(|id| self.conns.get(&id));
         conn.is_some_and(|conn| conn.counted && conn.direction == Direction::Inbound)
+    }
+
+    /// Whether a connection to `peer` that we dialled is admitted.
+    fn holds_outbound_place(&self, peer: &PeerId) -> bool {
+        let conn = self.admitted(peer).and_then(|id| self.conns.get(&id));
+        conn.is_some_and(|conn| conn.direction == Direction::Outbound)
     }
 
     fn set_state(&mut self, id: ConnId, state: ConnState) {

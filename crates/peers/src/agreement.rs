@@ -14,6 +14,8 @@
 //! - Each hello and each acceptance carries a number that its sender counts up. A dialler never sends a hello while it has accepted
 //!   another connection, so a hello with a higher number than its sender's acceptance of the admitted connection says that the
 //!   sender has lost that one: the new connection replaces it.
+//! - A side whose local address went away dials anew while the admitted connection is still there ([`Pair::connected`] with `instead_of`). Its hello, too, has
+//!   a higher number than its acceptance, and the peer takes it for a loss. Neither side closes the older connection: what runs on it may end in peace.
 //! - Another boot nonce means that the peer has restarted: its older connections are closed at once.
 //!
 //! The test at the end plays both sides under every order of delivery that a seed gives.
@@ -29,6 +31,8 @@ pub(crate) enum Step {
     Accept(ConnId),
     /// Both sides have accepted.
     Admit(ConnId),
+    /// A newer one takes its place: open nothing more on it, and close it when what runs on it has ended. It is no longer part of the pair.
+    Drain(ConnId),
     /// Close it; it is no longer part of the pair.
     Close(ConnId, CloseReason),
 }
@@ -50,6 +54,8 @@ struct Link {
     we_accepted: bool,
     /// The number of the peer's acceptance.
     they_accepted: Option<u64>,
+    /// The admitted connection whose place it is to take, dialled by us because our address there went away.
+    instead_of: Option<ConnId>,
 }
 
 impl Link {
@@ -63,12 +69,19 @@ impl Pair {
         Self { smaller, links: Vec::new() }
     }
 
-    /// A TLS handshake is done.
-    pub(crate) fn connected(&mut self, conn: ConnId, direction: Direction) -> Vec<Step> {
-        if direction == Direction::Outbound && self.links.iter().any(|link| link.we_accepted) {
+    /// A TLS handshake is done. With `instead_of`, we dialled because the local address of that connection went away.
+    pub(crate) fn connected(
+        &mut self,
+        conn: ConnId,
+        direction: Direction,
+        instead_of: Option<ConnId>,
+    ) -> Vec<Step> {
+        let kept = |link: &Link| link.we_accepted && Some(link.conn) != instead_of;
+        if direction == Direction::Outbound && self.links.iter().any(kept) {
             return vec![Step::Close(conn, CloseReason::Duplicate)];
         }
-        self.links.push(Link { conn, direction, hello: None, we_accepted: false, they_accepted: None });
+        let link = Link { conn, direction, hello: None, we_accepted: false, they_accepted: None, instead_of };
+        self.links.push(link);
         vec![Step::SayHello(conn)]
     }
 
@@ -86,12 +99,15 @@ impl Pair {
             }
             !outlived
         });
-        if let Some(admitted) = self.links.iter().position(Link::admitted) {
-            self.beside_admitted(conn, order, admitted, &mut steps);
-        } else if !self.links.iter().any(|link| link.we_accepted) {
-            self.accept(conn, &mut steps);
-        } else {
+        if let Some(admitted) = self.links.iter().position(Link::admitted)
+            && !self.may_stand_beside(conn, order, admitted, &mut steps)
+        {
+            return steps;
+        }
+        if self.links.iter().any(|link| link.we_accepted && !link.admitted()) {
             self.settle(conn, &mut steps);
+        } else {
+            self.accept(conn, &mut steps);
         }
         steps
     }
@@ -141,20 +157,24 @@ impl Pair {
         self.links.iter().position(|link| link.conn == conn)
     }
 
-    /// A hello came while another connection is admitted.
-    fn beside_admitted(&mut self, conn: ConnId, order: u64, admitted: usize, steps: &mut Vec<Step>) {
+    /// A hello came while another connection is admitted: whether the new one may be accepted all the same.
+    fn may_stand_beside(&mut self, conn: ConnId, order: u64, admitted: usize, steps: &mut Vec<Step>) -> bool {
         let old = &self.links[admitted];
+        let Some(new) = self.index(conn).map(|index| &self.links[index]) else { return false };
         if old.conn == conn {
-            return;
+            return false;
         }
-        let lost_by_peer = self.index(conn).is_some_and(|i| self.links[i].direction == Direction::Inbound)
-            && old.they_accepted.is_some_and(|theirs| order > theirs);
+        if new.instead_of == Some(old.conn) {
+            return true;
+        }
+        let lost_by_peer =
+            new.direction == Direction::Inbound && old.they_accepted.is_some_and(|theirs| order > theirs);
         if lost_by_peer {
-            self.close(self.links[admitted].conn, CloseReason::Replaced, steps);
-            self.accept(conn, steps);
+            self.drain(old.conn, steps);
         } else {
             self.close(conn, CloseReason::Duplicate, steps);
         }
+        lost_by_peer
     }
 
     /// If the peer has accepted `conn`, and we another one that it has not: let the rule decide between the two.
@@ -191,12 +211,15 @@ impl Pair {
         }
     }
 
-    /// Ends the other connections whose end is certain: ours, and the peer's whose hello is older than its acceptance.
+    /// Ends the other connections whose end is certain: ours, and the peer's whose hello is older than its acceptance. One whose hello is newer says that
+    /// the peer has lost this one already.
     fn admit(&mut self, conn: ConnId, steps: &mut Vec<Step>) {
+        let Some(new) = self.index(conn).map(|index| &self.links[index]) else { return };
+        let (Some(accepted), instead_of) = (new.they_accepted, new.instead_of) else { return };
+        if let Some(old) = instead_of.filter(|old| self.index(*old).is_some()) {
+            self.drain(old, steps);
+        }
         steps.push(Step::Admit(conn));
-        let Some(accepted) = self.index(conn).and_then(|index| self.links[index].they_accepted) else {
-            return;
-        };
         self.links.retain(|link| {
             let over = link.conn != conn
                 && (link.direction == Direction::Outbound
@@ -206,6 +229,16 @@ impl Pair {
             }
             !over
         });
+        let newer = self.links.iter().find(|link| link.conn != conn && link.hello.is_some());
+        if let Some(newer) = newer.map(|link| link.conn) {
+            self.drain(conn, steps);
+            self.accept(newer, steps);
+        }
+    }
+
+    fn drain(&mut self, conn: ConnId, steps: &mut Vec<Step>) {
+        self.links.retain(|link| link.conn != conn);
+        steps.push(Step::Drain(conn));
     }
 
     fn close(&mut self, conn: ConnId, reason: CloseReason, steps: &mut Vec<Step>) {
@@ -236,6 +269,8 @@ mod tests {
         nonces: [u64; 2],
         counters: [u64; 2],
         queues: BTreeMap<(ConnId, usize, u8), VecDeque<Packet>>,
+        /// In whose place a connection was dialled.
+        instead: BTreeMap<ConnId, ConnId>,
         closed: BTreeSet<(ConnId, usize)>,
         /// Hellos that a side has read.
         heard: BTreeSet<(ConnId, usize)>,
@@ -255,6 +290,7 @@ mod tests {
                 nonces: [100, 200],
                 counters: [0, 0],
                 queues: BTreeMap::new(),
+                instead: BTreeMap::new(),
                 closed: BTreeSet::new(),
                 heard: BTreeSet::new(),
                 known: Default::default(),
@@ -295,7 +331,9 @@ mod tests {
                         let server = self.queues.entry((conn, 1 - to, 0)).or_default();
                         server.push_back(Packet::TlsDone(Direction::Inbound));
                     }
-                    self.pairs[to].connected(conn, direction)
+                    let dialled = direction == Direction::Outbound;
+                    let instead_of = self.instead.get(&conn).copied().filter(|_| dialled);
+                    self.pairs[to].connected(conn, direction, instead_of)
                 }
                 _ if !self.known[to].contains(&conn) => vec![],
                 Packet::Hello(nonce, order) => {
@@ -329,6 +367,11 @@ mod tests {
                         assert_eq!(self.admitted[side], None, "two admitted at once");
                         self.admitted[side] = Some(conn);
                     }
+                    Step::Drain(conn) => {
+                        if self.admitted[side] == Some(conn) {
+                            self.admitted[side] = None;
+                        }
+                    }
                     Step::Close(conn, reason) => {
                         if self.admitted[side] == Some(conn) {
                             self.admitted[side] = None;
@@ -350,6 +393,13 @@ mod tests {
                 Packet::Closed => 3,
             };
             self.queues.entry((conn, 1 - from, stream)).or_default().push_back(packet);
+        }
+
+        /// The address of `side` on its admitted connection goes away: it dials anew and keeps the old one until then.
+        fn replace(&mut self, side: usize) {
+            let Some(old) = self.admitted[side] else { return };
+            self.instead.insert(ConnId(self.next + 1), old);
+            self.dial(side);
         }
 
         /// One side loses its state of a connection without the other hearing of it.
@@ -442,6 +492,50 @@ mod tests {
             let old = world.agreed();
             world.lose(loser);
             world.dial(loser);
+            world.settle();
+            assert_ne!(world.agreed(), old);
+        });
+    }
+
+    #[test]
+    fn a_connection_whose_address_went_away_is_replaced_and_neither_side_cuts_it_off() {
+        for_seeds(|seed, world| {
+            let first = (seed % 2) as usize;
+            world.dial(first);
+            // Either side may still be waiting for the other's acceptance.
+            while world.admitted[1 - first].is_none() {
+                assert!(world.step());
+            }
+            if seed % 3 == 0 {
+                world.settle();
+            }
+            let old = world.admitted[1 - first];
+            world.replace(1 - first);
+            if seed % 5 == 0 {
+                // The peer dials too: without a reason it may not, and nothing comes of it.
+                world.dial(first);
+            }
+            world.settle();
+            assert_ne!(Some(world.agreed()), old);
+            assert_eq!(world.given_up, []);
+        });
+    }
+
+    #[test]
+    fn a_replacement_that_meets_the_redial_of_a_peer_that_lost_the_connection_leaves_one() {
+        for_seeds(|seed, world| {
+            let first = (seed % 2) as usize;
+            world.dial(first);
+            world.settle();
+            let old = world.agreed();
+            world.replace(1 - first);
+            for _ in 0..seed % 9 {
+                world.step();
+            }
+            if world.admitted[first] == Some(old) {
+                world.lose(first);
+                world.dial(first);
+            }
             world.settle();
             assert_ne!(world.agreed(), old);
         });

@@ -8,14 +8,16 @@ use peerage_machine::Now;
 use crate::backoff;
 use crate::cause::{Blame, Failure};
 use crate::dial_queue::Target;
-use crate::manager::{Attempt, PeerManager};
-use crate::types::{AttemptId, Output, PeerEvent, Ticket};
+use crate::manager::{Attempt, ConnState, PeerManager};
+use crate::types::{AttemptId, ConnId, Direction, Output, PeerEvent, Ticket};
 
 impl PeerManager {
     /// Starts dials while slots are free and targets are due.
     pub(crate) fn fill(&mut self, now: Now) {
         while !self.shutting_down && self.attempts.len() < self.config.max_parallel_dials {
-            if let Some((ticket, target)) = self.explicit.pop_front() {
+            if let Some(conn) = self.stranded.pop_front() {
+                self.start_instead_of(conn);
+            } else if let Some((ticket, target)) = self.explicit.pop_front() {
                 self.start_explicit(ticket, target);
             } else if let Some(target) = self.persistent.pop_due(now.mono) {
                 self.start(target, false);
@@ -163,7 +165,31 @@ impl PeerManager {
         let target = peer.map_or(target, Target::Peer);
         self.candidates.remove(&target);
         self.persistent.remove(&target);
-        self.dial(target, address, vec![ticket], false);
+        self.dial(target, address, vec![ticket], false, None);
+    }
+
+    /// Our address on a connection went away. One that we dialled moves by itself.
+    pub(crate) fn local_address_changed(&mut self, id: ConnId) {
+        if self.is_admitted_inbound(id) && !self.stranded.contains(&id) {
+            self.stranded.push_back(id);
+        }
+    }
+
+    /// Dials the peer of a connection that is to be replaced, where an address of it is known.
+    fn start_instead_of(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(&id).filter(|_| self.is_admitted_inbound(id)) else { return };
+        let (peer, counted) = (conn.peer, conn.counted);
+        if self.attempts.values().any(|attempt| attempt.peer() == Some(peer)) {
+            return;
+        }
+        if let Some(address) = self.address_of(&peer) {
+            self.dial(Target::Peer(peer), address, Vec::new(), counted, Some(id));
+        }
+    }
+
+    fn is_admitted_inbound(&self, id: ConnId) -> bool {
+        let fits = |state| matches!(state, ConnState::Admitted | ConnState::Foreign);
+        self.conns.get(&id).is_some_and(|conn| conn.direction == Direction::Inbound && fits(conn.state))
     }
 
     fn start(&mut self, target: Target, counted: bool) {
@@ -176,13 +202,20 @@ impl PeerManager {
             Target::Peer(peer) => self.address_of(peer),
         };
         if let Some(address) = address {
-            self.dial(target, address, Vec::new(), counted);
+            self.dial(target, address, Vec::new(), counted, None);
         }
     }
 
-    fn dial(&mut self, target: Target, address: DialAddress, tickets: Vec<Ticket>, counted: bool) {
+    fn dial(
+        &mut self,
+        target: Target,
+        address: DialAddress,
+        tickets: Vec<Ticket>,
+        counted: bool,
+        instead_of: Option<ConnId>,
+    ) {
         let attempt = self.next_attempt();
-        let started = Attempt { target, address: address.clone(), tickets, counted };
+        let started = Attempt { target, address: address.clone(), tickets, counted, instead_of };
         self.outputs.push_back(Output::Dial { attempt, address, expected: started.peer() });
         self.attempts.insert(attempt, started);
     }

@@ -29,6 +29,8 @@ pub struct PeerManager {
     pub(crate) attempts: BTreeMap<AttemptId, Attempt>,
     /// Explicit connects that wait for a dial slot.
     pub(crate) explicit: VecDeque<(Ticket, Target)>,
+    /// Connections whose local address went away: each waits for a dial slot.
+    pub(crate) stranded: VecDeque<ConnId>,
     /// Explicit connects that wait for a peer whose handshake is under way.
     pub(crate) waiting: BTreeMap<PeerId, Vec<Ticket>>,
     /// Persistent peers that are not connected.
@@ -56,6 +58,8 @@ pub(crate) struct Conn {
     pub(crate) state: ConnState,
     /// It takes one of the places that the limits count.
     pub(crate) counted: bool,
+    /// It is drained, but the one that takes its place is not admitted yet.
+    pub(crate) stands_in: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +72,7 @@ pub(crate) enum ConnState {
     Admitted,
     /// Admitted, without a hello.
     Foreign,
-    /// A foreign connection that a newer one has taken over.
+    /// A newer one takes, or has taken, its place.
     Draining,
 }
 
@@ -79,6 +83,8 @@ pub(crate) struct Attempt {
     pub(crate) address: DialAddress,
     pub(crate) tickets: Vec<Ticket>,
     pub(crate) counted: bool,
+    /// The connection whose place it is to take.
+    pub(crate) instead_of: Option<ConnId>,
 }
 
 /// When to ask peers whom they know, and how often they asked us.
@@ -123,6 +129,7 @@ impl PeerManager {
             pairs: BTreeMap::new(),
             attempts: BTreeMap::new(),
             explicit: VecDeque::new(),
+            stranded: VecDeque::new(),
             waiting: BTreeMap::new(),
             persistent: DialQueue::default(),
             candidates: DialQueue::default(),
@@ -300,6 +307,8 @@ impl Machine for PeerManager {
             Input::Answered { conn, answer } => self.answered(now, conn, answer),
             Input::Closed { conn, failure, useful } => self.ended(now, conn, failure, useful),
             Input::Learned { from, records } => self.learned(now, from, &records),
+            Input::Renewed { conn, record } => self.renewed(conn, &record),
+            Input::LocalAddressChanged { conn } => self.local_address_changed(conn),
             Input::ShutDown => self.shut_down(),
         }
         self.fill(now);

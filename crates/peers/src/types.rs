@@ -128,6 +128,19 @@ pub enum Input {
         /// The records.
         records: Vec<SignedPeerRecord>,
     },
+    /// A peer's own record changed. Its signature has been verified.
+    Renewed {
+        /// Over which connection it said so.
+        conn: ConnId,
+        /// The record.
+        record: SignedPeerRecord,
+    },
+    /// Our address on an inbound connection went away, so that its peer can't reach us there and we can't answer. The peer is dialled, outside the
+    /// limits, and the new connection takes the place of this one.
+    LocalAddressChanged {
+        /// Which connection.
+        conn: ConnId,
+    },
     /// The node is shutting down: no more dials, no more admissions.
     ShutDown,
 }

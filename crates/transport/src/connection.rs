@@ -1,7 +1,7 @@
 //! A connection: one authenticated peer, many streams.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -107,6 +107,8 @@ pub(crate) struct Link {
     allowed_streams: AtomicU32,
     /// Halves of the peer's streams that are still held here.
     inbound_halves: AtomicU32,
+    /// Halves of any stream that are still held here.
+    halves: AtomicU32,
     /// Turns of inbound negotiations that are free.
     turns: Semaphore,
 }
@@ -129,6 +131,16 @@ impl Link {
         if raised.is_ok() {
             self.quinn.set_max_concurrent_bi_streams(more.into());
         }
+    }
+
+    /// A stream's half was made.
+    pub(crate) fn half_opened(&self) {
+        self.halves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A stream's half was dropped.
+    pub(crate) fn half_closed(&self) {
+        self.halves.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// One half of such a stream was dropped.
@@ -199,6 +211,7 @@ impl Connection {
                 traffic: Traffic::default(),
                 allowed_streams: AtomicU32::new(0),
                 inbound_halves: AtomicU32::new(0),
+                halves: AtomicU32::new(0),
                 turns,
             }),
         }
@@ -304,6 +317,17 @@ impl Connection {
     /// Where the peer's packets come from. It changes when an inbound peer moves to another network.
     pub fn remote_address(&self) -> SocketAddr {
         self.link.quinn.remote_address()
+    }
+
+    /// The address of ours at which an inbound connection arrived, where the socket tells it. `None` for one that we dialled: it may leave from
+    /// whichever address the machine has.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.link.quinn.local_ip().filter(|_| self.link.direction == Direction::Inbound)
+    }
+
+    /// Halves of streams, of either side, that are still held here: 0 when nothing runs on the connection.
+    pub fn open_halves(&self) -> u32 {
+        self.link.halves.load(Ordering::Relaxed)
     }
 
     /// Who dialled.

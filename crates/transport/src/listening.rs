@@ -19,6 +19,7 @@ use crate::socket::{self, BindError, SocketBuffers, UdpSocket};
 #[derive(Clone)]
 pub(crate) struct BoundSocket {
     pub(crate) quinn: quinn::Endpoint,
+    socket: Arc<dyn AsyncUdpSocket>,
     local: SocketAddr,
     role: Role,
 }
@@ -118,12 +119,38 @@ impl Endpoint {
         let Some(socket) = sockets.iter_mut().find(|socket| socket.local == from) else {
             return Err(BindError::NotBound { address: from, bound });
         };
-        socket.quinn.rebind_abstract(to).map_err(|source| BindError::Socket { address: local, source })?;
+        let moved = socket.quinn.rebind_abstract(to.clone());
+        moved.map_err(|source| BindError::Socket { address: local, source })?;
+        socket.socket = to;
         socket.local = local;
         drop(sockets);
         self.wake_accept();
         tracing::info!(%from, to = %local, "a socket moved");
         Ok(local)
+    }
+
+    /// The machine no longer has the address of the socket at `from`: stops listening there, and moves the socket to whatever address the machine has, for
+    /// the connections that were dialled from it. It goes with the last of them.
+    ///
+    /// # Errors
+    /// [`BindError`]; the old socket is kept then.
+    pub fn leave_address(&self, from: SocketAddr) -> Result<(), BindError> {
+        self.stop_listening(from);
+        if self.socket_addresses().contains(&from) {
+            self.rebind(from, socket::dialling_address(from))?;
+        }
+        Ok(())
+    }
+
+    /// The machine's addresses or routes have changed: every connection on a wildcard socket sends a packet at once, so that the peers of those that this
+    /// side dialled learn the new path now and not with the next keep-alive (RFC 9000 § 9).
+    pub fn path_changed(&self) {
+        for bound in self.sockets().iter().filter(|bound| bound.local.ip().is_unspecified()) {
+            // A move to where it is: QUIC takes it for one to a new address.
+            if let Err(error) = bound.quinn.rebind_abstract(bound.socket.clone()) {
+                tracing::debug!(address = %bound.local, %error, "a socket does not tell its address");
+            }
+        }
     }
 
     /// The addresses on which the endpoint listens, with their real ports. A wildcard stays one.
@@ -218,9 +245,10 @@ impl Endpoint {
             .max_udp_payload_size(self.settings().max_datagram_bytes.max(ETHERNET_PAYLOAD))
             .expect("validated to be within QUIC's bounds");
         let server = (role == Role::Listening).then(|| self.server_config().clone());
-        let quinn = quinn::Endpoint::new_with_abstract_socket(config, server, socket, self.runtime().clone())
-            .map_err(|source| BindError::Socket { address: local, source })?;
-        let bound = BoundSocket { quinn, local, role };
+        let quinn =
+            quinn::Endpoint::new_with_abstract_socket(config, server, socket.clone(), self.runtime().clone())
+                .map_err(|source| BindError::Socket { address: local, source })?;
+        let bound = BoundSocket { quinn, socket, local, role };
         let mut sockets = self.sockets();
         // Asked under the lock: close() sets its mark before it takes it.
         if self.is_closed() {

@@ -85,6 +85,7 @@ enum End {
 
 impl RecvStream {
     pub(crate) fn new(quinn: quinn::RecvStream, link: Arc<Link>) -> Self {
+        link.half_opened();
         let protocol = link.no_protocol();
         Self {
             quinn,
@@ -368,6 +369,7 @@ impl Drop for RecvStream {
         if self.inbound {
             self.link.inbound_half_closed();
         }
+        self.link.half_closed();
     }
 }
 

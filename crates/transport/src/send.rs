@@ -56,6 +56,7 @@ pub struct SendStream {
 
 impl SendStream {
     pub(crate) fn new(quinn: quinn::SendStream, link: Arc<Link>) -> Self {
+        link.half_opened();
         let protocol = link.no_protocol();
         Self { quinn, link, protocol, counters: None, proposal: Bytes::new(), ended: false, inbound: false }
     }
@@ -266,6 +267,7 @@ impl Drop for SendStream {
         if self.inbound {
             self.link.inbound_half_closed();
         }
+        self.link.half_closed();
     }
 }
 

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_identity::{DialAddress, MAX_ADDRESS_TEXT, Multiaddr, PeerId};
+use peerage_identity::{DialAddress, MAX_ADDRESS_TEXT, Multiaddr, PeerId, SignedPeerRecord};
+use peerage_peers::{ConnId, Input};
 use peerage_transport::{ReadError, RecvStream, Stream, StreamCode};
 use peerage_wire::identify::Identify;
 use prost::Message as _;
 
+use crate::driver::Message;
 use crate::hello::text;
 use crate::peer::{About, Peer};
 
@@ -60,7 +62,7 @@ pub(crate) async fn push(peer: &Peer) {
 pub(crate) async fn receive_push(peer: &Peer, mut stream: Stream) {
     match tokio::time::timeout(DEADLINE, receive(&mut stream.recv)).await {
         Ok(Ok(message)) => {
-            apply(peer, message);
+            apply(peer, message).await;
             let _ = stream.send.finish();
         }
         Ok(Err(error)) => {
@@ -81,7 +83,7 @@ pub(crate) async fn ask(peer: &Arc<Peer>) -> Result<About, String> {
     };
     let message =
         tokio::time::timeout(DEADLINE, asking).await.map_err(|_| "no answer in time".to_owned())??;
-    apply(peer, message);
+    apply(peer, message).await;
     Ok(peer.about().clone())
 }
 
@@ -112,8 +114,9 @@ async fn send(peer: &Peer, mut stream: Stream) -> Result<(), Refusal> {
 fn ours(peer: &Peer) -> Identify {
     let shared = &peer.shared;
     let observed = DialAddress::from_socket_addr(peer.connection.remote_address()).ok();
+    let here = shared.listening.here();
     let addresses =
-        shared.addresses.iter().map(|address| Bytes::from(address.clone().without_peer_id().to_bytes()));
+        here.addresses.iter().map(|address| Bytes::from(address.clone().without_peer_id().to_bytes()));
     let mut message = Identify {
         public_key: Some(Bytes::from(shared.key.public().encode_protobuf())),
         listen_addrs: addresses.collect(),
@@ -121,7 +124,7 @@ fn ours(peer: &Peer) -> Identify {
         observed_addr: observed.map(|address| Bytes::from(address.to_bytes())),
         protocol_version: Some(format!("{}/1", shared.network)),
         agent_version: Some(shared.agent.clone()),
-        signed_peer_record: Some(shared.record.as_bytes().clone()),
+        signed_peer_record: Some(here.record.as_bytes().clone()),
     };
     while message.encoded_len() > MAX_SENT_BYTES && message.protocols.pop().is_some() {}
     while message.encoded_len() > MAX_SENT_BYTES && message.listen_addrs.pop().is_some() {}
@@ -169,7 +172,13 @@ fn merge(into: &mut Identify, from: Identify) {
     into.signed_peer_record = from.signed_peer_record.or(into.signed_peer_record.take());
 }
 
-fn apply(peer: &Peer, message: Identify) {
+async fn apply(peer: &Peer, mut message: Identify) {
+    let record = message.signed_peer_record.take();
+    if let Some(Ok(record)) = record.map(|bytes| SignedPeerRecord::verify(&bytes)) {
+        // Where it can be reached from now on; somebody else's record is passed over.
+        let renewed = Input::Renewed { conn: ConnId(peer.connection.id().0), record };
+        let _ = peer.shared.to_driver.send(Message::Input(renewed)).await;
+    }
     let taken = describe(peer.id, message, &mut peer.about());
     if !taken {
         tracing::debug!(peer = %peer.id, "an identify message names another key");

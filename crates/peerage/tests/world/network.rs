@@ -48,7 +48,10 @@ pub(crate) struct Machine {
     this: Weak<Machine>,
     world: Arc<World>,
     random: Mutex<Random>,
+    /// What it sends from and receives at.
     addresses: Mutex<Vec<IpAddr>>,
+    /// What its list of interfaces says.
+    shown: Mutex<Vec<IpAddr>>,
 }
 
 impl World {
@@ -63,12 +66,13 @@ impl World {
 
     /// A machine with these addresses, whose randomness follows from `seed`.
     pub(crate) fn machine(self: &Arc<Self>, seed: u64, addresses: &[&str]) -> Arc<Machine> {
-        let addresses = Mutex::new(parsed(addresses));
+        let addresses = parsed(addresses);
         Arc::new_cyclic(|this| Machine {
             this: this.clone(),
             world: self.clone(),
             random: Mutex::new(Random::from_number(seed)),
-            addresses,
+            shown: Mutex::new(addresses.clone()),
+            addresses: Mutex::new(addresses),
         })
     }
 
@@ -99,6 +103,20 @@ impl Open {
 }
 
 impl Machine {
+    /// From now on the machine has these addresses and no others.
+    pub(crate) fn set_addresses(&self, addresses: &[&str]) {
+        *self.addresses.lock().unwrap() = parsed(addresses);
+        self.show(addresses);
+    }
+
+    /// From now on the list of interfaces has these addresses. What left the list still works, as in the seconds between two networks.
+    pub(crate) fn show(&self, addresses: &[&str]) {
+        *self.shown.lock().unwrap() = parsed(addresses);
+        let mut all = self.addresses.lock().unwrap();
+        let new: Vec<_> = parsed(addresses).into_iter().filter(|ip| !all.contains(ip)).collect();
+        all.extend(new);
+    }
+
     /// A node on this machine.
     pub(crate) fn node(self: &Arc<Self>) -> NodeBuilder {
         let settings =
@@ -142,7 +160,7 @@ impl Environment for Machine {
     }
 
     fn interfaces(&self) -> io::Result<Vec<IpAddr>> {
-        Ok(self.addresses.lock().unwrap().clone())
+        Ok(self.shown.lock().unwrap().clone())
     }
 
     fn resolver(&self) -> Arc<dyn Resolve> {
