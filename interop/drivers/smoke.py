@@ -22,6 +22,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 ECHO = "/interop/echo/1"
 PUSHED = "/interop/pushed/1"
+CHANNEL = "/interop/chan/1"
 MIB = 1 << 20
 # The ID of an Ed25519 key that nobody here holds.
 STRANGER = "12D3KooWFGRuNE3C1WSEEPxCTLKsUt9dedimPHrPWBFs6j8UGtz1"
@@ -190,6 +191,17 @@ def echoes(a, b):
         one.answer(number)
 
 
+def channel(a, b, messages=40):
+    """Messages arrive as they were sent, in their order, and no more than those."""
+    waiting = b.send({"do": "channel_take", "peer": a.peer, "messages": messages})
+    sent = a.do("channel_send", peer=b.peer, protocol=CHANNEL, messages=messages)
+    came = b.answer(waiting)
+    require(sent["messages"] == messages and sent["bytes"] > 0, f"{sent}")
+    require(came == sent, f"sent {sent}, came {came}")
+    left = b.do("channel_take", peer=a.peer, messages=0)["left"]
+    require(left == 0, f"{left} messages more than were sent")
+
+
 def unknown_protocol(a, b):
     answer = a.do("open", peer=b.peer, protocol="/interop/none/1")
     require(answer["refused"] is True, f"not refused: {answer}")
@@ -242,6 +254,8 @@ ROWS = [
     ("echo", echo),
     ("echo back", lambda a, b: echo(b, a)),
     ("32 echoes", echoes),
+    ("channel", channel),
+    ("channel back", lambda a, b: channel(b, a)),
     ("unknown protocol", unknown_protocol),
     ("unknown back", lambda a, b: unknown_protocol(b, a)),
     ("push", push),

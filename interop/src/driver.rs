@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 
 use crate::Outcome;
+use crate::channel::{self, Messages};
 use crate::streams;
 
 const ECHO: &str = "/interop/echo/1";
@@ -28,6 +29,7 @@ struct Command {
     protocol: Option<String>,
     count: Option<u32>,
     bytes: Option<usize>,
+    messages: Option<usize>,
     upload: Option<u64>,
     download: Option<u64>,
     timeout_ms: Option<u64>,
@@ -43,6 +45,7 @@ pub(crate) async fn run() -> Outcome<()> {
         .start()
         .await?;
     tokio::spawn(streams::serve_echo(node.accept(ECHO)?));
+    let messages = Messages::of(&node)?;
     let (out, mut lines_out) = mpsc::channel::<Value>(256);
     tokio::spawn(async move {
         while let Some(line) = lines_out.recv().await {
@@ -70,10 +73,10 @@ pub(crate) async fn run() -> Outcome<()> {
             }
             break;
         }
-        let (node, out) = (node.clone(), out.clone());
+        let (node, messages, out) = (node.clone(), messages.clone(), out.clone());
         tokio::spawn(async move {
             let timeout = Duration::from_millis(command.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS));
-            let answer = match tokio::time::timeout(timeout, obey(&node, &command)).await {
+            let answer = match tokio::time::timeout(timeout, obey(&node, &messages, &command)).await {
                 Ok(Ok(ok)) => json!({"id": command.id, "ok": ok}),
                 Ok(Err(error)) => json!({"id": command.id, "error": error.to_string()}),
                 Err(_) => json!({"id": command.id, "error": format!("no result within {timeout:?}")}),
@@ -103,7 +106,7 @@ async fn report_events(node: Node, out: mpsc::Sender<Value>) {
     }
 }
 
-async fn obey(node: &Node, command: &Command) -> Outcome<Value> {
+async fn obey(node: &Node, messages: &Messages, command: &Command) -> Outcome<Value> {
     match command.what.as_str() {
         "dial" => {
             let address: DialAddress = command.addr.as_deref().ok_or("addr is missing")?.parse()?;
@@ -137,6 +140,17 @@ async fn obey(node: &Node, command: &Command) -> Outcome<Value> {
             let stream = node.open(peer(command)?, command.protocol.as_deref().unwrap_or(ECHO)).await?;
             streams::echo(stream, bytes).await?;
             Ok(json!({"bytes": bytes, "ms": start.elapsed().as_millis() as u64}))
+        }
+        "channel_send" => {
+            if protocol(command)? != channel::NAME {
+                return Err(format!("unsupported: the channel of this driver is {}", channel::NAME).into());
+            }
+            messages.send(peer(command)?, command.messages.ok_or("messages is missing")?).await
+        }
+        "channel_take" => messages.take(peer(command)?, command.messages.ok_or("messages is missing")?).await,
+        "post_quantum" => {
+            let info = node.peers().get(peer(command)?).ok_or("not connected to that peer")?;
+            Ok(json!({"post_quantum": info.post_quantum}))
         }
         "open" => {
             let mut stream = node.open(peer(command)?, protocol(command)?).await?;

@@ -6,7 +6,15 @@ use crate::matrix::{Check, Way};
 pub(crate) type Lack = (&'static str, Option<Way>, Check, &'static str);
 
 /// The fixed list.
-pub(crate) const LACKS: &[Lack] = &[];
+pub(crate) const LACKS: &[Lack] = &[
+    (
+        "py",
+        Some(Way::Dialled),
+        Check::WrongPeer,
+        "its check of certificates accepts foreign keys: it judges no identity",
+    ),
+    ("py", None, Check::PostQuantum, "its TLS has no X25519MLKEM768"),
+];
 
 /// Why a cell does not apply, if it does not.
 pub(crate) fn reason(implementation: &str, way: Way, check: Check) -> Option<&'static str> {

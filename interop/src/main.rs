@@ -3,15 +3,18 @@
 //! ```text
 //! cargo run --release -p peerage-interop -- matrix            # every implementation whose toolchain is there
 //! cargo run --release -p peerage-interop -- matrix --only rust
+//! cargo run --release -p peerage-interop --features post-quantum -- matrix --post-quantum
 //! ```
 //!
 //! Each foreign implementation has a driver program in `interop/drivers/`; `driver` is the same for our own node. The runner starts one of each,
 //! lets either dial the other, and has the dialler try everything.
 
+mod channel;
 mod driver;
 mod limits;
 mod matrix;
 mod process;
+mod report;
 mod streams;
 
 use std::error::Error;

@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use comfy_table::{Table, presets};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::process::Command;
 
-use crate::Outcome;
-use crate::limits;
 use crate::process::Driver;
+use crate::{Outcome, channel, limits, report};
 
 /// The exit code by which a build script says that the toolchain is missing.
 const NO_TOOLCHAIN: i32 = 3;
@@ -22,6 +20,10 @@ const REFUSAL_DEADLINE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Bytes of the echo check.
 const ECHO_BYTES: usize = 1 << 20;
+/// Messages of the channel check, each way: more bytes than a stream's window holds.
+const MESSAGES: usize = 200;
+/// Whether our node offers X25519MLKEM768.
+const POST_QUANTUM: bool = cfg!(feature = "post-quantum");
 
 /// What to run.
 #[derive(Debug, Args)]
@@ -32,6 +34,9 @@ pub(crate) struct Options {
     /// Print one JSON object per cell instead of the table.
     #[arg(long)]
     json: bool,
+    /// One row more: the keys of the connection come from X25519MLKEM768. Needs the feature post-quantum.
+    #[arg(long)]
+    post_quantum: bool,
 }
 
 /// The foreign implementations.
@@ -63,6 +68,10 @@ pub(crate) enum Way {
     Dialled,
 }
 
+impl Way {
+    pub(crate) const BOTH: [Way; 2] = [Way::Dial, Way::Dialled];
+}
+
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -77,6 +86,8 @@ impl fmt::Display for Way {
 pub(crate) enum Check {
     /// The dial succeeds and proves the expected peer.
     Handshake,
+    /// The handshake's keys come from X25519MLKEM768, by the word of our side. Only when it is asked for.
+    PostQuantum,
     /// `/ipfs/id/1.0.0`: the answer names the protocols that are served and the key's type.
     Identify,
     /// `/ipfs/id/push/1.0.0`: a change is pushed and seen by the other side.
@@ -85,6 +96,8 @@ pub(crate) enum Check {
     Ping,
     /// A stream on an application's protocol carries 1 MiB each way.
     Echo,
+    /// A channel of ours: messages both ways, what they were and in which order.
+    Channel,
     /// A protocol that nobody serves is refused with `na`.
     Unknown,
     /// `/perf/1.0.0`, 1 MiB each way.
@@ -94,24 +107,33 @@ pub(crate) enum Check {
 }
 
 impl Check {
-    const ALL: [Check; 8] = [
+    const ALL: [Check; 10] = [
         Check::Handshake,
+        Check::PostQuantum,
         Check::Identify,
         Check::Push,
         Check::Ping,
         Check::Echo,
+        Check::Channel,
         Check::Unknown,
         Check::Perf,
         Check::WrongPeer,
     ];
 
-    fn name(self) -> &'static str {
+    /// The rows that were asked for.
+    fn chosen(options: &Options) -> Vec<Check> {
+        Check::ALL.into_iter().filter(|check| *check != Check::PostQuantum || options.post_quantum).collect()
+    }
+
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Check::Handshake => "handshake",
+            Check::PostQuantum => "X25519MLKEM768",
             Check::Identify => "identify",
             Check::Push => "identify push",
             Check::Ping => "ping",
             Check::Echo => "echo 1 MiB",
+            Check::Channel => "channel",
             Check::Unknown => "unknown protocol",
             Check::Perf => "perf",
             Check::WrongPeer => "wrong peer ID",
@@ -120,37 +142,42 @@ impl Check {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Verdict {
+pub(crate) enum Verdict {
     Pass,
     Fail(String),
     NotApplicable(&'static str),
     Skipped(String),
 }
 
-type Cells = BTreeMap<(Check, Way), Verdict>;
+pub(crate) type Cells = BTreeMap<(Check, Way), Verdict>;
 
 /// Runs what was asked for. True when nothing failed.
 pub(crate) async fn run(options: Options) -> Outcome<bool> {
+    if options.post_quantum && !POST_QUANTUM {
+        return Err("this runner has no X25519MLKEM768: build it with --features post-quantum".into());
+    }
     let all = [Implementation::Rust, Implementation::Go, Implementation::Js, Implementation::Py];
     let chosen: Vec<_> =
         all.into_iter().filter(|which| options.only.is_empty() || options.only.contains(which)).collect();
     let drivers = Path::new(env!("CARGO_MANIFEST_DIR")).join("drivers");
     let logs = std::env::temp_dir().join(format!("peerage-interop-{}", std::process::id()));
     std::fs::create_dir_all(&logs)?;
+    let checks = Check::chosen(&options);
     let mut columns = Vec::new();
     for which in chosen {
         eprintln!("{}: building", which.name());
-        let (label, cells) = match build(&drivers.join(which.name())).await {
+        let start = Instant::now();
+        let built = build(&drivers.join(which.name())).await;
+        let (label, cells) = match built {
             Ok(program) => {
-                eprintln!("{}: running", which.name());
-                against(which, &program, &logs).await
+                eprintln!("{}: built in {:.1} s, running", which.name(), start.elapsed().as_secs_f32());
+                against(which, &checks, &program, &logs).await
             }
-            Err(Verdict::Skipped(why)) => (which.name().to_owned(), every_cell(&Verdict::Skipped(why))),
-            Err(verdict) => (which.name().to_owned(), every_cell(&verdict)),
+            Err(verdict) => (which.name().to_owned(), every_cell(&checks, &verdict)),
         };
         columns.push((label, cells));
     }
-    let good = report(&columns, options.json);
+    let good = report::print(&checks, &columns, options.json);
     if good {
         std::fs::remove_dir_all(&logs)?;
     } else {
@@ -159,9 +186,8 @@ pub(crate) async fn run(options: Options) -> Outcome<bool> {
     Ok(good)
 }
 
-fn every_cell(verdict: &Verdict) -> Cells {
-    let ways = [Way::Dial, Way::Dialled];
-    Check::ALL.into_iter().flat_map(|check| ways.map(|way| ((check, way), verdict.clone()))).collect()
+fn every_cell(checks: &[Check], verdict: &Verdict) -> Cells {
+    checks.iter().flat_map(|check| Way::BOTH.map(|way| ((*check, way), verdict.clone()))).collect()
 }
 
 /// Builds a driver. The program to start, or why there is none.
@@ -180,15 +206,17 @@ async fn build(folder: &Path) -> Result<PathBuf, Verdict> {
 }
 
 /// All checks against one implementation, with fresh nodes for each way.
-async fn against(which: Implementation, program: &Path, logs: &Path) -> (String, Cells) {
+async fn against(which: Implementation, checks: &[Check], program: &Path, logs: &Path) -> (String, Cells) {
     let (mut cells, mut label) = (Cells::new(), which.name().to_owned());
-    for way in [Way::Dial, Way::Dialled] {
-        match one_way(which, way, program, logs, &mut cells).await {
+    for way in Way::BOTH {
+        match one_way(which, way, checks, program, logs, &mut cells).await {
             Ok(version) => label = format!("{} {version}", which.name()),
             Err(error) => {
-                for check in Check::ALL {
-                    let failed = || Verdict::Fail(format!("the nodes did not start or end well: {error}"));
-                    cells.entry((check, way)).or_insert_with(failed);
+                // The first row is the one that a run always has: what befell the nodes must not go unseen when all rows were done.
+                let failed = Verdict::Fail(format!("the nodes did not start or end well: {error}"));
+                cells.insert((Check::Handshake, way), failed.clone());
+                for check in checks {
+                    cells.entry((*check, way)).or_insert_with(|| failed.clone());
                 }
             }
         }
@@ -199,6 +227,7 @@ async fn against(which: Implementation, program: &Path, logs: &Path) -> (String,
 async fn one_way(
     which: Implementation,
     way: Way,
+    checks: &[Check],
     program: &Path,
     logs: &Path,
     cells: &mut Cells,
@@ -211,15 +240,15 @@ async fn one_way(
         Way::Dial => (ours, theirs),
         Way::Dialled => (theirs, ours),
     };
-    for check in Check::ALL {
-        let verdict = match limits::reason(which.name(), way, check) {
+    for check in checks {
+        let verdict = match limits::reason(which.name(), way, *check) {
             Some(why) => Verdict::NotApplicable(why),
-            None => match perform(check, &mut dialler, &mut listener).await {
+            None => match perform(*check, way, &mut dialler, &mut listener).await {
                 Ok(()) => Verdict::Pass,
                 Err(error) => Verdict::Fail(error.to_string()),
             },
         };
-        cells.insert((check, way), verdict);
+        cells.insert((*check, way), verdict);
     }
     let (first, second) = (dialler.quit().await, listener.quit().await);
     first.map_err(|error| format!("the dialler: {error}"))?;
@@ -228,7 +257,7 @@ async fn one_way(
 }
 
 /// Lets the dialler try one thing on the listener.
-async fn perform(check: Check, dialler: &mut Driver, listener: &mut Driver) -> Outcome<()> {
+async fn perform(check: Check, way: Way, dialler: &mut Driver, listener: &mut Driver) -> Outcome<()> {
     let peer = listener.peer.clone();
     match check {
         Check::Handshake => {
@@ -236,6 +265,14 @@ async fn perform(check: Check, dialler: &mut Driver, listener: &mut Driver) -> O
             expect(ok["peer"] == json!(peer), || format!("another peer was found: {ok}"))?;
             // In TLS 1.3 the dialler is done first: the listener may need a moment more.
             until_connected(listener, &dialler.peer).await
+        }
+        Check::PostQuantum => {
+            let (ours, theirs) = match way {
+                Way::Dial => (dialler, peer),
+                Way::Dialled => (listener, dialler.peer.clone()),
+            };
+            let ok = ours.ask(json!({"do": "post_quantum", "peer": theirs})).await?;
+            expect(ok["post_quantum"] == json!(true), || "a classical group was agreed on".to_owned())
         }
         Check::Identify => {
             let ok = dialler.ask(json!({"do": "identify", "peer": peer})).await?;
@@ -268,6 +305,10 @@ async fn perform(check: Check, dialler: &mut Driver, listener: &mut Driver) -> O
             let ok = dialler.ask(ask).await?;
             expect(ok["bytes"] == json!(ECHO_BYTES), || format!("not all came back: {ok}"))
         }
+        Check::Channel => {
+            messages(dialler, listener).await?;
+            messages(listener, dialler).await
+        }
         Check::Unknown => {
             let ok = dialler.ask(json!({"do": "open", "peer": peer, "protocol": "/interop/none/1"})).await?;
             expect(ok["refused"] == json!(true), || format!("it was not refused: {ok}"))
@@ -294,83 +335,43 @@ async fn until_connected(driver: &mut Driver, peer: &str) -> Outcome<()> {
     seen.map_err(|_| format!("the listener did not report {peer} as connected"))?
 }
 
+/// Lets one side send messages on the channel; the other side must receive those, in their order, and nothing else.
+async fn messages(from: &mut Driver, to: &mut Driver) -> Outcome<()> {
+    let send =
+        json!({"do": "channel_send", "peer": to.peer, "protocol": channel::NAME, "messages": MESSAGES});
+    let sent = from.ask(send).await.map_err(|error| format!("while sending: {error}"))?;
+    expect(sent["messages"] == json!(MESSAGES), || format!("not all were sent: {sent}"))?;
+    let take = |messages| json!({"do": "channel_take", "peer": from.peer, "messages": messages});
+    let came = to.ask(take(MESSAGES)).await.map_err(|error| format!("while receiving: {error}"))?;
+    for fact in ["messages", "bytes", "sha256"] {
+        expect(came[fact] == sent[fact], || format!("{sent} was sent, {came} came"))?;
+    }
+    let left = to.ask(take(0)).await?;
+    expect(left["left"] == json!(0), || format!("{} messages came that were not sent", left["left"]))
+}
+
 /// Dials the listener's address with another peer's ID. In TLS 1.3 a refusal may come after the dial has succeeded.
 async fn wrong_peer(dialler: &mut Driver, listener: &mut Driver) -> Outcome<()> {
     dialler.ask(json!({"do": "disconnect", "peer": listener.peer})).await?;
     let stranger = peerage::NodeKey::generate().peer_id().to_string();
     let address = listener.address.replace(&listener.peer, &stranger);
     let gone = dialler.disconnect_of(&stranger);
+    let start = Instant::now();
     match dialler.ask(json!({"do": "dial", "addr": address})).await {
-        Err(_) => Ok(()),
+        Err(error) if start.elapsed() >= REFUSAL_DEADLINE => {
+            return Err(format!("it was not refused, but gave up: {error}").into());
+        }
+        Err(_) => {}
         Ok(_) => tokio::time::timeout(REFUSAL_DEADLINE, gone)
             .await
-            .map_err(|_| format!("the dial to {stranger} succeeded at another peer").into()),
+            .map_err(|_| format!("the dial to {stranger} succeeded at another peer"))?,
     }
+    // The address was right, then, and the ID alone the reason.
+    let ok = dialler.ask(json!({"do": "dial", "addr": listener.address})).await;
+    let ok = ok.map_err(|error| format!("the right ID was refused too: {error}"))?;
+    expect(ok["peer"] == json!(listener.peer), || format!("another peer was found: {ok}"))
 }
 
 fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome<()> {
     if holds { Ok(()) } else { Err(otherwise().into()) }
-}
-
-/// Prints the cells. True when none failed.
-fn report(columns: &[(String, Cells)], as_json: bool) -> bool {
-    let (mut run, mut failed) = (0, 0);
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(
-        ["check".to_owned(), "way".to_owned()]
-            .into_iter()
-            .chain(columns.iter().map(|(name, _)| name.clone())),
-    );
-    let mut reasons = Vec::new();
-    for check in Check::ALL {
-        for way in [Way::Dial, Way::Dialled] {
-            let mut row = vec![check.name().to_owned(), way.to_string()];
-            for (name, cells) in columns {
-                let skipped = Verdict::Skipped("not run".to_owned());
-                let verdict = cells.get(&(check, way)).unwrap_or(&skipped);
-                let (word, why) = match verdict {
-                    Verdict::Pass => ("PASS", None),
-                    Verdict::Fail(why) => ("FAIL", Some(why.as_str())),
-                    Verdict::NotApplicable(why) => ("N/A", Some(*why)),
-                    Verdict::Skipped(why) => ("SKIPPED", Some(why.as_str())),
-                };
-                run += u32::from(matches!(verdict, Verdict::Pass | Verdict::Fail(_)));
-                failed += u32::from(matches!(verdict, Verdict::Fail(_)));
-                row.push(word.to_owned());
-                if as_json {
-                    println!("{}", cell(name, check, way, word, why));
-                } else if let Some(why) = why {
-                    reasons.push(format!("{name}, {}, {way}: {word}: {why}", check.name()));
-                }
-            }
-            table.add_row(row);
-        }
-    }
-    if !as_json {
-        println!("{table}");
-        reasons.dedup_by(|a, b| a.rsplit(": ").next() == b.rsplit(": ").next());
-        reasons.iter().for_each(|reason| println!("{reason}"));
-    }
-    let judged = columns.iter().any(|(name, cells)| {
-        name.starts_with("go")
-            && cells.values().any(|verdict| matches!(verdict, Verdict::Pass | Verdict::Fail(_)))
-    });
-    if !judged {
-        say(as_json, "no independent judge of QUIC and TLS ran: go was not among the implementations");
-    }
-    say(as_json, &format!("{run} cells run, {} passed, {failed} failed", run - failed));
-    failed == 0 && run > 0
-}
-
-fn say(as_json: bool, text: &str) {
-    if as_json {
-        println!("{}", json!({ "summary": text }));
-    } else {
-        println!("{text}");
-    }
-}
-
-fn cell(name: &str, check: Check, way: Way, word: &str, why: Option<&str>) -> Value {
-    json!({"implementation": name, "check": check.name(), "way": way.to_string(), "verdict": word, "reason": why})
 }

@@ -72,6 +72,8 @@ pub struct PeerInfo {
     pub rtt: Duration,
     /// The type of its host key, such as `Ed25519`.
     pub key_type: String,
+    /// The connection's keys were agreed on with X25519MLKEM768. Never without the feature `post-quantum`.
+    pub post_quantum: bool,
     /// A node of another libp2p implementation.
     pub foreign: bool,
     /// What it says about itself.
@@ -115,6 +117,7 @@ impl Peer {
             address: self.connection.remote_address(),
             rtt: self.connection.rtt(),
             key_type: format!("{:?}", self.connection.public_key().key_type()),
+            post_quantum: self.connection.is_post_quantum(),
             foreign: self.foreign,
             about: self.about().clone(),
         }

@@ -314,6 +314,15 @@ impl Connection {
         &self.link.public_key
     }
 
+    /// Whether the keys were agreed on with X25519MLKEM768, so that what is recorded today stays secret from a quantum computer later. Never without the
+    /// feature `post-quantum`, and with it when the peer has that group too.
+    pub fn is_post_quantum(&self) -> bool {
+        #[cfg(feature = "post-quantum")]
+        return crate::post_quantum::protects(&self.link.quinn);
+        #[cfg(not(feature = "post-quantum"))]
+        return false;
+    }
+
     /// Where the peer's packets come from. It changes when an inbound peer moves to another network.
     pub fn remote_address(&self) -> SocketAddr {
         self.link.quinn.remote_address()

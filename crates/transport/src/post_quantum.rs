@@ -1,7 +1,9 @@
 //! X25519MLKEM768: a key exchange that stays secret as long as either of its halves does (draft-ietf-tls-ecdhe-mlkem).
 //!
 //! The dialler shows an ML-KEM-768 key and an X25519 key; the listener answers with a ciphertext and its X25519 key. The secret is both secrets, one after the
-//! other, ML-KEM's first. X25519 is the provider's.
+//! other, ML-KEM's first. X25519 is the provider's. `session` tells which connections use it.
+
+mod session;
 
 use ml_kem::kem::{Decapsulate, Encapsulate, KeyExport};
 use ml_kem::{Seed, ml_kem_768};
@@ -10,6 +12,8 @@ use rustls::crypto::ring::kx_group::X25519;
 use rustls::crypto::{ActiveKeyExchange, CompletedKeyExchange, SharedSecret, SupportedKxGroup};
 use rustls::ffdhe_groups::FfdheGroup;
 use rustls::{Error, NamedGroup, PeerMisbehaved, ProtocolVersion};
+
+pub(crate) use session::{Watched, protects};
 
 /// The group, as rustls takes it.
 pub(crate) static X25519_MLKEM768: &dyn SupportedKxGroup = &Hybrid;
@@ -34,6 +38,7 @@ impl SupportedKxGroup for Hybrid {
         let key = ml_kem_768::EncapsulationKey::new(key).map_err(|_| INVALID_SHARE)?;
         let classical = X25519.start_and_complete(classical)?;
         let (ciphertext, secret) = key.encapsulate();
+        session::mark();
         Ok(CompletedKeyExchange {
             group: self.name(),
             pub_key: [&ciphertext[..], &classical.pub_key].concat(),
@@ -66,6 +71,7 @@ impl ActiveKeyExchange for Started {
         let (quantum, classical) = split(share, CIPHERTEXT_BYTES)?;
         let ciphertext = quantum.try_into().map_err(|_| INVALID_SHARE)?;
         let classical = self.classical.complete(classical)?;
+        session::mark();
         Ok(joined(&self.quantum.decapsulate(ciphertext), &classical))
     }
 

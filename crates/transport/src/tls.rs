@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use peerage_identity::{NodeKey, PeerId};
 use peerage_machine::Random;
+use quinn::crypto;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
@@ -66,17 +67,17 @@ impl Tls {
     }
 
     /// The configuration of one dial, and the verifier that will know who answered.
-    pub(crate) fn dialler(&self, expected: Option<PeerId>) -> (Arc<QuicClientConfig>, Arc<Verifier>) {
+    pub(crate) fn dialler(&self, expected: Option<PeerId>) -> (Arc<dyn crypto::ClientConfig>, Arc<Verifier>) {
         let verifier = self.verifier(expected);
         let mut config = self.client.clone();
         config.dangerous().set_certificate_verifier(verifier.clone());
         let config =
             QuicClientConfig::try_from(config).expect("the provider has AES-128-GCM, which QUIC begins with");
-        (Arc::new(config), verifier)
+        (watched(config), verifier)
     }
 
     /// The configuration of one accept, and the verifier that will know who dialled.
-    pub(crate) fn listener(&self) -> (Arc<QuicServerConfig>, Arc<Verifier>) {
+    pub(crate) fn listener(&self) -> (Arc<dyn crypto::ServerConfig>, Arc<Verifier>) {
         let verifier = self.verifier(None);
         let mut config = ServerConfig::builder_with_details(self.provider.clone(), self.time.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -90,7 +91,7 @@ impl Tls {
         config.send_half_rtt_data = false;
         let config =
             QuicServerConfig::try_from(config).expect("the provider has AES-128-GCM, which QUIC begins with");
-        (Arc::new(config), verifier)
+        (watched(config), verifier)
     }
 
     /// How many certificates of peers were judged so far. Each has one host-key signature.
@@ -128,6 +129,17 @@ fn kx_groups() -> Vec<&'static dyn SupportedKxGroup> {
     #[cfg(feature = "post-quantum")]
     let groups = [&[crate::post_quantum::X25519_MLKEM768], &groups[..]].concat();
     groups
+}
+
+#[cfg(feature = "post-quantum")]
+fn watched<C>(config: C) -> Arc<crate::post_quantum::Watched<C>> {
+    Arc::new(crate::post_quantum::Watched(Arc::new(config)))
+}
+
+/// With one key exchange to choose from nothing is to be watched.
+#[cfg(not(feature = "post-quantum"))]
+fn watched<C>(config: C) -> Arc<C> {
+    Arc::new(config)
 }
 
 /// AES-128 is a quarter faster than ChaCha20 with AES hardware and much slower without. 256-bit keys add cost and no security that X25519 would match.

@@ -30,6 +30,7 @@ type command struct {
 	Protocol  *string `json:"protocol"`
 	Count     *int    `json:"count"`
 	Bytes     *uint64 `json:"bytes"`
+	Messages  *int    `json:"messages"`
 	Upload    *uint64 `json:"upload"`
 	Download  *uint64 `json:"download"`
 }
@@ -67,6 +68,7 @@ func (n *node) carryOut(ctx context.Context, c command) (object, error) {
 	work, known := map[string]func(context.Context, peer.ID, command) (object, error){
 		"ping": n.ping, "identify": n.identify, "identified": n.namesProtocol, "echo": n.echo,
 		"open": n.open, "perf": n.perf, "disconnect": n.disconnect,
+		"channel_send": n.channelSend, "channel_take": n.channelTake,
 	}[c.Do]
 	if !known {
 		return nil, fmt.Errorf("unknown command %s", c.Do)

@@ -6,7 +6,7 @@
 // Logs go to standard error; GOLOG_LOG_LEVEL chooses how much.
 //
 // Everything that Peerage is judged by is the library's own: QUIC, TLS, multistream, identify with push, ping.
-// Ours are /interop/echo/1 and /perf/1.0.0 in streams.go.
+// Ours are /interop/echo/1 and /perf/1.0.0 in streams.go, and /interop/chan/1 in channel.go.
 package main
 
 import (

@@ -23,10 +23,12 @@ type node struct {
 	events  event.Subscription
 
 	mu sync.Mutex
-	// changed is closed, and made anew, whenever identified or failed change.
+	// changed is closed, and made anew, whenever one of those below changes.
 	changed    chan struct{}
 	identified map[peer.ID]event.EvtPeerIdentificationCompleted
 	failed     map[peer.ID]error
+	// inbox holds what came on /interop/chan/1 and was not taken yet.
+	inbox map[peer.ID][][]byte
 }
 
 // startNode starts a host that listens on a free port of the loopback address and serves the contract's protocols.
@@ -61,9 +63,11 @@ func startNode(key crypto.PrivKey) (*node, error) {
 		changed:    make(chan struct{}),
 		identified: make(map[peer.ID]event.EvtPeerIdentificationCompleted),
 		failed:     make(map[peer.ID]error),
+		inbox:      make(map[peer.ID][][]byte),
 	}
 	h.SetStreamHandler(echoProtocol, serve(serveEcho))
 	h.SetStreamHandler(perfProtocol, serve(servePerf))
+	h.SetStreamHandler(channelProtocol, n.serveChannel)
 	go n.follow()
 	return n, nil
 }

@@ -2,6 +2,7 @@
 
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
+import { sendMessages } from './channel.js'
 import { echo, MANY_STREAMS, PERF, perf, readable, serve, serveEcho } from './streams.js'
 
 const PUSHED = '/interop/pushed/1'
@@ -69,6 +70,18 @@ const COMMANDS = {
     const started = performance.now()
     await withStream(node, peerOf(command), text(command, 'protocol'), signal, stream => echo(stream, bytes))
     return { bytes, ms: Math.round(performance.now() - started) }
+  },
+
+  async channel_send (node, command, signal) {
+    let sent
+    await withStream(node, peerOf(command), text(command, 'protocol'), signal, async stream => {
+      sent = await sendMessages(stream, number(command, 'messages'))
+    })
+    return sent
+  },
+
+  async channel_take (node, command, signal) {
+    return await node.inbox.take(peerOf(command), number(command, 'messages'), signal)
   },
 
   async open (node, command, signal) {

@@ -6,7 +6,8 @@
 // Logs go to standard error; DEBUG='libp2p:*' chooses how much.
 //
 // Peerage is judged by the library's own multistream, identify with push, and ping. QUIC and TLS lie in a native
-// addon that is quinn and Rust's libp2p-tls. Ours are /interop/echo/1 and /perf/1.0.0 in streams.js.
+// addon that is quinn and Rust's libp2p-tls. Ours are /interop/echo/1 and /perf/1.0.0 in streams.js, and
+// /interop/chan/1 in channel.js.
 
 import { createInterface } from 'node:readline'
 import { generateKeyPair } from '@libp2p/crypto/keys'

@@ -5,6 +5,7 @@ import { publicKeyFromProtobuf } from '@libp2p/crypto/keys'
 import { identify, identifyPush } from '@libp2p/identify'
 import { ping } from '@libp2p/ping'
 import { createLibp2p } from 'libp2p'
+import { CHANNEL, Inbox, serveChannel } from './channel.js'
 import { ECHO, PERF, serve, serveEcho, servePerf } from './streams.js'
 
 // Starts a node that listens on a free port of the loopback address and serves the contract's protocols.
@@ -29,6 +30,7 @@ export async function startNode (privateKey, say) {
   const node = new Node(libp2p)
   await serve(libp2p, ECHO, serveEcho)
   await serve(libp2p, PERF, servePerf)
+  await serve(libp2p, CHANNEL, (stream, peer) => serveChannel(stream, peer, node.inbox))
 
   libp2p.addEventListener('peer:connect', ({ detail: peer }) => {
     say({ event: 'connected', peer: peer.toString() })
@@ -45,6 +47,7 @@ class Node {
   constructor (libp2p) {
     this.libp2p = libp2p
     this.identified = new Map()
+    this.inbox = new Inbox()
     this.changed = new EventTarget()
   }
 

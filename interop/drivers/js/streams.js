@@ -12,9 +12,9 @@ const CHUNK = 64 * 1024
 // Serves a protocol from now on.
 export async function serve (libp2p, protocol, handle) {
   const options = { maxInboundStreams: MANY_STREAMS, maxOutboundStreams: MANY_STREAMS }
-  await libp2p.handle(protocol, async stream => {
+  await libp2p.handle(protocol, async (stream, connection) => {
     try {
-      await handle(stream)
+      await handle(stream, connection.remotePeer)
     } catch (error) {
       console.error(`${protocol}: ${error}`)
       stream.abort(error)
@@ -51,7 +51,7 @@ export async function * readable (stream) {
   }
 }
 
-async function send (stream, bytes) {
+export async function send (stream, bytes) {
   if (!stream.send(bytes)) await stream.onDrain()
 }
 

@@ -7,6 +7,7 @@ from libp2p.identity.identify_push.identify_push import push_identify_to_peers
 from multiaddr import Multiaddr
 import trio
 
+import channel
 from node import Failure, explain, peer_of
 import streams
 
@@ -75,6 +76,16 @@ async def echo(node, command):
     return {"bytes": size, "ms": round((time.monotonic() - started) * 1000)}
 
 
+async def channel_send(node, command):
+    count = field(command, "messages", int)
+    stream = await node.host.new_stream(connected_peer(node, command), [field(command, "protocol", str)])
+    return await streams.using(stream, channel.send, count)
+
+
+async def channel_take(node, command):
+    return await node.inbox.take(peer_of(field(command, "peer", str)), field(command, "messages", int))
+
+
 async def open_stream(node, command):
     try:
         stream = await node.host.new_stream(connected_peer(node, command), [field(command, "protocol", str)])
@@ -108,6 +119,7 @@ async def disconnect(node, command):
 COMMANDS = {
     "dial": dial, "ping": ping, "identify": identify, "identified": identified, "push": push, "echo": echo,
     "open": open_stream, "perf": perf, "peers": peers, "disconnect": disconnect,
+    "channel_send": channel_send, "channel_take": channel_take,
 }
 
 

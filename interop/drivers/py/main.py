@@ -6,7 +6,8 @@ Build: ./build.sh (needs Python 3.10 or newer with venv). Run: ./run.sh [--key e
 Logs go to standard error; LIBP2P_DEBUG chooses how much.
 
 QUIC (aioquic), multistream, identify with push, and ping are the library's own. Its check of certificates accepts what
-it should refuse, so it is no judge of TLS identity. Ours are /interop/echo/1 and /perf/1.0.0 in streams.py.
+it should refuse, so it is no judge of TLS identity. Ours are /interop/echo/1 and /perf/1.0.0 in streams.py, and
+/interop/chan/1 in channel.py.
 """
 
 import argparse

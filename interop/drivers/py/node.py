@@ -15,6 +15,7 @@ from libp2p.transport.quic.config import QUICTransportConfig
 from multiaddr import Multiaddr
 import trio
 
+import channel
 import repairs
 import streams
 
@@ -52,6 +53,7 @@ async def start(key, say):
         host.get_network().retry_config = RetryConfig(max_retries=0)
         driver.serve(streams.ECHO, streams.serve_echo)
         driver.serve(streams.PERF, streams.serve_perf)
+        driver.serve(channel.CHANNEL, lambda stream: channel.serve(stream, driver.inbox))
         yield driver
 
 
@@ -61,6 +63,7 @@ class Node:
         self.peer = str(host.get_id())
         self.pings = PingService(host)
         self._say = say
+        self.inbox = channel.Inbox()
         self._connections = {}
         self._identified = {}
         self._changed = trio.Event()

@@ -38,12 +38,13 @@ async def read_exactly(stream, size):
 async def using(stream, work, *arguments):
     """Works on a stream and closes it, or resets it after a failure."""
     try:
-        await work(stream, *arguments)
+        result = await work(stream, *arguments)
     except BaseException:
         with trio.CancelScope(shield=True), trio.move_on_after(1):
             await stream.reset()
         raise
     await stream.close()
+    return result
 
 
 async def serve_echo(stream):

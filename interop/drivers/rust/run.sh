@@ -2,4 +2,4 @@
 # Starts the built rust driver; arguments are passed on (see ../README.md).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-exec "$here/target/release/interop-driver-rust" "$@"
+exec "$here/target/driver" "$@"

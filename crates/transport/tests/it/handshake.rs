@@ -236,5 +236,16 @@ async fn a_post_quantum_dialler_says_hello_in_two_packets_and_reaches_peers_with
     let foreign = Foreign::honest();
     let accept = async { foreign.quinn.accept().await.unwrap().await };
     let (out, inn) = tokio::join!(dialler.dial(foreign.address(), None), accept);
-    assert!(out.is_ok() && inn.is_ok());
+    assert!(inn.is_ok());
+    assert!(!out.unwrap().is_post_quantum(), "the listener has X25519 and no ML-KEM");
+}
+
+#[tokio::test]
+async fn both_sides_know_whether_their_keys_are_post_quantum() {
+    let pair = connect(endpoint(|_| ()).await, endpoint(|_| ()).await).await;
+    let with_the_feature = cfg!(feature = "post-quantum");
+    assert_eq!(
+        (pair.out.is_post_quantum(), pair.inn.is_post_quantum()),
+        (with_the_feature, with_the_feature)
+    );
 }

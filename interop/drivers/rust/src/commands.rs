@@ -7,6 +7,7 @@ use serde_json::{json, Value};
 use tokio::sync::oneshot;
 
 use crate::{
+    channel,
     node::{Node, Order, View},
     streams,
 };
@@ -44,6 +45,13 @@ async fn carry_out(node: &Node, command: &Value) -> Outcome {
         Some("echo") => {
             let protocol = protocol(command)?;
             echo(node, peer(command)?, protocol, number(command, "bytes")?).await
+        }
+        Some("channel_send") => {
+            let protocol = protocol(command)?;
+            channel_send(node, peer(command)?, protocol, number(command, "messages")?).await
+        }
+        Some("channel_take") => {
+            Ok(node.inbox.take(peer(command)?, number(command, "messages")?).await.to_json())
         }
         Some("open") => open(node, peer(command)?, protocol(command)?).await,
         Some("perf") => {
@@ -135,6 +143,12 @@ async fn echo(node: &Node, peer: PeerId, protocol: StreamProtocol, bytes: u64) -
     let stream = node.streams.clone().open_stream(peer, protocol).await.map_err(|error| error.to_string())?;
     streams::echo(stream, bytes).await?;
     Ok(json!({"bytes": bytes, "ms": started.elapsed().as_millis() as u64}))
+}
+
+async fn channel_send(node: &Node, peer: PeerId, protocol: StreamProtocol, messages: u64) -> Outcome {
+    connected(node, peer)?;
+    let stream = node.streams.clone().open_stream(peer, protocol).await.map_err(|error| error.to_string())?;
+    Ok(channel::send(stream, messages).await?.to_json())
 }
 
 async fn open(node: &Node, peer: PeerId, protocol: StreamProtocol) -> Outcome {

@@ -6,8 +6,9 @@
 //! Logs go to standard error; `RUST_LOG` chooses how much (default `warn`).
 //!
 //! Everything that Peerage is judged by is the library's own: QUIC, TLS, multistream, identify with push, ping.
-//! Ours are `/interop/echo/1` and `/perf/1.0.0` in `streams.rs`.
+//! Ours are `/interop/echo/1` and `/perf/1.0.0` in `streams.rs`, and `/interop/chan/1` in `channel.rs`.
 
+mod channel;
 mod commands;
 mod node;
 mod served;

@@ -22,6 +22,7 @@ use serde_json::json;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
+    channel::{self, Inbox},
     say,
     served::{self, Inbound, Protocols},
     streams, LAST_PACKETS,
@@ -63,6 +64,7 @@ pub struct Node {
     pub view: watch::Receiver<View>,
     pub streams: libp2p_stream::Control,
     pub protocols: Protocols,
+    pub inbox: Inbox,
     pub orders: mpsc::UnboundedSender<Order>,
     /// Each ping that the swarm has made, with its round trip or what went wrong.
     pub pings: broadcast::Sender<(PeerId, Result<Duration, String>)>,
@@ -86,6 +88,7 @@ pub async fn start(key: Keypair) -> Result<Node, Box<dyn Error>> {
     let protocols = Protocols::default();
     protocols.add(streams::ECHO);
     protocols.add(streams::PERF);
+    protocols.add(channel::CHANNEL);
     let (served, inbound) = served::Behaviour::new(protocols.clone());
     let mut swarm = build(key, served)?;
     let peer = *swarm.local_peer_id();
@@ -97,22 +100,26 @@ pub async fn start(key: Keypair) -> Result<Node, Box<dyn Error>> {
     };
 
     let control = swarm.behaviour().streams.new_control();
-    tokio::spawn(serve(inbound));
+    let inbox = Inbox::default();
+    tokio::spawn(serve(inbound, inbox.clone()));
 
     let (orders, taken) = mpsc::unbounded_channel();
     let (shown, view) = watch::channel(View::default());
     let (pings, _) = broadcast::channel(1024);
     let driver = Driver { swarm, shown, pings: pings.clone(), dials: HashMap::new() };
     tokio::spawn(driver.run(taken));
-    Ok(Node { peer, address: address.to_string(), view, streams: control, protocols, orders, pings })
+    Ok(Node { peer, address: address.to_string(), view, streams: control, protocols, inbox, orders, pings })
 }
 
 /// Every inbound stream gets a task of its own.
-async fn serve(mut inbound: mpsc::UnboundedReceiver<Inbound>) {
+async fn serve(mut inbound: mpsc::UnboundedReceiver<Inbound>, inbox: Inbox) {
     while let Some(Inbound { peer, protocol, stream }) = inbound.recv().await {
+        let inbox = inbox.clone();
         tokio::spawn(async move {
             let served = if protocol == streams::PERF {
                 streams::serve_perf(stream).await
+            } else if protocol == channel::CHANNEL {
+                channel::serve(stream, peer, &inbox).await
             } else {
                 streams::serve_echo(stream).await
             };

@@ -108,7 +108,7 @@ fn chunks(total: u64) -> impl Iterator<Item = usize> {
     (0..total.div_ceil(size)).map(move |index| (total - index * size).min(size) as usize)
 }
 
-async fn expect_end(reader: &mut (impl AsyncReadExt + Unpin)) -> io::Result<()> {
+pub async fn expect_end(reader: &mut (impl AsyncReadExt + Unpin)) -> io::Result<()> {
     match reader.read(&mut [0; 1]).await? {
         0 => Ok(()),
         _ => Err(io::Error::other("more bytes came than were asked for")),
