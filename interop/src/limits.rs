@@ -5,6 +5,9 @@ use crate::matrix::{Check, Way};
 /// One implementation, one check, and why it does not apply. `None` as way: in both.
 pub(crate) type Lack = (&'static str, Option<Way>, Check, &'static str);
 
+/// The cryptography of js is ring, that of py aioquic's own.
+const NO_ML_KEM: &str = "its TLS has no X25519MLKEM768";
+
 /// The fixed list.
 pub(crate) const LACKS: &[Lack] = &[
     (
@@ -13,7 +16,8 @@ pub(crate) const LACKS: &[Lack] = &[
         Check::WrongPeer,
         "its check of certificates accepts foreign keys: it judges no identity",
     ),
-    ("py", None, Check::PostQuantum, "its TLS has no X25519MLKEM768"),
+    ("js", None, Check::PostQuantum, NO_ML_KEM),
+    ("py", None, Check::PostQuantum, NO_ML_KEM),
 ];
 
 /// Why a cell does not apply, if it does not.
