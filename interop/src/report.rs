@@ -29,7 +29,7 @@ pub(crate) fn print(checks: &[Check], columns: &[(String, Cells)], as_json: bool
                 if as_json {
                     println!("{}", cell(name, *check, way, word, why));
                 } else if let Some(why) = why {
-                    reasons.push(format!("{name}, {}, {way}: {word}: {why}", check.name()));
+                    reasons.push((name, format!("{}, {way}", check.name()), format!("{word}: {why}")));
                 }
             }
             table.add_row(row);
@@ -37,8 +37,11 @@ pub(crate) fn print(checks: &[Check], columns: &[(String, Cells)], as_json: bool
     }
     if !as_json {
         println!("{table}");
-        reasons.dedup_by(|a, b| a.rsplit(": ").next() == b.rsplit(": ").next());
-        reasons.iter().for_each(|reason| println!("{reason}"));
+        // One line where the same befell an implementation in several rows.
+        reasons.dedup_by(|(name, _, why), (before, _, reason)| name == before && why == reason);
+        for (name, cell, why) in reasons {
+            println!("{name}, {cell}: {why}");
+        }
     }
     let judged = columns.iter().any(|(name, cells)| {
         name.starts_with("go") && cells.values().any(|verdict| *verdict == Verdict::Pass)
