@@ -17,7 +17,7 @@ pub(crate) fn print(checks: &[Check], columns: &[(String, Cells)], as_json: bool
             .into_iter()
             .chain(columns.iter().map(|(name, _)| name.clone())),
     );
-    let mut reasons = Vec::new();
+    let mut reasons: Vec<(&str, String, Vec<String>)> = Vec::new();
     for check in checks {
         for way in Way::BOTH {
             let mut row = vec![check.name().to_owned(), way.to_string()];
@@ -29,7 +29,11 @@ pub(crate) fn print(checks: &[Check], columns: &[(String, Cells)], as_json: bool
                 if as_json {
                     println!("{}", cell(name, *check, way, word, why));
                 } else if let Some(why) = why {
-                    reasons.push((name, format!("{}, {way}", check.name()), format!("{word}: {why}")));
+                    let (reason, cell) = (format!("{word}: {why}"), format!("{}, {way}", check.name()));
+                    match reasons.iter_mut().find(|(of, known, _)| of == name && *known == reason) {
+                        Some((_, _, cells)) => cells.push(cell),
+                        None => reasons.push((name, reason, vec![cell])),
+                    }
                 }
             }
             table.add_row(row);
@@ -37,10 +41,9 @@ pub(crate) fn print(checks: &[Check], columns: &[(String, Cells)], as_json: bool
     }
     if !as_json {
         println!("{table}");
-        // One line where the same befell an implementation in several rows.
-        reasons.dedup_by(|(name, _, why), (before, _, reason)| name == before && why == reason);
-        for (name, cell, why) in reasons {
-            println!("{name}, {cell}: {why}");
+        for (name, reason, cells) in reasons {
+            let all = cells.len() == checks.len() * Way::BOTH.len();
+            println!("{name}: {reason} ({})", if all { "every row".to_owned() } else { cells.join("; ") });
         }
     }
     let judged = columns.iter().any(|(name, cells)| {
