@@ -125,6 +125,7 @@ impl Driver {
                 if let Some(attempt) = attempt {
                     self.dials.remove(&attempt);
                 }
+                self.shared.traffic.begin(conn, connection.clone());
                 let handle =
                     SessionHandle { connection, direction, orders, about: About::default(), peer: None };
                 self.sessions.insert(conn, handle);
@@ -231,6 +232,7 @@ impl Driver {
     /// Forgets a session. Whether an application's message passed over it.
     fn drop_session(&mut self, conn: ConnId, cause: &str) -> bool {
         let Some(session) = self.sessions.remove(&conn) else { return false };
+        self.shared.traffic.end(conn);
         let Some(peer) = session.peer else { return false };
         self.shared.remove_peer(&peer, cause);
         peer.is_useful()

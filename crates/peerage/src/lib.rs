@@ -64,6 +64,7 @@ mod resolve;
 mod session;
 mod shared;
 mod streams;
+mod traffic;
 
 pub use builder::NodeBuilder;
 pub use channel::{Channel, ChannelConfig, Payload, PeerSender, Raw};
@@ -72,7 +73,7 @@ pub use environment::{Environment, SystemEnvironment};
 pub use error::{ConnectError, ListenError, RegisterError, SendError, StartError};
 pub use node::{ListenWatch, Node, Shutdown};
 pub use peer::{About, PeerInfo};
-pub use peers::{Change, Peers, Watch};
+pub use peers::{Change, PeerStats, Peers, Watch};
 pub use protocols::perf::PerfTimes;
 pub use request::{
     Answers, CallConfig, CallLimits, DEFAULT_DEADLINE, MAX_REQUEST_BYTES, Request, RequestError,
@@ -86,8 +87,9 @@ pub use peerage_identity::{
 };
 pub use peerage_peers::{Blame, Direction, ForeignPolicy, PeerEvent, PeersConfig, RejectReason};
 pub use peerage_transport::{
-    AdmissionSettings, BindError, CertificateKind, Rate, ReadError, RecvStream, SendStream, SettingsError,
-    SocketBuffers, Stream, StreamCode, TransportSettings, UdpSocket, WriteError, quinn,
+    AdmissionSettings, BindError, CertificateKind, PathStats, ProtocolTraffic, Rate, ReadError, RecvStream,
+    SendStream, SettingsError, SocketBuffers, Stream, StreamCode, TransportSettings, UdpSocket, WriteError,
+    quinn,
 };
 
 /// The README's code is compiled and run with the documentation tests.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use peerage_identity::{DialAddress, ListenAddress, PeerId};
 use peerage_peers::{Input, Target};
-use peerage_transport::{CloseCode, Stream};
+use peerage_transport::{CloseCode, ProtocolTraffic, Stream};
 use tokio::sync::{oneshot, watch};
 
 use crate::builder::NodeBuilder;
@@ -118,6 +118,12 @@ impl Node {
     /// Who is connected, and what changes.
     pub fn peers(&self) -> Peers {
         Peers { shared: self.shared.clone() }
+    }
+
+    /// Bytes that each protocol has moved since the node's start, over all connections, those that have ended included, in the order of the names. 64
+    /// names are counted by themselves, the rest under `(other)`.
+    pub fn traffic(&self) -> Vec<ProtocolTraffic> {
+        self.shared.traffic.list()
     }
 
     /// Connects to an address now, whatever limits and backoff say, and waits until both sides have admitted each other.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use peerage_identity::{AddressError, DialAddress, PeerId};
 use peerage_peers::{Input, PeerEvent, Role};
+use peerage_transport::{PathStats, ProtocolTraffic};
 use tokio::sync::{broadcast, oneshot};
 
 use crate::driver::{Message, Watching};
@@ -27,6 +28,13 @@ impl Peers {
     /// One connected peer.
     pub fn get(&self, peer: PeerId) -> Option<PeerInfo> {
         self.shared.peer(&peer).map(|peer| peer.info())
+    }
+
+    /// What the connection to a peer has seen of its path, and how many bytes each protocol has moved on it. `None` when it is not connected. A
+    /// connection that takes the place of another begins at 0; [`Node::traffic`](crate::Node::traffic) goes on.
+    pub fn stats(&self, peer: PeerId) -> Option<PeerStats> {
+        let peer = self.shared.peer(&peer)?;
+        Some(PeerStats { path: peer.connection.stats(), protocols: peer.connection.traffic() })
     }
 
     /// Names an address that may be dialled when a place is free.
@@ -73,6 +81,16 @@ impl fmt::Debug for Peers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Peers").finish_non_exhaustive()
     }
+}
+
+/// A connection, measured since it began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerStats {
+    /// Round-trip time, losses, congestion window, and UDP datagrams and bytes both ways.
+    pub path: PathStats,
+    /// Bytes that each protocol has moved on its streams, in the order in which their names came up; 64 names by themselves.
+    pub protocols: Vec<ProtocolTraffic>,
 }
 
 /// A snapshot of the connected peers and the changes after it.

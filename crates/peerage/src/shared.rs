@@ -21,6 +21,7 @@ use crate::peer::Peer;
 use crate::registry::Registry;
 use crate::request::CallLimits;
 use crate::resolve::Resolve;
+use crate::traffic::NodeTraffic;
 
 /// The state that handles, sessions and the driver share.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// Ends every task.
     pub(crate) stop: CancellationToken,
+    pub(crate) traffic: NodeTraffic,
     /// Messages that were queued and never sent.
     pub(crate) lost_messages: AtomicU64,
     /// Admitted peers. Written when one comes or goes, read on each send by ID.
@@ -83,6 +85,7 @@ impl Shared {
             to_driver: parts.to_driver,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            traffic: NodeTraffic::default(),
             lost_messages: AtomicU64::new(0),
             peers: RwLock::default(),
         })

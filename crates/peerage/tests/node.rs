@@ -285,6 +285,45 @@ async fn ping_and_identify_are_served_and_spoken() {
     .await;
 }
 
+/// Bytes sent and received on a protocol.
+fn moved(traffic: &[peerage::ProtocolTraffic], protocol: &str) -> (u64, u64) {
+    let found = traffic.iter().find(|one| *one.protocol == *protocol);
+    found.map_or((0, 0), |one| (one.sent_bytes, one.received_bytes))
+}
+
+#[tokio::test]
+async fn the_path_and_the_bytes_of_each_protocol_are_read_by_peer_and_in_all() {
+    let (a, b) = pair().await;
+    let name = "/test/counted/1";
+    let (at_a, at_b) = (
+        a.channel::<Raw>(ChannelConfig::new(name)).unwrap(),
+        b.channel::<Raw>(ChannelConfig::new(name)).unwrap(),
+    );
+    for _ in 0..10 {
+        at_b.send(a.peer_id(), &Raw(Bytes::from(vec![1; 100_000]))).await.unwrap();
+        within("a message", at_a.recv()).await.unwrap();
+    }
+    let stats = b.peers().stats(a.peer_id()).unwrap();
+    assert!(moved(&stats.protocols, name).0 >= 1_000_000, "{stats:?}");
+    assert!(stats.path.sent_bytes > 1_000_000 && stats.path.sent_datagrams > 600, "{stats:?}");
+    assert!(
+        stats.path.rtt > Duration::ZERO && stats.path.congestion_window > 0 && stats.path.received_bytes > 0
+    );
+    let at_peer = a.peers().stats(b.peer_id()).unwrap();
+    assert!(moved(&at_peer.protocols, name).1 >= 1_000_000, "{at_peer:?}");
+    let before = moved(&b.traffic(), name);
+    assert_eq!(before, moved(&stats.protocols, name));
+
+    b.peers().disconnect(a.peer_id()).await;
+    within("the end of the connection", async {
+        while b.peers().stats(a.peer_id()).is_some() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(moved(&b.traffic(), name), before, "the node's count outlives the connection");
+}
+
 #[tokio::test]
 async fn perf_is_served_where_it_was_switched_on_and_nowhere_else() {
     let (open, closed) = (builder().serve_perf().start().await.unwrap(), builder().start().await.unwrap());

@@ -110,7 +110,7 @@ pub use send::{SendStream, WriteError};
 pub use settings::{CertificateKind, MAX_DATAGRAM, MAX_STREAM_WINDOW, SettingsError, TransportSettings};
 pub use socket::{BindError, SocketBuffers, UdpSocket};
 pub use stream::{InboundStream, OpenError, Stream};
-pub use traffic::{MAX_COUNTED_PROTOCOLS, OTHER_PROTOCOLS, ProtocolTraffic};
+pub use traffic::{MAX_COUNTED_PROTOCOLS, OTHER_PROTOCOLS, ProtocolTraffic, TrafficTotals};
 
 /// The QUIC implementation, for callers who give sockets, timers or tasks of their own: its traits stand in [`EndpointConfig`] and [`UdpSocket`].
 pub use quinn;

@@ -1,5 +1,6 @@
 //! How many bytes each protocol has moved on a connection.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +20,29 @@ pub struct ProtocolTraffic {
     pub sent_bytes: u64,
     /// Bytes that this side read. More may lie unread.
     pub received_bytes: u64,
+}
+
+/// Sums over several connections, by protocol, in the order of the names. [`MAX_COUNTED_PROTOCOLS`] names are counted by themselves here too.
+#[derive(Debug, Clone, Default)]
+pub struct TrafficTotals(BTreeMap<Arc<str>, ProtocolTraffic>);
+
+impl TrafficTotals {
+    /// Adds what one connection has moved.
+    pub fn add(&mut self, traffic: &[ProtocolTraffic]) {
+        for one in traffic {
+            let full = self.0.len() >= MAX_COUNTED_PROTOCOLS && !self.0.contains_key(&one.protocol);
+            let name = if full { Arc::from(OTHER_PROTOCOLS) } else { one.protocol.clone() };
+            let none = ProtocolTraffic { protocol: name.clone(), sent_bytes: 0, received_bytes: 0 };
+            let sum = self.0.entry(name).or_insert(none);
+            sum.sent_bytes = sum.sent_bytes.saturating_add(one.sent_bytes);
+            sum.received_bytes = sum.received_bytes.saturating_add(one.received_bytes);
+        }
+    }
+
+    /// The sums.
+    pub fn list(&self) -> Vec<ProtocolTraffic> {
+        self.0.values().cloned().collect()
+    }
 }
 
 /// The counters of one protocol, shared by its streams.
@@ -76,6 +100,25 @@ impl Traffic {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums_over_connections_keep_their_names_and_stay_bounded() {
+        let one = |number: usize| ProtocolTraffic {
+            protocol: format!("/a/{number}").into(),
+            sent_bytes: 1,
+            received_bytes: 2,
+        };
+        let mut totals = TrafficTotals::default();
+        for _ in 0..3 {
+            totals.add(&(0..MAX_COUNTED_PROTOCOLS + 10).map(one).collect::<Vec<_>>());
+        }
+        let list = totals.list();
+        assert_eq!(list.len(), MAX_COUNTED_PROTOCOLS + 1);
+        let sum = |of: fn(&ProtocolTraffic) -> u64| list.iter().map(of).sum::<u64>();
+        let all = 3 * (MAX_COUNTED_PROTOCOLS as u64 + 10);
+        assert_eq!((sum(|one| one.sent_bytes), sum(|one| one.received_bytes)), (all, 2 * all));
+        assert!(list.iter().any(|one| *one.protocol == *OTHER_PROTOCOLS && one.sent_bytes == 30));
+    }
 
     #[test]
     fn names_beyond_the_limit_are_counted_together() {
