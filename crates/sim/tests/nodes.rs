@@ -1,0 +1,122 @@
+//! Whole nodes on paths of each kind.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage::{ChannelConfig, Raw};
+use peerage_sim::{Failed, Link, Nat, NatKind, Skew, SimNode, World, ensure, simulate};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn connected(world: &World, a: &SimNode, b: &SimNode) -> Result<Duration, Failed> {
+    let what = format!("{} and {} are connected", a.name(), b.name());
+    world.until(&what, 20 * SECOND, || a.is_connected_to(b)).await
+}
+
+#[test]
+fn a_node_behind_any_box_dials_out_and_keeps_its_mapping() -> Result<(), Failed> {
+    for kind in [NatKind::FullCone, NatKind::Restricted, NatKind::PortRestricted, NatKind::Symmetric] {
+        simulate(3, async |world| {
+            let public = world.node("public", |builder| builder).await?;
+            let nat = world.net().nat(Nat::new(kind).timeout(30 * SECOND));
+            let address = public.address();
+            let inside = world.describe("inside").behind(nat).start(move |b| b.persistent(&address)).await?;
+            connected(&world, &inside, &public).await?;
+            let seen = public.node().peers().get(inside.peer_id()).unwrap().address;
+            ensure!(seen.ip() != world.net().ip(inside.host()), "{seen} is an inside address");
+            world.run_for(180 * SECOND).await;
+            ensure!(inside.is_connected_to(&public), "{kind:?}: the mapping was lost");
+            public.node().ping(inside.peer_id()).await?;
+            ensure!(public.events().len() == 1, "{kind:?}: it reconnected: {:?}", public.events());
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn clocks_that_are_off_by_most_of_an_hour_keep_nobody_apart() -> Result<(), Failed> {
+    simulate(4, async |world| {
+        let right = world.node("right", |builder| builder).await?;
+        for (name, skew) in [("fast", Skew::Ahead(3000 * SECOND)), ("slow", Skew::Behind(3000 * SECOND))] {
+            let address = right.address();
+            let off = world.describe(name).skewed(skew).start(move |b| b.persistent(&address)).await?;
+            connected(&world, &off, &right).await?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_seed_is_found_by_its_name_and_at_its_new_address_after_a_move() -> Result<(), Failed> {
+    simulate(5, async |world| {
+        let first = world.node("first", |builder| builder).await?;
+        world.names().set_addresses("seed.example", &[first.socket_address().ip()]);
+        let by_name = |node: &SimNode| format!("/dns/seed.example/udp/4400/quic-v1/p2p/{}", node.peer_id());
+        let name = by_name(&first);
+        let guest = world.node("guest", move |builder| builder.persistent(&name)).await?;
+        connected(&world, &guest, &first).await?;
+        world.crash(&first);
+        let moved = world.describe("moved").key(first.key().clone()).start(|builder| builder).await?;
+        world.names().set_addresses("seed.example", &[moved.socket_address().ip()]);
+        world.until("the guest finds it again", 120 * SECOND, || guest.is_connected_to(&moved)).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_bulk_transfer_fills_a_narrow_path_of_small_packets() -> Result<(), Failed> {
+    simulate(6, async |world| {
+        let (rate, queue) = (20_000_000, 60_000);
+        world.default_link(Link::latency_ms(10).bandwidth(rate, queue).mtu(1300));
+        let config = || ChannelConfig::new("/sim/bulk/1");
+        let to = world.node("to", |builder| builder).await?;
+        let address = to.address();
+        let from = world.node("from", move |builder| builder.persistent(&address)).await?;
+        connected(&world, &from, &to).await?;
+        let (sending, receiving) =
+            (from.node().channel::<Raw>(config())?, to.node().channel::<Raw>(config())?);
+        let (message, peer) = (Raw(Bytes::from(vec![7; 50_000])), to.peer_id());
+        tokio::spawn(async move { while sending.send(peer, &message).await.is_ok() {} });
+        let (start, mut bytes) = (world.now(), 0.0);
+        while world.now() - start < 10 * SECOND {
+            bytes += receiving.recv().await.unwrap().1.0.len() as f64;
+        }
+        let share = bytes * 8.0 / 10.0 / rate as f64;
+        ensure!((0.75..=1.0).contains(&share), "{:.0} % of the path were used", share * 100.0);
+        let counters = world.counters();
+        ensure!(counters.overflowed > 0, "the queue never filled");
+        ensure!(counters.too_large > 0, "nobody tried larger packets");
+        Ok(())
+    })
+}
+
+#[test]
+fn duplicates_and_late_packets_change_no_message() -> Result<(), Failed> {
+    simulate(7, async |world| {
+        world.default_link(Link::latency_ms(20).jitter_ms(15).duplication(0.2).reordering(0.2));
+        let config = || ChannelConfig::new("/sim/numbers/1");
+        let to = world.node("to", |builder| builder).await?;
+        let address = to.address();
+        let from = world.node("from", move |builder| builder.persistent(&address)).await?;
+        connected(&world, &from, &to).await?;
+        let (sending, receiving) =
+            (from.node().channel::<Raw>(config())?, to.node().channel::<Raw>(config())?);
+        let peer = to.peer_id();
+        tokio::spawn(async move {
+            for number in 0..2000u32 {
+                sending.send(peer, &Raw(Bytes::copy_from_slice(&number.to_be_bytes()))).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            std::future::pending::<()>().await;
+        });
+        for number in 0..2000u32 {
+            let next = tokio::time::timeout(10 * SECOND, receiving.recv()).await?.unwrap().1;
+            ensure!(next.0 == number.to_be_bytes()[..], "{:?} came in place of {number}", next.0);
+        }
+        let counters = world.counters();
+        ensure!(counters.duplicated > 100 && counters.reordered > 100, "too few faults: {counters:?}");
+        Ok(())
+    })
+}

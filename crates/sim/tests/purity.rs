@@ -1,0 +1,130 @@
+//! What would make a run depend on more than its seed may stand only where this test knows of it.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A source file of the crates that run in simulations, without its test modules.
+struct Source {
+    /// Its path below `crates/`.
+    name: String,
+    text: String,
+}
+
+const CRATES: &[&str] = &["wire", "machine", "identity", "transport", "peers", "peerage", "sim"];
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files: Vec<PathBuf> = Vec::new();
+    for member in CRATES {
+        collect(&root.join(member).join("src"), &mut files);
+    }
+    assert!(files.len() > 60, "only {} files were found", files.len());
+    files.sort();
+    files
+        .iter()
+        .filter(|path| !path.ends_with("tests.rs"))
+        .map(|path| {
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            let text = fs::read_to_string(path).unwrap();
+            let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
+            Source { name, text }
+        })
+        .collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|kind| kind == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// The lines of code that hold one of `words`, but for those in files that may hold them.
+fn offenders(words: &[&str], allowed: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for source in sources().iter().filter(|source| !allowed.contains(&source.name.as_str())) {
+        for (number, line) in source.text.lines().enumerate() {
+            let code = line.trim_start();
+            if !code.starts_with("//") && words.iter().any(|word| code.contains(word)) {
+                found.push(format!("{}:{}: {code}", source.name, number + 1));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn real_time_is_read_in_one_module() {
+    // The environment asks the system. The transport has the system's clock as its default, which a node replaces. The soak measures itself.
+    let allowed =
+        &["peerage/src/environment.rs", "transport/src/endpoint.rs", "sim/src/soak.rs"];
+    let words = &["SystemTime::now", "DefaultTimeProvider", "UNIX_EPOCH.elapsed", "std::time::Instant"];
+    assert_eq!(offenders(words, allowed), [""; 0], "ask the environment, or tokio's clock");
+    // Imported in braces: a line `use std::time::{Duration, Instant};`.
+    let imports = |source: &Source| {
+        let imports = source.text.lines().filter(|line| line.trim_start().starts_with("use std::time::{"));
+        imports.filter(|line| line.contains("Instant")).count() > 0
+    };
+    let found: Vec<_> = sources().into_iter().filter(imports).map(|source| source.name).collect();
+    // A rate's clock comes in as a value there: quinn's runtime is asked.
+    let known = ["transport/src/admission.rs", "transport/src/admission/table.rs", "transport/src/gate.rs"];
+    let unknown: Vec<_> = found.iter().filter(|name| !known.contains(&name.as_str())).collect();
+    assert_eq!(unknown, [""; 0], "take tokio's Instant, whose clock can be paused");
+    for name in known.iter().filter(|name| found.iter().any(|found| found == *name)) {
+        let source = sources().into_iter().find(|source| source.name == *name).unwrap();
+        assert!(!source.text.contains("Instant::now"), "{name} reads the clock itself");
+    }
+}
+
+#[test]
+fn the_systems_randomness_is_drawn_in_known_places() {
+    let allowed = &[
+        // The environment; the default of the transport where no seed is given.
+        "peerage/src/environment.rs",
+        "transport/src/endpoint.rs",
+        // New keys, which a simulation gives.
+        "identity/src/key.rs",
+        // The secret half of a key exchange, as everywhere in TLS: no length follows from it.
+        "transport/src/post_quantum.rs",
+    ];
+    let words = &["getrandom::", "SystemRandom::new", "rand::rng", "thread_rng", "RandomState"];
+    assert_eq!(offenders(words, allowed), [""; 0], "draw from the seed");
+}
+
+#[test]
+fn every_select_is_biased() {
+    for source in sources() {
+        for (at, _) in source.text.match_indices("select! {") {
+            let body = source.text[at + "select! {".len()..].trim_start();
+            let line = source.text[..at].lines().count();
+            assert!(body.starts_with("biased;"), "{}:{line}: a select! without `biased` draws lots", source.name);
+        }
+    }
+}
+
+#[test]
+fn tables_with_random_hashes_are_only_looked_up_in() {
+    let allowed = &[
+        // Sessions and dials by number: looked up, and walked only to forget what has ended.
+        "peerage/src/driver.rs",
+        // Peers by ID: walked in the order of their IDs.
+        "peerage/src/shared.rs",
+        // Rates by address: looked up, and thrown away as a whole.
+        "transport/src/admission/table.rs",
+    ];
+    let words = &["HashMap", "HashSet"];
+    assert_eq!(offenders(words, allowed), [""; 0], "take a BTreeMap: its order is the same in every run");
+}
+
+#[test]
+fn nothing_blocks_a_thread() {
+    let words = &["spawn_blocking", "block_in_place", "thread::sleep", "thread::spawn"];
+    // The program's own threads, one for each run.
+    let allowed = &["sim/src/soak.rs"];
+    assert_eq!(offenders(words, allowed), [""; 0], "virtual time stands still while a thread is blocked");
+}
