@@ -2,7 +2,7 @@
 //!
 //! No application byte passes through here. The driver never waits for a session: what it tells one fits into the session's queue.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -61,8 +61,8 @@ pub(crate) struct Watching {
 struct Driver {
     shared: Arc<Shared>,
     manager: PeerManager,
-    sessions: HashMap<ConnId, SessionHandle>,
-    dials: HashMap<AttemptId, AbortHandle>,
+    sessions: BTreeMap<ConnId, SessionHandle>,
+    dials: BTreeMap<AttemptId, AbortHandle>,
     tickets: BTreeMap<Ticket, oneshot::Sender<Result<PeerId, ConnectError>>>,
     events: broadcast::Sender<PeerEvent>,
     next_ticket: u64,
@@ -84,8 +84,8 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: PeerManager, mut messages:
     let mut driver = Driver {
         shared: shared.clone(),
         manager,
-        sessions: HashMap::new(),
-        dials: HashMap::new(),
+        sessions: BTreeMap::new(),
+        dials: BTreeMap::new(),
         tickets: BTreeMap::new(),
         events: broadcast::Sender::new(MAX_EVENTS_BEHIND),
         next_ticket: 0,

@@ -65,6 +65,7 @@ mod session;
 mod shared;
 mod streams;
 mod traffic;
+mod watch;
 
 pub use builder::NodeBuilder;
 pub use channel::{Channel, ChannelConfig, Payload, PeerSender, Raw};

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use peerage_identity::{DialAddress, ListenAddress, NodeKey, RecordError, SignedPeerRecord};
 use peerage_transport::{BindError, Endpoint};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::driver::Message;
 use crate::environment::Environment;
 use crate::error::ListenError;
 use crate::shared::Shared;
+use crate::watch;
 
 /// Addresses that a node announces.
 const MAX_ANNOUNCED: usize = 16;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use peerage_identity::{DialAddress, ListenAddress, PeerId};
 use peerage_peers::{Input, Target};
 use peerage_transport::{CloseCode, ProtocolTraffic, Stream};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use crate::builder::NodeBuilder;
 use crate::channel::{Channel, ChannelConfig, ChannelCore, Inbox, Payload};
@@ -26,6 +26,7 @@ use crate::request::{
 };
 use crate::shared::Shared;
 use crate::streams::Incoming;
+use crate::watch;
 
 /// How long [`Node::close`] waits for queued messages to be sent.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(2);

@@ -5,13 +5,13 @@ use std::fmt;
 use std::sync::{Arc, RwLock};
 
 use peerage_transport::Stream;
-use tokio::sync::watch;
 
 use crate::channel::ChannelCore;
 use crate::error::RegisterError;
 use crate::peer::Peer;
 use crate::request::Handler;
 use crate::streams::Acceptor;
+use crate::watch;
 
 /// Longest protocol name, in bytes. libp2p's line limit is 1,024; shorter names leave room for the framing.
 const MAX_NAME: usize = 256;

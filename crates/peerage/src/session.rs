@@ -14,13 +14,14 @@ use peerage_transport::{
     CloseCause, CloseCode, Connection, InboundStream, NegotiationError, ReadError, SendStream, Stream,
 };
 use peerage_wire::hello as wire;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::driver::Message;
 use crate::hello;
 use crate::peer::Peer;
 use crate::registry::{self, Service};
 use crate::shared::Shared;
+use crate::watch;
 
 /// From the TLS handshake to admission.
 pub(crate) const HELLO_DEADLINE: Duration = Duration::from_secs(5);
@@ -370,8 +371,8 @@ async fn take_hello(stream: Stream, hellos: mpsc::Sender<(wire::Hello, SendStrea
 /// Waits for admission. The service is looked up again afterwards: it may be gone.
 async fn pass(mut gate: watch::Receiver<Gate>, shared: &Shared, name: &str) -> Option<(Arc<Peer>, Service)> {
     let opened = gate.wait_for(|gate| matches!(gate, Gate::Open(_))).await.ok()?;
-    let Gate::Open(peer) = &*opened else { return None };
-    Some((peer.clone(), shared.registry.get(name)?))
+    let Gate::Open(peer) = opened else { return None };
+    Some((peer, shared.registry.get(name)?))
 }
 
 /// Pushes our identify message whenever what we serve, or where we can be reached, changes.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use peerage_identity::PeerId;
 use peerage_transport::{Stream, StreamCode};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::peer::Peer;
 use crate::shared::Shared;
@@ -16,26 +17,31 @@ const MAX_WAITING: usize = 64;
 /// The node's side of an accepted protocol.
 pub(crate) struct Acceptor {
     queue: mpsc::Sender<(PeerId, Stream)>,
-    closed: watch::Sender<bool>,
+    closed: CancellationToken,
 }
 
 impl Acceptor {
     /// Hands an incoming stream to the application, waiting while its queue is full.
     pub(crate) async fn take(&self, peer: &Peer, stream: Stream) {
         peer.mark_useful();
-        let mut closed = self.closed.subscribe();
         tokio::select! {
             biased;
             permit = self.queue.reserve() => match permit {
                 Ok(permit) => permit.send((peer.id, stream)),
                 Err(_) => refuse(stream),
             },
-            _ = closed.wait_for(|closed| *closed) => refuse(stream),
+            () = self.closed.cancelled() => refuse(stream),
         }
     }
 
     pub(crate) fn close(&self) {
-        self.closed.send_replace(true);
+        self.closed.cancel();
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -47,16 +53,16 @@ fn refuse(stream: Stream) {
 pub struct Incoming {
     name: String,
     queue: Mutex<mpsc::Receiver<(PeerId, Stream)>>,
-    closed: watch::Receiver<bool>,
+    closed: CancellationToken,
     shared: Option<Arc<Shared>>,
 }
 
 impl Incoming {
     pub(crate) fn new(shared: Arc<Shared>, name: String) -> (Arc<Acceptor>, Self) {
         let (queue, receiver) = mpsc::channel(MAX_WAITING);
-        let closed = watch::Sender::new(false);
+        let closed = CancellationToken::new();
         let incoming =
-            Self { name, queue: Mutex::new(receiver), closed: closed.subscribe(), shared: Some(shared) };
+            Self { name, queue: Mutex::new(receiver), closed: closed.clone(), shared: Some(shared) };
         (Arc::new(Acceptor { queue, closed }), incoming)
     }
 
@@ -67,12 +73,11 @@ impl Incoming {
 
     /// The next stream and who opened it; `None` when the node has been shut down. Cancel-safe.
     pub async fn recv(&self) -> Option<(PeerId, Stream)> {
-        let mut closed = self.closed.clone();
         let mut queue = self.queue.lock().await;
         tokio::select! {
             biased;
             next = queue.recv() => next,
-            _ = closed.wait_for(|closed| *closed) => None,
+            () = self.closed.cancelled() => None,
         }
     }
 }

@@ -51,7 +51,8 @@ mod world;
 pub use environment::{Names, Skew};
 pub use failed::Failed;
 pub use net::{
-    Bandwidth, Counters, DialSeen, Fate, HostId, Latency, Link, Nat, NatId, NatKind, Packet, SimNet, peak_dials,
+    Bandwidth, Counters, DialSeen, Fate, HostId, Latency, Link, Nat, NatId, NatKind, Packet, SimNet,
+    peak_dials,
 };
 pub use run::{replay_command, seeds, simulate};
 pub use scenario::{Outcome, Plan, Report, SCENARIOS, Scenario, scenario};

@@ -38,6 +38,9 @@ struct Replay {
     /// The larger form, which the soak also runs.
     #[arg(long)]
     large: bool,
+    /// Writes every packet and every node's events into this file, a line each: two runs of one seed give the same file.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Prints what the nodes log, such as `peerage=debug`. The log's times are virtual where they are in the messages, real in front.
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -102,7 +105,15 @@ fn run_one(replay: &Replay) -> Result<bool, String> {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
     let plan = if replay.large { Plan::LARGE } else { Plan::SMALL };
-    let outcome = scenario.run(replay.seed, plan);
+    let trace = replay.trace.as_ref().map(|path| {
+        std::fs::File::create(path).map_err(|error| format!("{} cannot be written: {error}", path.display()))
+    });
+    let trace = trace.transpose()?;
+    let outcome = scenario.run_prepared(replay.seed, plan, |world| {
+        if let Some(file) = trace {
+            world.net().write_trace(std::io::BufWriter::new(file));
+        }
+    });
     println!("hash {}", outcome.hash);
     println!("{} simulated seconds, {} packets", outcome.simulated.as_secs_f64(), outcome.packets);
     match outcome.result {

@@ -47,7 +47,8 @@ pub(crate) fn run(soak: &Soak) -> Result<bool, String> {
     };
     let is_done = |task: &Task| done.iter().any(|line| line.is_of(task));
     let left: Vec<_> = tasks.iter().copied().filter(|task| !is_done(task)).collect();
-    let jobs = soak.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let jobs =
+        soak.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
     eprintln!("{} runs, {} of them done before; {jobs} at a time", tasks.len(), tasks.len() - left.len());
     let mut file = soak.resume.as_deref().map(open).transpose()?;
     let (next, (sender, ended)) = (AtomicUsize::new(0), mpsc::channel());
@@ -95,7 +96,11 @@ fn tasks(soak: &Soak) -> Result<Vec<Task>, String> {
     let of_seed = |seed| {
         let forms = |scenario: &&'static Scenario| {
             let (scenario, large) = (*scenario, scenario.has_large && !soak.small);
-            [false, true].into_iter().filter(move |form| !form || large).map(move |large| Task { scenario, large, seed })
+            [false, true].into_iter().filter(move |form| !form || large).map(move |large| Task {
+                scenario,
+                large,
+                seed,
+            })
         };
         scenarios.iter().flat_map(forms).collect::<Vec<_>>()
     };
@@ -124,7 +129,9 @@ fn run_task(task: &Task) -> Line {
             line.simulated_seconds = outcome.simulated.as_secs_f64();
             line.packets = outcome.packets;
             match outcome.result {
-                Ok(report) => line.figures = report.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+                Ok(report) => {
+                    line.figures = report.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+                }
                 Err(reason) => line.failed = Some(reason.to_string()),
             }
         }
@@ -174,9 +181,11 @@ fn summaries(lines: &[&Line]) -> Vec<String> {
                 first.form(),
                 own.len()
             );
-            let names: BTreeMap<&String, ()> = own.iter().flat_map(|line| line.figures.keys()).map(|n| (n, ())).collect();
+            let names: BTreeMap<&String, ()> =
+                own.iter().flat_map(|line| line.figures.keys()).map(|n| (n, ())).collect();
             for name in names.into_keys() {
-                let mut values: Vec<f64> = own.iter().filter_map(|line| line.figures.get(name).copied()).collect();
+                let mut values: Vec<f64> =
+                    own.iter().filter_map(|line| line.figures.get(name).copied()).collect();
                 values.sort_by(f64::total_cmp);
                 let (least, middle, most) = (values[0], values[values.len() / 2], values[values.len() - 1]);
                 text += &format!("; {name} {} / {} / {}", figure(least), figure(middle), figure(most));

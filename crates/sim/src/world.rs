@@ -199,7 +199,8 @@ impl World {
             builder = builder.listen(DialAddress::from_socket_addr(node.socket_address())?.without_peer_id());
         }
         let started = (inner.configure)(builder).start().await?;
-        let watcher = tokio::spawn(watch(self.net.clone(), inner.host, started.clone(), inner.events.clone()));
+        let watcher =
+            tokio::spawn(watch(self.net.clone(), inner.host, started.clone(), inner.events.clone()));
         let mut life = lock(&inner.life);
         life.watcher = Some(watcher.abort_handle());
         life.node = Some(started);
@@ -304,7 +305,9 @@ impl Description {
         let key = key.unwrap_or_else(|| NodeKey::from_seed(world.derive(&format!("key of {name}"))));
         let (configure, life, events): (Configure, _, _) =
             (Box::new(configure), Mutex::default(), Arc::default());
-        let node = SimNode { inner: Arc::new(Inner { name, host, ip, key, listens, skew, configure, life, events }) };
+        let node = SimNode {
+            inner: Arc::new(Inner { name, host, ip, key, listens, skew, configure, life, events }),
+        };
         lock(&world.nodes).push(node.clone());
         world.restart(&node).await?;
         Ok(node)

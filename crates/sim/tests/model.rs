@@ -170,7 +170,8 @@ impl Story {
             Operation::Send(from, to, count) => self.send(from, to, count).await?,
             Operation::Partition(bits) => {
                 let group: [bool; NODES] = std::array::from_fn(|at| bits >> at & 1 == 1);
-                let apart = self.nodes.iter().zip(group).filter(|(_, set)| *set).map(|(node, _)| node.clone());
+                let apart =
+                    self.nodes.iter().zip(group).filter(|(_, set)| *set).map(|(node, _)| node.clone());
                 let apart: Vec<_> = apart.collect();
                 self.world.partition(&[&apart]);
                 self.model.group = group;
@@ -194,7 +195,9 @@ impl Story {
         let reached = self.model.reach(from, to);
         let expected = self.model.pair(from, to);
         match (connected, *expected, reached) {
-            (Ok(_), Expected::Apart, false) => Err(Failed::new(format!("n{from} connected to n{to}, out of reach"))),
+            (Ok(_), Expected::Apart, false) => {
+                Err(Failed::new(format!("n{from} connected to n{to}, out of reach")))
+            }
             (Err(error), Expected::Apart | Expected::Connected, true) => {
                 Err(Failed::new(format!("n{from} could not connect to n{to}: {error}")))
             }
@@ -214,7 +217,8 @@ impl Story {
         let to_peer = self.nodes[to].peer_id();
         for _ in 0..count {
             self.next += 1;
-            let sending = channel.send(to_peer, &Raw(Bytes::copy_from_slice(&self.next.to_be_bytes())));
+            let message = Raw(Bytes::copy_from_slice(&self.next.to_be_bytes()));
+            let sending = channel.send(to_peer, &message);
             match tokio::time::timeout(Duration::from_secs(5), sending).await {
                 Ok(Ok(())) => {}
                 refused if connected => {
@@ -225,7 +229,11 @@ impl Story {
         }
         self.world.run_for(Duration::from_secs(1)).await;
         let last = self.got.lock().unwrap().get(&(to, self.nodes[from].peer_id())).copied();
-        ensure!(!connected || last == Some(self.next), "of n{from}'s messages up to {} n{to} got {last:?}", self.next);
+        ensure!(
+            !connected || last == Some(self.next),
+            "of n{from}'s messages up to {} n{to} got {last:?}",
+            self.next
+        );
         Ok(())
     }
 
@@ -255,7 +263,10 @@ impl Story {
                 Expected::Apart => seen == [false, false],
                 Expected::Open => true,
             };
-            ensure!(right, "after {after:?}: n{a} and n{b} should be {expected:?} and see each other as {seen:?}");
+            ensure!(
+                right,
+                "after {after:?}: n{a} and n{b} should be {expected:?} and see each other as {seen:?}"
+            );
         }
         Ok(())
     }
@@ -278,7 +289,7 @@ impl Story {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nodes_do_what_the_model_says(seed: u64, operations in prop::collection::vec(operation(), 1..25)) {

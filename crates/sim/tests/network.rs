@@ -67,7 +67,10 @@ fn a_packet_takes_the_latency_and_keeps_sender_payload_and_ecn() {
         let (from, to) = (Socket::on(net, a), Socket::on(net, b));
         from.send(to.address(), b"one");
         let (sender, payload, ecn) = to.receive(SECOND).await.unwrap();
-        assert_eq!((sender, payload.as_slice(), ecn), (from.address(), &b"one"[..], Some(EcnCodepoint::Ect0)));
+        assert_eq!(
+            (sender, payload.as_slice(), ecn),
+            (from.address(), &b"one"[..], Some(EcnCodepoint::Ect0))
+        );
         assert_eq!(net.now(), Duration::from_millis(35));
         assert_eq!((net.counters().sent, net.counters().delivered), (1, 1));
     });
@@ -215,7 +218,12 @@ fn a_tap_sees_every_packet_with_its_fate() {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let tapped = seen.clone();
         net.tap(move |packet| {
-            tapped.lock().unwrap().push((packet.from_host, packet.to_host, packet.payload.len(), packet.fate));
+            tapped.lock().unwrap().push((
+                packet.from_host,
+                packet.to_host,
+                packet.payload.len(),
+                packet.fate,
+            ));
         });
         net.link(a, b, Link::latency_ms(1).mtu(1000));
         from.send(to.address(), &[0; 1000]);

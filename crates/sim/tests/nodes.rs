@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peerage::{ChannelConfig, Raw};
-use peerage_sim::{Failed, Link, Nat, NatKind, Skew, SimNode, World, ensure, simulate};
+use peerage_sim::{Failed, Link, Nat, NatKind, SimNode, Skew, World, ensure, simulate};
 
 const SECOND: Duration = Duration::from_secs(1);
 

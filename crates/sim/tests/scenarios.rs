@@ -8,7 +8,9 @@ fn passes(name: &str) {
         let outcome = scenario(name).unwrap().run(seed, Plan::SMALL);
         let simulated = outcome.simulated.as_secs_f64();
         match outcome.result {
-            Ok(report) => println!("{name}, seed {seed}, {simulated} s, {} packets: {report:?}", outcome.packets),
+            Ok(report) => {
+                println!("{name}, seed {seed}, {simulated} s, {} packets: {report:?}", outcome.packets)
+            }
             Err(reason) => panic!(
                 "{reason}\nto replay it: cargo run --release -p peerage-sim -- replay --scenario {name} --seed {seed}"
             ),
@@ -63,14 +65,15 @@ const WITHOUT_FAULTS: &[(&str, &str)] = &[
     ("rolling", "lost connections for"),
     ("loss", "not 30 %"),
     ("slow-reader", "never filled"),
-    ("clones", "was not told of the other"),
+    ("clones", "no clone was told"),
     ("malicious", "violations were tried"),
 ];
 
 #[test]
 fn a_scenario_without_its_faults_fails_for_that_reason() {
     for scenario in SCENARIOS.iter().filter(|scenario| scenario.has_faults) {
-        let (_, expected) = WITHOUT_FAULTS.iter().find(|(name, _)| *name == scenario.name).expect(scenario.name);
+        let (_, expected) =
+            WITHOUT_FAULTS.iter().find(|(name, _)| *name == scenario.name).expect(scenario.name);
         let outcome = scenario.run(1, Plan { faults: false, ..Plan::SMALL });
         let reason = outcome.result.expect_err(scenario.name).to_string();
         assert!(reason.contains(expected), "{}: {reason}", scenario.name);

@@ -250,8 +250,10 @@ mod tests {
         let link = Link::latency_ms(5).loss(0.3).duplication(0.1);
         let passed = arrivals(&mut Pipe::new(9, 9), &link, Duration::ZERO, 20_000, 100);
         let lost = passed.iter().filter(|passage| **passage == Passage::Lost).count();
-        let twice =
-            passed.iter().filter(|passage| matches!(passage, Passage::Arrives { again: Some(_), .. })).count();
+        let twice = passed
+            .iter()
+            .filter(|passage| matches!(passage, Passage::Arrives { again: Some(_), .. }))
+            .count();
         assert!((5_700..6_300).contains(&lost), "{lost}");
         assert!((1_250..1_550).contains(&twice), "{twice}: a tenth of those that were not lost");
     }
@@ -286,7 +288,9 @@ mod tests {
                 }
             })
             .collect();
-        assert!(latencies.iter().all(|at| (ms(20)..=ms(80)).contains(at) && at.subsec_nanos() % 1_000_000 == 0));
+        assert!(
+            latencies.iter().all(|at| (ms(20)..=ms(80)).contains(at) && at.subsec_nanos() % 1_000_000 == 0)
+        );
         assert!(latencies.iter().max() > Some(&ms(70)) && latencies.iter().min() < Some(&ms(30)));
     }
 }

@@ -16,9 +16,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use peerage_machine::Random;
 use peerage::quinn::AsyncUdpSocket;
 use peerage::quinn::udp::EcnCodepoint;
+use peerage_machine::Random;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -232,6 +232,11 @@ impl SimNet {
     /// Shows every packet that is sent to `tap`, which must not use the network itself.
     pub fn tap(&self, tap: impl FnMut(&Packet<'_>) + Send + 'static) {
         self.state().trace.tap(Box::new(tap));
+    }
+
+    /// Writes every packet and event down from now on, a line each, for a comparison of two runs.
+    pub fn write_trace(&self, to: impl io::Write + Send + 'static) {
+        self.state().trace.write_to(Box::new(to));
     }
 
     /// Adds what a node told to the hash.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -123,6 +124,7 @@ pub fn peak_dials(dials: &[DialSeen], window: Duration) -> usize {
     (0..dials.len()).map(within).max().unwrap_or(0)
 }
 
+type Script = Box<dyn Write + Send>;
 type Tap = Box<dyn FnMut(&Packet<'_>) + Send>;
 
 /// Everything that is recorded.
@@ -133,16 +135,29 @@ pub(crate) struct Trace {
     /// The connections whose first packet was seen.
     begun: BTreeSet<(HostId, Vec<u8>)>,
     taps: Vec<Tap>,
+    script: Option<Script>,
 }
 
 impl Trace {
     pub(crate) fn new(seed: u64) -> Self {
         let hash = Sha256::new_with_prefix(seed.to_le_bytes());
-        Self { hash, counters: Counters::default(), dials: Vec::new(), begun: BTreeSet::new(), taps: Vec::new() }
+        Self {
+            hash,
+            counters: Counters::default(),
+            dials: Vec::new(),
+            begun: BTreeSet::new(),
+            taps: Vec::new(),
+            script: None,
+        }
     }
 
     pub(crate) fn tap(&mut self, tap: Tap) {
         self.taps.push(tap);
+    }
+
+    /// Also writes everything down from now on, a line each.
+    pub(crate) fn write_to(&mut self, script: Script) {
+        self.script = Some(script);
     }
 
     /// Takes a packet down.
@@ -159,6 +174,8 @@ impl Trace {
             self.hash.update(socket.port().to_le_bytes());
         }
         self.count(packet);
+        let Packet { at, from, to, payload, fate, .. } = *packet;
+        self.write(format_args!("{:?} {from} > {to} {} bytes {fate:?}", at, payload.len()));
         if let Some(id) = first_destination(packet.payload)
             && self.begun.insert((packet.from_host, id.to_vec()))
         {
@@ -175,11 +192,22 @@ impl Trace {
         self.hash.update((host.0 as u32).to_le_bytes());
         self.hash.update((what.len() as u32).to_le_bytes());
         self.hash.update(what.as_bytes());
+        self.write(format_args!("{at:?} host {} {what}", host.0));
     }
 
     /// The hash over everything so far, in hexadecimal.
     pub(crate) fn hash(&self) -> String {
         self.hash.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn write(&mut self, line: fmt::Arguments<'_>) {
+        if let Some(script) = &mut self.script
+            && writeln!(script, "{line}").is_err()
+        {
+            // A full disk, say. The run is the same without.
+            eprintln!("the trace cannot be written: it ends here");
+            self.script = None;
+        }
     }
 
     fn count(&mut self, packet: &Packet<'_>) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage::quinn::AsyncUdpSocket;
 use peerage_identity::{NodeKey, SignedPeerRecord};
-use peerage_transport::{CloseCause, Connection, Endpoint, EndpointConfig, ReadError, Stream, StreamCode};
+use peerage_transport::{Connection, Endpoint, EndpointConfig, ReadError, Stream, StreamCode};
 use peerage_wire::hello::{Accept, Answer, Hello, answer::Verdict};
 
 use crate::failed::Failed;
@@ -50,8 +50,13 @@ impl Intruder {
     /// Sends bytes that are no QUIC.
     pub(crate) fn throw(&self, victim: &SimNode, contents: &[u8]) -> Result<(), Failed> {
         let destination = victim.socket_address();
-        let transmit =
-            peerage::quinn::udp::Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None };
+        let transmit = peerage::quinn::udp::Transmit {
+            destination,
+            ecn: None,
+            contents,
+            segment_size: None,
+            src_ip: None,
+        };
         Ok(self.raw.try_send(&transmit)?)
     }
 
@@ -72,7 +77,11 @@ impl Intruder {
     }
 
     /// Says this hello and reads the answer.
-    pub(crate) async fn greet(&self, connection: &Connection, hello: &Hello) -> Result<Option<Answer>, Failed> {
+    pub(crate) async fn greet(
+        &self,
+        connection: &Connection,
+        hello: &Hello,
+    ) -> Result<Option<Answer>, Failed> {
         let mut stream = connection.open_lazy(HELLO).await?;
         stream.send.write_frame(hello).await?;
         stream.send.finish()?;
@@ -111,15 +120,15 @@ async fn accept(mut stream: Stream) {
 #[derive(Debug)]
 pub(crate) enum Reaction {
     /// It ended the connection.
-    Closed(CloseCause),
+    Closed,
     /// It gave the stream up.
     Reset,
     /// It ended the stream, after so many bytes.
     Ended(usize),
     /// It said more than any answer holds.
     Endless,
-    /// Nothing came for so long.
-    Silent(Duration),
+    /// Nothing came, however long one waited.
+    Silent,
 }
 
 /// Writes `bytes` on a new stream for `protocol`, in pieces, ends it if asked to, and waits for the other side's reaction.
@@ -145,7 +154,7 @@ pub(crate) async fn provoke(
             match recv.read_chunk(65_536).await {
                 Ok(Some(chunk)) => count += chunk.len(),
                 Ok(None) => return Reaction::Ended(count),
-                Err(ReadError::ConnectionLost(cause)) => return Reaction::Closed(cause),
+                Err(ReadError::ConnectionLost(_)) => return Reaction::Closed,
                 Err(_) => return Reaction::Reset,
             }
             if count > 1 << 20 {
@@ -162,7 +171,7 @@ pub(crate) async fn provoke(
             () = writing => reading.await,
         }
     };
-    Ok(tokio::time::timeout(PATIENCE, both).await.unwrap_or(Reaction::Silent(PATIENCE)))
+    Ok(tokio::time::timeout(PATIENCE, both).await.unwrap_or(Reaction::Silent))
 }
 
 /// The name of the hello.

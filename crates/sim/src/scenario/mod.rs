@@ -136,7 +136,13 @@ pub fn scenario(name: &str) -> Option<&'static Scenario> {
 impl Scenario {
     /// Runs it with one seed.
     pub fn run(&self, seed: u64, plan: Plan) -> Outcome {
+        self.run_prepared(seed, plan, |_| ())
+    }
+
+    /// As [`Scenario::run`], in a world to which something is done first, such as [`SimNet::write_trace`](crate::SimNet::write_trace).
+    pub fn run_prepared(&self, seed: u64, plan: Plan, prepare: impl FnOnce(&World)) -> Outcome {
         simulate(seed, async |world| {
+            prepare(&world);
             let result = naming(self.name, (self.run)(world.clone(), plan)).await;
             Outcome { result, hash: world.hash(), simulated: world.now(), packets: world.counters().sent }
         })
