@@ -285,6 +285,30 @@ async fn ping_and_identify_are_served_and_spoken() {
     .await;
 }
 
+#[tokio::test]
+async fn a_third_ping_stream_at_once_is_refused_and_the_first_two_go_on() {
+    let (a, b) = pair().await;
+    let echo = async |stream: &mut peerage::Stream| {
+        stream.send.write_chunk(Bytes::from_static(&[7; 32])).await.ok()?;
+        let mut echoed = 0;
+        while echoed < 32 {
+            echoed += stream.recv.read_chunk(32).await.ok()??.len();
+        }
+        Some(())
+    };
+    let open = async || b.open(a.peer_id(), "/ipfs/ping/1.0.0").await.unwrap();
+    let (mut first, mut second, mut third) = (open().await, open().await, open().await);
+    assert!(within("the first echo", echo(&mut first)).await.is_some());
+    assert!(within("the second echo", echo(&mut second)).await.is_some());
+    assert!(within("the third stream", echo(&mut third)).await.is_none());
+    assert!(within("the first, again", echo(&mut first)).await.is_some());
+    // A place that is given back can be had again.
+    first.send.finish().unwrap();
+    within("the end", async { while let Ok(Some(_)) = first.recv.read_chunk(32).await {} }).await;
+    let mut fourth = open().await;
+    assert!(within("a fourth echo", echo(&mut fourth)).await.is_some());
+}
+
 /// Bytes sent and received on a protocol.
 fn moved(traffic: &[peerage::ProtocolTraffic], protocol: &str) -> (u64, u64) {
     let found = traffic.iter().find(|one| *one.protocol == *protocol);

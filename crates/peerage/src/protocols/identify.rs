@@ -110,14 +110,14 @@ async fn send(peer: &Peer, mut stream: Stream) -> Result<(), Refusal> {
     tokio::time::timeout(DEADLINE, sending).await.unwrap_or_else(late)
 }
 
-/// What we say to `peer`, cut to [`MAX_SENT_BYTES`] by leaving protocols out.
+/// What we say to `peer`.
 fn ours(peer: &Peer) -> Identify {
     let shared = &peer.shared;
     let observed = DialAddress::from_socket_addr(peer.connection.remote_address()).ok();
     let here = shared.listening.here();
     let addresses =
         here.addresses.iter().map(|address| Bytes::from(address.clone().without_peer_id().to_bytes()));
-    let mut message = Identify {
+    cut(Identify {
         public_key: Some(Bytes::from(shared.key.public().encode_protobuf())),
         listen_addrs: addresses.collect(),
         protocols: shared.registry.names(),
@@ -125,7 +125,11 @@ fn ours(peer: &Peer) -> Identify {
         protocol_version: Some(format!("{}/1", shared.network)),
         agent_version: Some(shared.agent.clone()),
         signed_peer_record: Some(here.record.as_bytes().clone()),
-    };
+    })
+}
+
+/// Leaves out protocols, and then addresses, until the message has at most [`MAX_SENT_BYTES`]. The signed record holds the addresses too.
+fn cut(mut message: Identify) -> Identify {
     while message.encoded_len() > MAX_SENT_BYTES && message.protocols.pop().is_some() {}
     while message.encoded_len() > MAX_SENT_BYTES && message.listen_addrs.pop().is_some() {}
     message
@@ -228,6 +232,40 @@ mod tests {
         merge(&mut merged, Identify { protocols: vec!["/y".into()], ..Default::default() });
         assert_eq!(merged.agent_version.as_deref(), Some("a/1"));
         assert_eq!(merged.protocols, ["/x", "/y"]);
+    }
+
+    #[test]
+    fn an_eleventh_message_is_refused() {
+        let mut messages = Messages::default();
+        for _ in 0..MAX_MESSAGES {
+            messages.add(Identify { protocols: vec!["/x".into()], ..Default::default() }).unwrap();
+        }
+        assert_eq!(messages.add(Identify::default()).unwrap_err(), "more than 10 messages");
+        assert_eq!(messages.merged().unwrap().protocols.len(), MAX_MESSAGES);
+    }
+
+    #[test]
+    fn our_message_is_cut_to_what_others_read_protocols_first() {
+        let full = Identify {
+            public_key: Some(Bytes::from(vec![1; 36])),
+            listen_addrs: vec![Bytes::from(vec![2; 30]); 16],
+            signed_peer_record: Some(Bytes::from(vec![3; 700])),
+            ..Default::default()
+        };
+        assert_eq!(cut(full.clone()), full, "what fits is left alone");
+
+        let names: Vec<_> = (0..1000).map(|number| format!("/test/{number}/1")).collect();
+        let cut_names = cut(Identify { protocols: names.clone(), ..full.clone() });
+        assert!(cut_names.encoded_len() <= MAX_SENT_BYTES);
+        assert!(cut_names.encoded_len() > MAX_SENT_BYTES - 20, "no more is left out than must be");
+        assert_eq!(cut_names.protocols, names[..cut_names.protocols.len()]);
+        assert_eq!(Identify { protocols: Vec::new(), ..cut_names }, full);
+
+        let addresses = vec![Bytes::from(vec![2; 30]); 500];
+        let cut_addresses = cut(Identify { protocols: names, listen_addrs: addresses, ..full.clone() });
+        assert!(cut_addresses.encoded_len() <= MAX_SENT_BYTES);
+        assert!(cut_addresses.protocols.is_empty() && cut_addresses.listen_addrs.len() > 90);
+        assert_eq!(cut_addresses.signed_peer_record, full.signed_peer_record);
     }
 
     #[test]
