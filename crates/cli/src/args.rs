@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use peerage::{AddressError, DialAddress, ListenAddress};
+use peerage::{AddressError, DialAddress, ForeignPolicy, ListenAddress, PeerId};
 
 use crate::transfer::retry::Retries;
 
@@ -52,6 +52,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         operator: Operator,
     },
+    /// Change or show the running node's allow-list, until it stops
+    #[command(after_help = ALLOW_EXAMPLE)]
+    Allow {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: AllowAction,
+    },
     /// Show every limit with its default, its value and its meaning
     ///
     /// Without --config the values are the defaults. The names are those of the settings file (TOML) that `peerage node --config` takes.
@@ -88,6 +95,16 @@ pub(crate) struct NodeArgs {
     /// The name of the overlay: 1 to 32 of a-z, 0-9 and hyphens. Nodes of different networks refuse each other [default: main]
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,
+    /// Make the network private: admit and dial only this peer; may be given several times. `peerage allow` changes it at run time
+    #[arg(long, value_name = "PEER", value_parser = peer_id)]
+    pub(crate) allow: Vec<PeerId>,
+    /// Make the network private: admit only nodes that know a secret of this file, of mode 0600, one secret on a line: 16 to 256 characters, best what
+    /// `openssl rand -hex 32` prints. To change it, put the new one beside the old one at each node, then take the old one out
+    #[arg(long, value_name = "FILE")]
+    pub(crate) network_secret: Option<PathBuf>,
+    /// Whether nodes of other libp2p implementations are admitted [default: allow; refuse in a private network]
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) foreign: Option<Foreign>,
     /// A name for people, at most 64 bytes
     #[arg(long, value_name = "NAME")]
     pub(crate) moniker: Option<String>,
@@ -112,6 +129,50 @@ pub(crate) struct NodeArgs {
     /// Take commands as JSON lines instead of printing addresses
     #[arg(long, value_name = "WHERE")]
     pub(crate) control: Option<Control>,
+}
+
+/// What to do with nodes of other libp2p implementations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Foreign {
+    /// Admit them within the limits, as any other.
+    Allow,
+    /// Turn them away.
+    Refuse,
+}
+
+impl From<Foreign> for ForeignPolicy {
+    fn from(policy: Foreign) -> Self {
+        match policy {
+            Foreign::Allow => Self::Allow,
+            Foreign::Refuse => Self::Refuse,
+        }
+    }
+}
+
+/// What `peerage allow` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AllowAction {
+    /// Add a peer to the allow-list
+    #[command(after_help = "Example:\n  peerage allow add 12D3KooW…")]
+    Add {
+        /// Whom
+        #[arg(value_parser = peer_id)]
+        peer: PeerId,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Take a peer off the allow-list and let it go at once
+    #[command(after_help = "Example:\n  peerage allow remove 12D3KooW…")]
+    Remove {
+        /// Whom
+        #[arg(value_parser = peer_id)]
+        peer: PeerId,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Show the allow-list
+    #[command(after_help = "Example:\n  peerage allow list --json")]
+    List(Operator),
 }
 
 /// Where commands to a node come from.
@@ -214,11 +275,15 @@ pub(crate) struct Network {
     /// The name of the overlay: 1 to 32 of a-z, 0-9 and hyphens. Nodes of different networks refuse each other
     #[arg(long = "network", value_name = "NAME", default_value = "main")]
     pub(crate) name: String,
+    /// The file with the secret of a private network, as `peerage node` takes it
+    #[arg(long = "network-secret", value_name = "FILE")]
+    pub(crate) secret: Option<PathBuf>,
 }
 
 const NODE_EXAMPLE: &str = "Example:
   peerage node --listen /ip4/0.0.0.0/udp/4400/quic-v1 --inbox ~/inbox
-  peerage node --data /tmp/b --seed /ip4/192.0.2.7/udp/4400/quic-v1/p2p/12D3KooW…";
+  peerage node --data /tmp/b --seed /ip4/192.0.2.7/udp/4400/quic-v1/p2p/12D3KooW…
+  (umask 077; openssl rand -hex 32 > secret); peerage node --network-secret secret";
 
 const STATUS_EXAMPLE: &str = "Example:
   peerage status
@@ -226,6 +291,10 @@ const STATUS_EXAMPLE: &str = "Example:
 
 const PEERS_EXAMPLE: &str = "Example:
   peerage peers --ping";
+
+const ALLOW_EXAMPLE: &str = "Example:
+  peerage allow add 12D3KooW…
+  peerage allow list";
 
 const LIMITS_EXAMPLE: &str = "Example:
   peerage limits
@@ -244,6 +313,10 @@ const PING_EXAMPLE: &str = "Example:
 
 const SEND_EXAMPLE: &str = "Example:
   peerage send /ip4/192.0.2.7/udp/4400/quic-v1/p2p/12D3KooW… big.iso";
+
+fn peer_id(text: &str) -> Result<PeerId, String> {
+    text.parse().map_err(|error| format!("it is not a peer ID: {error}"))
+}
 
 fn dial(text: &str) -> Result<DialAddress, AddressError> {
     text.parse()

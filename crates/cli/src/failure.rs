@@ -47,9 +47,11 @@ impl Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
-            StartError::NetworkName { .. } | StartError::Address(_) | StartError::Limits(_) => {
-                Self::usage(error)
-            }
+            StartError::NetworkName { .. }
+            | StartError::Address(_)
+            | StartError::Secrets(_)
+            | StartError::ForeignWithSecret
+            | StartError::Limits(_) => Self::usage(error),
             _ => Self::failed(error),
         }
     }

@@ -64,6 +64,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Peers { ping, operator } => {
             operator::run(&operator, control::Command::Peers { ping }, operator::show_peers).await
         }
+        Command::Allow { action } => operator::allow(action).await,
         Command::Limits(args) => limits::run(&args),
         Command::Key { action } => key::run(action),
         Command::Ping(args) => Box::pin(ping::run(args)).await,

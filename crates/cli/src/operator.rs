@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
-use crate::args::Operator;
+use crate::args::{AllowAction, Operator};
 use crate::control::{Call, Command, Outcome, PeerRow, Reply, Status, socket};
 use crate::failure::Failure;
 use crate::node::data_dir;
@@ -124,6 +124,26 @@ pub(crate) fn show_peers(value: Value) -> Result<(), String> {
     }
     say(&table.trim_fmt());
     Ok(())
+}
+
+/// Shows the reply to [`Command::Allowed`].
+pub(crate) fn show_allowed(value: Value) -> Result<(), String> {
+    match read::<Option<Vec<String>>>(value)? {
+        None => say("there is no allow-list: everyone is allowed"),
+        Some(peers) if peers.is_empty() => say("nobody is allowed"),
+        Some(peers) => peers.iter().for_each(|peer| say(peer)),
+    }
+    Ok(())
+}
+
+/// Carries out `peerage allow`.
+pub(crate) async fn allow(action: AllowAction) -> Result<(), Failure> {
+    let (operator, command) = match action {
+        AllowAction::Add { peer, operator } => (operator, Command::Allow { peer: peer.to_string() }),
+        AllowAction::Remove { peer, operator } => (operator, Command::Disallow { peer: peer.to_string() }),
+        AllowAction::List(operator) => (operator, Command::Allowed),
+    };
+    run(&operator, command, show_allowed).await
 }
 
 fn read<T: DeserializeOwned>(value: Value) -> Result<T, String> {

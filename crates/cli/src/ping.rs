@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Carries out `peerage ping`.
 pub(crate) async fn run(args: PingArgs) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let node = visitor::start(&args.network.name).await?;
+    let node = visitor::start(&args.network).await?;
     let mut tally = Tally::default();
     let result = signals.unless(ping(&node, &args, &mut tally)).await;
     if tally.sent > 0 {

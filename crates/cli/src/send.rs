@@ -21,7 +21,7 @@ pub(crate) async fn run(args: SendArgs) -> Result<(), Failure> {
     let on_progress = |progress| meter.show(&progress);
     let preparing = async { Source::prepare(&args.file, &on_progress).await.map_err(Failure::failed) };
     let source = signals.unless(preparing).await?;
-    let node = visitor::start(&args.network.name).await?;
+    let node = visitor::start(&args.network).await?;
     let mut route = Redialling { node: node.clone(), address: args.address };
     let start = Instant::now();
     let retries = Retries::up_to(args.retries);

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use peerage::{Node, PeerId};
+use peerage::{NetworkSecret, Node, PeerId};
 
+use crate::args::Network;
 use crate::failure::Failure;
 
 /// A visitor notices after so long that the other side is gone.
@@ -13,8 +14,11 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const ROOM_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Starts such a node.
-pub(crate) async fn start(network: &str) -> Result<Node, Failure> {
-    let builder = Node::builder().network(network).max_inbound(0).max_outbound(0);
+pub(crate) async fn start(network: &Network) -> Result<Node, Failure> {
+    let mut builder = Node::builder().network(&network.name).max_inbound(0).max_outbound(0);
+    if let Some(path) = &network.secret {
+        builder = builder.network_secrets(NetworkSecret::load(path).map_err(Failure::usage)?);
+    }
     Ok(builder.idle_timeout(IDLE_TIMEOUT).start().await?)
 }
 

@@ -2,15 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::OFlags;
-use zeroize::Zeroizing;
 
 use crate::key::NodeKey;
 use crate::pem::PemError;
+use crate::private_file::{self, FileFault};
 
 /// The most bytes that a key file may have. An Ed25519 key takes 119.
 pub const MAX_KEY_FILE_BYTES: usize = 16 * 1024;
@@ -101,7 +99,7 @@ impl NodeKey {
     /// [`KeyFileError`], any but `AlreadyExists` and `Unwritable`.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
         let path = path.as_ref();
-        let text = read(path)?;
+        let text = private_file::read(path, MAX_KEY_FILE_BYTES).map_err(|found| fault(path, found))?;
         let invalid = |source| KeyFileError::Invalid { path: path.into(), source };
         let text = str::from_utf8(&text).map_err(|_| invalid(PemError::NotPem))?;
         Self::from_pem(text).map_err(invalid)
@@ -143,56 +141,14 @@ impl NodeKey {
     }
 }
 
-/// Opens, checks and reads a file, in this order, on one handle.
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
-    let unreadable = |source| KeyFileError::Unreadable { path: path.into(), source };
-    let file = open(path)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if let Some(kind) = special(&metadata) {
-        return Err(KeyFileError::NotAFile { path: path.into(), kind });
-    }
-    let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(KeyFileError::Exposed { path: path.into(), mode });
-    }
-    // All the room at once: a buffer that grows leaves copies of the key behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE_BYTES + 1));
-    file.take(MAX_KEY_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() > MAX_KEY_FILE_BYTES {
-        return Err(KeyFileError::TooLarge { path: path.into() });
-    }
-    Ok(bytes)
-}
-
-fn open(path: &Path) -> Result<File, KeyFileError> {
-    // Without NONBLOCK the open of a pipe waits for a writer.
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
-    opened.map_err(|source| {
-        if source.kind() == io::ErrorKind::NotFound {
-            return KeyFileError::NotFound { path: path.into() };
-        }
-        // A socket cannot even be opened, and the system's word for that helps nobody.
-        match fs::metadata(path).ok().as_ref().and_then(special) {
-            Some(kind) => KeyFileError::NotAFile { path: path.into(), kind },
-            None => KeyFileError::Unreadable { path: path.into(), source },
-        }
-    })
-}
-
-/// What stands at a path when it is not a regular file.
-fn special(metadata: &fs::Metadata) -> Option<&'static str> {
-    let kind = metadata.file_type();
-    if kind.is_file() {
-        None
-    } else if kind.is_dir() {
-        Some("a folder")
-    } else if kind.is_fifo() {
-        Some("a pipe")
-    } else if kind.is_socket() {
-        Some("a socket")
-    } else {
-        Some("a device")
+fn fault(path: &Path, fault: FileFault) -> KeyFileError {
+    let path = path.into();
+    match fault {
+        FileFault::NotFound => KeyFileError::NotFound { path },
+        FileFault::Unreadable(source) => KeyFileError::Unreadable { path, source },
+        FileFault::Exposed(mode) => KeyFileError::Exposed { path, mode },
+        FileFault::NotAFile(kind) => KeyFileError::NotAFile { path, kind },
+        FileFault::TooLarge => KeyFileError::TooLarge { path },
     }
 }
 

@@ -36,6 +36,8 @@
 //! | `key` | [`NodeKey`]: signing, derived secrets |
 //! | `pem` | the key as PKCS#8 PEM |
 //! | `key_file` | the key in a file: private, atomic, never overwritten |
+//! | `network_secret` | [`NetworkSecret`]: what the nodes of a private network share, and its file |
+//! | `private_file` | reading files that only their owner may read |
 //! | `public_key` | [`decode_public_key`], [`verify_signature`]: keys of all four types, for reading only |
 //! | `peer_id` | [`parse_peer_id`] and friends: both text forms |
 //! | `scope` | [`AddressScope`]: the one policy that classifies IP addresses; [`IpPrefix`]: what counts as one |
@@ -48,9 +50,11 @@ mod address;
 mod envelope;
 mod key;
 mod key_file;
+mod network_secret;
 mod peer_id;
 mod peer_record;
 mod pem;
+mod private_file;
 mod public_key;
 mod scope;
 
@@ -63,6 +67,10 @@ pub use key::NodeKey;
 pub use key_file::{KeyFileError, MAX_KEY_FILE_BYTES};
 pub use libp2p_identity::{KeyType, PeerId, PublicKey};
 pub use multiaddr::Multiaddr;
+pub use network_secret::{
+    MAX_NETWORK_SECRETS, MAX_SECRET_FILE_BYTES, NETWORK_SECRET_BYTES, NetworkSecret, SecretError,
+    SecretFileError,
+};
 pub use peer_id::{MAX_PEER_ID_TEXT, PeerIdError, decode_peer_id, inlined_public_key, parse_peer_id};
 pub use peer_record::{
     MAX_RECORD_ADDRESSES, MAX_RECORD_BYTES, PEER_RECORD, PEER_RECORD_RFC, RecordError, SignedPeerRecord,

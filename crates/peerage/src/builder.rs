@@ -1,5 +1,6 @@
 //! Building a node: what it may do, then [`NodeBuilder::start`].
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peerage_identity::{AddressError, DialAddress, ListenAddress, NodeKey};
+use peerage_identity::{AddressError, DialAddress, ListenAddress, NetworkSecret, NodeKey, PeerId};
 use peerage_machine::{Machine, Now, Random};
 use peerage_peers::{ForeignPolicy, Input, PeerManager, PeersConfig, Role};
 use peerage_transport::{Endpoint, EndpointConfig, TransportSettings};
@@ -23,7 +24,7 @@ use crate::registry::Service;
 use crate::request::CallLimits;
 use crate::resolve::Resolve;
 use crate::shared::{Parts, Shared};
-use crate::{dial, driver, listening};
+use crate::{dial, driver, listening, secret};
 
 /// Messages that may wait for the driver. Senders wait when it is full.
 const DRIVER_QUEUE: usize = 1024;
@@ -46,6 +47,9 @@ pub struct NodeBuilder {
     environment: Arc<dyn Environment>,
     resolver: Option<Arc<dyn Resolve>>,
     interface_interval: Duration,
+    secrets: Vec<NetworkSecret>,
+    allowed: Option<BTreeSet<PeerId>>,
+    foreign: Option<ForeignPolicy>,
     perf: bool,
 }
 
@@ -64,6 +68,9 @@ impl Default for NodeBuilder {
             environment: Arc::new(SystemEnvironment),
             resolver: None,
             interface_interval: INTERFACE_INTERVAL,
+            secrets: Vec::new(),
+            allowed: None,
+            foreign: None,
             perf: false,
         }
     }
@@ -125,9 +132,30 @@ impl NodeBuilder {
         self
     }
 
-    /// Whether nodes of other libp2p implementations are admitted. Default: they are.
+    /// Whether nodes of other libp2p implementations are admitted. Default: as [`NodeBuilder::peers_config`] says, which is yes, in an open network; no
+    /// in a private one. In a network with a secret they can't be, because they can't prove it.
     pub fn foreign(mut self, policy: ForeignPolicy) -> Self {
-        self.peers.foreign = policy;
+        self.foreign = Some(policy);
+        self
+    }
+
+    /// Makes the network private: only nodes that know one of these secrets are admitted, and nobody else is told anything. Up to four are taken
+    /// at once, so that a change can go through the network: first each node is given the new one beside the old, then the old one is taken away.
+    pub fn network_secrets(mut self, secrets: impl IntoIterator<Item = NetworkSecret>) -> Self {
+        self.secrets = secrets.into_iter().collect();
+        self
+    }
+
+    /// Makes the network private: only peers that were allowed are dialled and admitted. May be called several times, and together with
+    /// [`NodeBuilder::network_secrets`]. [`crate::Peers::allow`] does it at run time.
+    pub fn allow(mut self, peer: PeerId) -> Self {
+        self.allowed.get_or_insert_default().insert(peer);
+        self
+    }
+
+    /// As [`NodeBuilder::allow`], for all of these at once. An empty list allows nobody, until [`crate::Peers::allow`] does.
+    pub fn allow_list(mut self, peers: impl IntoIterator<Item = PeerId>) -> Self {
+        self.allowed.get_or_insert_default().extend(peers);
         self
     }
 
@@ -185,8 +213,9 @@ impl NodeBuilder {
     ///
     /// # Errors
     /// [`StartError`]: a value that makes no sense, a data directory or a socket that can't be had.
-    pub async fn start(self) -> Result<Node, StartError> {
+    pub async fn start(mut self) -> Result<Node, StartError> {
         check_network(&self.network)?;
+        self.peers.foreign = self.foreign_policy()?;
         if self.moniker.len() > MAX_MONIKER {
             let detail =
                 format!("the moniker has {} bytes: at most {MAX_MONIKER} are allowed", self.moniker.len());
@@ -232,6 +261,7 @@ impl NodeBuilder {
             resolver: self.resolver.unwrap_or_else(|| environment.resolver()),
             environment: environment.clone(),
             listening,
+            secrets: self.secrets,
             to_driver,
         });
         if self.perf {
@@ -241,6 +271,8 @@ impl NodeBuilder {
                 .map_err(|error| StartError::Limits(error.to_string()))?;
         }
         let mut manager = PeerManager::new(self.peers, shared.me, boot_nonce, random);
+        warn_of_contacts(self.allowed.as_ref(), &contacts);
+        manager.handle(Now::ZERO, Input::SetAllowed { peers: self.allowed });
         for (address, role) in contacts {
             manager.handle(Now::ZERO, Input::Add { address, role });
         }
@@ -248,6 +280,30 @@ impl NodeBuilder {
         shared.spawn(dial::accept(shared.clone()));
         shared.spawn(listening::watch_interfaces(shared.clone()));
         Ok(Node::new(shared, data_dir.map(Arc::new)))
+    }
+}
+
+impl NodeBuilder {
+    /// What holds for foreign nodes, after a check of what makes the network private.
+    fn foreign_policy(&self) -> Result<ForeignPolicy, StartError> {
+        if !self.secrets.is_empty() {
+            secret::check(&self.secrets)?;
+            if self.foreign == Some(ForeignPolicy::Allow) {
+                return Err(StartError::ForeignWithSecret);
+            }
+        }
+        let private = self.allowed.is_some() || !self.secrets.is_empty();
+        Ok(self.foreign.unwrap_or(if private { ForeignPolicy::Refuse } else { self.peers.foreign }))
+    }
+}
+
+/// A contact that is not allowed is not dialled: that is hardly what was meant.
+fn warn_of_contacts(allowed: Option<&BTreeSet<PeerId>>, contacts: &[(DialAddress, Role)]) {
+    let Some(allowed) = allowed else { return };
+    for peer in contacts.iter().filter_map(|(address, _)| address.peer_id()) {
+        if !allowed.contains(&peer) {
+            tracing::warn!(%peer, "a seed or persistent peer is not on the allow-list and will not be dialled: add it with --allow");
+        }
     }
 }
 

@@ -46,6 +46,8 @@ pub(crate) enum Message {
     AddressesGone(Vec<IpAddr>),
     /// The user wants a connection.
     Connect { target: Target, reply: oneshot::Sender<Result<PeerId, ConnectError>> },
+    /// The user asks for the allow-list.
+    Allowed { reply: oneshot::Sender<Option<Vec<PeerId>>> },
     /// The user wants to watch.
     Watch { reply: oneshot::Sender<Watching> },
 }
@@ -165,6 +167,10 @@ impl Driver {
                 self.tickets.retain(|_, waiting| !waiting.is_closed());
                 self.tickets.insert(ticket, reply);
                 self.manager.handle(now, Input::Connect { ticket, target });
+            }
+            Message::Allowed { reply } => {
+                let allowed = self.manager.allowed();
+                let _ = reply.send(allowed.map(|peers| peers.iter().copied().collect()));
             }
             Message::Watch { reply } => {
                 let connected = self.shared.connected().iter().map(|peer| peer.info()).collect();

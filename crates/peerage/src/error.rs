@@ -5,6 +5,7 @@ use peerage_peers::{Blame, Failure};
 use peerage_transport::BindError;
 
 use crate::data_dir::DataDirError;
+use crate::secret::ChangeSecretsError;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,14 @@ pub enum StartError {
     /// A UDP socket.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The network secrets.
+    #[error(transparent)]
+    Secrets(#[from] ChangeSecretsError),
+    /// Foreign nodes were to be admitted to a network with a secret.
+    #[error(
+        "nodes of other implementations cannot prove a network secret: leave out `--foreign allow`, or the secret"
+    )]
+    ForeignWithSecret,
     /// A limit that makes no sense.
     #[error("{0}")]
     Limits(String),

@@ -46,6 +46,7 @@ pub(crate) fn ours(shared: &Shared, order: u64, observed: Option<&DialAddress>) 
             .collect(),
         agent: shared.agent.clone(),
         moniker: shared.moniker.clone(),
+        sealed: Vec::new(),
     }
 }
 

@@ -61,6 +61,7 @@ mod race;
 mod registry;
 mod request;
 mod resolve;
+mod secret;
 mod session;
 mod shared;
 mod streams;
@@ -81,10 +82,12 @@ pub use request::{
     RequestService, ServeConfig, ServeError,
 };
 pub use resolve::{Resolve, SystemResolver};
+pub use secret::ChangeSecretsError;
 pub use streams::Incoming;
 
 pub use peerage_identity::{
-    AddressError, DialAddress, KeyFileError, ListenAddress, Multiaddr, NodeKey, PeerId, PublicKey,
+    AddressError, DialAddress, KeyFileError, ListenAddress, Multiaddr, NetworkSecret, NodeKey, PeerId,
+    PublicKey, SecretError, SecretFileError,
 };
 pub use peerage_peers::{Blame, Direction, ForeignPolicy, PeerEvent, PeersConfig, RejectReason};
 pub use peerage_transport::{

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use peerage_identity::{DialAddress, ListenAddress, PeerId};
+use peerage_identity::{DialAddress, ListenAddress, NetworkSecret, PeerId};
 use peerage_peers::{Input, Target};
 use peerage_transport::{CloseCode, ProtocolTraffic, Stream};
 use tokio::sync::oneshot;
@@ -24,6 +24,7 @@ use crate::registry::Service;
 use crate::request::{
     self, Answers, CallConfig, Handler, Request, RequestError, RequestService, ServeConfig, ServeError,
 };
+use crate::secret::ChangeSecretsError;
 use crate::shared::Shared;
 use crate::streams::Incoming;
 use crate::watch;
@@ -125,6 +126,19 @@ impl Node {
     /// names are counted by themselves, the rest under `(other)`.
     pub fn traffic(&self) -> Vec<ProtocolTraffic> {
         self.shared.traffic.list()
+    }
+
+    /// Changes the network secrets of a node that was started with one: from now on these are proved and taken, up to four. Connected peers stay.
+    ///
+    /// To change a network's secret, give each node the new one beside the old; when all have both, take the old one away.
+    ///
+    /// # Errors
+    /// [`ChangeSecretsError`].
+    pub fn set_network_secrets(
+        &self,
+        secrets: impl IntoIterator<Item = NetworkSecret>,
+    ) -> Result<(), ChangeSecretsError> {
+        self.shared.secrets.change(secrets.into_iter().collect())
     }
 
     /// Connects to an address now, whatever limits and backoff say, and waits until both sides have admitted each other.
@@ -362,8 +376,16 @@ impl Node {
         RequestService::new(self.shared.clone(), peer, protocol)
     }
 
-    /// Opens a raw stream to a connected peer. It is visible there at once; what the peer thinks of the protocol is learned at the first
-    /// read.
+    /// Opens a raw stream to a connected peer, for bulk or for a protocol of its own. It is visible there at once; what the peer thinks of the protocol
+    /// is learned at the first read.
+    ///
+    /// A [`Stream`] and its two halves are `AsyncRead` and `AsyncWrite`, of tokio and of `futures` alike. [`SendStream::write_chunk`] and
+    /// [`RecvStream::read_chunk`](crate::RecvStream::read_chunk) move [`bytes::Bytes`] without a copy; [`SendStream::write_frame`] and
+    /// [`RecvStream::read_message`](crate::RecvStream::read_message) move messages. Nothing bounds a stream but QUIC's flow control: a reader that lags makes the writer
+    /// wait, and what lies unread takes up to 2 MiB of the window that all streams of the connection share, so read, or stop it.
+    ///
+    /// [`SendStream::write_chunk`]: crate::SendStream::write_chunk
+    /// [`SendStream::write_frame`]: crate::SendStream::write_frame
     ///
     /// # Errors
     /// [`RequestError::NotConnected`], or [`RequestError::Lost`] when the connection ends meanwhile.
@@ -377,7 +399,7 @@ impl Node {
         })
     }
 
-    /// Accepts raw streams that peers open under a protocol name, until the returned value is dropped.
+    /// Accepts raw streams that peers open under a protocol name, until the returned value is dropped. See [`Node::open`] for what they can do. At most 64 wait to be taken.
     ///
     /// # Errors
     /// [`RegisterError`]: the name is taken or malformed.

@@ -63,6 +63,31 @@ impl Peers {
         self.tell(Input::Disconnect { peer }).await;
     }
 
+    /// Adds a peer to the allow-list, and dials it if it was waited for. False when this node has no allow-list: then everyone is allowed.
+    pub async fn allow(&self, peer: PeerId) -> bool {
+        self.tell(Input::Allow { peer }).await;
+        self.allowed().await.is_some()
+    }
+
+    /// Takes a peer off the allow-list and lets it go at once. False when this node has no allow-list: then everyone is allowed.
+    pub async fn disallow(&self, peer: PeerId) -> bool {
+        self.tell(Input::Disallow { peer }).await;
+        self.allowed().await.is_some()
+    }
+
+    /// Puts another allow-list in the place of the one there is; `None` allows everyone. Connected peers that are not on it are let go at once.
+    pub async fn set_allowed(&self, peers: Option<Vec<PeerId>>) {
+        let peers = peers.map(|peers| peers.into_iter().collect());
+        self.tell(Input::SetAllowed { peers }).await;
+    }
+
+    /// The peers on the allow-list, in order; `None` when there is no list, or the node has been shut down.
+    pub async fn allowed(&self) -> Option<Vec<PeerId>> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.to_driver.send(Message::Allowed { reply }).await.ok()?;
+        answer.await.ok()?
+    }
+
     /// The connected peers at one moment and every change after it, without a gap between. `None` when the node has been shut down.
     pub async fn watch(&self) -> Option<Watch> {
         let (reply, answer) = oneshot::channel();

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use peerage_identity::DialAddress;
@@ -20,6 +21,7 @@ use crate::driver::Message;
 use crate::hello;
 use crate::peer::Peer;
 use crate::registry::{self, Service};
+use crate::secret;
 use crate::shared::Shared;
 use crate::watch;
 
@@ -71,6 +73,12 @@ struct Session {
     hellos: mpsc::Sender<(wire::Hello, SendStream)>,
     /// The peer's hello was read. A second one on the same connection is not.
     greeted: bool,
+    /// The peer's words count: it has proved the network secret, where one is needed.
+    trusted: Arc<AtomicBool>,
+    /// The peer manager wants to hear the peer: before that, not even its streams are answered.
+    welcome: bool,
+    /// The first stream that the peer opened was taken.
+    took_first: bool,
     /// The stream on which the peer waits for our answer.
     to_answer: Option<SendStream>,
 }
@@ -101,6 +109,9 @@ pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, attempt: Op
         gate: watch::Sender::new(Gate::Waiting),
         hellos,
         greeted: false,
+        trusted: Arc::default(),
+        welcome: false,
+        took_first: false,
         to_answer: None,
     };
     let failure = session.run(inbox, heard).await;
@@ -141,7 +152,7 @@ impl Session {
                 },
                 cause = self.connection.closed() => return failure_of(&cause),
                 Some((hello, send)) = heard.recv(), if !self.greeted => self.heard(hello, send).await,
-                stream = self.connection.accept_stream() => match stream {
+                stream = self.connection.accept_stream(), if self.welcome => match stream {
                     Ok(stream) => self.accept(stream),
                     Err(cause) => return failure_of(&cause),
                 },
@@ -156,12 +167,28 @@ impl Session {
 
     /// Sends our hello and reports the answer.
     fn say_hello(&mut self, order: u64) {
+        self.welcome = true;
         let observed = DialAddress::from_socket_addr(self.connection.remote_address()).ok();
         let hello = hello::ours(&self.shared, order, observed.as_ref());
+        let hello = match secret::outgoing(&self.shared, &self.connection, hello) {
+            Ok(hello) => hello,
+            // The deadline ends the connection.
+            Err(error) => return tracing::error!(error, "a hello cannot be sealed"),
+        };
         let (shared, connection, conn) = (self.shared.clone(), self.connection.clone(), self.id);
+        let trusted = self.trusted.clone();
         self.spawn(async move {
             let input = match exchange(&connection, &hello).await {
-                Ok(Some(answer)) => Input::Answered { conn, answer: hello::read_answer(answer) },
+                Ok(Some(mut answer)) => {
+                    if let Some(wire::answer::Verdict::Reject(reject)) = &mut answer.verdict
+                        && shared.secrets.are_needed()
+                        && !trusted.load(Ordering::Relaxed)
+                    {
+                        // Strangers don't tell a private network whom to dial.
+                        reject.alternatives.clear();
+                    }
+                    Input::Answered { conn, answer: hello::read_answer(answer) }
+                }
                 Ok(None) => Input::Foreign { conn },
                 Err(error) => {
                     // The end of the connection, or the deadline, will say the rest.
@@ -176,7 +203,13 @@ impl Session {
     async fn heard(&mut self, hello: wire::Hello, send: SendStream) {
         self.greeted = true;
         self.to_answer = Some(send);
-        let (facts, about) = hello::read(&self.shared.network, self.connection.peer_id(), hello);
+        let (hello, problem) = match secret::incoming(&self.shared, &self.connection, hello) {
+            Ok(hello) => (hello, None),
+            Err(problem) => (wire::Hello::default(), Some(problem)),
+        };
+        self.trusted.store(problem.is_none(), Ordering::Relaxed);
+        let (mut facts, about) = hello::read(&self.shared.network, self.connection.peer_id(), hello);
+        facts.problem = problem.or(facts.problem);
         let message = Message::Hello { conn: self.id, facts, about };
         let _ = self.shared.to_driver.send(message).await;
     }
@@ -228,8 +261,16 @@ impl Session {
     fn accept(&mut self, stream: InboundStream) {
         let (shared, hellos, gate) = (self.shared.clone(), self.hellos.clone(), self.gate.subscribe());
         let (peer, within) = (self.connection.peer_id(), self.shared.endpoint.settings().negotiation_timeout);
+        let (private, first) =
+            (self.shared.secrets.are_needed(), !std::mem::replace(&mut self.took_first, true));
         self.spawn(async move {
-            let negotiated = stream.negotiate(|name| shared.registry.has(name), within).await;
+            // Even a no would tell a stranger what this node serves: only the hello's own stream is answered before admission.
+            if private && !first && !is_open(gate.clone()).await {
+                return;
+            }
+            let serves =
+                |name: &str| name == hello::PROTOCOL || !(private && first) && shared.registry.has(name);
+            let negotiated = stream.negotiate(serves, within).await;
             let (name, stream) = match negotiated {
                 Ok(negotiated) => negotiated,
                 Err(error) => {
@@ -238,7 +279,8 @@ impl Session {
                 }
             };
             if name.as_ref() == hello::PROTOCOL {
-                return take_hello(stream, hellos).await;
+                let most = if private { secret::MAX_SEALED_BYTES } else { hello::MAX_HELLO_BYTES };
+                return take_hello(stream, most, hellos).await;
             }
             if let Some((peer, service)) = pass(gate, &shared, &name).await {
                 registry::serve(peer, service, stream).await;
@@ -356,9 +398,9 @@ async fn exchange_once(connection: &Connection, hello: &wire::Hello) -> Result<R
     }
 }
 
-async fn take_hello(stream: Stream, hellos: mpsc::Sender<(wire::Hello, SendStream)>) {
+async fn take_hello(stream: Stream, most: usize, hellos: mpsc::Sender<(wire::Hello, SendStream)>) {
     let (send, mut recv) = stream.split();
-    match recv.read_message(hello::MAX_HELLO_BYTES).await {
+    match recv.read_message(most).await {
         Ok(Some(hello)) => {
             // Only the first hello counts; a later one finds the place taken and its stream is reset.
             let _ = hellos.try_send((hello, send));
@@ -366,6 +408,11 @@ async fn take_hello(stream: Stream, hellos: mpsc::Sender<(wire::Hello, SendStrea
         Ok(None) => {}
         Err(error) => tracing::debug!(%error, "a hello cannot be read"),
     }
+}
+
+/// Waits for admission.
+async fn is_open(mut gate: watch::Receiver<Gate>) -> bool {
+    gate.wait_for(|gate| matches!(gate, Gate::Open(_))).await.is_ok()
 }
 
 /// Waits for admission. The service is looked up again afterwards: it may be gone.

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use peerage_identity::{NodeKey, PeerId};
+use peerage_identity::{NetworkSecret, NodeKey, PeerId};
 use peerage_transport::Endpoint;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use crate::peer::Peer;
 use crate::registry::Registry;
 use crate::request::CallLimits;
 use crate::resolve::Resolve;
+use crate::secret::Secrets;
 use crate::traffic::NodeTraffic;
 
 /// The state that handles, sessions and the driver share.
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) call_limits: CallLimits,
     pub(crate) listening: Listening,
+    /// What this network's nodes prove to each other; none in an open network.
+    pub(crate) secrets: Secrets,
     pub(crate) to_driver: mpsc::Sender<Message>,
     pub(crate) tasks: TaskTracker,
     /// Ends every task.
@@ -63,6 +66,7 @@ pub(crate) struct Parts {
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) call_limits: CallLimits,
     pub(crate) listening: Listening,
+    pub(crate) secrets: Vec<NetworkSecret>,
     pub(crate) to_driver: mpsc::Sender<Message>,
 }
 
@@ -82,6 +86,7 @@ impl Shared {
             registry: Registry::new(),
             call_limits: parts.call_limits,
             listening: parts.listening,
+            secrets: Secrets::new(parts.secrets),
             to_driver: parts.to_driver,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

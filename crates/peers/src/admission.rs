@@ -54,6 +54,9 @@ impl PeerManager {
             // Ourselves or a clone: the boot nonce in the hello will tell.
             return self.say_hello(id);
         }
+        if !self.is_allowed(&peer) {
+            return self.turn_away(now, id, peer);
+        }
         let smaller = self.me < peer;
         let pair = self.pairs.entry(peer).or_insert_with(|| Pair::new(smaller));
         let steps = pair.connected(id, direction, instead_of);

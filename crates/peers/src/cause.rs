@@ -102,6 +102,10 @@ reasons! {
     ShuttingDown = 8, "it is shutting down";
     /// Only nodes that speak the Peerage hello are admitted.
     ForeignRefused = 9, "it admits only Peerage nodes";
+    /// The two nodes have no network secret in common.
+    NotProved = 11, "the network secret was not proved";
+    /// The peer is not on the allow-list. Not sent: who is not on it is told nothing.
+    NotAllowed = 12, "it is not on the allow-list";
 }
 
 impl RejectReason {
@@ -114,8 +118,12 @@ impl RejectReason {
             | RejectReason::SelfDial
             | RejectReason::Clone => Blame::Hostile,
             RejectReason::Full => Blame::Overloaded,
-            RejectReason::InvalidHello => Blame::Local,
-            RejectReason::Duplicate | RejectReason::ShuttingDown | RejectReason::Other(_) => Blame::Unlucky,
+            RejectReason::InvalidHello | RejectReason::NotAllowed => Blame::Local,
+            // A member may be behind with a change of the secret.
+            RejectReason::NotProved
+            | RejectReason::Duplicate
+            | RejectReason::ShuttingDown
+            | RejectReason::Other(_) => Blame::Unlucky,
         }
     }
 }

@@ -45,7 +45,7 @@ impl PeerManager {
     /// Puts a peer that should be dialled into its queue, unless it is connected, held or under way.
     pub(crate) fn enqueue(&mut self, peer: PeerId, due: Duration) {
         let under_way = self.attempts.values().any(|attempt| attempt.target == Target::Peer(peer));
-        if peer == self.me || self.is_linked(&peer) || under_way {
+        if peer == self.me || self.is_linked(&peer) || under_way || !self.is_allowed(&peer) {
             return;
         }
         let Some(known) = self.book.get(&peer) else { return };

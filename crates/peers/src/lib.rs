@@ -25,6 +25,7 @@
 
 mod admission;
 mod agreement;
+mod allow;
 mod backoff;
 mod book;
 mod cause;

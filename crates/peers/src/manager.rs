@@ -1,6 +1,6 @@
 //! The state of the peer manager, and where its inputs go.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use peerage_identity::{DialAddress, PeerId};
 use peerage_machine::{Machine, Now, Random, TokenBucket};
 
 use crate::agreement::Pair;
+use crate::allow::not_allowed;
 use crate::book::{Book, Source};
 use crate::cause::{Failure, RejectReason};
 use crate::config::PeersConfig;
@@ -22,6 +23,8 @@ pub struct PeerManager {
     pub(crate) boot_nonce: u64,
     pub(crate) random: Random,
     pub(crate) book: Book,
+    /// Who may be connected; everyone when there is no list.
+    pub(crate) allowed: Option<BTreeSet<PeerId>>,
     /// Connections whose TLS handshake is done.
     pub(crate) conns: BTreeMap<ConnId, Conn>,
     pub(crate) pairs: BTreeMap<PeerId, Pair>,
@@ -125,6 +128,7 @@ impl PeerManager {
             me,
             boot_nonce,
             random,
+            allowed: None,
             conns: BTreeMap::new(),
             pairs: BTreeMap::new(),
             attempts: BTreeMap::new(),
@@ -254,6 +258,9 @@ impl PeerManager {
                 return self.resolve(vec![ticket], &Err(failure));
             }
         }
+        if let Some(peer) = peer.filter(|peer| !self.is_allowed(peer)) {
+            return self.resolve(vec![ticket], &Err(not_allowed(peer)));
+        }
         if self.shutting_down || self.explicit.len() >= MAX_EXPLICIT_WAITING {
             let why = if self.shutting_down {
                 "this node is shutting down"
@@ -309,6 +316,9 @@ impl Machine for PeerManager {
             Input::Learned { from, records } => self.learned(now, from, &records),
             Input::Renewed { conn, record } => self.renewed(conn, &record),
             Input::LocalAddressChanged { conn } => self.local_address_changed(conn),
+            Input::SetAllowed { peers } => self.set_allowed(now, peers),
+            Input::Allow { peer } => self.allow(now, peer),
+            Input::Disallow { peer } => self.disallow(now, peer),
             Input::ShutDown => self.shut_down(),
         }
         self.fill(now);

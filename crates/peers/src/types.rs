@@ -1,5 +1,6 @@
 //! What goes into the peer manager and what comes out of it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -141,6 +142,21 @@ pub enum Input {
         /// Which connection.
         conn: ConnId,
     },
+    /// From now on, only these peers are dialled and admitted; all are when there is no list.
+    SetAllowed {
+        /// Who.
+        peers: Option<BTreeSet<PeerId>>,
+    },
+    /// One more peer is allowed. Without an allow-list all are already.
+    Allow {
+        /// Who.
+        peer: PeerId,
+    },
+    /// A peer is no longer allowed. Without an allow-list nothing changes.
+    Disallow {
+        /// Who.
+        peer: PeerId,
+    },
     /// The node is shutting down: no more dials, no more admissions.
     ShutDown,
 }
@@ -213,7 +229,7 @@ pub enum CloseReason {
     Disconnect,
     /// The node is shutting down.
     ShuttingDown,
-    /// Foreign nodes are not admitted, or there is no place for one.
+    /// The peer is not on the allow-list, or is foreign and not wanted.
     NotAdmitted,
 }
 

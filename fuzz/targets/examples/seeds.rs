@@ -128,6 +128,7 @@ fn messages(corpus: &mut Corpus) -> Result<()> {
         channels: vec![hello_wire::Channel { name: "/acme/chat/1".into(), max_message_bytes: 1 << 20 }],
         agent: "peerage/0.1.0".into(),
         moniker: "alice".into(),
+        sealed: Vec::new(),
     };
     corpus.add("hello", frame::encode(&greeting));
     corpus

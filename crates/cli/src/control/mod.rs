@@ -29,6 +29,18 @@ pub(crate) enum Command {
         #[serde(default)]
         ping: bool,
     },
+    /// The peers on the allow-list: a list of peer IDs, or null where there is no list.
+    Allowed,
+    /// Add a peer to the allow-list; the reply is that of `allowed`.
+    Allow {
+        /// Whom.
+        peer: String,
+    },
+    /// Take a peer off the allow-list; the reply is that of `allowed`.
+    Disallow {
+        /// Whom.
+        peer: String,
+    },
     /// Connect to an address now: [`ConnectReport`].
     Connect {
         /// A multiaddr.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use peerage::Node;
+use peerage::{ForeignPolicy, NetworkSecret, Node};
 use tokio::io::BufReader;
 
 use crate::args::{Control, NodeArgs};
@@ -31,7 +31,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Carries out `peerage node`.
 pub(crate) async fn run(args: NodeArgs) -> Result<(), Failure> {
-    let control = args.control;
+    let (control, foreign) = (args.control, args.foreign.map(ForeignPolicy::from));
     let settings = settings(args)?;
     logging::start(settings.node.log.as_ref().map_or(DEFAULT_LOG, |log| &log.0));
     let mut signals = Signals::listen()?;
@@ -39,7 +39,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<(), Failure> {
         settings.node.inbox.as_ref().map(|folder| Inbox::open(&folder.0, settings.inbox.clone())).transpose();
     let inbox = inbox.map_err(Failure::failed)?;
     let data = data_dir(settings.node.data.clone())?;
-    let node = start(&settings, data.clone()).await?;
+    let node = start(&settings, foreign, data.clone()).await?;
     let moniker = settings.node.moniker.as_deref().unwrap_or_default();
     let service = Service::start(&node, moniker, inbox).await.map_err(Failure::failed)?;
     let socket = open_socket(&data);
@@ -68,6 +68,8 @@ fn settings(args: NodeArgs) -> Result<Settings, Failure> {
     override_list(&mut node.listen, args.listen);
     override_list(&mut node.seed, args.seed);
     override_list(&mut node.persistent, args.persistent);
+    override_list(&mut node.allow, args.allow);
+    node.network_secret = args.network_secret.map(PathText).or(node.network_secret.take());
     node.data = args.data.map(PathText).or(node.data.take());
     node.inbox = args.inbox.map(PathText).or(node.inbox.take());
     node.network = args.network.or(node.network.take());
@@ -100,14 +102,24 @@ fn override_list<T>(list: &mut Vec<T>, flags: Vec<T>) {
     }
 }
 
-async fn start(settings: &Settings, data: PathBuf) -> Result<Node, Failure> {
+async fn start(settings: &Settings, foreign: Option<ForeignPolicy>, data: PathBuf) -> Result<Node, Failure> {
     let node = &settings.node;
     let mut builder = Node::builder()
         .data_dir(data)
         .peers_config(settings.peers.clone())
-        .transport_settings(settings.transport.clone());
+        .transport_settings(settings.transport.clone())
+        .call_limits(settings.requests.clone());
     if let Some(name) = &node.network {
         builder = builder.network(name);
+    }
+    if let Some(path) = &node.network_secret {
+        builder = builder.network_secrets(NetworkSecret::load(&path.0).map_err(Failure::usage)?);
+    }
+    if !node.allow.is_empty() {
+        builder = builder.allow_list(node.allow.iter().copied());
+    }
+    if let Some(policy) = foreign {
+        builder = builder.foreign(policy);
     }
     if let Some(name) = &node.moniker {
         builder = builder.moniker(name);

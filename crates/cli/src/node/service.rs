@@ -96,6 +96,20 @@ impl Service {
         peers.iter().map(|peer| row(peer, times.get(&peer.peer_id).copied().flatten())).collect()
     }
 
+    async fn allowed(&self) -> Option<Vec<String>> {
+        let allowed = self.node.peers().allowed().await;
+        allowed.map(|peers| peers.iter().map(ToString::to_string).collect())
+    }
+
+    async fn change_allowed(&self, peer: &str, allow: bool) -> Result<Value, String> {
+        let (peer, peers) = (peer_id(peer)?, self.node.peers());
+        let has_list = if allow { peers.allow(peer).await } else { peers.disallow(peer).await };
+        if has_list {
+            return value(&self.allowed().await);
+        }
+        Err("this node has no allow-list, so everyone is allowed: start it with --allow".to_owned())
+    }
+
     async fn connect(&self, address: &str) -> Result<ConnectReport, String> {
         let peer = self.node.connect(address).await.map_err(|error| error.to_string())?;
         Ok(ConnectReport { peer: peer.to_string() })
@@ -164,6 +178,9 @@ impl Commands for Service {
         match command {
             Command::Status => value(&self.status()),
             Command::Peers { ping } => value(&self.peers(ping).await),
+            Command::Allowed => value(&self.allowed().await),
+            Command::Allow { peer } => self.change_allowed(&peer, true).await,
+            Command::Disallow { peer } => self.change_allowed(&peer, false).await,
             Command::Connect { address } => value(&self.connect(&address).await?),
             Command::Broadcast { text, to } => self.broadcast(&text, to).await,
             Command::Request { peer, text } => value(&self.request(&peer, text).await?),

@@ -8,7 +8,7 @@ mod table;
 
 use std::path::PathBuf;
 
-use peerage::{DialAddress, ListenAddress, PeersConfig, TransportSettings};
+use peerage::{CallLimits, DialAddress, ListenAddress, PeerId, PeersConfig, TransportSettings};
 
 use crate::transfer::inbox::Limits;
 
@@ -24,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) peers: PeersConfig,
     /// The transport's limits.
     pub(crate) transport: TransportSettings,
+    /// What this node asks of others at once.
+    pub(crate) requests: CallLimits,
     /// What the inbox takes.
     pub(crate) inbox: Limits,
 }
@@ -36,6 +38,8 @@ pub(crate) struct NodeSettings {
     pub(crate) seed: Vec<DialAddress>,
     pub(crate) persistent: Vec<DialAddress>,
     pub(crate) network: Option<String>,
+    pub(crate) network_secret: Option<PathText>,
+    pub(crate) allow: Vec<PeerId>,
     pub(crate) moniker: Option<String>,
     pub(crate) inbox: Option<PathText>,
     pub(crate) log: Option<LogText>,

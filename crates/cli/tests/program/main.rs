@@ -6,5 +6,6 @@ mod demo;
 mod limits;
 mod node;
 mod operator;
+mod private;
 mod send;
 mod support;

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{FutureExt, Stream};
@@ -14,7 +15,7 @@ use peerage_transport::{ReadError, RecvStream, SendStream, Stream as RawStream};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::config::CallConfig;
-use super::error::RequestError;
+use super::error::{RequestError, ServeError};
 use super::slots::{Full, Slot};
 use super::wire;
 use crate::channel::Payload;
@@ -23,6 +24,8 @@ use crate::peer::Peer;
 /// Bytes of a stream of answers that a slow caller leaves under way. All streams share the connection's window, and so many such
 /// streams as a peer may have at once leave half of it to others.
 const WINDOW_BYTES: u32 = 64 * 1024;
+/// Two timers for one deadline, one on each side, are no further apart than this.
+const CLOSE: Duration = Duration::from_millis(100);
 
 /// Sends a request and waits for the answer.
 pub(crate) async fn call<Q: Payload, A: Payload>(
@@ -143,6 +146,11 @@ impl Call {
         RequestError::Malformed { peer: self.peer, protocol: self.protocol.to_string(), detail }
     }
 
+    /// Whether the peer can mean this call's own deadline when it says that one has passed.
+    fn is_due(&self) -> bool {
+        self.until.is_some_and(|until| until <= Instant::now() + CLOSE)
+    }
+
     fn late(&self) -> RequestError {
         let after = self.config.deadline.unwrap_or_default();
         RequestError::Deadline { peer: self.peer, protocol: self.protocol.to_string(), after }
@@ -178,6 +186,7 @@ impl Pairs {
                 }
                 (Some(body), Some(status)) => Some(match wire::read_pair(&status, body) {
                     Ok(Ok(body)) => Ok(body),
+                    Ok(Err(error)) if error.code == ServeError::DEADLINE && call.is_due() => Err(call.late()),
                     Ok(Err(error)) => Err(wire::refusal(call.peer, &call.protocol, error)),
                     Err(detail) => Err(call.malformed(detail)),
                 }),

@@ -22,7 +22,8 @@ const MAX_RETRY_AFTER_MS: u64 = (1 << 28) - 1;
 
 /// The request as it leaves: the message with its length, and the options behind it.
 pub(crate) fn question(question: &impl Payload, deadline: Option<Duration>, window: u32) -> Bytes {
-    let deadline_ms = deadline.map_or(0, |left| u32::try_from(left.as_millis().max(1)).unwrap_or(u32::MAX));
+    // Rounded up: a deadline that is over must not read as none, and this side's timer should be the first.
+    let deadline_ms = deadline.map_or(0, |left| u32::try_from(left.as_millis() + 1).unwrap_or(u32::MAX));
     let options = Options { deadline_ms, window_bytes: window };
     let (length, behind) = (question.length(), options.encoded_len());
     let mut out = BytesMut::with_capacity(2 * uvarint::MAX_LEN + length + behind);
@@ -173,8 +174,7 @@ mod tests {
         assert_eq!(question(None, 0), [&b"what"[..]]);
         let with = question(Some(Duration::from_millis(1500)), 7);
         let options = read_options(with.get(1).cloned()).unwrap();
-        assert_eq!((options.deadline_ms, options.window_bytes), (1500, 7));
-        // A deadline that is over must not read as none.
+        assert_eq!((options.deadline_ms, options.window_bytes), (1501, 7));
         let over = question(Some(Duration::ZERO), 0);
         assert_eq!(read_options(over.get(1).cloned()).unwrap().deadline_ms, 1);
         assert_eq!(read_options(None).unwrap(), Options::default());

@@ -1,0 +1,88 @@
+//! Private networks from the command line: secrets in files, allow-lists at the start and at run time.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::support::{Running, run};
+
+const FIRST: &str = "5c1f0e6f0fb3c3b1a1c0d8f5a2a94e07";
+const SECOND: &str = "0d9d3b7e2f4c4f5c8a6b1e0f9c8d7a6b";
+
+fn secret(folder: &Path, name: &str, content: &str) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, content).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[tokio::test]
+async fn only_who_has_the_secret_gets_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, file) = (folder.path().join("a"), secret(folder.path(), "s", &format!("# now\n{FIRST}\n")));
+    let mut node = Running::node(&data, 0, ["--network-secret", text(&file)]);
+    let address = node.address().await;
+    let changing = secret(folder.path(), "t", &format!("{SECOND}\n{FIRST}\n"));
+    for file in [&file, &changing] {
+        let pong = run(["ping", "-c", "1", &address, "--network-secret", text(file)]).await;
+        assert_eq!(pong.code, Some(0), "{pong:?}");
+    }
+    let wrong = secret(folder.path(), "w", SECOND);
+    for more in [&["--network-secret", text(&wrong)][..], &[]] {
+        let refused = run([&["ping", "-c", "1", &address], more].concat()).await;
+        assert!(refused.error(1).contains("the network secret was not proved"), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_file_that_cannot_be_used_is_wrong_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("a");
+    let open = secret(folder.path(), "open", FIRST);
+    fs::set_permissions(&open, Permissions::from_mode(0o644)).unwrap();
+    let short = secret(folder.path(), "short", "hunter2");
+    let good = secret(folder.path(), "good", FIRST);
+    let missing = folder.path().join("missing");
+    for (more, part) in [
+        (&["--network-secret", text(&open)][..], "chmod 600"),
+        (&["--network-secret", text(&short)], "line 1"),
+        (&["--network-secret", text(&missing)], "openssl rand"),
+        (&["--network-secret", text(&good), "--foreign", "allow"], "--foreign allow"),
+        (&["--allow", "somebody"], "not a peer ID"),
+    ] {
+        let finished = run([&["node", "--data", text(&data)], more].concat()).await;
+        let error = finished.error(2);
+        assert!(error.contains(part) && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_allow_list_holds_and_its_owner_changes_it_while_the_node_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+    let mut second = Running::node(&b, 0, ["--control", "stdio"]);
+    let listening: Value = serde_json::from_str(&second.line().await.unwrap()).unwrap();
+    let (_, id) = listening["address"].as_str().unwrap().rsplit_once('/').unwrap();
+    let nobody = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+    let mut first = Running::node(&a, 0, ["--allow", nobody]);
+    let address = first.address().await;
+    let connect = json!({ "id": 1, "command": "connect", "address": address }).to_string();
+    assert!(second.ask(&connect).await["error"].as_str().unwrap().contains("not admitted"));
+    let allow = |arguments: &[&str]| {
+        let arguments = [&["allow"], arguments, &["--json", "--data", text(&a)]].concat();
+        let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
+        async move { serde_json::from_str::<Value>(&run(arguments).await.stdout).unwrap() }
+    };
+    assert_eq!(allow(&["add", id]).await.as_array().unwrap().len(), 2);
+    assert!(second.ask(&connect).await.get("ok").is_some());
+    assert_eq!(allow(&["remove", id]).await, json!([nobody]));
+    assert_eq!(allow(&["list"]).await, json!([nobody]));
+    let open = run(["allow", "add", nobody, "--data", text(&b)]).await;
+    assert!(open.error(1).contains("no allow-list"), "{open:?}");
+}
