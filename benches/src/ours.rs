@@ -125,6 +125,13 @@ impl Client {
         }
     }
 
+    /// One request of 64 bytes and its answer.
+    pub(crate) async fn request(&self) -> Outcome<()> {
+        let question = Raw(Bytes::from_static(&[7; SMALL]));
+        let answer: Raw = self.node.request(self.peer, ECHO, &question).await?;
+        if answer == question { Ok(()) } else { Err("another answer than the question".into()) }
+    }
+
     pub(crate) async fn close(self) {
         self.node.close().await;
     }

@@ -37,8 +37,18 @@ pub(crate) async fn serve(tuned: bool) -> Outcome<()> {
                                 total += chunk.bytes.len() as u64;
                             }
                         } else {
-                            let mut buffer = vec![0; CHUNK];
-                            while let Ok(Some(length)) = recv.read(&mut buffer).await {
+                            // A request is over with its first bytes, and needs no buffer.
+                            if let Ok(Some(chunk)) = recv.read_chunk(SMALL, true).await {
+                                total += chunk.bytes.len() as u64;
+                            }
+                            let mut buffer = Vec::new();
+                            if let Ok(Some(chunk)) = recv.read_chunk(SMALL, true).await {
+                                total += chunk.bytes.len() as u64;
+                                buffer.resize(CHUNK, 0);
+                            }
+                            while !buffer.is_empty()
+                                && let Ok(Some(length)) = recv.read(&mut buffer).await
+                            {
                                 total += length as u64;
                             }
                         }
@@ -109,6 +119,16 @@ impl Client {
         send.finish()?;
         expect_count(&mut recv, count * SMALL as u64).await?;
         Ok(start.elapsed())
+    }
+}
+
+impl Client {
+    /// One request of 64 bytes and its answer of 8, on a stream of its own.
+    pub(crate) async fn request(&self) -> Outcome<()> {
+        let (mut send, mut recv) = self.connection.open_bi().await?;
+        send.write_all(&[7; SMALL]).await?;
+        send.finish()?;
+        expect_count(&mut recv, SMALL as u64).await
     }
 }
 

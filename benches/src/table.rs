@@ -1,9 +1,11 @@
 //! Runs every work on every peer, interleaved, and prints the table.
 
-use std::time::Duration;
+use std::future::Future;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
+use futures::{StreamExt, TryStreamExt};
 
 use crate::child::Server;
 use crate::{Outcome, PeerKind, cpu, ours, raw};
@@ -20,6 +22,12 @@ pub(crate) struct Options {
     /// Thousands of messages in one run.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     kilo_messages: u64,
+    /// Thousands of requests in one run.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    kilo_requests: u64,
+    /// Only these works; all when none is named.
+    #[arg(long, value_name = "WORK")]
+    only: Vec<String>,
 }
 
 /// One figure of one peer, over all rounds.
@@ -37,6 +45,7 @@ struct Row {
 enum Work {
     Bulk,
     Messages { joined: bool },
+    Requests { parallel: usize },
 }
 
 impl Work {
@@ -44,6 +53,8 @@ impl Work {
         match self {
             Work::Bulk => "bulk-1",
             Work::Messages { .. } => "msgs-64",
+            Work::Requests { parallel: 1 } => "rpc-1",
+            Work::Requests { .. } => "rpc-64",
         }
     }
 }
@@ -53,7 +64,9 @@ pub(crate) async fn run(options: Options) -> Outcome<()> {
     for round in 0..=options.reps {
         eprintln!("round {round} of {} {}", options.reps, if round == 0 { "(warm-up)" } else { "" });
         for peer in PeerKind::ALL {
-            for work in works(peer) {
+            let wanted =
+                |work: &Work| options.only.is_empty() || options.only.iter().any(|name| name == work.name());
+            for work in works(peer).into_iter().filter(wanted) {
                 let (took, busy) = once(peer, work, &options).await?;
                 if round > 0 {
                     note(&mut rows, peer, work, &options, took, busy);
@@ -66,19 +79,21 @@ pub(crate) async fn run(options: Options) -> Outcome<()> {
 }
 
 fn works(peer: PeerKind) -> Vec<Work> {
-    match peer {
-        PeerKind::Ours => vec![Work::Bulk, Work::Messages { joined: true }],
-        PeerKind::RawQuinn => {
-            vec![Work::Bulk, Work::Messages { joined: false }, Work::Messages { joined: true }]
-        }
-        PeerKind::RawQuinnTuned => vec![Work::Bulk, Work::Messages { joined: true }],
+    let mut works = vec![Work::Bulk];
+    if peer == PeerKind::RawQuinn {
+        works.push(Work::Messages { joined: false });
     }
+    works.push(Work::Messages { joined: true });
+    works.extend([1, 64].map(|parallel| Work::Requests { parallel }));
+    works
 }
 
-/// One run with a fresh server and a fresh connection: the time it took and the processor time of both sides.
+/// One run with a fresh server and a fresh connection: the time it took, for requests one by one the median time of one, and the processor time of
+/// both sides.
 async fn once(peer: PeerKind, work: Work, options: &Options) -> Outcome<(Duration, Duration)> {
     let server = Server::start(peer).await?;
     let (bytes, count) = (options.mib << 20, options.kilo_messages * 1000);
+    let requests = options.kilo_requests as usize * 1000;
     let pids = [server.pid(), std::process::id()];
     let busy = || pids.iter().map(|pid| cpu::used_by(*pid)).sum::<Duration>();
     if peer == PeerKind::Ours {
@@ -87,6 +102,7 @@ async fn once(peer: PeerKind, work: Work, options: &Options) -> Outcome<(Duratio
         let took = match work {
             Work::Bulk => client.bulk(bytes).await?,
             Work::Messages { .. } => client.messages(count).await?,
+            Work::Requests { parallel } => timed(requests, parallel, || client.request()).await?,
         };
         let used = busy() - before;
         client.close().await;
@@ -97,21 +113,44 @@ async fn once(peer: PeerKind, work: Work, options: &Options) -> Outcome<(Duratio
     let took = match work {
         Work::Bulk => client.bulk(bytes).await?,
         Work::Messages { joined } => client.messages(count, joined).await?,
+        Work::Requests { parallel } => timed(requests, parallel, || client.request()).await?,
     };
     Ok((took, busy() - before))
 }
 
+/// Does `count` requests, so many at a time. The time of all, or the median time of one when they go one by one.
+async fn timed<F: Future<Output = Outcome<()>>>(
+    count: usize,
+    parallel: usize,
+    request: impl Fn() -> F,
+) -> Outcome<Duration> {
+    let start = Instant::now();
+    let one = || async {
+        let start = Instant::now();
+        request().await.map(|()| start.elapsed())
+    };
+    let answers = futures::stream::iter(0..count).map(|_| one()).buffer_unordered(parallel);
+    let mut times: Vec<Duration> = answers.try_collect().await?;
+    times.sort_unstable();
+    Ok(if parallel == 1 { times[count / 2] } else { start.elapsed() })
+}
+
 fn note(rows: &mut Vec<Row>, peer: PeerKind, work: Work, options: &Options, took: Duration, busy: Duration) {
     let name = match (peer, work) {
-        (PeerKind::Ours, _) | (_, Work::Bulk) => peer.name().to_owned(),
+        (PeerKind::Ours, _) | (_, Work::Bulk | Work::Requests { .. }) => peer.name().to_owned(),
         (_, Work::Messages { joined: true }) => format!("{}, joined", peer.name()),
         (_, Work::Messages { joined: false }) => format!("{}, one write each", peer.name()),
     };
     let (unit, amount, per) = match work {
         Work::Bulk => ("MiB/s", options.mib as f64, 1024.0),
         Work::Messages { .. } => ("thousand/s", options.kilo_messages as f64, 1000.0),
+        Work::Requests { parallel: 1 } => ("µs, less is better", options.kilo_requests as f64, 1000.0),
+        Work::Requests { .. } => ("thousand/s", options.kilo_requests as f64, 1000.0),
     };
-    let rate = amount / took.as_secs_f64();
+    let rate = match work {
+        Work::Requests { parallel: 1 } => took.as_secs_f64() * 1e6,
+        _ => amount / took.as_secs_f64(),
+    };
     let cpu = busy.as_secs_f64() / (amount / per);
     match rows.iter_mut().find(|row| row.work == work.name() && row.peer == name) {
         Some(row) => {

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage::{Incoming, Node, PeerId, RequestError, Stream, StreamCode};
+use peerage::{Incoming, Node, NodeKey, PeerId, RequestError, Stream, StreamCode};
 
 /// Far more than anything here takes; a test that gets there has failed.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -154,7 +154,7 @@ async fn a_reader_that_stops_tells_the_writer_and_a_name_that_nobody_accepts_is_
     drop(incoming);
     let mut late = client.open(peer, PROTOCOL).await.unwrap();
     within("an answer", late.recv.read_chunk(1)).await.unwrap_err();
-    let gone = PeerId::random();
+    let gone = NodeKey::generate().peer_id();
     let error = server.open(gone, PROTOCOL).await.unwrap_err();
     assert_eq!(error, RequestError::NotConnected { peer: gone });
 }
