@@ -8,9 +8,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peerage_identity::{AddressError, DialAddress, ListenAddress, NetworkSecret, NodeKey, PeerId};
+use peerage_identity::{
+    AddressError, DialAddress, ListenAddress, NetworkSecret, NodeKey, PeerId, parse_peer_id,
+};
 use peerage_machine::{Machine, Now, Random};
-use peerage_peers::{ForeignPolicy, Input, PeerManager, PeersConfig, Role};
+use peerage_peers::{ForeignPolicy, Input, PeerClass, PeerManager, PeersConfig, Role};
 use peerage_transport::{Endpoint, EndpointConfig, TransportSettings};
 use tokio::sync::mpsc;
 
@@ -41,6 +43,7 @@ pub struct NodeBuilder {
     moniker: String,
     listen: Vec<String>,
     contacts: Vec<(Role, String)>,
+    classes: Vec<(PeerClass, String)>,
     peers: PeersConfig,
     transport: TransportSettings,
     calls: CallLimits,
@@ -62,6 +65,7 @@ impl Default for NodeBuilder {
             moniker: String::new(),
             listen: Vec::new(),
             contacts: Vec::new(),
+            classes: Vec::new(),
             peers: PeersConfig::default(),
             transport: TransportSettings::default(),
             calls: CallLimits::default(),
@@ -117,6 +121,18 @@ impl NodeBuilder {
     /// A peer that is always wanted: redialled for ever, outside the limits. The address needs a peer ID. May be given several times.
     pub fn persistent(mut self, address: impl Display) -> Self {
         self.contacts.push((Role::Persistent, address.to_string()));
+        self
+    }
+
+    /// A peer that is admitted whatever the limits say: its peer ID, or an address with one. May be given several times.
+    pub fn unconditional(mut self, peer: impl Display) -> Self {
+        self.classes.push((PeerClass::Unconditional, peer.to_string()));
+        self
+    }
+
+    /// A peer that is never told to others: its peer ID, or an address with one. May be given several times.
+    pub fn private(mut self, peer: impl Display) -> Self {
+        self.classes.push((PeerClass::Private, peer.to_string()));
         self
     }
 
@@ -229,6 +245,7 @@ impl NodeBuilder {
             return Err(StartError::Limits(detail));
         }
         let contacts = parse_contacts(&self.contacts)?;
+        let classes = parse_classes(&self.classes)?;
         let environment = self.environment;
         let seed = || seed(environment.as_ref()).map_err(StartError::Entropy);
         let data_dir = self.data_dir.as_deref().map(DataDir::open).transpose()?;
@@ -273,10 +290,14 @@ impl NodeBuilder {
         let mut manager = PeerManager::new(self.peers, shared.me, boot_nonce, random);
         warn_of_contacts(self.allowed.as_ref(), &contacts);
         manager.handle(Now::ZERO, Input::SetAllowed { peers: self.allowed });
+        for (peer, class) in classes {
+            manager.handle(Now::ZERO, Input::SetClass { peer, class, on: true });
+        }
         for (address, role) in contacts {
             manager.handle(Now::ZERO, Input::Add { address, role });
         }
         shared.spawn(driver::run(shared.clone(), manager, messages));
+        shared.spawn(listening::tell_announced(shared.clone()));
         shared.spawn(dial::accept(shared.clone()));
         shared.spawn(listening::watch_interfaces(shared.clone()));
         Ok(Node::new(shared, data_dir.map(Arc::new)))
@@ -324,6 +345,20 @@ fn parse_contacts(contacts: &[(Role, String)]) -> Result<Vec<(DialAddress, Role)
                 address.require_peer_id()?;
             }
             Ok((address, *role))
+        })
+        .collect()
+}
+
+/// Each text is a peer ID or an address with one.
+fn parse_classes(classes: &[(PeerClass, String)]) -> Result<Vec<(PeerId, PeerClass)>, StartError> {
+    classes
+        .iter()
+        .map(|(class, text)| {
+            let peer = match text.starts_with('/') {
+                true => DialAddress::from_str(text)?.require_peer_id()?,
+                false => parse_peer_id(text).map_err(|error| StartError::PeerId { class: *class, error })?,
+            };
+            Ok((peer, *class))
         })
         .collect()
 }

@@ -51,6 +51,7 @@ async fn connect(
 fn failure_of(error: &DialError) -> Failure {
     let blame = match error {
         DialError::WrongPeer { .. } => Blame::Hostile,
+        DialError::Refused { .. } => Blame::Overloaded,
         DialError::NoSocket { .. } | DialError::Bind { .. } | DialError::Closed => Blame::Local,
         _ => Blame::Unlucky,
     };

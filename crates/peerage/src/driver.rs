@@ -2,18 +2,19 @@
 //!
 //! No application byte passes through here. The driver never waits for a session: what it tells one fits into the session's queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use peerage_identity::PeerId;
-use peerage_machine::Machine;
+use peerage_machine::{Machine, Now};
 use peerage_peers::{
-    AttemptId, CloseReason, ConnId, Direction, Failure, HelloFacts, Input, Output, PeerEvent, PeerManager,
-    Target, Ticket,
+    AttemptId, CloseReason, ConnId, Direction, DoorState, Failure, HelloFacts, Input, Output, PeerEvent,
+    PeerManager, Target, Ticket,
 };
-use peerage_transport::{CloseCode, Connection};
+use peerage_transport::{CloseCode, Connection, Door};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -50,6 +51,20 @@ pub(crate) enum Message {
     Allowed { reply: oneshot::Sender<Option<Vec<PeerId>>> },
     /// The user wants to watch.
     Watch { reply: oneshot::Sender<Watching> },
+    /// Something that only the peer manager can answer or do.
+    Manager(Call),
+}
+
+/// Runs on the peer manager, between two inputs.
+pub(crate) struct Call(pub(crate) Box<CallFn>);
+
+/// What a [`Call`] runs.
+pub(crate) type CallFn = dyn FnOnce(Now, &mut PeerManager) + Send;
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Call")
+    }
 }
 
 /// The state at one moment, and the changes after it.
@@ -172,6 +187,7 @@ impl Driver {
                 let allowed = self.manager.allowed();
                 let _ = reply.send(allowed.map(|peers| peers.iter().copied().collect()));
             }
+            Message::Manager(call) => (call.0)(now, &mut self.manager),
             Message::Watch { reply } => {
                 let connected = self.shared.connected().iter().map(|peer| peer.info()).collect();
                 let _ = reply.send(Watching { connected, events: self.events.subscribe() });
@@ -210,6 +226,20 @@ impl Driver {
                     if let Some(waiting) = self.tickets.remove(&ticket) {
                         let _ = waiting.send(result.map_err(ConnectError::from));
                     }
+                }
+                Output::Door(door) => {
+                    tracing::debug!(state = ?door.state, known = door.known.len(), banned = door.banned.len(), "door");
+                    let strangers = door.state == DoorState::Open;
+                    // A node that is shutting down hears nobody.
+                    let known = if door.state == DoorState::Closed { BTreeSet::new() } else { door.known };
+                    self.shared.endpoint.set_door(Door { strangers, known, banned: door.banned });
+                }
+                Output::Observed { addresses } => {
+                    tracing::info!(?addresses, "where others see this node has changed");
+                    crate::listening::set_observed(&self.shared, addresses);
+                }
+                Output::BansChanged => {
+                    tracing::debug!(count = self.manager.bans().count(), "the bans have changed");
                 }
                 Output::Event(event) => self.tell(event),
             }
@@ -270,8 +300,18 @@ fn log(event: &PeerEvent) {
             tracing::debug!(%address, cause, ?retry_in, "dial failed");
         }
         PeerEvent::Refused { peer, reason } => tracing::debug!(%peer, %reason, "peer refused"),
-        PeerEvent::CloneSeen { address } => {
-            tracing::warn!(%address, "another node runs with this node's key: stop one of them, or give it a key of its own");
+        PeerEvent::PeerCloned { peer, address } => {
+            tracing::warn!(%peer, %address, "two nodes run with this peer's key: the earlier one is refused");
+        }
+        PeerEvent::Penalised { peer, penalty, banned } => {
+            tracing::debug!(%peer, %penalty, banned, "peer misbehaved");
+        }
+        PeerEvent::Banned { ban } => {
+            tracing::info!(target = %ban.target, reason = ban.reason, until = ?ban.until, "banned");
+        }
+        PeerEvent::Unbanned { target } => tracing::info!(%target, "ban lifted"),
+        PeerEvent::CloneSeen { address, told_by } => {
+            tracing::warn!(%address, ?told_by, "another node runs with this node's key: stop one of them, or give it a key of its own");
         }
         _ => {}
     }

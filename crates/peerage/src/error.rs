@@ -1,7 +1,7 @@
 //! What can go wrong, one type for each family of operations. Each message names the thing at fault and the remedy.
 
-use peerage_identity::{AddressError, ListenAddress, PeerId};
-use peerage_peers::{Blame, Failure};
+use peerage_identity::{AddressError, ListenAddress, PeerId, PeerIdError};
+use peerage_peers::{Blame, Failure, PeerClass};
 use peerage_transport::BindError;
 
 use crate::data_dir::DataDirError;
@@ -20,6 +20,14 @@ pub enum StartError {
     /// An address that was given as listen address, seed or persistent peer.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// What was given as a peer is no peer ID and no address.
+    #[error("no {class} peer: {error}")]
+    PeerId {
+        /// What it was to be.
+        class: PeerClass,
+        /// What is wrong with it.
+        error: PeerIdError,
+    },
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),

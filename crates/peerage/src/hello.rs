@@ -57,13 +57,15 @@ pub(crate) fn read(network: &str, peer: PeerId, hello: wire::Hello) -> (HelloFac
         false => SignedPeerRecord::verify(&hello.signed_record).map(Some).map_err(|e| e.to_string()),
     };
     let problem = problem(network, peer, &hello, &record);
+    let observed = DialAddress::from_bytes(&hello.observed_addr).ok();
     let facts = HelloFacts {
         boot_nonce: hello.boot_nonce,
         order: hello.order,
+        observed: observed.as_ref().and_then(DialAddress::socket_addr),
         record: record.unwrap_or_default(),
         problem,
     };
-    let observed = DialAddress::from_bytes(&hello.observed_addr).ok().map(|address| address.to_string());
+    let observed = observed.map(|address| address.to_string());
     let channels = hello.channels.into_iter().take(MAX_CHANNELS);
     let about = About {
         agent: text(hello.agent),

@@ -89,11 +89,14 @@ pub use peerage_identity::{
     AddressError, DialAddress, KeyFileError, ListenAddress, Multiaddr, NetworkSecret, NodeKey, PeerId,
     PublicKey, SecretError, SecretFileError,
 };
-pub use peerage_peers::{Blame, Direction, ForeignPolicy, PeerEvent, PeersConfig, RejectReason};
+pub use peerage_peers::{
+    Ban, BanError, BanTarget, BanTargetError, Blame, Direction, ForeignPolicy, PeerClass, PeerEvent,
+    PeersConfig, Penalty, RejectReason,
+};
 pub use peerage_transport::{
-    AdmissionSettings, BindError, CertificateKind, PathStats, ProtocolTraffic, Rate, ReadError, RecvStream,
-    SendStream, SettingsError, SocketBuffers, Stream, StreamCode, TransportSettings, UdpSocket, WriteError,
-    quinn,
+    AdmissionSettings, BindError, CertificateKind, CloseCode, PathStats, ProtocolTraffic, Rate, ReadError,
+    RecvStream, SendStream, SettingsError, SocketBuffers, Stream, StreamCode, TransportSettings, UdpSocket,
+    WriteError, quinn,
 };
 
 /// The README's code is compiled and run with the documentation tests.

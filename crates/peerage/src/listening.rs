@@ -3,11 +3,13 @@
 //! What changes ends in [`Here`], the announced addresses with their signed record; hello, identify and its pushes read it there. An address that went
 //! away is one that the interfaces had and have no more, so loopback addresses, of which the list names only one, never go.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use peerage_identity::{DialAddress, ListenAddress, NodeKey, RecordError, SignedPeerRecord};
+use peerage_identity::{AddressScope, DialAddress, ListenAddress, NodeKey, RecordError, SignedPeerRecord};
+use peerage_peers::Input;
 use peerage_transport::{BindError, Endpoint};
 use tokio::sync::Notify;
 
@@ -47,6 +49,8 @@ pub(crate) struct Listening {
 struct State {
     listened: Vec<Listened>,
     interfaces: Vec<IpAddr>,
+    /// Where enough peers see us: announced beside the rest, as long as we listen at all.
+    observed: Vec<SocketAddr>,
 }
 
 /// One address that the user asked for, with its real port.
@@ -75,7 +79,16 @@ impl State {
                 found.push(socket);
             }
         }
-        found.sort_by_key(|socket| socket.ip().is_loopback());
+        if !found.is_empty() {
+            found.extend(&self.observed);
+        }
+        // What can be reached from furthest comes first: others try in this order.
+        found.sort_by_key(|socket| {
+            let ip = socket.ip();
+            (AddressScope::of(ip) != AddressScope::Global, ip.is_loopback())
+        });
+        let mut told = BTreeSet::new();
+        found.retain(|socket| told.insert(*socket));
         found
             .into_iter()
             .filter_map(|socket| DialAddress::from_socket_addr(socket).ok()?.with_peer_id(key.peer_id()).ok())
@@ -95,7 +108,7 @@ impl Listening {
     ) -> Result<Self, RecordError> {
         let interfaces = interfaces(environment).unwrap_or_else(|| vec![IpAddr::from([127, 0, 0, 1])]);
         let listened = endpoint.local_addresses().into_iter().map(|address| Listened { address, up: true });
-        let state = State { listened: listened.collect(), interfaces };
+        let state = State { listened: listened.collect(), interfaces, observed: Vec::new() };
         let here = here(key, state.announced(key), now_millis)?;
         let wildcard = Notify::new();
         Ok(Self { here: watch::Sender::new(Arc::new(here)), state: Mutex::new(state), wildcard, interval })
@@ -137,6 +150,25 @@ pub(crate) fn listen(shared: &Shared, address: ListenAddress) -> Result<ListenAd
     announce(shared, &state);
     listening.wildcard.notify_one();
     ListenAddress::from_socket_addr(local).map_err(ListenError::Address)
+}
+
+/// Peers agree on where they see us, or no longer do.
+pub(crate) fn set_observed(shared: &Shared, addresses: Vec<SocketAddr>) {
+    let mut state = shared.listening.lock();
+    state.observed = addresses;
+    announce(shared, &state);
+}
+
+/// Keeps the peer manager told of what is announced.
+pub(crate) async fn tell_announced(shared: Arc<Shared>) {
+    let mut changes = shared.listening.changes();
+    loop {
+        let addresses = changes.borrow_and_update().addresses.clone();
+        let told = shared.to_driver.send(Message::Input(Input::Announced { addresses })).await;
+        if told.is_err() || changes.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Listens at an address no more.
@@ -201,7 +233,7 @@ fn leave(shared: &Shared, state: &mut State, gone: &[IpAddr]) {
 
 /// Listens again at addresses that the machine has again.
 fn come_back(shared: &Shared, state: &mut State) {
-    let State { listened, interfaces } = state;
+    let State { listened, interfaces, .. } = state;
     for one in listened.iter_mut().filter(|one| !one.up && interfaces.contains(&one.address.ip())) {
         match shared.endpoint.listen(one.address) {
             Ok(_) => one.up = true,

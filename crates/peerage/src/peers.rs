@@ -3,13 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use peerage_identity::{AddressError, DialAddress, PeerId};
-use peerage_peers::{Input, PeerEvent, Role};
+use peerage_machine::Now;
+use peerage_peers::{Ban, BanError, BanTarget, Input, PeerClass, PeerEvent, PeerManager, Penalty, Role};
 use peerage_transport::{PathStats, ProtocolTraffic};
 use tokio::sync::{broadcast, oneshot};
 
-use crate::driver::{Message, Watching};
+use crate::driver::{Call, Message, Watching};
 use crate::peer::PeerInfo;
 use crate::shared::Shared;
 
@@ -58,6 +60,56 @@ impl Peers {
         Ok(())
     }
 
+    /// Gives a peer a class: persistent, unconditional or private. It holds until [`Peers::unset_class`] or the end of the node. A persistent peer
+    /// needs an address to be dialled at: [`Peers::add_persistent`] names both at once.
+    pub async fn set_class(&self, peer: PeerId, class: PeerClass) {
+        self.tell(Input::SetClass { peer, class, on: true }).await;
+    }
+
+    /// Takes a class from a peer. A connection that is up stays up, and counts from now on.
+    pub async fn unset_class(&self, peer: PeerId, class: PeerClass) {
+        self.tell(Input::SetClass { peer, class, on: false }).await;
+    }
+
+    /// Who has which class, in the order of their IDs.
+    pub async fn classes(&self) -> Vec<(PeerId, PeerClass)> {
+        self.call(|_, manager| manager.classes().collect()).await.unwrap_or_default()
+    }
+
+    /// Keeps a peer, an address or a subnet out for `lasts`, or until [`Peers::unban`] when that is `None`. Connections end at once with
+    /// [`crate::CloseCode::Banned`], later ones are refused, and nobody there is dialled. A ban on an address or a subnet does not touch persistent and
+    /// unconditional peers in it; one on a peer ID touches any. The reason is for people and not told to the peer. A new ban of the same target
+    /// replaces the old one.
+    ///
+    /// # Errors
+    /// [`BanError`]: this node itself, or more bans than are kept.
+    pub async fn ban(
+        &self,
+        target: BanTarget,
+        reason: &str,
+        lasts: Option<Duration>,
+    ) -> Result<(), BanError> {
+        let reason = reason.to_owned();
+        // After the shutdown there is nobody to keep out.
+        self.call(move |now, manager| manager.ban(now, target, &reason, lasts)).await.unwrap_or(Ok(()))
+    }
+
+    /// Lifts a ban. False when there was none.
+    pub async fn unban(&self, target: BanTarget) -> bool {
+        self.call(move |now, manager| manager.unban(now, target)).await.unwrap_or(false)
+    }
+
+    /// The bans in force, ordered by target.
+    pub async fn bans(&self) -> Vec<Ban> {
+        self.call(|_, manager| manager.bans().cloned().collect()).await.unwrap_or_default()
+    }
+
+    /// Reports that a peer did what no honest node does, such as [`Penalty::BadContent`] when its messages are false. Each penalty adds to the peer's
+    /// score, and a peer with too high a score is banned for [`PeersConfig::ban_time`](crate::PeersConfig::ban_time); a persistent one never is.
+    pub async fn penalise(&self, peer: PeerId, penalty: Penalty) {
+        self.tell(Input::Penalise { peer, penalty }).await;
+    }
+
     /// Ends the connection to a peer and dials it no more until it is added again.
     pub async fn disconnect(&self, peer: PeerId) {
         self.tell(Input::Disconnect { peer }).await;
@@ -94,6 +146,19 @@ impl Peers {
         self.shared.to_driver.send(Message::Watch { reply }).await.ok()?;
         let Watching { connected, events } = answer.await.ok()?;
         Some(Watch { connected, events })
+    }
+
+    /// Runs `call` on the peer manager; `None` when the node has been shut down.
+    async fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(Now, &mut PeerManager) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let call = Call(Box::new(move |now, manager| {
+            let _ = reply.send(call(now, manager));
+        }));
+        self.shared.to_driver.send(Message::Manager(call)).await.ok()?;
+        answer.await.ok()
     }
 
     async fn tell(&self, input: Input) {

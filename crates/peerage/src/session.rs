@@ -295,6 +295,11 @@ impl Session {
             CloseReason::Refused => (CloseCode::Normal, Blame::Unlucky, "refused by the peer"),
             CloseReason::Disconnect => (CloseCode::Normal, Blame::Local, "disconnected on request"),
             CloseReason::ShuttingDown => (CloseCode::Shutdown, Blame::Local, "this node is shutting down"),
+            CloseReason::Overloaded => {
+                (CloseCode::ResourceLimit, Blame::Unlucky, "too many connections wait here: say hello sooner")
+            }
+            CloseReason::Full => (CloseCode::Full, Blame::Overloaded, "no place is free"),
+            CloseReason::Banned => (CloseCode::Banned, Blame::Hostile, "banned"),
             CloseReason::NotAdmitted => (CloseCode::NotAdmitted, Blame::Hostile, "not admitted"),
         };
         self.connection.close(code, text);
@@ -453,6 +458,7 @@ fn code_of(reason: RejectReason) -> CloseCode {
         RejectReason::Duplicate => CloseCode::Duplicate,
         RejectReason::InvalidHello => CloseCode::ProtocolViolation,
         RejectReason::ShuttingDown => CloseCode::Shutdown,
+        RejectReason::Banned => CloseCode::Banned,
         _ => CloseCode::NotAdmitted,
     }
 }
@@ -462,6 +468,9 @@ pub(crate) fn failure_of(cause: &CloseCause) -> Failure {
     let blame = match cause {
         CloseCause::ByUs { .. } => Blame::Local,
         CloseCause::ByPeer { code: CloseCode::NotAdmitted | CloseCode::WrongNetwork, .. } => Blame::Hostile,
+        CloseCause::ByPeer {
+            code: CloseCode::Banned | CloseCode::Full | CloseCode::ResourceLimit, ..
+        } => Blame::Overloaded,
         _ => Blame::Unlucky,
     };
     Failure::new(blame, cause.to_string())

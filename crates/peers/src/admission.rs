@@ -11,12 +11,10 @@ use crate::book::Source;
 use crate::cause::{Blame, Failure, RejectReason};
 use crate::config::ForeignPolicy;
 use crate::manager::{Conn, ConnState, PeerManager};
+use crate::penalty::Penalty;
 use crate::types::{
     Answer, AttemptId, CloseReason, ConnId, Direction, HelloFacts, Output, PeerAnswer, PeerEvent,
 };
-
-/// Clones that are remembered, so that each is reported once.
-const MAX_CLONES_REMEMBERED: usize = 16;
 
 impl PeerManager {
     /// A TLS handshake is done.
@@ -30,8 +28,7 @@ impl PeerManager {
         attempt: Option<AttemptId>,
     ) {
         let attempt = attempt.and_then(|attempt| self.attempts.remove(&attempt));
-        let counted = attempt.as_ref().map_or(direction == Direction::Inbound, |attempt| attempt.counted)
-            && !self.is_persistent(&peer);
+        let counted = attempt.as_ref().map_or(direction == Direction::Inbound, |attempt| attempt.counted);
         let dialled = attempt.as_ref().map(|attempt| attempt.address.clone());
         let instead_of = attempt.as_ref().and_then(|attempt| attempt.instead_of);
         if let Some(attempt) = attempt {
@@ -48,8 +45,22 @@ impl PeerManager {
             return;
         }
         let (since, state) = (now.mono, ConnState::Greeting);
-        let conn = Conn { peer, direction, remote, dialled, since, state, counted, stands_in: false };
+        let conn = Conn {
+            peer,
+            direction,
+            remote,
+            dialled,
+            since,
+            state,
+            counted,
+            stands_in: false,
+            observed: None,
+        };
+        if direction == Direction::Inbound {
+            self.make_room_for_greeting(now);
+        }
         self.conns.insert(id, conn);
+        self.note_exempt(peer, remote.ip());
         if peer == self.me {
             // Ourselves or a clone: the boot nonce in the hello will tell.
             return self.say_hello(id);
@@ -66,44 +77,62 @@ impl PeerManager {
     /// The peer's hello was read.
     pub(crate) fn hello(&mut self, now: Now, id: ConnId, hello: HelloFacts) {
         let Some(conn) = self.conns.get(&id).filter(|conn| conn.state == ConnState::Greeting) else { return };
-        let (peer, direction, remote, counted) = (conn.peer, conn.direction, conn.remote, conn.counted);
+        let (peer, direction, remote, teller) = (conn.peer, conn.direction, conn.remote, self.teller(conn));
         if peer == self.me {
             return self.met_own_key(now, id, hello.boot_nonce, remote);
         }
-        if let Some((reason, detail)) = hello.problem {
-            return self.reject(now, id, reason, detail, None);
-        }
-        if self.shutting_down {
-            return self.reject(now, id, RejectReason::ShuttingDown, String::new(), None);
-        }
-        if direction == Direction::Inbound && counted && self.holds_outbound_place(&peer) {
+        if direction == Direction::Inbound && self.holds_outbound_place(&peer) {
             // It is there to take over from one that we dialled: what is counted doesn't grow.
             self.conns.get_mut(&id).into_iter().for_each(|conn| conn.counted = false);
-        } else if direction == Direction::Inbound
-            && counted
-            && !self.holds_inbound_place(&peer)
-            && self.inbound_full()
-        {
-            let detail = format!("all {} inbound places are taken", self.config.max_inbound);
-            return self.reject(now, id, RejectReason::Full, detail, Some(self.config.full_retry_after));
+        }
+        if self.turned_away(now, id, &hello) || !self.is_latest_start(now, id, hello.boot_nonce) {
+            return;
         }
         if let Some(record) = hello.record.filter(|record| record.peer_id() == peer) {
-            self.book.learn(&record, Source::Itself, remote, &mut self.random);
+            self.book.learn(&record, Source::Itself, teller, &mut self.random);
             if direction == Direction::Inbound {
                 self.book.came_from(&peer, remote, now.mono);
             }
         }
         // From here on it holds its place, even while another connection to the peer is preferred.
-        self.set_state(id, ConnState::Greeted);
+        if let Some(conn) = self.conns.get_mut(&id) {
+            (conn.state, conn.observed) = (ConnState::Greeted, hello.observed);
+        }
         let Some(pair) = self.pairs.get_mut(&peer) else { return };
         let steps = pair.hello(id, hello.boot_nonce, hello.order);
         self.carry_out(now, steps);
     }
 
+    /// Refuses a peer for what its hello says, or for want of a place.
+    fn turned_away(&mut self, now: Now, id: ConnId, hello: &HelloFacts) -> bool {
+        let Some(conn) = self.conns.get(&id) else { return true };
+        let (peer, no_place) = (conn.peer, self.no_place(conn));
+        let ban = self.ban_on(&peer, Some(conn.remote.ip())).map(|ban| Self::ban_left(now, ban));
+        // What the hello says comes first: to who is no member of a private network nothing is said of bans and places.
+        if let Some((reason, detail)) = hello.problem.clone() {
+            if reason == RejectReason::InvalidHello {
+                self.penalise(now, peer, Penalty::Malformed);
+            }
+            self.reject(now, id, reason, detail, None);
+        } else if let Some(wait) = ban {
+            self.reject(now, id, RejectReason::Banned, String::new(), wait);
+        } else if self.shutting_down {
+            self.reject(now, id, RejectReason::ShuttingDown, String::new(), None);
+        } else if let Some(detail) = no_place {
+            // Not all who were refused at one time come back at one time.
+            let wait = self.config.full_retry_after;
+            let wait = wait + self.random.up_to(wait);
+            self.reject(now, id, RejectReason::Full, detail, Some(wait));
+        } else {
+            return false;
+        }
+        true
+    }
+
     /// The peer answered our hello.
     pub(crate) fn answered(&mut self, now: Now, id: ConnId, answer: PeerAnswer) {
         let Some(conn) = self.conns.get(&id) else { return };
-        let (peer, remote) = (conn.peer, conn.remote);
+        let (peer, remote, direction, teller) = (conn.peer, conn.remote, conn.direction, self.teller(conn));
         match answer {
             PeerAnswer::Accept { order } => {
                 let Some(pair) = self.pairs.get_mut(&peer) else {
@@ -113,8 +142,13 @@ impl PeerManager {
                 self.carry_out(now, steps);
             }
             PeerAnswer::Reject { reason, detail, retry_after, alternatives } => {
-                for record in &alternatives {
-                    self.learn_one(now, record, remote);
+                // Only who dialled is told of others; who came to us by itself has nothing to tell.
+                if direction == Direction::Outbound && reason == RejectReason::Full {
+                    let most = self.config.max_alternatives.min(alternatives.len());
+                    self.learn(now, &alternatives[..most], teller);
+                }
+                if reason == RejectReason::Clone {
+                    self.hear_of_clone(peer, remote);
                 }
                 let said = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
                 let failure = Failure {
@@ -137,12 +171,12 @@ impl PeerManager {
         // A peer whose hello was read speaks it.
         let Some(conn) = self.conns.get(&id).filter(|conn| conn.state == ConnState::Greeting) else { return };
         let (peer, direction, remote) = (conn.peer, conn.direction, conn.remote);
-        let full = direction == Direction::Inbound
-            && conn.counted
-            && !self.holds_inbound_place(&peer)
-            && self.inbound_full();
+        let full = self.no_place(conn).is_some();
+        let banned = self.ban_on(&peer, Some(remote.ip())).is_some();
         let speaks_hello = self.pairs.get(&peer).is_some_and(|pair| pair.accepted_by_us().is_some());
-        let refuse = if self.config.foreign == ForeignPolicy::Refuse {
+        let refuse = if banned {
+            Some(RejectReason::Banned)
+        } else if self.config.foreign == ForeignPolicy::Refuse {
             Some(RejectReason::ForeignRefused)
         } else if full {
             Some(RejectReason::Full)
@@ -152,9 +186,14 @@ impl PeerManager {
             None
         };
         if let Some(reason) = refuse {
-            self.outputs.push_back(Output::Close { conn: id, reason: CloseReason::NotAdmitted });
+            let close = match reason {
+                RejectReason::Banned => CloseReason::Banned,
+                RejectReason::Full => CloseReason::Full,
+                _ => CloseReason::NotAdmitted,
+            };
+            self.outputs.push_back(Output::Close { conn: id, reason: close });
             self.event(PeerEvent::Refused { peer, reason });
-            let failure = Failure::new(Blame::Hostile, format!("{peer} does not speak the Peerage hello"));
+            let failure = Failure::new(reason.blame(), format!("we refused {peer} because {reason}"));
             return self.ended(now, id, failure, false);
         }
         // Its own dial says that it has lost the older connection, or will close it itself: what runs there may end in peace.
@@ -175,6 +214,10 @@ impl PeerManager {
             return;
         };
         let was_admitted = conn.stands_in || matches!(conn.state, ConnState::Admitted | ConnState::Foreign);
+        self.exchange.forget(id);
+        if conn.state != ConnState::Greeting {
+            self.starts.left(now.mono, &conn.peer);
+        }
         self.leave_pair(now, conn.peer, id);
         let replaced = conn.state == ConnState::Draining && !conn.stands_in;
         if replaced || self.is_linked(&conn.peer) {
@@ -209,15 +252,15 @@ impl PeerManager {
     }
 
     fn disconnected(&mut self, peer: PeerId, cause: String, redial_in: Option<Duration>) {
-        self.exchange.asked_us.remove(&peer);
         self.event(PeerEvent::Disconnected { peer, cause, redial_in });
     }
 
     /// Ends a connection that lost against another to the same peer: nobody is charged, nothing is reported.
-    fn forget_conn(&mut self, now: Now, id: ConnId) {
+    pub(crate) fn forget_conn(&mut self, now: Now, id: ConnId) {
         let Some(conn) = self.conns.remove(&id) else {
             return;
         };
+        self.exchange.forget(id);
         self.leave_pair(now, conn.peer, id);
         if self.is_linked(&conn.peer) {
             return;
@@ -265,11 +308,12 @@ impl PeerManager {
             return;
         };
         conn.state = ConnState::Admitted;
-        let (peer, direction, address) = (conn.peer, conn.direction, conn.remote);
+        let (peer, direction, address, observed) = (conn.peer, conn.direction, conn.remote, conn.observed);
         self.outputs.push_back(Output::Admit { conn: id, peer, foreign: false });
         self.event(PeerEvent::Connected { peer, direction, address, foreign: false });
-        if self.outbound_used() < self.config.max_outbound {
-            self.outputs.push_back(Output::Ask { conn: id });
+        self.ask_newcomer(now, id);
+        if let Some(observed) = observed {
+            self.observed(now, id, observed);
         }
         self.admitted_now(now, peer);
     }
@@ -296,13 +340,14 @@ impl PeerManager {
     /// A peer says where it can be reached from now on.
     pub(crate) fn renewed(&mut self, id: ConnId, record: &SignedPeerRecord) {
         let Some(conn) = self.conns.get(&id).filter(|conn| conn.peer == record.peer_id()) else { return };
-        let remote = conn.remote;
-        self.book.learn(record, Source::Itself, remote, &mut self.random);
+        let teller = self.teller(conn);
+        self.book.learn(record, Source::Itself, teller, &mut self.random);
     }
 
     /// Closes a connection to a peer that keeps another one.
     fn close_extra(&mut self, id: ConnId, reason: CloseReason) {
         self.outputs.push_back(Output::Close { conn: id, reason });
+        self.exchange.forget(id);
         let Some(conn) = self.conns.remove(&id) else {
             return;
         };
@@ -315,7 +360,7 @@ impl PeerManager {
         }
     }
 
-    fn reject(
+    pub(crate) fn reject(
         &mut self,
         now: Now,
         id: ConnId,
@@ -326,7 +371,7 @@ impl PeerManager {
         let Some(conn) = self.conns.get(&id) else { return };
         let peer = conn.peer;
         let alternatives = match reason {
-            RejectReason::Full => self.shareable(peer, self.config.max_alternatives),
+            RejectReason::Full if self.take_refusal(now) => self.alternatives(peer),
             _ => Vec::new(),
         };
         let said = if detail.is_empty() { String::new() } else { format!(": {detail}") };
@@ -335,32 +380,6 @@ impl PeerManager {
         self.outputs.push_back(Output::Answer { conn: id, answer });
         self.event(PeerEvent::Refused { peer, reason });
         self.ended(now, id, failure, false);
-    }
-
-    /// A connection to our own key: this node, or another that has the key too.
-    fn met_own_key(&mut self, now: Now, id: ConnId, nonce: u64, remote: SocketAddr) {
-        if nonce == self.boot_nonce {
-            return self.reject(now, id, RejectReason::SelfDial, String::new(), None);
-        }
-        if !self.clones.contains(&nonce) {
-            self.clones.push_back(nonce);
-            if self.clones.len() > MAX_CLONES_REMEMBERED {
-                self.clones.pop_front();
-            }
-            self.event(PeerEvent::CloneSeen { address: remote });
-        }
-        self.reject(now, id, RejectReason::Clone, String::new(), None);
-    }
-
-    fn inbound_full(&self) -> bool {
-        self.inbound_used() >= self.config.max_inbound
-    }
-
-    /// Whether a new inbound connection of `peer` would only take the place of another one of its own.
-    fn holds_inbound_place(&self, peer: &PeerId) -> bool {
-        let accepted = self.pairs.get(peer).and_then(|pair| pair.accepted_by_us());
-        let conn = accepted.or_else(|| self.foreign_conn(peer)).and_then(|id| self.conns.get(&id));
-        conn.is_some_and(|conn| conn.counted && conn.direction == Direction::Inbound)
     }
 
     /// Whether a connection to `peer` that we dialled is admitted.

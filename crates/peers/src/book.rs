@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use peerage_identity::{AddressScope, DialAddress, PeerId, SignedPeerRecord};
+use peerage_identity::{AddressScope, DialAddress, IpPrefix, PeerId, SignedPeerRecord};
 use peerage_machine::Random;
 
+use crate::class::Classes;
 use crate::config::PeersConfig;
 
 /// Who told us an address.
@@ -18,6 +19,17 @@ pub(crate) enum Source {
     Itself,
     /// Our user.
     User,
+}
+
+/// The peer that told us something.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Teller {
+    /// Who.
+    pub(crate) peer: PeerId,
+    /// Where we see it.
+    pub(crate) at: SocketAddr,
+    /// We dialled it, or our user named it: it did not choose us.
+    pub(crate) chosen: bool,
 }
 
 /// One address of a peer, without the peer ID at its end.
@@ -36,9 +48,10 @@ pub(crate) struct KnownAddress {
 pub(crate) struct KnownPeer {
     pub(crate) addresses: Vec<KnownAddress>,
     pub(crate) record: Option<SignedPeerRecord>,
-    pub(crate) persistent: bool,
     /// Failures since the last useful connection.
     pub(crate) failures: u32,
+    /// Who told us of it first, and whose share of the book it takes until a handshake has proved it.
+    pub(crate) told_by: Option<(PeerId, IpPrefix)>,
     /// The user disconnected it: no redial until the user names it again.
     pub(crate) held: bool,
 }
@@ -82,6 +95,10 @@ impl KnownPeer {
 /// All known peers, bounded.
 #[derive(Debug)]
 pub(crate) struct Book {
+    /// Who is kept whatever happens, and why.
+    pub(crate) classes: Classes,
+    /// Where this node itself is: what it announces, and with a time where a dial found it.
+    pub(crate) own: BTreeMap<DialAddress, Option<Duration>>,
     peers: BTreeMap<PeerId, KnownPeer>,
     max_peers: usize,
     max_addresses: usize,
@@ -90,6 +107,8 @@ pub(crate) struct Book {
 impl Book {
     pub(crate) fn new(config: &PeersConfig) -> Self {
         Self {
+            classes: Classes::default(),
+            own: BTreeMap::new(),
             peers: BTreeMap::new(),
             max_peers: config.max_known_peers,
             max_addresses: config.max_addresses_per_peer,
@@ -128,20 +147,50 @@ impl Book {
         }
     }
 
+    /// How many entries of others `teller` may still add. What a handshake has proved, or the user vouches for, is nobody's share any more.
+    pub(crate) fn room_for(&self, teller: &Teller, config: &PeersConfig) -> usize {
+        let subnet = IpPrefix::subnet_of(teller.at.ip());
+        let (mut by_peer, mut by_subnet) = (0, 0);
+        for known in self.peers.values() {
+            if let Some((peer, at)) = known.told_by
+                && !known.is_verified()
+            {
+                by_peer += usize::from(peer == teller.peer);
+                by_subnet += usize::from(at == subnet);
+            }
+        }
+        let room = config.max_hearsay_per_peer.saturating_sub(by_peer);
+        match AddressScope::of(teller.at.ip()).is_exempt_from_address_rules() {
+            true => room,
+            false => room.min(config.max_hearsay_per_subnet.saturating_sub(by_subnet)),
+        }
+    }
+
     /// Takes over a peer's signed record. True when it was news.
     ///
-    /// Addresses are taken only from a source in the same scope or a narrower one ([`in_scope`]). A newer record replaces what older
+    /// Addresses are taken only from a source in the same scope or a narrower one ([`in_scope`]). What a peer that came to us says about itself is
+    /// taken only for the address from which it came: else whoever connects to many nodes could make all of them dial a third
+    /// party. What a peer that we dialled says about itself beyond that is hearsay as any other. A newer record replaces what older
     /// ones said, but nothing that a handshake has proved and nothing that the user said.
     pub(crate) fn learn(
         &mut self,
         record: &SignedPeerRecord,
         source: Source,
-        teller: SocketAddr,
+        teller: Teller,
         random: &mut Random,
     ) -> bool {
         let most = self.max_addresses;
         let peer = record.peer_id();
-        let addresses: Vec<_> = record.addresses().iter().filter(|a| in_scope(a, teller)).cloned().collect();
+        let home = IpPrefix::address_of(teller.at.ip());
+        let at_home = |a: &DialAddress| a.socket_addr().is_some_and(|a| home.contains(a.ip()));
+        let guest = source == Source::Itself && !teller.chosen;
+        let addresses: Vec<_> = record
+            .addresses()
+            .iter()
+            .filter(|a| in_scope(a, teller.at) && (!guest || at_home(a)))
+            .filter(|a| !self.own.contains_key(&(*a).clone().without_peer_id()))
+            .cloned()
+            .collect();
         if addresses.is_empty() && source == Source::Hearsay {
             return false;
         }
@@ -157,7 +206,11 @@ impl Book {
                 || old.seen.is_some()
                 || addresses.iter().any(|a| same(a, &old.address))
         });
+        if known.addresses.is_empty() && source == Source::Hearsay {
+            known.told_by = Some((teller.peer, IpPrefix::subnet_of(teller.at.ip())));
+        }
         for address in addresses {
+            let source = if at_home(&address) { source } else { source.min(Source::Hearsay) };
             known.note(&address.clone().without_peer_id(), source, most);
         }
         true
@@ -201,7 +254,7 @@ impl Book {
             let worthless = hostile || (at.source == Source::Hearsay && at.failures >= max_hearsay);
             at.source == Source::User || !worthless
         });
-        if known.addresses.is_empty() && !known.persistent {
+        if known.addresses.is_empty() && !self.classes.is_named(peer) {
             self.peers.remove(peer);
         }
     }
@@ -210,8 +263,8 @@ impl Book {
         let hearsay: Vec<PeerId> = self
             .peers
             .iter()
-            .filter(|(_, known)| {
-                !known.persistent
+            .filter(|(peer, known)| {
+                !self.classes.is_named(peer)
                     && !known.is_verified()
                     && known.addresses.iter().all(|at| at.source != Source::User)
             })

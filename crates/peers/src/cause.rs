@@ -10,7 +10,7 @@ pub enum Blame {
     Local,
     /// Nobody in particular: a timeout, a broken path. Backoff grows.
     Unlucky,
-    /// The peer has too much to do. We come back when it said, or later.
+    /// The peer cannot or will not have us now: it is full, or has banned us. We come back when it said, or later.
     Overloaded,
     /// The peer, or the address, is not what it claims to be. The address is not used again.
     Hostile,
@@ -102,6 +102,8 @@ reasons! {
     ShuttingDown = 8, "it is shutting down";
     /// Only nodes that speak the Peerage hello are admitted.
     ForeignRefused = 9, "it admits only Peerage nodes";
+    /// The peer, or where it comes from, is banned.
+    Banned = 10, "it is banned there";
     /// The two nodes have no network secret in common.
     NotProved = 11, "the network secret was not proved";
     /// The peer is not on the allow-list. Not sent: who is not on it is told nothing.
@@ -115,9 +117,9 @@ impl RejectReason {
             RejectReason::WrongNetwork
             | RejectReason::NoCommonVersion
             | RejectReason::ForeignRefused
-            | RejectReason::SelfDial
-            | RejectReason::Clone => Blame::Hostile,
-            RejectReason::Full => Blame::Overloaded,
+            | RejectReason::SelfDial => Blame::Hostile,
+            // The address is right; the time is not.
+            RejectReason::Full | RejectReason::Banned | RejectReason::Clone => Blame::Overloaded,
             RejectReason::InvalidHello | RejectReason::NotAllowed => Blame::Local,
             // A member may be behind with a change of the secret.
             RejectReason::NotProved

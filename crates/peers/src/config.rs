@@ -5,9 +5,15 @@ use std::time::Duration;
 /// What the peer manager may do. Every field is a limit or a time with a name of its own.
 #[derive(Debug, Clone)]
 pub struct PeersConfig {
-    /// Connections that others may open to us, handshakes included. Persistent peers don't count.
+    /// Connections that others may open to us, handshakes included. Persistent and unconditional peers don't count.
     pub max_inbound: usize,
-    /// Connections that we open and keep, dials included. Persistent peers and explicit connects don't count.
+    /// Inbound connections from one address; an IPv6 /64 is one. Loopback is exempt.
+    pub max_inbound_per_address: usize,
+    /// Inbound connections from one subnet: an IPv4 /24 or an IPv6 /48. Loopback is exempt.
+    pub max_inbound_per_subnet: usize,
+    /// Inbound connections whose TLS handshake is done and that have not said hello.
+    pub max_inbound_greetings: usize,
+    /// Connections that we open and keep, dials included. Persistent and unconditional peers and explicit connects don't count.
     pub max_outbound: usize,
     /// Dials under way at once, of every kind.
     pub max_parallel_dials: usize,
@@ -33,10 +39,28 @@ pub struct PeersConfig {
     pub exchange_burst: f64,
     /// How often one peer may ask us: so many a second in the long run.
     pub exchange_per_second: f64,
+    /// Entries of the address book that one peer may fill with others that no handshake has proved yet.
+    pub max_hearsay_per_peer: usize,
+    /// The same for all peers of one subnet (/24, /48) together. Loopback is exempt.
+    pub max_hearsay_per_subnet: usize,
     /// Records of others that go with a refusal because we are full.
     pub max_alternatives: usize,
-    /// How long a peer that we refuse because we are full is told to stay away.
+    /// How long a peer that we refuse because we are full is told to stay away: this, to twice as long.
     pub full_retry_after: Duration,
+    /// Refusals with alternatives that may be given at once. Beyond them strangers are refused before TLS while no place is free.
+    pub refusal_burst: f64,
+    /// Refusals with alternatives that may be given in a second in the long run.
+    pub refusals_per_second: f64,
+    /// Bans that are kept.
+    pub max_bans: usize,
+    /// How long an automatic ban lasts.
+    pub ban_time: Duration,
+    /// So many peers banned automatically at one address (an IPv6 /64 is one) ban the address.
+    pub max_bans_per_address: usize,
+    /// Address groups (/24, /48) that must agree on where they see us before it is announced.
+    pub observed_quorum: usize,
+    /// How long the later of two nodes with one key must have been gone before the earlier one is admitted again.
+    pub clone_patience: Duration,
     /// Whether nodes of other libp2p implementations, which don't speak the Peerage hello, are admitted.
     pub foreign: ForeignPolicy,
 }
@@ -54,6 +78,9 @@ impl Default for PeersConfig {
     fn default() -> Self {
         Self {
             max_inbound: 40,
+            max_inbound_per_address: 8,
+            max_inbound_per_subnet: 16,
+            max_inbound_greetings: 128,
             max_outbound: 10,
             max_parallel_dials: 8,
             max_known_peers: 10_000,
@@ -67,8 +94,17 @@ impl Default for PeersConfig {
             exchange_pause_ceiling: Duration::from_secs(60),
             exchange_burst: 4.0,
             exchange_per_second: 0.5,
+            max_hearsay_per_peer: 64,
+            max_hearsay_per_subnet: 256,
             max_alternatives: 8,
             full_retry_after: Duration::from_secs(30),
+            refusal_burst: 32.0,
+            refusals_per_second: 8.0,
+            max_bans: 4096,
+            ban_time: Duration::from_secs(3600),
+            max_bans_per_address: 3,
+            observed_quorum: 3,
+            clone_patience: Duration::from_secs(60),
             foreign: ForeignPolicy::Allow,
         }
     }

@@ -49,10 +49,10 @@ impl PeerManager {
             return;
         }
         let Some(known) = self.book.get(&peer) else { return };
-        if known.held || known.addresses.is_empty() {
+        if known.held || known.addresses.is_empty() || self.ban_on(&peer, None).is_some() {
             return;
         }
-        let queue = if known.persistent { &mut self.persistent } else { &mut self.candidates };
+        let queue = if self.is_persistent(&peer) { &mut self.persistent } else { &mut self.candidates };
         queue.set(Target::Peer(peer), due);
     }
 
@@ -221,7 +221,9 @@ impl PeerManager {
     }
 
     fn address_of(&self, peer: &PeerId) -> Option<DialAddress> {
-        self.book.get(peer)?.best_address().map(|known| known.address.clone())
+        let known = self.book.get(peer)?.best_address()?;
+        let ip = known.address.socket_addr().map(|socket| socket.ip());
+        self.ban_on(peer, ip).is_none().then(|| known.address.clone())
     }
 }
 

@@ -1,15 +1,62 @@
 //! Peer exchange: asking peers whom they know, and answering when they ask.
+//!
+//! Rates hold both ways: a peer that asks too often gets no answer and pays for it ([`Penalty::Flood`]); we ask each peer more rarely than it allows.
+//!
+//! An answer counts when it was asked for, and only so much of it as was asked for; anything else costs its sender. Whom do we ask? Peers that we
+//! dialled, because we chose them; those that came by themselves, in any number, only while there is nobody else to ask.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use peerage_identity::{PeerId, SignedPeerRecord};
 use peerage_machine::{Now, TokenBucket};
 
-use crate::book::Source;
-use crate::manager::PeerManager;
-use crate::types::Output;
+use crate::book::{Source, Teller};
+use crate::manager::{Conn, ConnectedPeer, PeerManager};
+use crate::penalty::Penalty;
+use crate::types::{ConnId, Direction, Output};
+
+/// Peers whose questions are counted. Beyond that, those who have not asked for long are forgotten.
+const MAX_ASKERS: usize = 1024;
+
+/// When to ask peers whom they know, and how often they asked us.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    due: Duration,
+    pause: Duration,
+    asked_us: BTreeMap<PeerId, TokenBucket>,
+    /// Our questions on each connection.
+    asked: BTreeMap<ConnId, Asked>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    rate: TokenBucket,
+    /// Questions without an answer yet.
+    open: u32,
+}
+
+impl Exchange {
+    pub(crate) fn new(pause: Duration) -> Self {
+        Self { due: Duration::ZERO, pause, asked_us: BTreeMap::new(), asked: BTreeMap::new() }
+    }
+
+    /// A connection has ended. How often its peer asked is still known: coming back is no new allowance.
+    pub(crate) fn forget(&mut self, conn: ConnId) {
+        self.asked.remove(&conn);
+    }
+
+    fn make_room(&mut self, now: Now) {
+        if self.asked_us.len() < MAX_ASKERS {
+            return;
+        }
+        self.asked_us.retain(|_, rate| !rate.is_full(now));
+        if self.asked_us.len() >= MAX_ASKERS {
+            self.asked_us.pop_first();
+        }
+    }
+}
 
 impl PeerManager {
     /// What to answer `asker`, who wants at most `most` records: records of others, as they were signed. `None` when it asks too often.
@@ -18,51 +65,71 @@ impl PeerManager {
     pub fn answer_exchange(&mut self, now: Now, asker: PeerId, most: usize) -> Option<Vec<Bytes>> {
         let (burst, rate) = (self.config.exchange_burst, self.config.exchange_per_second);
         self.admitted(&asker)?;
-        let bucket =
+        if !self.exchange.asked_us.contains_key(&asker) {
+            self.exchange.make_room(now);
+        }
+        let allowance =
             self.exchange.asked_us.entry(asker).or_insert_with(|| TokenBucket::new(burst, rate, now));
-        bucket.take(1.0, now).then(|| self.shareable(asker, most.min(self.config.max_exchange_records)))
-    }
-
-    /// Up to `most` records of others that `to` may have, drawn at random.
-    pub(crate) fn shareable(&mut self, to: PeerId, most: usize) -> Vec<Bytes> {
-        let mut records: Vec<Bytes> = self
-            .book
-            .iter()
-            .filter(|(peer, known)| **peer != to && known.is_verified())
-            .filter_map(|(_, known)| known.record.as_ref())
-            .filter(|record| !record.addresses().is_empty())
-            .map(|record| record.as_bytes().clone())
-            .collect();
-        self.random.shuffle(&mut records);
-        records.truncate(most);
-        records
+        if allowance.take(1.0, now) {
+            return Some(self.shareable(asker, most.min(self.config.max_exchange_records)));
+        }
+        self.penalise(now, asker, Penalty::Flood);
+        self.after_input(now);
+        None
     }
 
     /// A peer told us whom it knows.
-    pub(crate) fn learned(&mut self, now: Now, from: PeerId, records: &[SignedPeerRecord]) {
-        let Some(teller) = self.admitted(&from).and_then(|id| self.conns.get(&id)).map(|conn| conn.remote)
-        else {
+    pub(crate) fn learned(&mut self, now: Now, id: ConnId, records: &[SignedPeerRecord]) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let (peer, teller) = (conn.peer, self.teller(conn));
+        if self.admitted(&peer) != Some(id) {
             return;
-        };
-        let mut news = false;
-        for record in records.iter().take(self.config.max_exchange_records) {
-            news |= self.learn_one(now, record, teller);
         }
-        if news {
+        let asked = self.exchange.asked.get_mut(&id).filter(|asked| asked.open > 0);
+        let Some(asked) = asked else { return self.penalise(now, peer, Penalty::Unsolicited) };
+        asked.open -= 1;
+        if records.len() > self.config.max_exchange_records {
+            return self.penalise(now, peer, Penalty::Unsolicited);
+        }
+        if self.learn(now, records, teller) {
             self.restart_asking(now);
         }
     }
 
-    /// Takes one record from a third party. True when it was news.
-    pub(crate) fn learn_one(&mut self, now: Now, record: &SignedPeerRecord, teller: SocketAddr) -> bool {
-        let peer = record.peer_id();
-        if peer == self.me || !self.book.learn(record, Source::Hearsay, teller, &mut self.random) {
-            return false;
+    /// The peer at the other end, as a source of addresses.
+    pub(crate) fn teller(&self, conn: &Conn) -> Teller {
+        Teller { peer: conn.peer, at: conn.remote, chosen: self.is_chosen(&conn.peer, conn.direction) }
+    }
+
+    /// We dialled it, or our user named it; those that came by themselves can be any number.
+    pub(crate) fn is_chosen(&self, peer: &PeerId, direction: Direction) -> bool {
+        direction == Direction::Outbound || self.book.classes.is_named(peer)
+    }
+
+    /// Takes records from a third party. True when one was news.
+    pub(crate) fn learn(&mut self, now: Now, records: &[SignedPeerRecord], teller: Teller) -> bool {
+        self.forget_own(now);
+        let mut room = self.book.room_for(&teller, &self.config);
+        let mut news = false;
+        for record in records {
+            let peer = record.peer_id();
+            if peer == self.me || self.ban_on(&peer, None).is_some() {
+                continue;
+            }
+            let is_new = self.book.get(&peer).is_none();
+            if is_new && room == 0 {
+                continue;
+            }
+            if !self.book.learn(record, Source::Hearsay, teller, &mut self.random) {
+                continue;
+            }
+            room -= usize::from(is_new);
+            news = true;
+            if self.candidates.due(&crate::Target::Peer(peer)).is_none() {
+                self.enqueue(peer, now.mono);
+            }
         }
-        if self.candidates.due(&crate::Target::Peer(peer)).is_none() {
-            self.enqueue(peer, now.mono);
-        }
-        true
+        news
     }
 
     /// Asks one peer, drawn at random, when it is time and places are free.
@@ -70,13 +137,20 @@ impl PeerManager {
         if self.next_ask().is_none_or(|due| due > now.mono) {
             return;
         }
-        let peers: Vec<_> =
-            self.connected().filter(|peer| !peer.foreign).map(|connected| connected.conn).collect();
-        if let Some(conn) = peers.get(self.random.index(peers.len())) {
-            self.outputs.push_back(Output::Ask { conn: *conn });
+        let peers = self.askable();
+        if let Some(peer) = peers.get(self.random.index(peers.len())) {
+            self.ask(now, peer.conn);
         }
         self.exchange.due = now.mono + self.exchange.pause;
         self.exchange.pause = (self.exchange.pause * 2).min(self.config.exchange_pause_ceiling);
+    }
+
+    /// A peer was admitted: asks it while places are free, if we have chosen it.
+    pub(crate) fn ask_newcomer(&mut self, now: Now, id: ConnId) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        if self.is_chosen(&conn.peer, conn.direction) && self.outbound_used() < self.config.max_outbound {
+            self.ask(now, id);
+        }
     }
 
     /// When to ask next: never while no place is free, or nobody is there to be asked.
@@ -89,5 +163,28 @@ impl PeerManager {
     pub(crate) fn restart_asking(&mut self, now: Now) {
         self.exchange.pause = self.config.exchange_pause;
         self.exchange.due = now.mono + self.exchange.pause;
+    }
+
+    /// Asks, unless this peer was asked too often lately.
+    fn ask(&mut self, now: Now, conn: ConnId) {
+        // Half of what the other side allows, so that delays on the way don't make a flood of it.
+        let (burst, rate) = (self.config.exchange_burst / 2.0, self.config.exchange_per_second / 2.0);
+        let asked = self
+            .exchange
+            .asked
+            .entry(conn)
+            .or_insert_with(|| Asked { rate: TokenBucket::new(burst.max(1.0), rate, now), open: 0 });
+        if asked.rate.take(1.0, now) {
+            asked.open = asked.open.saturating_add(1);
+            self.outputs.push_back(Output::Ask { conn });
+        }
+    }
+
+    /// Who may be asked: those that we dialled and those that the user named; failing these, everyone.
+    fn askable(&self) -> Vec<ConnectedPeer> {
+        let peers: Vec<_> = self.connected().filter(|peer| !peer.foreign).collect();
+        let chosen = |peer: &&ConnectedPeer| self.is_chosen(&peer.peer, peer.direction);
+        let ours: Vec<_> = peers.iter().filter(chosen).cloned().collect();
+        if ours.is_empty() { peers } else { ours }
     }
 }

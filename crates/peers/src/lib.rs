@@ -15,10 +15,14 @@
 //!
 //! # Attacks it stands against
 //!
-//! - *Many strangers*: the limits count at the moment of acceptance, inbound and outbound apart; the address book is bounded, and
-//!   hearsay gives way first.
+//! - *Many strangers*: caps count handshakes in progress, inbound and outbound apart, per address and per subnet; silent connections are
+//!   bounded; a full node refuses within a budget, and beyond it before TLS ([`Door`]); the address book is bounded, and hearsay gives way first.
+//! - *Misbehaviour*: what a peer did costs it points ([`Penalty`]), and too many of them are a [`Ban`].
 //! - *Lies about others*: a third party's records must be signed by those whom they speak of, are dialled before they are
 //!   believed, are never passed on before that, and can name private addresses only when their teller is in the same scope.
+//!   One teller fills only so much of the book, and whoever comes to us unasked is believed only about where it came from.
+//! - *Lies about us*: where we are seen is voted on, by address groups, and only by peers that we dialled.
+//! - *A stolen or copied key*: a second node with a peer's key cannot take turns with it at the same place.
 //! - *Storms*: parallel dials are bounded, backoff is exponential with full jitter, and nothing is polled.
 //!
 //! Every collection iterates in a fixed order, so that one seed gives one run.
@@ -26,20 +30,32 @@
 mod admission;
 mod agreement;
 mod allow;
+mod alternatives;
 mod backoff;
+mod bans;
 mod book;
 mod cause;
+mod class;
 mod config;
 mod dial_queue;
 mod dialling;
+mod door;
 mod exchange;
 mod manager;
+mod observed;
+mod penalty;
+mod places;
+mod starts;
 mod types;
 
+pub use bans::{Ban, BanError, BanTarget, BanTargetError, MAX_BAN_REASON};
 pub use cause::{Blame, Failure, RejectReason};
+pub use class::PeerClass;
 pub use config::{ForeignPolicy, PeersConfig};
 pub use dial_queue::Target;
+pub use door::{Door, DoorState};
 pub use manager::{ConnectedPeer, PeerManager};
+pub use penalty::Penalty;
 pub use types::{
     Answer, AttemptId, CloseReason, ConnId, Direction, HelloFacts, Input, Output, PeerAnswer, PeerEvent,
     Role, Ticket,

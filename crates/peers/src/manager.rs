@@ -1,7 +1,7 @@
 //! The state of the peer manager, and where its inputs go.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use peerage_identity::{DialAddress, PeerId};
@@ -9,10 +9,17 @@ use peerage_machine::{Machine, Now, Random, TokenBucket};
 
 use crate::agreement::Pair;
 use crate::allow::not_allowed;
+use crate::bans::Bans;
 use crate::book::{Book, Source};
 use crate::cause::{Failure, RejectReason};
+use crate::class::PeerClass;
 use crate::config::PeersConfig;
 use crate::dial_queue::{DialQueue, Target};
+use crate::door::Door;
+use crate::exchange::Exchange;
+use crate::observed::Votes;
+use crate::penalty::Scores;
+use crate::starts::Starts;
 use crate::types::{AttemptId, CloseReason, ConnId, Direction, Input, Output, PeerEvent, Role, Ticket};
 
 /// Decides who we are connected to. See the crate's documentation for the way of a connection through it.
@@ -41,9 +48,26 @@ pub struct PeerManager {
     /// Other peers and addresses that may be dialled while a place is free.
     pub(crate) candidates: DialQueue,
     pub(crate) exchange: Exchange,
+    pub(crate) bans: Bans,
+    /// When the first ban ends.
+    pub(crate) ban_timer: Option<Duration>,
+    pub(crate) scores: Scores,
+    /// Refusals with alternatives that may still be given.
+    pub(crate) refusals: TokenBucket,
+    /// Until then the refusals were too many, so strangers are not heard while we are full.
+    pub(crate) door_shut_until: Option<Duration>,
+    /// What the driver was told last.
+    pub(crate) door: Door,
+    /// Where persistent and unconditional peers were seen last.
+    pub(crate) exempt_seen: BTreeMap<PeerId, IpAddr>,
+    pub(crate) votes: Votes,
+    pub(crate) starts: Starts,
     /// Failures of addresses whose peer is not known.
     pub(crate) address_failures: BTreeMap<DialAddress, u32>,
+    /// Other nodes with our key that we met.
     pub(crate) clones: VecDeque<u64>,
+    /// Somebody told us of one.
+    pub(crate) told_of_clone: bool,
     pub(crate) shutting_down: bool,
     pub(crate) outputs: VecDeque<Output>,
     order: u64,
@@ -59,10 +83,12 @@ pub(crate) struct Conn {
     pub(crate) dialled: Option<DialAddress>,
     pub(crate) since: Duration,
     pub(crate) state: ConnState,
-    /// It takes one of the places that the limits count.
+    /// Unless its peer is exempt, it takes one of the places that the caps count. Explicit connects don't.
     pub(crate) counted: bool,
     /// It is drained, but the one that takes its place is not admitted yet.
     pub(crate) stands_in: bool,
+    /// Where the peer says that it sees us.
+    pub(crate) observed: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,14 +116,6 @@ pub(crate) struct Attempt {
     pub(crate) instead_of: Option<ConnId>,
 }
 
-/// When to ask peers whom they know, and how often they asked us.
-#[derive(Debug)]
-pub(crate) struct Exchange {
-    pub(crate) due: Duration,
-    pub(crate) pause: Duration,
-    pub(crate) asked_us: BTreeMap<PeerId, TokenBucket>,
-}
-
 /// What is known of an admitted connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectedPeer {
@@ -122,6 +140,7 @@ impl PeerManager {
     /// A manager for the node `me`, which drew `boot_nonce` at its start.
     pub fn new(config: PeersConfig, me: PeerId, boot_nonce: u64, random: Random) -> Self {
         let pause = config.exchange_pause;
+        let refusals = TokenBucket::new(config.refusal_burst, config.refusals_per_second, Now::ZERO);
         Self {
             book: Book::new(&config),
             config,
@@ -137,9 +156,19 @@ impl PeerManager {
             waiting: BTreeMap::new(),
             persistent: DialQueue::default(),
             candidates: DialQueue::default(),
-            exchange: Exchange { due: Duration::ZERO, pause, asked_us: BTreeMap::new() },
+            exchange: Exchange::new(pause),
+            bans: Bans::default(),
+            ban_timer: None,
+            scores: Scores::default(),
+            refusals,
+            door_shut_until: None,
+            door: Door::default(),
+            exempt_seen: BTreeMap::new(),
+            votes: Votes::default(),
+            starts: Starts::default(),
             address_failures: BTreeMap::new(),
             clones: VecDeque::new(),
+            told_of_clone: false,
             shutting_down: false,
             outputs: VecDeque::new(),
             order: 0,
@@ -166,6 +195,11 @@ impl PeerManager {
         })
     }
 
+    /// What the user has made of which peers, in the order of their IDs.
+    pub fn classes(&self) -> impl Iterator<Item = (PeerId, PeerClass)> + '_ {
+        self.book.classes.iter()
+    }
+
     /// How many peers the address book holds.
     pub fn known_peers(&self) -> usize {
         self.book.len()
@@ -180,6 +214,13 @@ impl PeerManager {
     pub(crate) fn next_attempt(&mut self) -> AttemptId {
         self.next_attempt += 1;
         AttemptId(self.next_attempt)
+    }
+
+    /// What follows from any change.
+    pub(crate) fn after_input(&mut self, now: Now) {
+        self.end_bans(now);
+        self.fill(now);
+        self.watch_door(now);
     }
 
     /// Whether a connection to `peer` is up or on its way up.
@@ -198,21 +239,7 @@ impl PeerManager {
     }
 
     pub(crate) fn is_persistent(&self, peer: &PeerId) -> bool {
-        self.book.get(peer).is_some_and(|known| known.persistent)
-    }
-
-    /// Outbound places in use: connections and dials that the limit counts.
-    pub(crate) fn outbound_used(&self) -> usize {
-        let conns = self.conns.values().filter(|conn| conn.counted && conn.direction == Direction::Outbound);
-        conns.count() + self.attempts.values().filter(|attempt| attempt.counted).count()
-    }
-
-    /// Inbound places in use: connections whose hello was found good and that the limit counts.
-    pub(crate) fn inbound_used(&self) -> usize {
-        let accepted = |conn: &&Conn| {
-            conn.counted && conn.direction == Direction::Inbound && conn.state != ConnState::Greeting
-        };
-        self.conns.values().filter(accepted).count()
+        self.book.classes.has(peer, PeerClass::Persistent)
     }
 
     pub(crate) fn event(&mut self, event: PeerEvent) {
@@ -237,10 +264,37 @@ impl PeerManager {
             return;
         };
         known.held = false;
-        known.persistent |= role == Role::Persistent;
         self.book.note(peer, address, Source::User, &mut self.random);
+        if role == Role::Persistent {
+            self.book.classes.set(peer, PeerClass::Persistent, true);
+        }
         self.candidates.remove(&Target::Peer(peer));
         self.enqueue(peer, now.mono);
+    }
+
+    /// The user changes what a peer is to us. A connection that is up stays up: caps hold at the moment of connecting.
+    fn set_class(&mut self, now: Now, peer: PeerId, class: PeerClass, on: bool) {
+        if peer == self.me || !self.book.classes.set(peer, class, on) {
+            return;
+        }
+        self.forget_exempt(&peer, class);
+        let remotes: Vec<_> =
+            self.conns.values().filter(|conn| conn.peer == peer).map(|c| c.remote).collect();
+        remotes.into_iter().for_each(|remote| self.note_exempt(peer, remote.ip()));
+        if class != PeerClass::Persistent {
+            return;
+        }
+        let target = Target::Peer(peer);
+        let due = self.persistent.due(&target).or_else(|| self.candidates.due(&target));
+        self.persistent.remove(&target);
+        self.candidates.remove(&target);
+        if let Some(known) = self.book.get_mut(&peer)
+            && on
+        {
+            known.held = false;
+        }
+        let due = if on { now.mono } else { due.unwrap_or(now.mono) };
+        self.enqueue(peer, due);
     }
 
     fn connect(&mut self, ticket: Ticket, target: Target) {
@@ -261,6 +315,14 @@ impl PeerManager {
         if let Some(peer) = peer.filter(|peer| !self.is_allowed(peer)) {
             return self.resolve(vec![ticket], &Err(not_allowed(peer)));
         }
+        let ip = match &target {
+            Target::Peer(_) => None,
+            Target::Address(address) => address.socket_addr().map(|socket| socket.ip()),
+        };
+        if let Some(ban) = peer.and_then(|peer| self.ban_on(&peer, ip)) {
+            let why = format!("{} is banned here ({}): lift the ban first", ban.target, ban.reason);
+            return self.resolve(vec![ticket], &Err(Failure::new(crate::Blame::Local, why)));
+        }
         if self.shutting_down || self.explicit.len() >= MAX_EXPLICIT_WAITING {
             let why = if self.shutting_down {
                 "this node is shutting down"
@@ -278,11 +340,17 @@ impl PeerManager {
         }
         self.candidates.remove(&Target::Peer(peer));
         self.persistent.remove(&Target::Peer(peer));
+        let failure = Failure::new(crate::Blame::Local, "disconnected on request");
+        self.hang_up(now, peer, CloseReason::Disconnect, &failure);
+    }
+
+    /// Ends every connection to a peer.
+    pub(crate) fn hang_up(&mut self, now: Now, peer: PeerId, reason: CloseReason, failure: &Failure) {
         let conns: Vec<_> =
             self.conns.iter().filter(|(_, conn)| conn.peer == peer).map(|(id, _)| *id).collect();
         for conn in conns {
-            self.outputs.push_back(Output::Close { conn, reason: CloseReason::Disconnect });
-            self.ended(now, conn, Failure::new(crate::Blame::Local, "disconnected on request"), true);
+            self.outputs.push_back(Output::Close { conn, reason });
+            self.ended(now, conn, failure.clone(), true);
         }
     }
 
@@ -303,6 +371,7 @@ impl Machine for PeerManager {
     fn handle(&mut self, now: Now, input: Input) {
         match input {
             Input::Add { address, role } => self.add(now, &address, role),
+            Input::SetClass { peer, class, on } => self.set_class(now, peer, class, on),
             Input::Connect { ticket, target } => self.connect(ticket, target),
             Input::Disconnect { peer } => self.disconnect(now, peer),
             Input::DialFailed { attempt, failure } => self.dial_failed(now, attempt, failure),
@@ -313,7 +382,11 @@ impl Machine for PeerManager {
             Input::Foreign { conn } => self.foreign(now, conn),
             Input::Answered { conn, answer } => self.answered(now, conn, answer),
             Input::Closed { conn, failure, useful } => self.ended(now, conn, failure, useful),
-            Input::Learned { from, records } => self.learned(now, from, &records),
+            Input::Learned { conn, records } => self.learned(now, conn, &records),
+            Input::Announced { addresses } => self.announced(&addresses),
+            Input::Observed { conn, address } => self.observed(now, conn, address),
+            Input::Penalise { peer, penalty } => self.penalise(now, peer, penalty),
+            Input::Bans { bans } => self.restore_bans(now, bans),
             Input::Renewed { conn, record } => self.renewed(conn, &record),
             Input::LocalAddressChanged { conn } => self.local_address_changed(conn),
             Input::SetAllowed { peers } => self.set_allowed(now, peers),
@@ -321,12 +394,12 @@ impl Machine for PeerManager {
             Input::Disallow { peer } => self.disallow(now, peer),
             Input::ShutDown => self.shut_down(),
         }
-        self.fill(now);
+        self.after_input(now);
     }
 
     fn handle_timeout(&mut self, now: Now) {
         self.ask_around(now);
-        self.fill(now);
+        self.after_input(now);
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -338,7 +411,6 @@ impl Machine for PeerManager {
             return None;
         }
         let dials = self.next_dial();
-        let asks = self.next_ask();
-        dials.into_iter().chain(asks).min()
+        [dials, self.next_ask(), self.ban_timer, self.door_shut_until].into_iter().flatten().min()
     }
 }

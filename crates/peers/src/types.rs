@@ -8,8 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_identity::{DialAddress, PeerId, SignedPeerRecord};
 
+use crate::bans::{Ban, BanTarget};
 use crate::cause::{Failure, RejectReason};
+use crate::class::PeerClass;
 use crate::dial_queue::Target;
+use crate::door::Door;
+use crate::penalty::Penalty;
 
 /// One connection, as the driver numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +65,15 @@ pub enum Input {
         address: DialAddress,
         /// Why.
         role: Role,
+    },
+    /// The user gives a peer a class, or takes it away.
+    SetClass {
+        /// Whose.
+        peer: PeerId,
+        /// Which.
+        class: PeerClass,
+        /// Given or taken.
+        on: bool,
     },
     /// The user wants a connection now, whatever backoff or limits say.
     Connect {
@@ -122,10 +135,10 @@ pub enum Input {
         /// An application's message passed over it.
         useful: bool,
     },
-    /// A peer told us whom it knows. The records' signatures have been verified.
+    /// A peer answered [`Output::Ask`]. The records' signatures have been verified.
     Learned {
-        /// Who said so.
-        from: PeerId,
+        /// On which connection.
+        conn: ConnId,
         /// The records.
         records: Vec<SignedPeerRecord>,
     },
@@ -157,6 +170,30 @@ pub enum Input {
         /// Who.
         peer: PeerId,
     },
+    /// Where the node says that it can be reached. Others who claim to be there are not dialled.
+    Announced {
+        /// The addresses.
+        addresses: Vec<DialAddress>,
+    },
+    /// A peer said at which address it sees us, other than in its hello.
+    Observed {
+        /// On which connection.
+        conn: ConnId,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A peer did what no honest node does.
+    Penalise {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        penalty: Penalty,
+    },
+    /// Bans that were stored, back from the store.
+    Bans {
+        /// The bans.
+        bans: Vec<Ban>,
+    },
     /// The node is shutting down: no more dials, no more admissions.
     ShutDown,
 }
@@ -170,6 +207,8 @@ pub struct HelloFacts {
     pub order: u64,
     /// The peer's own record; its signature has been verified.
     pub record: Option<SignedPeerRecord>,
+    /// The address at which it sees us.
+    pub observed: Option<SocketAddr>,
     /// What speaks against admission, found by comparing the hello with ours.
     pub problem: Option<(RejectReason, String)>,
 }
@@ -229,8 +268,14 @@ pub enum CloseReason {
     Disconnect,
     /// The node is shutting down.
     ShuttingDown,
+    /// Too many inbound connections have not said hello yet, and this one has waited longest.
+    Overloaded,
     /// The peer is not on the allow-list, or is foreign and not wanted.
     NotAdmitted,
+    /// No place is free for a foreign node, which knows no refusal with a reason.
+    Full,
+    /// The peer, or where it is, is banned.
+    Banned,
 }
 
 /// What to do, in order.
@@ -292,6 +337,15 @@ pub enum Output {
         /// The peer, or why it failed.
         result: Result<PeerId, Failure>,
     },
+    /// Whom the transport may hear has changed.
+    Door(Door),
+    /// The addresses at which others see us have changed: announce them beside those that are listened on.
+    Observed {
+        /// All that enough peers agree on.
+        addresses: Vec<SocketAddr>,
+    },
+    /// The bans have changed: store what [`crate::PeerManager::bans`] gives.
+    BansChanged,
     /// Something that users want to know.
     Event(PeerEvent),
 }
@@ -340,7 +394,35 @@ pub enum PeerEvent {
     },
     /// Another node runs with our key. Said once for each such node.
     CloneSeen {
-        /// Where it was seen.
+        /// Where it was seen, or where the one is who says so.
         address: SocketAddr,
+        /// The peer that refused us because the other node has our place there; `None` when we met the other node ourselves.
+        told_by: Option<PeerId>,
+    },
+    /// Two nodes run with a peer's key. The later one has its place here. Said once for each such peer.
+    PeerCloned {
+        /// Whose key.
+        peer: PeerId,
+        /// Where the one is that was refused.
+        address: SocketAddr,
+    },
+    /// A peer did what no honest node does.
+    Penalised {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        penalty: Penalty,
+        /// It was one too many.
+        banned: bool,
+    },
+    /// A ban is in force from now on.
+    Banned {
+        /// Whom it keeps out, why and until when.
+        ban: Ban,
+    },
+    /// A ban was lifted, or its time is over.
+    Unbanned {
+        /// Whom it kept out.
+        target: BanTarget,
     },
 }

@@ -17,7 +17,9 @@
 //! An entry of a table is made only for an accepted handshake, so the tables grow no faster than the node-wide rates allow; and they are bounded
 //! besides. Loopback addresses are exempt from the tables, never from what holds for the whole node.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use peerage_identity::{AddressScope, IpPrefix};
 use peerage_machine::{Now, TokenBucket};
@@ -115,6 +117,32 @@ impl AdmissionSettings {
     }
 }
 
+/// Whom the endpoint's owner wants heard at all, beside what the budgets allow. By default everyone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door {
+    /// Whether those are heard who are not named below.
+    pub strangers: bool,
+    /// Addresses (of IPv6 the whole /64) that are heard in any case, within the budgets.
+    pub known: BTreeSet<IpPrefix>,
+    /// Addresses (of IPv6 the whole /64) and subnets (/24, /48) that are not heard.
+    pub banned: Arc<BTreeSet<IpPrefix>>,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self { strangers: true, known: BTreeSet::new(), banned: Arc::default() }
+    }
+}
+
+impl Door {
+    /// Whether a sender may be heard.
+    pub fn is_open_to(&self, ip: IpAddr) -> bool {
+        let address = IpPrefix::address_of(ip);
+        let banned = || self.banned.contains(&address) || self.banned.contains(&IpPrefix::subnet_of(ip));
+        self.known.contains(&address) || (self.strangers && !banned())
+    }
+}
+
 /// What is known of an inbound connection before TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
@@ -142,6 +170,7 @@ pub enum Verdict {
 /// Decides about inbound connections. The top of `admission.rs` says how.
 #[derive(Debug)]
 pub struct Admission {
+    door: Door,
     unvalidated: Budget,
     validated: Budget,
     retries: TokenBucket,
@@ -158,6 +187,7 @@ impl Admission {
             subnets: RateTable::new(settings.per_subnet, settings.max_tracked),
         };
         Self {
+            door: Door::default(),
             unvalidated: budget(settings.max_unvalidated_handshakes, settings.unvalidated),
             validated: budget(settings.max_validated_handshakes, settings.validated),
             retries: settings.retries.bucket(now),
@@ -165,10 +195,19 @@ impl Admission {
         }
     }
 
+    /// Changes whom the endpoint's owner wants heard. Everyone else is refused at the price of one packet, or ignored beyond the rate of refusals.
+    pub fn set_door(&mut self, door: Door) {
+        self.door = door;
+    }
+
     /// The answer to an arrival, which is counted as given.
     pub fn decide(&mut self, now: Now, arrival: Arrival) -> Verdict {
         if !can_be_answered(arrival.remote) {
             return Verdict::Ignore;
+        }
+        if !self.door.is_open_to(arrival.remote.ip()) {
+            let may_answer = self.refusals.take(1.0, now);
+            return if may_answer { Verdict::Refuse } else { Verdict::Ignore };
         }
         let (budget, otherwise, rate) = if arrival.validated {
             (&mut self.validated, Verdict::Refuse, &mut self.refusals)

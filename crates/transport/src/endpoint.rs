@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::timeout;
 
+use crate::admission::Door;
 use crate::close::{CloseCause, CloseCode};
 use crate::connection::ConnectionId;
 use crate::gate::{AdmissionCounts, Gate};
@@ -151,6 +152,11 @@ impl Endpoint {
     /// How inbound connections were answered so far, before TLS.
     pub fn admission_counts(&self) -> AdmissionCounts {
         self.inner.gate.counts()
+    }
+
+    /// Changes whom the endpoint hears at all, before TLS and beside the budgets of [`crate::AdmissionSettings`].
+    pub fn set_door(&self, door: Door) {
+        self.inner.gate.set_door(door);
     }
 
     /// The settings that it was made with.

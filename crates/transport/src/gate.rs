@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use peerage_machine::Now;
 
-use crate::admission::{Admission, AdmissionSettings, Arrival, Verdict};
+use crate::admission::{Admission, AdmissionSettings, Arrival, Door, Verdict};
 
 /// How inbound connections were answered so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,6 +79,10 @@ impl Gate {
             }
         }
         None
+    }
+
+    pub(crate) fn set_door(&self, door: Door) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0.set_door(door);
     }
 
     pub(crate) fn counts(&self) -> AdmissionCounts {

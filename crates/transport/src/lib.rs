@@ -96,7 +96,7 @@ mod tls;
 mod traffic;
 mod verifier;
 
-pub use admission::{Admission, AdmissionSettings, Arrival, Rate, Verdict};
+pub use admission::{Admission, AdmissionSettings, Arrival, Door, Rate, Verdict};
 pub use close::{CloseCause, CloseCode, StreamCode, TlsAlert};
 pub use connection::{Connection, ConnectionId, Direction, ExportError, PathStats};
 pub use dial::DialError;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peerage_identity::SignedPeerRecord;
-use peerage_peers::Input;
-use peerage_transport::{Stream, StreamCode};
+use peerage_peers::{ConnId, Input, Penalty};
+use peerage_transport::{ReadError, Stream, StreamCode};
 use peerage_wire::exchange::{Ask, Peers};
+use peerage_wire::frame::FrameError;
 use tokio::sync::oneshot;
 
 use crate::driver::Message;
@@ -46,24 +47,54 @@ pub(crate) async fn ask(peer: &Peer) {
     match tokio::time::timeout(DEADLINE, question(peer)).await {
         Ok(Ok(records)) => {
             tracing::debug!(peer = %peer.id, count = records.len(), "the peer told us of others");
-            let learned = Input::Learned { from: peer.id, records };
+            let learned = Input::Learned { conn: ConnId(peer.connection.id().0), records };
             let _ = peer.shared.to_driver.send(Message::Input(learned)).await;
         }
-        Ok(Err(error)) => tracing::debug!(peer = %peer.id, error, "the peer told us of nobody"),
+        Ok(Err(Refusal { detail, penalty })) => {
+            tracing::debug!(peer = %peer.id, detail, "the peer told us of nobody");
+            if let Some(penalty) = penalty {
+                let penalise = Input::Penalise { peer: peer.id, penalty };
+                let _ = peer.shared.to_driver.send(Message::Input(penalise)).await;
+            }
+        }
         Err(_) => tracing::debug!(peer = %peer.id, "the peer did not tell us of others in time"),
     }
 }
 
-async fn question(peer: &Peer) -> Result<Vec<SignedPeerRecord>, String> {
-    let mut stream = peer.connection.open_lazy(PROTOCOL).await.map_err(|error| error.to_string())?;
+/// Why no answer was taken, and what that costs the peer.
+struct Refusal {
+    detail: String,
+    penalty: Option<Penalty>,
+}
+
+impl Refusal {
+    fn new(detail: &dyn ToString, penalty: Option<Penalty>) -> Self {
+        Self { detail: detail.to_string(), penalty }
+    }
+}
+
+async fn question(peer: &Peer) -> Result<Vec<SignedPeerRecord>, Refusal> {
+    let opened = peer.connection.open_lazy(PROTOCOL).await;
+    let mut stream = opened.map_err(|error| Refusal::new(&error, None))?;
     let sent = stream.send.write_frame(&Ask { most: MAX_RECORDS }).await;
-    sent.map_err(|error| error.to_string())?;
+    sent.map_err(|error| Refusal::new(&error, None))?;
     let _ = stream.send.finish();
-    let answer = stream.recv.read_message::<Peers>(MAX_ANSWER_BYTES).await.map_err(|e| e.to_string())?;
-    let records = records(answer.ok_or("no answer")?)?;
+    let answer = stream.recv.read_message::<Peers>(MAX_ANSWER_BYTES).await.map_err(|error| {
+        let penalty = match &error {
+            ReadError::Frame(FrameError::TooLarge { .. }) => Some(Penalty::Unsolicited),
+            ReadError::Frame(FrameError::Truncated) => None,
+            ReadError::Frame(_) => Some(Penalty::Malformed),
+            _ => None,
+        };
+        Refusal::new(&error, penalty)
+    })?;
+    let answer = answer.ok_or_else(|| Refusal::new(&"no answer", None))?;
+    let records = records(answer).map_err(|error| Refusal::new(&error, Some(Penalty::Unsolicited)))?;
     let mut verified = Vec::with_capacity(records.len());
     for record in records {
-        verified.push(SignedPeerRecord::verify(&record).map_err(|error| error.to_string())?);
+        // Each node verifies what it stores before it passes it on.
+        let verify = SignedPeerRecord::verify(&record);
+        verified.push(verify.map_err(|error| Refusal::new(&error, Some(Penalty::BadSignature)))?);
         // Each check costs some 50 µs: let others have the thread in between.
         tokio::task::yield_now().await;
     }

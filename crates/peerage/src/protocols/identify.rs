@@ -183,6 +183,11 @@ async fn apply(peer: &Peer, mut message: Identify) {
         let renewed = Input::Renewed { conn: ConnId(peer.connection.id().0), record };
         let _ = peer.shared.to_driver.send(Message::Input(renewed)).await;
     }
+    let observed = message.observed_addr.as_ref().and_then(|bytes| DialAddress::from_bytes(bytes).ok());
+    if let Some(address) = observed.and_then(|address| address.socket_addr()) {
+        let observed = Input::Observed { conn: ConnId(peer.connection.id().0), address };
+        let _ = peer.shared.to_driver.send(Message::Input(observed)).await;
+    }
     let taken = describe(peer.id, message, &mut peer.about());
     if !taken {
         tracing::debug!(peer = %peer.id, "an identify message names another key");

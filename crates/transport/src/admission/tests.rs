@@ -280,3 +280,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_door_that_is_shut_to_strangers_is_open_to_the_known_and_a_banned_block_stays_out() {
+    let block = |ip: &str| IpPrefix::address_of(ip.parse().unwrap());
+    let subnet = IpPrefix::subnet_of("9.9.9.9".parse().unwrap());
+    let banned = Arc::new(BTreeSet::from([block("8.8.8.8"), subnet]));
+    let known = BTreeSet::from([block("9.9.9.1"), block("2600:1:2:3::1")]);
+    let mut policy = policy(|settings| settings.refusals = Rate::new(4, 1));
+    let verdict = |policy: &mut Admission, ip, validated| policy.decide(at(0), arrival(ip, validated, 0));
+    policy.set_door(Door { strangers: true, known: known.clone(), banned: banned.clone() });
+    assert_eq!(verdict(&mut policy, "8.8.4.4", false), Verdict::Accept);
+    assert_eq!(verdict(&mut policy, "8.8.8.8", true), Verdict::Refuse);
+    assert_eq!(verdict(&mut policy, "9.9.9.2", false), Verdict::Refuse);
+    assert_eq!(verdict(&mut policy, "9.9.9.1", false), Verdict::Accept, "known in a banned subnet");
+    policy.set_door(Door { strangers: false, known, banned });
+    assert_eq!(verdict(&mut policy, "8.8.4.4", false), Verdict::Refuse);
+    assert_eq!(verdict(&mut policy, "2600:1:2:3:4::5", false), Verdict::Accept, "the same /64");
+    assert_eq!(verdict(&mut policy, "127.0.0.1", true), Verdict::Refuse);
+    assert_eq!(verdict(&mut policy, "8.8.4.4", false), Verdict::Ignore, "refusals have a rate");
+    policy.set_door(Door::default());
+    assert_eq!(verdict(&mut policy, "8.8.8.8", false), Verdict::Accept);
+}

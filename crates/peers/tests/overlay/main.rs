@@ -1,0 +1,10 @@
+//! Stories of many peer managers on a virtual clock, one file for each subject.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod bans;
+mod clones;
+mod exchange;
+mod observed;
+mod places;
+mod stories;
+mod support;
