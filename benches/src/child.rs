@@ -3,8 +3,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 use crate::{Outcome, PeerKind};
 
@@ -40,14 +40,15 @@ impl Server {
         Ok(Self { process, lines, address })
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.id().unwrap_or_default()
+    /// Says one line to a server that talks by lines, and gives its answer.
+    pub(crate) async fn ask(&mut self, line: &str) -> Outcome<String> {
+        let stdin = self.process.stdin.as_mut().ok_or("the server has no standard input")?;
+        stdin.write_all(format!("{line}\n").as_bytes()).await?;
+        Ok(self.lines.next_line().await?.ok_or("the server ended before it answered")?)
     }
 
-    /// Both ends of a talk by lines.
-    pub(crate) fn talk(&mut self) -> Outcome<(&mut ChildStdin, &mut Lines<BufReader<ChildStdout>>)> {
-        let stdin = self.process.stdin.as_mut().ok_or("the server has no standard input")?;
-        Ok((stdin, &mut self.lines))
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id().unwrap_or_default()
     }
 }
 

@@ -10,6 +10,7 @@
 mod child;
 mod cpu;
 mod flood;
+mod memory;
 mod ours;
 mod prices;
 mod raw;
@@ -37,6 +38,14 @@ enum Command {
     Flood(flood::Options),
     /// Measures what each answer to a first packet costs the node.
     Prices(prices::Options),
+    /// Measures what an idle connection keeps in memory, on either side.
+    Memory(memory::Options),
+    /// Holds the connections of one side; what `memory` starts as the other processes.
+    #[command(hide = true)]
+    Hold {
+        /// How.
+        holder: memory::Holder,
+    },
     /// Gives every arrival one answer; what `prices` starts as the other process.
     #[command(hide = true)]
     ServeAnswer {
@@ -79,6 +88,8 @@ async fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Table(options) => table::run(options).await,
         Command::Prices(options) => prices::run(options).await,
+        Command::Memory(options) => memory::run(options).await,
+        Command::Hold { holder } => memory::hold(holder).await,
         Command::ServeAnswer { answer } => prices::serve(answer).await,
         Command::Flood(options) => flood::run(options).await,
         Command::Serve { peer: PeerKind::Ours } => ours::serve().await,

@@ -16,7 +16,7 @@ use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
 use peerage::{NodeKey, TransportSettings};
 use peerage_transport::{Endpoint, EndpointConfig, Incoming, Rate};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::{Outcome, child, cpu, flood};
 
@@ -129,7 +129,7 @@ async fn measure(answer: Answer, initials: Arc<Vec<Vec<u8>>>, time: Duration) ->
     // Let what lies in the socket's buffer be answered.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let busy = cpu::used_by(server.pid()) - before;
-    Ok((server.ask().await?.parse()?, busy))
+    Ok((server.ask("count").await?.parse()?, busy))
 }
 
 async fn shake_hands(to: SocketAddr, time: Duration) -> Outcome<()> {
@@ -160,13 +160,4 @@ fn volleys(initials: &[Vec<u8>], to: SocketAddr, time: Duration) -> Outcome<()> 
         std::thread::sleep(Duration::from_micros(300));
     }
     Ok(())
-}
-
-impl child::Server {
-    /// Asks a server that counts for its count.
-    async fn ask(&mut self) -> Outcome<String> {
-        let (stdin, lines) = self.talk()?;
-        stdin.write_all(b"\n").await?;
-        Ok(lines.next_line().await?.ok_or("the server ended")?)
-    }
 }

@@ -141,7 +141,7 @@ async fn expect_count(recv: &mut quinn::RecvStream, expected: u64) -> Outcome<()
     }
 }
 
-fn endpoint(tuned: bool, server: bool) -> Outcome<Endpoint> {
+pub(crate) fn endpoint(tuned: bool, server: bool) -> Outcome<Endpoint> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
     let certificate = rcgen::CertificateParams::new(vec!["bench".to_owned()])?.self_signed(&key)?;
     let chain = vec![certificate.der().clone()];

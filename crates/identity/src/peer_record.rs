@@ -143,7 +143,8 @@ impl SignedPeerRecord {
             seq: record.seq,
             ignored: record.addresses.len() - addresses.len(),
             addresses,
-            bytes: bytes.clone(),
+            // A copy: the record is kept for long, and `bytes` may be a few hundred of a large packet's.
+            bytes: Bytes::copy_from_slice(bytes),
         })
     }
 

@@ -22,6 +22,7 @@ use crate::environment::{Environment, SystemEnvironment, seed};
 use crate::error::StartError;
 use crate::listening::{INTERFACE_INTERVAL, Listening, MAX_LISTEN};
 use crate::node::Node;
+use crate::protocols::identify;
 use crate::registry::Service;
 use crate::request::CallLimits;
 use crate::resolve::Resolve;
@@ -298,6 +299,8 @@ impl NodeBuilder {
         }
         shared.spawn(driver::run(shared.clone(), manager, messages));
         shared.spawn(listening::tell_announced(shared.clone()));
+        let (services, addresses) = (shared.registry.changes(), shared.listening.changes());
+        shared.spawn(identify::push_changes(shared.clone(), services, addresses));
         shared.spawn(dial::accept(shared.clone()));
         shared.spawn(listening::watch_interfaces(shared.clone()));
         Ok(Node::new(shared, data_dir.map(Arc::new)))

@@ -18,10 +18,8 @@ pub(crate) async fn run(
     expected: Option<PeerId>,
 ) {
     match connect(&shared, &address, expected).await {
-        Ok(connection) => {
-            // Boxed: the session is far larger than what a dial needs.
-            Box::pin(session::run(shared, connection, Some(attempt))).await;
-        }
+        // A task of its own: what a dial needs is given back while the session lasts.
+        Ok(connection) => shared.spawn(session::run(shared.clone(), connection, Some(attempt))),
         Err(failure) => {
             let failed = Input::DialFailed { attempt, failure };
             let _ = shared.to_driver.send(Message::Input(failed)).await;
@@ -68,9 +66,7 @@ pub(crate) async fn accept(shared: Arc<Shared>) {
 async fn handshake(shared: Arc<Shared>, incoming: Incoming) {
     let remote = incoming.remote_address();
     match incoming.accept().await {
-        Ok(connection) => {
-            Box::pin(session::run(shared, connection, None)).await;
-        }
+        Ok(connection) => shared.spawn(session::run(shared.clone(), connection, None)),
         Err(error) => tracing::debug!(%remote, %error, "an incoming handshake failed"),
     }
 }

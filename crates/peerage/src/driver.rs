@@ -89,7 +89,8 @@ struct SessionHandle {
     connection: Connection,
     direction: Direction,
     orders: mpsc::Sender<Order>,
-    about: About,
+    /// What its hello said, until it is admitted.
+    about: Option<Box<About>>,
     peer: Option<Arc<Peer>>,
 }
 
@@ -143,14 +144,13 @@ impl Driver {
                     self.dials.remove(&attempt);
                 }
                 self.shared.traffic.begin(conn, connection.clone());
-                let handle =
-                    SessionHandle { connection, direction, orders, about: About::default(), peer: None };
+                let handle = SessionHandle { connection, direction, orders, about: None, peer: None };
                 self.sessions.insert(conn, handle);
                 self.manager.handle(now, Input::Handshaken { conn, peer, direction, remote, attempt });
             }
             Message::Hello { conn, facts, about } => {
                 if let Some(session) = self.sessions.get_mut(&conn) {
-                    session.about = about;
+                    session.about = Some(Box::new(about));
                 }
                 self.manager.handle(now, Input::Hello { conn, hello: facts });
             }
@@ -213,7 +213,7 @@ impl Driver {
                     self.dials.insert(attempt, task.abort_handle());
                 }
                 Output::SayHello { conn, order } => self.order(conn, Order::SayHello { order }),
-                Output::Answer { conn, answer } => self.order(conn, Order::Answer(answer)),
+                Output::Answer { conn, answer } => self.order(conn, Order::Answer(Box::new(answer))),
                 Output::Admit { conn, foreign, .. } => self.admit(conn, foreign),
                 Output::Drain { conn } => self.order(conn, Order::Drain),
                 Output::Close { conn, reason } => self.close(conn, reason),
@@ -249,8 +249,8 @@ impl Driver {
     fn admit(&mut self, conn: ConnId, foreign: bool) {
         let Some(session) = self.sessions.get_mut(&conn) else { return };
         let connection = session.connection.clone();
-        let peer =
-            Peer::new(self.shared.clone(), connection, session.direction, foreign, session.about.clone());
+        let about = session.about.take().map(|about| *about).unwrap_or_default();
+        let peer = Peer::new(self.shared.clone(), connection, session.direction, foreign, about);
         session.peer = Some(peer.clone());
         let before = self.shared.peer(&peer.id);
         before.iter().for_each(|before| peer.follow(before));

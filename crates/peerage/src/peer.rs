@@ -36,9 +36,13 @@ pub(crate) struct Peer {
     /// Inbound ping streams under way.
     pub(crate) pings: tokio::sync::Semaphore,
     /// Our ping stream: one per peer, kept for the next ping (libp2p ping).
-    pub(crate) ping_stream: tokio::sync::Mutex<Option<Stream>>,
+    pub(crate) ping_stream: tokio::sync::Mutex<Option<Box<Stream>>>,
     /// Held while the peer is asked who it is: js-libp2p takes one such stream at a time and resets a second one.
     pub(crate) identifying: tokio::sync::Mutex<()>,
+    /// Something has changed that the peer is still to be told of.
+    pub(crate) push_due: AtomicBool,
+    /// Held while it is told, so that it hears of changes in their order.
+    pub(crate) pushing: tokio::sync::Mutex<()>,
 }
 
 /// What a peer says about itself. Nothing of it is proved.
@@ -107,6 +111,8 @@ impl Peer {
             pings: tokio::sync::Semaphore::new(MAX_PING_STREAMS),
             ping_stream: tokio::sync::Mutex::new(None),
             identifying: tokio::sync::Mutex::new(()),
+            push_due: AtomicBool::new(false),
+            pushing: tokio::sync::Mutex::new(()),
         })
     }
 

@@ -143,7 +143,8 @@ impl Registry {
     }
 }
 
-/// Serves one stream of an admitted peer to its end.
+/// Serves one stream of an admitted peer to its end. A channel is served by a task of its own: it lasts as long as the connection, and needs
+/// far less memory than the largest of the others.
 pub(crate) async fn serve(peer: Arc<Peer>, service: Service, stream: Stream) {
     match service {
         // A second hello on a connection has no meaning.
@@ -153,7 +154,10 @@ pub(crate) async fn serve(peer: Arc<Peer>, service: Service, stream: Stream) {
         Service::IdentifyPush => crate::protocols::identify::receive_push(&peer, stream).await,
         Service::Exchange => crate::protocols::exchange::serve(&peer, stream).await,
         Service::Perf => crate::protocols::perf::serve(&peer, stream).await,
-        Service::Channel(core) => crate::channel::run_reader(peer, core, stream).await,
+        Service::Channel(core) => {
+            let reading = crate::channel::run_reader(peer.clone(), core, stream);
+            peer.shared.spawn(reading);
+        }
         Service::Requests(handler) => handler.serve(&peer, stream).await,
         Service::Streams(acceptor) => acceptor.take(&peer, stream).await,
     }

@@ -15,15 +15,14 @@ use peerage_transport::{
     CloseCause, CloseCode, Connection, InboundStream, NegotiationError, ReadError, SendStream, Stream,
 };
 use peerage_wire::hello as wire;
-use tokio::sync::mpsc;
+use tokio::sync::{SetOnce, mpsc};
 
 use crate::driver::Message;
 use crate::hello;
 use crate::peer::Peer;
-use crate::registry::{self, Service};
+use crate::registry;
 use crate::secret;
 use crate::shared::Shared;
-use crate::watch;
 
 /// From the TLS handshake to admission.
 pub(crate) const HELLO_DEADLINE: Duration = Duration::from_secs(5);
@@ -47,34 +46,39 @@ const DRAIN_LOOK: Duration = Duration::from_millis(100);
 /// Orders that can wait for a session. The driver sends fewer than this in a connection's life.
 const MAX_ORDERS: usize = 8;
 
-/// What the driver wants done on one connection.
+/// What is to be done on one connection; all of it but [`Order::Heard`] comes from the driver. What is large is boxed: a queue of tokio's has room
+/// for 32 at once, whatever its bound.
 #[derive(Debug)]
 pub(crate) enum Order {
-    SayHello { order: u64 },
-    Answer(Answer),
+    SayHello {
+        order: u64,
+    },
+    /// From a stream's task: the peer's hello, and where the answer goes.
+    Heard(Box<(wire::Hello, SendStream)>),
+    Answer(Box<Answer>),
     Admit(Arc<Peer>),
     Drain,
     Close(CloseReason),
 }
 
-/// Whether streams of the application may pass.
-#[derive(Debug, Clone)]
-enum Gate {
-    Waiting,
-    Open(Arc<Peer>),
+/// What a session shares with the tasks of its streams.
+#[derive(Debug, Default)]
+struct Gate {
+    /// Set when the peer is admitted: then streams of the application may pass.
+    peer: SetOnce<Arc<Peer>>,
+    /// The peer's hello was taken. A second one on the same connection is not.
+    greeted: AtomicBool,
+    /// The peer's words count: it has proved the network secret, where one is needed.
+    trusted: AtomicBool,
 }
 
 struct Session {
     shared: Arc<Shared>,
     connection: Connection,
     id: ConnId,
-    gate: watch::Sender<Gate>,
+    gate: Arc<Gate>,
     /// Where stream tasks put the peer's hello.
-    hellos: mpsc::Sender<(wire::Hello, SendStream)>,
-    /// The peer's hello was read. A second one on the same connection is not.
-    greeted: bool,
-    /// The peer's words count: it has proved the network secret, where one is needed.
-    trusted: Arc<AtomicBool>,
+    orders: mpsc::WeakSender<Order>,
     /// The peer manager wants to hear the peer: before that, not even its streams are answered.
     welcome: bool,
     /// The first stream that the peer opened was taken.
@@ -86,7 +90,8 @@ struct Session {
 /// Runs a connection to its end.
 pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, attempt: Option<AttemptId>) {
     let id = ConnId(connection.id().0);
-    let (orders, inbox) = mpsc::channel(MAX_ORDERS);
+    let (orders, mut inbox) = mpsc::channel(MAX_ORDERS);
+    let to_us = orders.downgrade();
     let handshaken = Message::Handshaken {
         conn: id,
         connection: connection.clone(),
@@ -101,20 +106,17 @@ pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, attempt: Op
         connection.close(CloseCode::Shutdown, "shutting down");
         return;
     }
-    let (hellos, heard) = mpsc::channel(1);
-    let session = Session {
+    let mut session = Session {
         shared: shared.clone(),
         connection,
         id,
-        gate: watch::Sender::new(Gate::Waiting),
-        hellos,
-        greeted: false,
-        trusted: Arc::default(),
+        gate: Arc::default(),
+        orders: to_us,
         welcome: false,
         took_first: false,
         to_answer: None,
     };
-    let failure = session.run(inbox, heard).await;
+    let failure = session.run(&mut inbox).await;
     let _ = shared.to_driver.send(Message::Ended { conn: id, failure }).await;
 }
 
@@ -124,11 +126,8 @@ impl Session {
         self.shared.spawn(task);
     }
 
-    async fn run(
-        mut self,
-        mut orders: mpsc::Receiver<Order>,
-        mut heard: mpsc::Receiver<(wire::Hello, SendStream)>,
-    ) -> Failure {
+    /// What is rare is boxed, so that the task of an idle connection stays small.
+    async fn run(&mut self, orders: &mut mpsc::Receiver<Order>) -> Failure {
         let deadline = tokio::time::sleep(HELLO_DEADLINE);
         tokio::pin!(deadline);
         let mut admitted = false;
@@ -141,9 +140,10 @@ impl Session {
                         self.admit(peer);
                     }
                     Some(Order::Close(reason)) => return self.close(reason),
-                    Some(Order::Drain) => return self.drain(orders).await,
+                    Some(Order::Drain) => return Box::pin(self.drain(orders)).await,
+                    Some(Order::Heard(heard)) => Box::pin(self.heard(heard)).await,
                     Some(Order::Answer(answer)) => {
-                        if let Some(failure) = self.answer(answer).await {
+                        if let Some(failure) = Box::pin(self.answer(*answer)).await {
                             return failure;
                         }
                     }
@@ -151,7 +151,6 @@ impl Session {
                     None => return self.close(CloseReason::ShuttingDown),
                 },
                 cause = self.connection.closed() => return failure_of(&cause),
-                Some((hello, send)) = heard.recv(), if !self.greeted => self.heard(hello, send).await,
                 stream = self.connection.accept_stream(), if self.welcome => match stream {
                     Ok(stream) => self.accept(stream),
                     Err(cause) => return failure_of(&cause),
@@ -176,13 +175,13 @@ impl Session {
             Err(error) => return tracing::error!(error, "a hello cannot be sealed"),
         };
         let (shared, connection, conn) = (self.shared.clone(), self.connection.clone(), self.id);
-        let trusted = self.trusted.clone();
+        let gate = self.gate.clone();
         self.spawn(async move {
             let input = match exchange(&connection, &hello).await {
                 Ok(Some(mut answer)) => {
                     if let Some(wire::answer::Verdict::Reject(reject)) = &mut answer.verdict
                         && shared.secrets.are_needed()
-                        && !trusted.load(Ordering::Relaxed)
+                        && !gate.trusted.load(Ordering::Relaxed)
                     {
                         // Strangers don't tell a private network whom to dial.
                         reject.alternatives.clear();
@@ -200,14 +199,14 @@ impl Session {
         });
     }
 
-    async fn heard(&mut self, hello: wire::Hello, send: SendStream) {
-        self.greeted = true;
+    async fn heard(&mut self, heard: Box<(wire::Hello, SendStream)>) {
+        let (hello, send) = *heard;
         self.to_answer = Some(send);
         let (hello, problem) = match secret::incoming(&self.shared, &self.connection, hello) {
             Ok(hello) => (hello, None),
             Err(problem) => (wire::Hello::default(), Some(problem)),
         };
-        self.trusted.store(problem.is_none(), Ordering::Relaxed);
+        self.gate.trusted.store(problem.is_none(), Ordering::Relaxed);
         let (mut facts, about) = hello::read(&self.shared.network, self.connection.peer_id(), hello);
         facts.problem = problem.or(facts.problem);
         let message = Message::Hello { conn: self.id, facts, about };
@@ -253,19 +252,20 @@ impl Session {
                 }
             });
         }
-        self.spawn(push_changes(peer.clone()));
-        self.gate.send_replace(Gate::Open(peer));
+        // It fails when it was done before.
+        let _ = self.gate.peer.set(peer);
     }
 
     /// Starts a task for an incoming stream.
     fn accept(&mut self, stream: InboundStream) {
-        let (shared, hellos, gate) = (self.shared.clone(), self.hellos.clone(), self.gate.subscribe());
-        let (peer, within) = (self.connection.peer_id(), self.shared.endpoint.settings().negotiation_timeout);
+        let (shared, orders, gate) = (self.shared.clone(), self.orders.clone(), self.gate.clone());
+        let (connection, within) =
+            (self.connection.clone(), self.shared.endpoint.settings().negotiation_timeout);
         let (private, first) =
             (self.shared.secrets.are_needed(), !std::mem::replace(&mut self.took_first, true));
         self.spawn(async move {
             // Even a no would tell a stranger what this node serves: only the hello's own stream is answered before admission.
-            if private && !first && !is_open(gate.clone()).await {
+            if private && !first && admitted(&gate, &connection).await.is_none() {
                 return;
             }
             let serves =
@@ -274,21 +274,23 @@ impl Session {
             let (name, stream) = match negotiated {
                 Ok(negotiated) => negotiated,
                 Err(error) => {
-                    tracing::debug!(%peer, %error, "an incoming stream came to nothing");
+                    tracing::debug!(peer = %connection.peer_id(), %error, "an incoming stream came to nothing");
                     return;
                 }
             };
             if name.as_ref() == hello::PROTOCOL {
                 let most = if private { secret::MAX_SEALED_BYTES } else { hello::MAX_HELLO_BYTES };
-                return take_hello(stream, most, hellos).await;
+                return take_hello(stream, most, &gate, &orders).await;
             }
-            if let Some((peer, service)) = pass(gate, &shared, &name).await {
+            let Some(peer) = admitted(&gate, &connection).await else { return };
+            // Looked up again: it may be gone meanwhile.
+            if let Some(service) = shared.registry.get(&name) {
                 registry::serve(peer, service, stream).await;
             }
         });
     }
 
-    fn close(self, reason: CloseReason) -> Failure {
+    fn close(&self, reason: CloseReason) -> Failure {
         let (code, blame, text) = match reason {
             CloseReason::Duplicate => (CloseCode::Duplicate, Blame::Unlucky, "another connection is kept"),
             CloseReason::Replaced => (CloseCode::Replaced, Blame::Unlucky, "a newer connection replaces it"),
@@ -308,12 +310,9 @@ impl Session {
 
     /// Lets what runs on a connection finish whose place a newer one takes, and closes it. The peer may still open streams: what it sent before it knew of
     /// the newer one is taken.
-    async fn drain(mut self, mut orders: mpsc::Receiver<Order>) -> Failure {
+    async fn drain(&mut self, orders: &mut mpsc::Receiver<Order>) -> Failure {
         let connection = self.connection.clone();
-        let peer = match &*self.gate.borrow() {
-            Gate::Open(peer) => Some(peer.clone()),
-            Gate::Waiting => None,
-        };
+        let peer = self.gate.peer.get().cloned();
         let (finished, probing) = (finished(&connection, peer.as_ref()), is_dead(&connection, peer.as_ref()));
         tokio::pin!(finished, probing);
         let deadline = tokio::time::sleep(DRAIN_DEADLINE);
@@ -403,47 +402,28 @@ async fn exchange_once(connection: &Connection, hello: &wire::Hello) -> Result<R
     }
 }
 
-async fn take_hello(stream: Stream, most: usize, hellos: mpsc::Sender<(wire::Hello, SendStream)>) {
+async fn take_hello(stream: Stream, most: usize, gate: &Gate, orders: &mpsc::WeakSender<Order>) {
     let (send, mut recv) = stream.split();
     match recv.read_message(most).await {
         Ok(Some(hello)) => {
-            // Only the first hello counts; a later one finds the place taken and its stream is reset.
-            let _ = hellos.try_send((hello, send));
+            // Only the first hello counts; the stream of a later one is reset.
+            if let Some(orders) = orders.upgrade()
+                && !gate.greeted.swap(true, Ordering::Relaxed)
+            {
+                let _ = orders.try_send(Order::Heard(Box::new((hello, send))));
+            }
         }
         Ok(None) => {}
         Err(error) => tracing::debug!(%error, "a hello cannot be read"),
     }
 }
 
-/// Waits for admission.
-async fn is_open(mut gate: watch::Receiver<Gate>) -> bool {
-    gate.wait_for(|gate| matches!(gate, Gate::Open(_))).await.is_ok()
-}
-
-/// Waits for admission. The service is looked up again afterwards: it may be gone.
-async fn pass(mut gate: watch::Receiver<Gate>, shared: &Shared, name: &str) -> Option<(Arc<Peer>, Service)> {
-    let opened = gate.wait_for(|gate| matches!(gate, Gate::Open(_))).await.ok()?;
-    let Gate::Open(peer) = opened else { return None };
-    Some((peer, shared.registry.get(name)?))
-}
-
-/// Pushes our identify message whenever what we serve, or where we can be reached, changes.
-async fn push_changes(peer: Arc<Peer>) {
-    let (mut services, mut addresses) = (peer.shared.registry.changes(), peer.shared.listening.changes());
-    loop {
-        let changed = tokio::select! {
-            biased;
-            changed = services.changed() => changed,
-            changed = addresses.changed() => changed,
-        };
-        if changed.is_err() {
-            return;
-        }
-        // Changes come in groups: tell of them once.
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        services.borrow_and_update();
-        addresses.borrow_and_update();
-        crate::protocols::identify::push(&peer).await;
+/// Waits for admission. `None` when the connection ends without.
+async fn admitted(gate: &Gate, connection: &Connection) -> Option<Arc<Peer>> {
+    tokio::select! {
+        biased;
+        peer = gate.peer.wait() => Some(peer.clone()),
+        _ = connection.closed() => None,
     }
 }
 

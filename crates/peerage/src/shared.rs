@@ -8,6 +8,7 @@ use std::sync::{Arc, RwLock};
 use peerage_identity::{NetworkSecret, NodeKey, PeerId};
 use peerage_transport::Endpoint;
 use tokio::sync::mpsc;
+use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -98,14 +99,8 @@ impl Shared {
 
     /// Runs a task that ends with the node.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => {}
-                () = task => {}
-            }
-        });
+        // An async block around the task would hold it twice: as what it captured and as what it awaits.
+        self.tasks.spawn(task.with_cancellation_token_owned(self.stop.clone()));
     }
 
     /// An admitted peer.

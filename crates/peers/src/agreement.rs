@@ -81,6 +81,8 @@ impl Pair {
             return vec![Step::Close(conn, CloseReason::Duplicate)];
         }
         let link = Link { conn, direction, hello: None, we_accepted: false, they_accepted: None, instead_of };
+        // Nearly always the only one.
+        self.links.reserve_exact(1);
         self.links.push(link);
         vec![Step::SayHello(conn)]
     }

@@ -88,6 +88,7 @@ impl KnownPeer {
                 _ => return,
             }
         }
+        self.addresses.reserve_exact(1);
         self.addresses.push(KnownAddress { address: address.clone(), source, failures: 0, seen: None });
     }
 }

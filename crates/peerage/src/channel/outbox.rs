@@ -184,6 +184,10 @@ impl Outbox {
         let mut state = self.lock();
         // Zero already when the outbox has ended meanwhile.
         state.unwritten = state.unwritten.saturating_sub(batch.messages);
+        if state.messages == 0 {
+            // The rest of the buffer would be kept as long as the connection is quiet.
+            state.tail = BytesMut::new();
+        }
         drop(state);
         self.space.add_permits(batch.cost);
     }

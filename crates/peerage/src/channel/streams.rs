@@ -39,7 +39,9 @@ async fn write_all(
     broken_off: &mut u64,
 ) -> Result<(), SendError> {
     let lost = |cause: String| SendError::Lost { peer: peer.id, cause };
-    let stream = peer.connection.open_lazy(&core.config.name).await.map_err(|e| lost(e.to_string()))?;
+    // What is awaited once is boxed: an idle writer waits for the next message, and need not be larger than that.
+    let opening = Box::pin(peer.connection.open_lazy(&core.config.name));
+    let stream = opening.await.map_err(|e| lost(e.to_string()))?;
     let (mut send, mut recv) = stream.split();
     send.set_priority(core.config.priority);
     let sending = async {
@@ -55,11 +57,11 @@ async fn write_all(
         }
         // All is written: wait until the peer has it, so that the end of the connection can't overtake it.
         let _ = send.finish();
-        let _ = send.stopped().await;
+        let _ = Box::pin(send.stopped()).await;
         None
     };
     let negotiated = async {
-        match recv.negotiated().await {
+        match Box::pin(recv.negotiated()).await {
             Ok(()) => {
                 outbox.set_open();
                 // The peer says nothing more on this half; wait for the end of the stream so that a later `stop` is seen.
@@ -88,14 +90,21 @@ async fn write_all(
 }
 
 /// Receives what a peer sends on one channel until the stream ends.
-pub(crate) async fn run_reader(peer: Arc<Peer>, core: Arc<ChannelCore>, stream: Stream) {
-    // Our half carried the answer to the channel's name. It is held to the end: dropping it might take that answer back.
-    let (mut send, recv) = stream.split();
-    read_all(&peer, &core, recv).await;
-    let _ = send.finish();
+pub(crate) fn run_reader(
+    peer: Arc<Peer>,
+    core: Arc<ChannelCore>,
+    stream: Stream,
+) -> impl Future<Output = ()> + Send {
+    // Taken apart here and used where it is captured: an async function would hold the stream three times.
+    let (mut send, mut recv) = stream.split();
+    async move {
+        read_all(&peer, &core, &mut recv).await;
+        // Our half carried the answer to the channel's name. It is held to the end: dropping it might take that answer back.
+        let _ = send.finish();
+    }
 }
 
-async fn read_all(peer: &Peer, core: &ChannelCore, mut recv: RecvStream) {
+async fn read_all(peer: &Peer, core: &ChannelCore, recv: &mut RecvStream) {
     let mut decoder = Decoder::new(core.config.max_message_bytes);
     let mut gathered: Vec<Bytes> = Vec::new();
     loop {

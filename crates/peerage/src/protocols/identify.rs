@@ -4,6 +4,7 @@
 //! go-libp2p sends two.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,10 @@ use prost::Message as _;
 
 use crate::driver::Message;
 use crate::hello::text;
+use crate::listening::Here;
 use crate::peer::{About, Peer};
+use crate::shared::Shared;
+use crate::watch;
 
 /// The protocol by which a peer asks.
 pub(crate) const PROTOCOL: &str = "/ipfs/id/1.0.0";
@@ -33,6 +37,8 @@ const MAX_PROTOCOLS: usize = 256;
 const MAX_ADDRESSES: usize = 32;
 /// How long to wait before a push that was given up is tried again.
 const PUSH_AGAIN: Duration = Duration::from_millis(250);
+/// How long changes are gathered before they are told.
+const GROUPED: Duration = Duration::from_millis(50);
 /// How long each side may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -43,9 +49,41 @@ pub(crate) async fn serve(peer: &Peer, stream: Stream) {
     }
 }
 
+/// Tells the connected peers whenever what this node serves, or where it can be reached, changes. One task does it for all of them.
+pub(crate) async fn push_changes(
+    shared: Arc<Shared>,
+    mut services: watch::Receiver<u64>,
+    mut addresses: watch::Receiver<Arc<Here>>,
+) {
+    loop {
+        let changed = tokio::select! {
+            biased;
+            changed = services.changed() => changed,
+            changed = addresses.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+        // Changes come in groups: tell of them once.
+        tokio::time::sleep(GROUPED).await;
+        services.borrow_and_update();
+        addresses.borrow_and_update();
+        for peer in shared.connected() {
+            // One that waits for its turn will tell of this change too.
+            if !peer.push_due.swap(true, Ordering::Relaxed) {
+                shared.spawn(async move {
+                    let _turn = peer.pushing.lock().await;
+                    peer.push_due.store(false, Ordering::Relaxed);
+                    push(&peer).await;
+                });
+            }
+        }
+    }
+}
+
 /// Tells a peer that something about us has changed. A peer that does not take pushes is left in peace; one that gave the stream up,
 /// because it was busy with another, is told again.
-pub(crate) async fn push(peer: &Peer) {
+async fn push(peer: &Peer) {
     for wait in [Duration::ZERO, PUSH_AGAIN, 4 * PUSH_AGAIN] {
         tokio::time::sleep(wait).await;
         let Ok(stream) = peer.connection.open_lazy(PUSH_PROTOCOL).await else { return };

@@ -39,13 +39,13 @@ pub(crate) async fn ping(peer: &Peer) -> Result<Duration, RequestError> {
     let pinging = async {
         let mut kept = peer.ping_stream.lock().await;
         if let Some(stream) = kept.take()
-            && let Ok((stream, took)) = once(peer, stream).await
+            && let Ok((stream, took)) = once(peer, *stream).await
         {
-            *kept = Some(stream);
+            *kept = Some(Box::new(stream));
             return Ok(took);
         }
         let (stream, took) = once(peer, open(peer).await?).await?;
-        *kept = Some(stream);
+        *kept = Some(Box::new(stream));
         Ok(took)
     };
     match tokio::time::timeout(DEADLINE, pinging).await {
