@@ -7,7 +7,7 @@
 //! A *hub* is the process that is measured. The connections of ours lead to as many nodes with keys of their own, which a second process, the
 //! *crowd*, holds: two nodes have one connection. Each connection is admitted and identified both ways, and a channel has carried a message each way. Bare quinn
 //! has its default limits and one stream that has carried a message each way. A first lot of connections pays for what a process needs once; the figures
-//! are what the connections after it add, when all have been idle for longer than a keep-alive. Nothing is trimmed or given back before.
+//! are what the connections after it add, when all have been idle for a while. Nothing is trimmed or given back before.
 
 mod crowd;
 mod report;
@@ -24,8 +24,6 @@ pub(crate) use crowd::hold;
 
 /// Connections that are there before those that are counted.
 const FIRST: usize = 100;
-/// How long connections are left alone before their memory is read: two keep-alives.
-const IDLE: Duration = Duration::from_secs(9);
 /// Readings of one state, and the time between two; the median counts.
 const SAMPLES: u32 = 5;
 const BETWEEN: Duration = Duration::from_millis(700);
@@ -36,6 +34,9 @@ pub(crate) struct Options {
     /// Connections that are counted.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=10_000))]
     connections: u32,
+    /// Seconds for which they are left alone before their memory is read. Keep-alives go on meanwhile.
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u64).range(1..=600))]
+    idle: u64,
     /// Prints one JSON object instead of the table.
     #[arg(long)]
     json: bool,
@@ -88,13 +89,13 @@ struct Memory {
 }
 
 pub(crate) async fn run(options: Options) -> Outcome<()> {
-    let count = options.connections as usize;
+    let (count, idle) = (options.connections as usize, Duration::from_secs(options.idle));
     let mut rows = Vec::new();
     for side in [Side::Inbound, Side::Outbound] {
         eprintln!("bare quinn, {side}: {FIRST} connections, then {count} more");
-        rows.push(measure("raw-quinn", side, [Holder::Quinn, Holder::Quinn], count).await?);
+        rows.push(measure("raw-quinn", side, [Holder::Quinn, Holder::Quinn], count, idle).await?);
         eprintln!("ours, {side}: {FIRST} connections, then {count} more");
-        rows.push(measure("ours", side, [Holder::Node, Holder::Crowd], count).await?);
+        rows.push(measure("ours", side, [Holder::Node, Holder::Crowd], count, idle).await?);
     }
     if options.json {
         report::json(&rows, count)
@@ -104,7 +105,13 @@ pub(crate) async fn run(options: Options) -> Outcome<()> {
     Ok(())
 }
 
-async fn measure(peer: &'static str, side: Side, holders: [Holder; 2], count: usize) -> Outcome<Row> {
+async fn measure(
+    peer: &'static str,
+    side: Side,
+    holders: [Holder; 2],
+    count: usize,
+    idle: Duration,
+) -> Outcome<Row> {
     let name = |holder: Holder| {
         Ok::<_, &str>(holder.to_possible_value().ok_or("a holder has no name")?.get_name().to_owned())
     };
@@ -112,9 +119,9 @@ async fn measure(peer: &'static str, side: Side, holders: [Holder; 2], count: us
     let mut crowd = Server::start_with(&["hold", &name(holders[1])?]).await?;
     let fixed = read(&mut hub).await?;
     connect(&mut hub, &mut crowd, side, FIRST).await?;
-    let before = settled(&mut hub).await?;
+    let before = settled(&mut hub, idle).await?;
     connect(&mut hub, &mut crowd, side, count).await?;
-    let after = settled(&mut hub).await?;
+    let after = settled(&mut hub, idle).await?;
     let each = |after: f64, before: f64| (after - before) / count as f64;
     Ok(Row {
         peer,
@@ -141,8 +148,8 @@ async fn connect(hub: &mut Server, crowd: &mut Server, side: Side, count: usize)
 }
 
 /// The memory of a process whose connections have become idle.
-async fn settled(hub: &mut Server) -> Outcome<Memory> {
-    tokio::time::sleep(IDLE).await;
+async fn settled(hub: &mut Server, idle: Duration) -> Outcome<Memory> {
+    tokio::time::sleep(idle).await;
     let (mut resident, mut heap) = (Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
         tokio::time::sleep(BETWEEN).await;
