@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use peerage_wire::uvarint;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 
 use super::ChannelConfig;
 use crate::error::SendError;
+use crate::watch;
 
 /// The most bytes that one write joins.
 pub(crate) const MAX_BATCH: usize = 32 * 1024;
@@ -121,8 +122,8 @@ impl Outbox {
         }
         let mut readiness = self.readiness.subscribe();
         let settled = readiness.wait_for(|now| *now != Readiness::Opening).await;
-        match settled.as_deref() {
-            Ok(Readiness::Ended(error)) => Err(error.clone()),
+        match settled {
+            Ok(Readiness::Ended(error)) => Err(error),
             Ok(_) => Ok(()),
             Err(_) => Err(SendError::Closed),
         }
@@ -135,12 +136,11 @@ impl Outbox {
 
     /// Nothing more will be sent. How many messages are lost.
     pub(crate) fn end(&self, error: SendError) -> u64 {
-        self.readiness.send_if_modified(|now| {
-            let first = !matches!(now, Readiness::Ended(_));
-            if first {
+        self.readiness.send_modify(|now| {
+            // The first to end it says why.
+            if !matches!(now, Readiness::Ended(_)) {
                 *now = Readiness::Ended(error);
             }
-            first
         });
         self.space.close();
         let lost = std::mem::take(&mut *self.lock());
