@@ -160,13 +160,17 @@ impl Peer {
         outboxes.insert(core.config.name.clone(), outbox.clone());
         drop(outboxes);
         let writing = crate::channel::run_writer(self.clone(), core.clone(), outbox.clone());
-        let (before, channel) = (self.before.get().and_then(Weak::upgrade), core.config.name.clone());
-        self.shared.spawn(async move {
-            if let Some(before) = before {
-                before.outbox_is_gone(&channel).await;
+        match self.before.get().and_then(Weak::upgrade) {
+            // Spawned as it is: within another future it would take its room twice.
+            None => self.shared.spawn(writing),
+            Some(before) => {
+                let channel = core.config.name.clone();
+                self.shared.spawn(async move {
+                    before.outbox_is_gone(&channel).await;
+                    writing.await;
+                });
             }
-            writing.await;
-        });
+        }
         Ok(outbox)
     }
 
