@@ -284,3 +284,28 @@ fn interfaces(environment: &dyn Environment) -> Option<Vec<IpAddr>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn announced(listened: &[&str], observed: &[&str]) -> Vec<String> {
+        let parse = |text: &&str| -> SocketAddr { text.parse().unwrap() };
+        let state = State {
+            listened: listened.iter().map(|text| Listened { address: parse(text), up: true }).collect(),
+            interfaces: vec![IpAddr::from([10, 0, 0, 5]), IpAddr::from([127, 0, 0, 1])],
+            observed: observed.iter().map(parse).collect(),
+        };
+        let key = NodeKey::from_seed([1; 32]);
+        let bare = |address: DialAddress| address.without_peer_id().socket_addr().unwrap().to_string();
+        state.announced(&key).into_iter().map(bare).collect()
+    }
+
+    #[test]
+    fn where_peers_see_us_is_announced_first_and_once_and_only_while_we_listen() {
+        let seen = ["31.0.0.1:7000"];
+        assert_eq!(announced(&["0.0.0.0:4000"], &seen), ["31.0.0.1:7000", "10.0.0.5:4000", "127.0.0.1:4000"]);
+        assert_eq!(announced(&["31.0.0.1:7000"], &seen), ["31.0.0.1:7000"]);
+        assert!(announced(&[], &seen).is_empty(), "a node that only dials cannot be dialled");
+    }
+}

@@ -3,9 +3,9 @@
 //! Rates hold both ways: a peer that asks too often gets no answer and pays for it ([`Penalty::Flood`]); we ask each peer more rarely than it allows.
 //!
 //! An answer counts when it was asked for, and only so much of it as was asked for; anything else costs its sender. Whom do we ask? Peers that we
-//! dialled, because we chose them; those that came by themselves, in any number, only while there is nobody else to ask.
+//! dialled, because we chose them; those that came by themselves, in any number, only while there is nobody else to ask or to dial.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -111,11 +111,18 @@ impl PeerManager {
         self.forget_own(now);
         let mut room = self.book.room_for(&teller, &self.config);
         let mut news = false;
+        let mut places = BTreeSet::new();
         for record in records {
             let peer = record.peer_id();
             if peer == self.me || self.ban_on(&peer, None).is_some() {
                 continue;
             }
+            // One endpoint is one peer: of several that are said to live there, at most one does.
+            let mut said = record.addresses().iter().map(|address| address.clone().without_peer_id());
+            if said.any(|address| places.contains(&address)) {
+                continue;
+            }
+            places.extend(record.addresses().iter().map(|address| address.clone().without_peer_id()));
             let is_new = self.book.get(&peer).is_none();
             if is_new && room == 0 {
                 continue;
@@ -137,7 +144,7 @@ impl PeerManager {
         if self.next_ask().is_none_or(|due| due > now.mono) {
             return;
         }
-        let peers = self.askable();
+        let peers = self.askable(now);
         if let Some(peer) = peers.get(self.random.index(peers.len())) {
             self.ask(now, peer.conn);
         }
@@ -180,11 +187,13 @@ impl PeerManager {
         }
     }
 
-    /// Who may be asked: those that we dialled and those that the user named; failing these, everyone.
-    fn askable(&self) -> Vec<ConnectedPeer> {
+    /// Who may be asked: those that we dialled and those that the user named. Everyone, when these are none and nobody is about to be dialled.
+    fn askable(&self, now: Now) -> Vec<ConnectedPeer> {
         let peers: Vec<_> = self.connected().filter(|peer| !peer.foreign).collect();
         let chosen = |peer: &&ConnectedPeer| self.is_chosen(&peer.peer, peer.direction);
         let ours: Vec<_> = peers.iter().filter(chosen).cloned().collect();
-        if ours.is_empty() { peers } else { ours }
+        let soon = now.mono + self.config.exchange_pause_ceiling / 4;
+        let dialling = !self.attempts.is_empty() || self.candidates.next_due().is_some_and(|due| due < soon);
+        if ours.is_empty() && !dialling { peers } else { ours }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use peerage_identity::{DialAddress, SignedPeerRecord};
 use peerage_peers::{Input, PeerEvent, PeersConfig, Penalty, Role, Target, Ticket};
@@ -44,7 +43,7 @@ fn an_answer_that_was_not_asked_for_is_not_used_and_four_are_a_ban() {
     let known = world.nodes[asker].manager.known_peers();
     for round in 0..3 {
         assert_eq!(world.peers_of(asker), BTreeSet::from([teller]), "round {round}");
-        let records = sybils(&world, 10 * round, 10, &dead);
+        let records = sybils(&world, 10 * round, 1, &dead);
         world.give(asker, Input::Learned { conn, records });
     }
     assert_eq!(world.nodes[asker].manager.known_peers(), known);
@@ -102,8 +101,11 @@ fn one_teller_owns_only_so_much_of_the_book_and_changes_nothing_that_is_proved()
     let before = world.nodes[asker].manager.known_peers();
     let mut most = 0;
     for round in 0..60u64 {
-        let address = at([80, 0, round as u8, 1], 1 + round as u16);
-        world.nodes[liar].says = Some(sybils(&world, round * 30, 30, &address));
+        let mut records = Vec::new();
+        for host in 0..30 {
+            records.extend(sybils(&world, round * 30 + host, 1, &at([80, 0, round as u8, host as u8], 7)));
+        }
+        world.nodes[liar].says = Some(records);
         world.run_for(secs(5));
         most = most.max(world.nodes[asker].manager.known_peers());
     }
@@ -123,8 +125,8 @@ fn one_teller_owns_only_so_much_of_the_book_and_changes_nothing_that_is_proved()
     assert_eq!(first.socket_addr(), Some(world.nodes[honest].address), "the proved address is tried first");
 }
 
-/// A liar that connects to everybody, says that it lives at a victim's address, tells of sybils there, hangs up and comes back: next to nobody dials
-/// the victim, and nobody twice in a row.
+/// A liar that connects to everybody, says that it lives at a victim's address, tells of sybils there, hangs up and comes back: most nodes never dial
+/// the victim, and none does so more than a few times in an hour.
 #[test]
 fn a_liar_cannot_make_a_hundred_nodes_dial_a_victim() {
     for seed in 0..3 {
@@ -150,15 +152,18 @@ fn a_liar_cannot_make_a_hundred_nodes_dial_a_victim() {
             world.run_for(secs(10));
             world.restart(liar);
         }
-        let mut dials: BTreeMap<usize, Vec<Duration>> = BTreeMap::new();
+        let mut dials: BTreeMap<usize, usize> = BTreeMap::new();
         for node in &nodes {
-            for (when, to) in world.nodes[*node].dials.iter().filter(|(_, to)| to.same_endpoint(&victim)) {
-                assert!(to.same_endpoint(&victim));
-                dials.entry(*node).or_default().push(*when);
+            let at_victim = world.nodes[*node].dials.iter().filter(|(_, to)| to.same_endpoint(&victim));
+            match at_victim.count() {
+                0 => {}
+                count => drop(dials.insert(*node, count)),
             }
         }
-        let total: usize = dials.values().map(Vec::len).sum();
+        let total: usize = dials.values().sum();
         println!("seed {seed}: {} nodes, {total} dials in an hour", dials.len());
+        // Those to whom the full seed could name nobody in the storm of the start have only the liar to ask.
         assert!(dials.len() <= 40, "seed {seed}: {} nodes dialled the victim", dials.len());
+        assert!(total <= 200 && dials.values().all(|count| *count <= 10), "seed {seed}: {total}: {dials:?}");
     }
 }
