@@ -159,15 +159,20 @@ impl PeerManager {
             if self.clones.len() > MAX_CLONES {
                 self.clones.pop_front();
             }
-            self.event(PeerEvent::CloneSeen { address: remote, told_by: None });
+            // The first one may have told us itself, by its refusal.
+            if self.clones.len() > 1 || !self.told_of_clone {
+                self.event(PeerEvent::CloneSeen { address: remote, told_by: None });
+            }
         }
         self.reject(now, id, RejectReason::Clone, String::new(), None);
     }
 
-    /// A peer refused us because another node with our key has our place there.
+    /// We were refused because of another node with our key: by a peer that gives it our place, or by that node itself, whose answer may come before its
+    /// hello.
     pub(crate) fn hear_of_clone(&mut self, from: PeerId, address: SocketAddr) {
-        if from != self.me && self.clones.is_empty() && !std::mem::replace(&mut self.told_of_clone, true) {
-            self.event(PeerEvent::CloneSeen { address, told_by: Some(from) });
+        if self.clones.is_empty() && !std::mem::replace(&mut self.told_of_clone, true) {
+            let told_by = (from != self.me).then_some(from);
+            self.event(PeerEvent::CloneSeen { address, told_by });
         }
     }
 }

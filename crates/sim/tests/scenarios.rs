@@ -65,7 +65,7 @@ const WITHOUT_FAULTS: &[(&str, &str)] = &[
     ("rolling", "lost connections for"),
     ("loss", "not 30 %"),
     ("slow-reader", "never filled"),
-    ("clones", "no clone was told"),
+    ("clones", "a clone was not told"),
     ("malicious", "violations were tried"),
 ];
 

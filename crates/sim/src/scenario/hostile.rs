@@ -38,11 +38,16 @@ pub(super) async fn clones(world: World, plan: Plan) -> Result<Report, Failed> {
         count_events(std::slice::from_ref(node), |event| matches!(event, PeerEvent::CloneSeen { .. }))
     };
     let both = [told(&original), told(&clone)];
-    ensure!(both.iter().any(|times| *times > 0), "no clone was told of the other");
-    ensure!(both.iter().all(|times| *times <= 1), "a clone was told more than once: {both:?}");
+    ensure!(both.iter().all(|times| *times > 0), "a clone was not told of the other: {both:?}");
+    ensure!(both.iter().all(|times| *times == 1), "a clone was told more than once: {both:?}");
     let connected = count_events(
         &others,
         |event| matches!(event, PeerEvent::Connected { peer, .. } if *peer == original.peer_id()),
+    );
+    ensure!(
+        connected <= 3 * others.len(),
+        "{connected} connections of the clones' key at {} nodes: it flaps",
+        others.len()
     );
     Ok(vec![("connections of the key", connected as f64)])
 }

@@ -114,7 +114,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "clones",
-        about: "two nodes run with one key, and one of them is told, once",
+        about: "two nodes run with one key; each is told once, and nothing flaps",
         has_faults: true,
         has_large: false,
         run: |world, plan| Box::pin(hostile::clones(world, plan)),
