@@ -137,8 +137,7 @@ fn nothing_blocks_a_thread() {
 
 #[test]
 fn waiters_are_woken_in_a_fixed_order() {
-    // It has one waiter.
-    let allowed = &["peerage/src/watch.rs", "peerage/src/channel/outbox.rs"];
+    let allowed = &["peerage/src/watch.rs"];
     let words = &["sync::watch", "{mpsc, watch}", "watch}", "watch, ", "StreamMap"];
     assert_eq!(
         offenders(words, allowed),
