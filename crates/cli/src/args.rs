@@ -59,6 +59,22 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: AllowAction,
     },
+    /// Show why a peer is connected to the running node or not, and what led to it
+    #[command(after_help = WHY_EXAMPLE)]
+    Why {
+        /// Whose story
+        #[arg(value_name = "PEER", value_parser = peer_id)]
+        peer: PeerId,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Write the running node's address book to a file, or take one in
+    #[command(after_help = BOOK_EXAMPLE)]
+    Book {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: BookAction,
+    },
     /// Show every limit with its default, its value and its meaning
     ///
     /// Without --config the values are the defaults. The names are those of the settings file (TOML) that `peerage node --config` takes.
@@ -89,6 +105,9 @@ pub(crate) struct NodeArgs {
     /// A contact for the first dial; may be given several times
     #[arg(long, value_name = "MULTIADDR", value_parser = dial)]
     pub(crate) seed: Vec<DialAddress>,
+    /// A file of seeds, one address on a line; what follows a # is passed over. May be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) seeds: Vec<PathBuf>,
     /// A peer that is always wanted, redialled for ever; with its peer ID; may be given several times
     #[arg(long, value_name = "MULTIADDR", value_parser = dial_peer)]
     pub(crate) persistent: Vec<DialAddress>,
@@ -129,6 +148,25 @@ pub(crate) struct NodeArgs {
     /// Take commands as JSON lines instead of printing addresses
     #[arg(long, value_name = "WHERE")]
     pub(crate) control: Option<Control>,
+}
+
+/// What `peerage book` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BookAction {
+    /// Write the book as JSON, without private peers
+    Export {
+        /// The file; it is replaced [default: standard output]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Take in the peers of an exported book that are not known yet
+    Import {
+        /// The file, on the node's machine
+        file: PathBuf,
+        #[command(flatten)]
+        operator: Operator,
+    },
 }
 
 /// What to do with nodes of other libp2p implementations.
@@ -280,6 +318,9 @@ pub(crate) struct Network {
     pub(crate) secret: Option<PathBuf>,
 }
 
+const WHY_EXAMPLE: &str = "Example:\n  peerage why 12D3KooW…";
+const BOOK_EXAMPLE: &str =
+    "Examples:\n  peerage book export book.json\n  peerage book import book.json --data /tmp/b";
 const NODE_EXAMPLE: &str = "Example:
   peerage node --listen /ip4/0.0.0.0/udp/4400/quic-v1 --inbox ~/inbox
   peerage node --data /tmp/b --seed /ip4/192.0.2.7/udp/4400/quic-v1/p2p/12D3KooW…

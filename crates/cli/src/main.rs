@@ -64,6 +64,11 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Peers { ping, operator } => {
             operator::run(&operator, control::Command::Peers { ping }, operator::show_peers).await
         }
+        Command::Why { peer, operator } => {
+            let command = control::Command::Why { peer: peer.to_string() };
+            operator::run(&operator, command, operator::show_why).await
+        }
+        Command::Book { action } => operator::book(action).await,
         Command::Allow { action } => operator::allow(action).await,
         Command::Limits(args) => limits::run(&args),
         Command::Key { action } => key::run(action),

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
-use crate::args::{AllowAction, Operator};
-use crate::control::{Call, Command, Outcome, PeerRow, Reply, Status, socket};
+use crate::args::{AllowAction, BookAction, Operator};
+use crate::control::{Call, Command, Outcome, PeerRow, Reply, Status, Why, socket};
 use crate::failure::Failure;
 use crate::node::data_dir;
 use crate::settings::PathText;
@@ -124,6 +124,43 @@ pub(crate) fn show_peers(value: Value) -> Result<(), String> {
     }
     say(&table.trim_fmt());
     Ok(())
+}
+
+/// Shows the reply to [`Command::Why`].
+pub(crate) fn show_why(value: Value) -> Result<(), String> {
+    let why: Why = read(value)?;
+    say(why.text.trim_end());
+    Ok(())
+}
+
+/// Carries out `peerage book`.
+pub(crate) async fn book(action: BookAction) -> Result<(), Failure> {
+    match action {
+        BookAction::Export { file: None, operator } => {
+            run(&operator, Command::BookExport, |value| {
+                say(read::<String>(value)?.as_str());
+                Ok(())
+            })
+            .await
+        }
+        BookAction::Export { file: Some(file), operator } => {
+            let data = data_dir(operator.data.clone().map(PathText))?;
+            let book = ask(&data, &Command::BookExport).await?;
+            let book: String = read(book).map_err(Failure::failed)?;
+            tokio::fs::write(&file, book)
+                .await
+                .map_err(|error| Failure::failed(format!("{} cannot be written: {error}", file.display())))
+        }
+        BookAction::Import { file, operator } => {
+            let path = std::path::absolute(&file)
+                .map_err(|error| Failure::failed(format!("{} is no path: {error}", file.display())))?;
+            run(&operator, Command::BookImport { path }, |value| {
+                say(&format!("{} entries read", read::<usize>(value)?));
+                Ok(())
+            })
+            .await
+        }
+    }
 }
 
 /// Shows the reply to [`Command::Allowed`].

@@ -11,7 +11,7 @@ use std::time::Duration;
 use peerage_identity::{
     AddressError, DialAddress, ListenAddress, NetworkSecret, NodeKey, PeerId, parse_peer_id,
 };
-use peerage_machine::{Machine, Now, Random};
+use peerage_machine::{Machine, Random};
 use peerage_peers::{ForeignPolicy, Input, PeerClass, PeerManager, PeersConfig, Role};
 use peerage_transport::{Endpoint, EndpointConfig, TransportSettings};
 use tokio::sync::mpsc;
@@ -27,7 +27,8 @@ use crate::registry::Service;
 use crate::request::CallLimits;
 use crate::resolve::Resolve;
 use crate::shared::{Parts, Shared};
-use crate::{dial, driver, listening, secret};
+use crate::store::{RedbStore, Saving, Store};
+use crate::{dial, driver, listening, secret, seed_file};
 
 /// Messages that may wait for the driver. Senders wait when it is full.
 const DRIVER_QUEUE: usize = 1024;
@@ -50,6 +51,8 @@ pub struct NodeBuilder {
     calls: CallLimits,
     environment: Arc<dyn Environment>,
     resolver: Option<Arc<dyn Resolve>>,
+    seed_files: Vec<PathBuf>,
+    store: Option<Arc<dyn Store>>,
     interface_interval: Duration,
     secrets: Vec<NetworkSecret>,
     allowed: Option<BTreeSet<PeerId>>,
@@ -72,6 +75,8 @@ impl Default for NodeBuilder {
             calls: CallLimits::default(),
             environment: Arc::new(SystemEnvironment),
             resolver: None,
+            seed_files: Vec::new(),
+            store: None,
             interface_interval: INTERFACE_INTERVAL,
             secrets: Vec::new(),
             allowed: None,
@@ -116,6 +121,19 @@ impl NodeBuilder {
     /// A contact for the first dial, such as `/ip4/203.0.113.7/udp/4400/quic-v1/p2p/12D3…`. May be given several times.
     pub fn seed(mut self, address: impl Display) -> Self {
         self.contacts.push((Role::Seed, address.to_string()));
+        self
+    }
+
+    /// A file with one seed a line, read at the start; empty lines and what follows a `#` are passed over. A line that is no address is
+    /// reported with its number and passed over too. May be given several times.
+    pub fn seed_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.seed_files.push(path.into());
+        self
+    }
+
+    /// Where the address book is kept over restarts. Default: a file in the data directory; without one, nowhere.
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
         self
     }
 
@@ -233,6 +251,10 @@ impl NodeBuilder {
     pub async fn start(mut self) -> Result<Node, StartError> {
         check_network(&self.network)?;
         self.peers.foreign = self.foreign_policy()?;
+        if !self.secrets.is_empty() {
+            // Newcomers cannot be shut out of a network whose members know one another by a secret: its connections may stay.
+            self.peers.rotation_interval = Duration::ZERO;
+        }
         if self.moniker.len() > MAX_MONIKER {
             let detail =
                 format!("the moniker has {} bytes: at most {MAX_MONIKER} are allowed", self.moniker.len());
@@ -245,7 +267,11 @@ impl NodeBuilder {
             let detail = format!("{} listen addresses: at most {MAX_LISTEN} are allowed", listen.len());
             return Err(StartError::Limits(detail));
         }
-        let contacts = parse_contacts(&self.contacts)?;
+        let mut contacts = parse_contacts(&self.contacts)?;
+        for path in &self.seed_files {
+            let seeds = seed_file::read(path).await?;
+            contacts.extend(seeds.into_iter().map(|address| (address, Role::Seed)));
+        }
         let classes = parse_classes(&self.classes)?;
         let environment = self.environment;
         let seed = || seed(environment.as_ref()).map_err(StartError::Entropy);
@@ -267,6 +293,11 @@ impl NodeBuilder {
         let (to_driver, messages) = mpsc::channel(DRIVER_QUEUE);
         let mut random = Random::from_seed(seed()?);
         let boot_nonce = random.number();
+        let in_folder = |folder: &DataDir| -> Arc<dyn Store> { Arc::new(RedbStore::at(folder.book())) };
+        let store = self.store.or_else(|| data_dir.as_ref().map(in_folder));
+        let keeps_book = store.is_some();
+        let saving = Saving::new(store);
+        let stored = saving.load().await?;
         let shared = Shared::new(Parts {
             key,
             network: self.network,
@@ -280,6 +311,7 @@ impl NodeBuilder {
             environment: environment.clone(),
             listening,
             secrets: self.secrets,
+            saving,
             to_driver,
         });
         if self.perf {
@@ -290,12 +322,18 @@ impl NodeBuilder {
         }
         let mut manager = PeerManager::new(self.peers, shared.me, boot_nonce, random);
         warn_of_contacts(self.allowed.as_ref(), &contacts);
-        manager.handle(Now::ZERO, Input::SetAllowed { peers: self.allowed });
+        let now = clock.now();
+        manager.handle(now, Input::SetAllowed { peers: self.allowed });
         for (peer, class) in classes {
-            manager.handle(Now::ZERO, Input::SetClass { peer, class, on: true });
+            manager.handle(now, Input::SetClass { peer, class, on: true });
+        }
+        if keeps_book {
+            manager.handle(now, Input::Load { peers: stored });
+            let saving = shared.clone();
+            shared.spawn(async move { saving.saving.run().await });
         }
         for (address, role) in contacts {
-            manager.handle(Now::ZERO, Input::Add { address, role });
+            manager.handle(now, Input::Add { address, role });
         }
         shared.spawn(driver::run(shared.clone(), manager, messages));
         shared.spawn(listening::tell_announced(shared.clone()));

@@ -86,6 +86,11 @@ impl DataDir {
         }
     }
 
+    /// Where the address book is kept.
+    pub(crate) fn book(&self) -> PathBuf {
+        self.path.join(crate::store::BOOK_FILE)
+    }
+
     /// The node's key, made on first use.
     pub(crate) fn key(&self) -> Result<NodeKey, DataDirError> {
         Ok(NodeKey::load_or_create(self.path.join(KEY_FILE))?)

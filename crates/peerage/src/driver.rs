@@ -11,8 +11,8 @@ use bytes::Bytes;
 use peerage_identity::PeerId;
 use peerage_machine::{Machine, Now};
 use peerage_peers::{
-    AttemptId, CloseReason, ConnId, Direction, DoorState, Failure, HelloFacts, Input, Output, PeerEvent,
-    PeerManager, Target, Ticket,
+    AttemptId, BookEntry, CloseReason, ConnId, Direction, DoorState, Failure, HelloFacts, Input, Output,
+    PeerEvent, PeerManager, PeerState, Story, Target, Ticket,
 };
 use peerage_transport::{CloseCode, Connection, Door};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -51,6 +51,12 @@ pub(crate) enum Message {
     Allowed { reply: oneshot::Sender<Option<Vec<PeerId>>> },
     /// The user wants to watch.
     Watch { reply: oneshot::Sender<Watching> },
+    /// The user wants the address book.
+    Export { reply: oneshot::Sender<Vec<BookEntry>> },
+    /// Everything that was sent before has been carried out.
+    CaughtUp { reply: oneshot::Sender<()> },
+    /// The user asks why a peer is what it is.
+    Why { peer: PeerId, reply: oneshot::Sender<Story> },
     /// Something that only the peer manager can answer or do.
     Manager(Call),
 }
@@ -71,6 +77,7 @@ impl fmt::Debug for Call {
 #[derive(Debug)]
 pub(crate) struct Watching {
     pub(crate) connected: Vec<PeerInfo>,
+    pub(crate) states: Vec<(PeerId, PeerState)>,
     pub(crate) events: broadcast::Receiver<PeerEvent>,
 }
 
@@ -140,6 +147,7 @@ impl Driver {
             Message::Input(input) => self.manager.handle(now, input),
             Message::Handshaken { conn, connection, direction, attempt, orders } => {
                 let (peer, remote) = (connection.peer_id(), connection.remote_address());
+                let rtt = connection.rtt();
                 if let Some(attempt) = attempt {
                     self.dials.remove(&attempt);
                 }
@@ -147,6 +155,7 @@ impl Driver {
                 let handle = SessionHandle { connection, direction, orders, about: None, peer: None };
                 self.sessions.insert(conn, handle);
                 self.manager.handle(now, Input::Handshaken { conn, peer, direction, remote, attempt });
+                self.manager.handle(now, Input::Measured { conn, rtt });
             }
             Message::Hello { conn, facts, about } => {
                 if let Some(session) = self.sessions.get_mut(&conn) {
@@ -190,7 +199,17 @@ impl Driver {
             Message::Manager(call) => (call.0)(now, &mut self.manager),
             Message::Watch { reply } => {
                 let connected = self.shared.connected().iter().map(|peer| peer.info()).collect();
-                let _ = reply.send(Watching { connected, events: self.events.subscribe() });
+                let states = self.manager.states().collect();
+                let _ = reply.send(Watching { connected, states, events: self.events.subscribe() });
+            }
+            Message::Export { reply } => {
+                let _ = reply.send(self.manager.export_book().collect());
+            }
+            Message::CaughtUp { reply } => {
+                let _ = reply.send(());
+            }
+            Message::Why { peer, reply } => {
+                let _ = reply.send(self.manager.why(&peer));
             }
         }
     }
@@ -199,8 +218,8 @@ impl Driver {
     fn carry_out(&mut self) {
         while let Some(output) = self.manager.poll_output() {
             match output {
-                Output::Dial { attempt, address, expected } => {
-                    let dialling = dial::run(self.shared.clone(), attempt, address, expected);
+                Output::Dial { attempt, address, expected, told_from } => {
+                    let dialling = dial::run(self.shared.clone(), attempt, address, expected, told_from);
                     let stop = self.shared.stop.clone();
                     let task = self.shared.tasks.spawn(async move {
                         tokio::select! {
@@ -241,6 +260,7 @@ impl Driver {
                 Output::BansChanged => {
                     tracing::debug!(count = self.manager.bans().count(), "the bans have changed");
                 }
+                Output::Save { changes } => self.shared.saving.add(changes),
                 Output::Event(event) => self.tell(event),
             }
         }
@@ -294,6 +314,10 @@ fn log(event: &PeerEvent) {
     match event {
         PeerEvent::Connected { peer, direction, address, foreign } => {
             tracing::info!(%peer, %direction, %address, foreign, "peer connected");
+        }
+        PeerEvent::Changed { peer, to, cause, .. } => {
+            let state = to.as_ref().map_or("not known", PeerState::name);
+            tracing::trace!(%peer, state, %cause, "peer changed");
         }
         PeerEvent::Disconnected { peer, cause, .. } => tracing::info!(%peer, cause, "peer disconnected"),
         PeerEvent::DialFailed { address, cause, retry_in, .. } => {

@@ -6,6 +6,8 @@ use peerage_transport::BindError;
 
 use crate::data_dir::DataDirError;
 use crate::secret::ChangeSecretsError;
+use crate::seed_file::SeedFileError;
+use crate::store::StoreError;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +33,12 @@ pub enum StartError {
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// A file of seeds.
+    #[error(transparent)]
+    SeedFile(#[from] SeedFileError),
+    /// The stored address book.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A UDP socket.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -107,7 +115,7 @@ pub enum ConnectError {
 
 impl From<Failure> for ConnectError {
     fn from(failure: Failure) -> Self {
-        Self::Failed { blame: failure.blame, detail: failure.detail }
+        Self::Failed { blame: failure.blame(), detail: failure.detail }
     }
 }
 

@@ -41,6 +41,7 @@
 //! accepts connections; `session` runs one connection from the hello to its end; `registry` finds who serves an incoming stream; `channel`,
 //! `request` and `streams` are what applications use.
 
+mod book;
 mod builder;
 mod channel;
 mod clock;
@@ -49,6 +50,7 @@ mod dial;
 mod driver;
 mod environment;
 mod error;
+mod faults;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hello;
@@ -62,12 +64,15 @@ mod registry;
 mod request;
 mod resolve;
 mod secret;
+mod seed_file;
 mod session;
 mod shared;
+mod store;
 mod streams;
 mod traffic;
 mod watch;
 
+pub use book::{BookError, MAX_BOOK_BYTES};
 pub use builder::NodeBuilder;
 pub use channel::{Channel, ChannelConfig, Payload, PeerSender, Raw};
 pub use data_dir::{DataDirError, KEY_FILE};
@@ -83,6 +88,8 @@ pub use request::{
 };
 pub use resolve::{Resolve, SystemResolver};
 pub use secret::ChangeSecretsError;
+pub use seed_file::{BadLine, SeedFileError};
+pub use store::{BOOK_FILE, MemoryStore, RedbStore, Store, StoreError, Stored};
 pub use streams::Incoming;
 
 pub use peerage_identity::{
@@ -90,8 +97,8 @@ pub use peerage_identity::{
     PublicKey, SecretError, SecretFileError,
 };
 pub use peerage_peers::{
-    Ban, BanError, BanTarget, BanTargetError, Blame, Direction, ForeignPolicy, PeerClass, PeerEvent,
-    PeersConfig, Penalty, RejectReason,
+    AddressEntry, Ban, BanError, BanTarget, BanTargetError, Blame, BookChange, BookEntry, Cause, Direction,
+    Entry, Fault, ForeignPolicy, PeerClass, PeerEvent, PeerState, PeersConfig, Penalty, RejectReason, Story,
 };
 pub use peerage_transport::{
     AdmissionSettings, BindError, CertificateKind, CloseCode, PathStats, ProtocolTraffic, Rate, ReadError,

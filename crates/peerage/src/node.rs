@@ -117,6 +117,11 @@ impl Node {
         crate::listening::check_interfaces(&self.shared, true).await;
     }
 
+    /// How long the node has been running: the clock of the times in [`PeerState`](crate::PeerState).
+    pub fn uptime(&self) -> Duration {
+        self.shared.clock.now().mono
+    }
+
     /// Who is connected, and what changes.
     pub fn peers(&self) -> Peers {
         Peers { shared: self.shared.clone() }
@@ -464,6 +469,7 @@ impl Node {
         }
         shared.endpoint.close(CloseCode::Shutdown, "shutting down");
         shared.endpoint.wait_idle(END_DEADLINE).await;
+        let _ = tokio::time::timeout(END_DEADLINE, save(&shared)).await;
         self.running.end();
         let _ = tokio::time::timeout(END_DEADLINE, shared.tasks.wait()).await;
         Shutdown {
@@ -473,11 +479,21 @@ impl Node {
     }
 }
 
+/// Stores what the peer manager knew at the end.
+async fn save(shared: &Shared) {
+    let (reply, caught_up) = oneshot::channel();
+    if shared.to_driver.send(Message::CaughtUp { reply }).await.is_ok() {
+        let _ = caught_up.await;
+    }
+    shared.saving.flush().await;
+}
+
 impl Running {
     fn end(&self) {
         self.shared.registry.close();
         self.shared.endpoint.close(CloseCode::Shutdown, "shutting down");
         self.shared.stop.cancel();
+        self.shared.saving.close();
         self.shared.tasks.close();
     }
 }

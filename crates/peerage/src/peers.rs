@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use peerage_identity::{AddressError, DialAddress, PeerId};
 use peerage_machine::Now;
-use peerage_peers::{Ban, BanError, BanTarget, Input, PeerClass, PeerEvent, PeerManager, Penalty, Role};
+use peerage_peers::{
+    Ban, BanError, BanTarget, Input, PeerClass, PeerEvent, PeerManager, PeerState, Penalty, Role, Story,
+};
 use peerage_transport::{PathStats, ProtocolTraffic};
 use tokio::sync::{broadcast, oneshot};
 
@@ -140,12 +142,20 @@ impl Peers {
         answer.await.ok()?
     }
 
-    /// The connected peers at one moment and every change after it, without a gap between. `None` when the node has been shut down.
+    /// Every peer's state at one moment and every change after it, without a gap between. `None` when the node has been shut down.
     pub async fn watch(&self) -> Option<Watch> {
         let (reply, answer) = oneshot::channel();
         self.shared.to_driver.send(Message::Watch { reply }).await.ok()?;
-        let Watching { connected, events } = answer.await.ok()?;
-        Some(Watch { connected, events })
+        let Watching { connected, states, events } = answer.await.ok()?;
+        Some(Watch { connected, states, events })
+    }
+
+    /// Why a peer is connected or not, with what happened to it so far as the journal goes back: [`Story`] prints as text and serialises as
+    /// data. `None` when the node has been shut down.
+    pub async fn why(&self, peer: PeerId) -> Option<Story> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.to_driver.send(Message::Why { peer, reply }).await.ok()?;
+        answer.await.ok()
     }
 
     /// Runs `call` on the peer manager; `None` when the node has been shut down.
@@ -183,11 +193,13 @@ pub struct PeerStats {
     pub protocols: Vec<ProtocolTraffic>,
 }
 
-/// A snapshot of the connected peers and the changes after it.
+/// A snapshot of all peers and the changes after it: whoever applies each [`PeerEvent::Changed`] to `states` knows every peer's state.
 #[derive(Debug)]
 pub struct Watch {
     /// Who was connected when the watch began.
     pub connected: Vec<PeerInfo>,
+    /// What each known peer was when the watch began, in the order of their IDs. Times are those of [`Node::uptime`](crate::Node::uptime).
+    pub states: Vec<(PeerId, PeerState)>,
     events: broadcast::Receiver<PeerEvent>,
 }
 
@@ -197,7 +209,7 @@ pub struct Watch {
 pub enum Change {
     /// Something happened.
     Event(PeerEvent),
-    /// The watcher was too slow: so many events were passed over. Ask for [`Peers::connected`] to catch up.
+    /// The watcher was too slow: so many events were passed over. Watch anew to catch up.
     Missed(u64),
 }
 

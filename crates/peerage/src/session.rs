@@ -10,19 +10,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use peerage_identity::DialAddress;
-use peerage_peers::{Answer, AttemptId, Blame, CloseReason, ConnId, Direction, Failure, Input, RejectReason};
+use peerage_peers::{Answer, AttemptId, CloseReason, ConnId, Direction, Failure, Fault, Input, RejectReason};
 use peerage_transport::{
-    CloseCause, CloseCode, Connection, InboundStream, NegotiationError, ReadError, SendStream, Stream,
+    CloseCode, Connection, InboundStream, NegotiationError, ReadError, SendStream, Stream,
 };
 use peerage_wire::hello as wire;
 use tokio::sync::{SetOnce, mpsc};
 
 use crate::driver::Message;
-use crate::hello;
 use crate::peer::Peer;
 use crate::registry;
 use crate::secret;
 use crate::shared::Shared;
+use crate::{faults, hello};
 
 /// From the TLS handshake to admission.
 pub(crate) const HELLO_DEADLINE: Duration = Duration::from_secs(5);
@@ -150,14 +150,14 @@ impl Session {
                     Some(Order::SayHello { order }) => self.say_hello(order),
                     None => return self.close(CloseReason::ShuttingDown),
                 },
-                cause = self.connection.closed() => return failure_of(&cause),
+                cause = self.connection.closed() => return faults::of_end(&cause),
                 stream = self.connection.accept_stream(), if self.welcome => match stream {
                     Ok(stream) => self.accept(stream),
-                    Err(cause) => return failure_of(&cause),
+                    Err(cause) => return faults::of_end(&cause),
                 },
                 () = &mut deadline, if !admitted => {
                     self.connection.close(CloseCode::HandshakeTimeout, "no hello in time");
-                    return Failure::new(Blame::Unlucky, format!(
+                    return Failure::new(Fault::HelloTimeout, format!(
                         "{} did not finish the hello within {HELLO_DEADLINE:?}", self.connection.peer_id()));
                 }
             }
@@ -239,7 +239,7 @@ impl Session {
         })
         .await;
         self.connection.close(code_of(reason), &reason.to_string());
-        Some(Failure::new(reason.blame(), format!("refused: {reason}")))
+        Some(Failure::from(Fault::RefusedByUs(reason)))
     }
 
     fn admit(&mut self, peer: Arc<Peer>) {
@@ -291,21 +291,9 @@ impl Session {
     }
 
     fn close(&self, reason: CloseReason) -> Failure {
-        let (code, blame, text) = match reason {
-            CloseReason::Duplicate => (CloseCode::Duplicate, Blame::Unlucky, "another connection is kept"),
-            CloseReason::Replaced => (CloseCode::Replaced, Blame::Unlucky, "a newer connection replaces it"),
-            CloseReason::Refused => (CloseCode::Normal, Blame::Unlucky, "refused by the peer"),
-            CloseReason::Disconnect => (CloseCode::Normal, Blame::Local, "disconnected on request"),
-            CloseReason::ShuttingDown => (CloseCode::Shutdown, Blame::Local, "this node is shutting down"),
-            CloseReason::Overloaded => {
-                (CloseCode::ResourceLimit, Blame::Unlucky, "too many connections wait here: say hello sooner")
-            }
-            CloseReason::Full => (CloseCode::Full, Blame::Overloaded, "no place is free"),
-            CloseReason::Banned => (CloseCode::Banned, Blame::Hostile, "banned"),
-            CloseReason::NotAdmitted => (CloseCode::NotAdmitted, Blame::Hostile, "not admitted"),
-        };
-        self.connection.close(code, text);
-        Failure::new(blame, text)
+        let (code, fault) = faults::of_order(reason);
+        self.connection.close(code, &fault.to_string());
+        Failure::from(fault)
     }
 
     /// Lets what runs on a connection finish whose place a newer one takes, and closes it. The peer may still open streams: what it sent before it knew of
@@ -325,10 +313,10 @@ impl Session {
                     None => return self.close(CloseReason::ShuttingDown),
                     Some(_) => {}
                 },
-                cause = connection.closed() => return failure_of(&cause),
+                cause = connection.closed() => return faults::of_end(&cause),
                 stream = connection.accept_stream() => match stream {
                     Ok(stream) => self.accept(stream),
-                    Err(cause) => return failure_of(&cause),
+                    Err(cause) => return faults::of_end(&cause),
                 },
                 () = &mut finished => break,
                 () = &mut probing => break,
@@ -336,7 +324,7 @@ impl Session {
             }
         }
         connection.close(CloseCode::Replaced, "a newer connection replaces this one");
-        Failure::new(Blame::Unlucky, "replaced by a newer connection")
+        Failure::from(Fault::Replaced)
     }
 }
 
@@ -441,17 +429,4 @@ fn code_of(reason: RejectReason) -> CloseCode {
         RejectReason::Banned => CloseCode::Banned,
         _ => CloseCode::NotAdmitted,
     }
-}
-
-/// What the end of a connection means for the peer manager.
-pub(crate) fn failure_of(cause: &CloseCause) -> Failure {
-    let blame = match cause {
-        CloseCause::ByUs { .. } => Blame::Local,
-        CloseCause::ByPeer { code: CloseCode::NotAdmitted | CloseCode::WrongNetwork, .. } => Blame::Hostile,
-        CloseCause::ByPeer {
-            code: CloseCode::Banned | CloseCode::Full | CloseCode::ResourceLimit, ..
-        } => Blame::Overloaded,
-        _ => Blame::Unlucky,
-    };
-    Failure::new(blame, cause.to_string())
 }

@@ -23,6 +23,7 @@ use crate::registry::Registry;
 use crate::request::CallLimits;
 use crate::resolve::Resolve;
 use crate::secret::Secrets;
+use crate::store::Saving;
 use crate::traffic::NodeTraffic;
 
 /// The state that handles, sessions and the driver share.
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) listening: Listening,
     /// What this network's nodes prove to each other; none in an open network.
     pub(crate) secrets: Secrets,
+    /// What is on its way into the store.
+    pub(crate) saving: Saving,
     pub(crate) to_driver: mpsc::Sender<Message>,
     pub(crate) tasks: TaskTracker,
     /// Ends every task.
@@ -68,6 +71,7 @@ pub(crate) struct Parts {
     pub(crate) call_limits: CallLimits,
     pub(crate) listening: Listening,
     pub(crate) secrets: Vec<NetworkSecret>,
+    pub(crate) saving: Saving,
     pub(crate) to_driver: mpsc::Sender<Message>,
 }
 
@@ -88,6 +92,7 @@ impl Shared {
             call_limits: parts.call_limits,
             listening: parts.listening,
             secrets: Secrets::new(parts.secrets),
+            saving: parts.saving,
             to_driver: parts.to_driver,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

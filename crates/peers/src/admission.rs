@@ -7,10 +7,11 @@ use peerage_identity::{PeerId, SignedPeerRecord};
 use peerage_machine::Now;
 
 use crate::agreement::{Pair, Step};
+use crate::backoff;
 use crate::book::Source;
-use crate::cause::{Blame, Failure, RejectReason};
+use crate::cause::{Blame, Cause, Failure, Fault, RejectReason};
 use crate::config::ForeignPolicy;
-use crate::manager::{Conn, ConnState, PeerManager};
+use crate::manager::{Attempt, Conn, ConnState, PeerManager};
 use crate::penalty::Penalty;
 use crate::types::{
     Answer, AttemptId, CloseReason, ConnId, Direction, HelloFacts, Output, PeerAnswer, PeerEvent,
@@ -33,9 +34,7 @@ impl PeerManager {
         let instead_of = attempt.as_ref().and_then(|attempt| attempt.instead_of);
         if let Some(attempt) = attempt {
             self.address_failures.remove(&attempt.address);
-            if peer != self.me {
-                self.book.proved(peer, &attempt.address, now.mono, &mut self.random);
-            }
+            self.dial_proved(now, peer, &attempt);
             if !attempt.tickets.is_empty() {
                 self.waiting.entry(peer).or_default().extend(attempt.tickets);
             }
@@ -59,8 +58,10 @@ impl PeerManager {
         if direction == Direction::Inbound {
             self.make_room_for_greeting(now);
         }
-        self.conns.insert(id, conn);
+        self.insert_conn(id, conn);
         self.note_exempt(peer, remote.ip());
+        let cause = if direction == Direction::Inbound { Cause::CameIn } else { Cause::Proved };
+        self.note(now, peer, cause, &remote.to_string());
         if peer == self.me {
             // Ourselves or a clone: the boot nonce in the hello will tell.
             return self.say_hello(id);
@@ -72,6 +73,27 @@ impl PeerManager {
         let pair = self.pairs.entry(peer).or_insert_with(|| Pair::new(smaller));
         let steps = pair.connected(id, direction, instead_of);
         self.carry_out(now, steps);
+    }
+
+    /// A dial has found `peer` at its address.
+    fn dial_proved(&mut self, now: Now, peer: PeerId, attempt: &Attempt) {
+        if peer == self.me {
+            return self.seeds.remove(&attempt.address);
+        }
+        let seed = self.seeds.found(&attempt.address, peer);
+        self.book.proved(now, peer, &attempt.address, &mut self.random);
+        if let Some(mut known) = self.book.get_mut(&peer) {
+            known.seed |= seed;
+        }
+        // A dial by address may have found a peer whose turn is still to come.
+        self.dequeue(&peer);
+    }
+
+    /// The round trip over a connection is known.
+    pub(crate) fn measured(&mut self, id: ConnId, rtt: Duration) {
+        if let Some(Conn { peer, dialled: Some(address), .. }) = self.conns.get(&id) {
+            self.book.measured(peer, address, rtt);
+        }
     }
 
     /// The peer's hello was read.
@@ -89,9 +111,9 @@ impl PeerManager {
             return;
         }
         if let Some(record) = hello.record.filter(|record| record.peer_id() == peer) {
-            self.book.learn(&record, Source::Itself, teller, &mut self.random);
+            self.book.learn(now, &record, Source::Itself, teller, &mut self.random);
             if direction == Direction::Inbound {
-                self.book.came_from(&peer, remote, now.mono);
+                self.book.came_from(now, &peer, remote);
             }
         }
         // From here on it holds its place, even while another connection to the peer is preferred.
@@ -152,7 +174,7 @@ impl PeerManager {
                 }
                 let said = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
                 let failure = Failure {
-                    blame: reason.blame(),
+                    fault: Fault::RefusedByPeer(reason),
                     detail: format!("{peer} refused us: {reason}{said}"),
                     retry_after,
                 };
@@ -193,7 +215,8 @@ impl PeerManager {
             };
             self.outputs.push_back(Output::Close { conn: id, reason: close });
             self.event(PeerEvent::Refused { peer, reason });
-            let failure = Failure::new(reason.blame(), format!("we refused {peer} because {reason}"));
+            let said = format!("we refused {peer}, which does not speak the Peerage hello, because {reason}");
+            let failure = Failure::new(Fault::RefusedByUs(reason), said);
             return self.ended(now, id, failure, false);
         }
         // Its own dial says that it has lost the older connection, or will close it itself: what runs there may end in peace.
@@ -205,70 +228,99 @@ impl PeerManager {
         self.set_state(id, ConnState::Foreign);
         self.outputs.push_back(Output::Admit { conn: id, peer, foreign: true });
         self.event(PeerEvent::Connected { peer, direction, address: remote, foreign: true });
-        self.admitted_now(now, peer);
+        self.admitted_now(now, peer, id);
     }
 
     /// A connection has ended, by whatever cause.
     pub(crate) fn ended(&mut self, now: Now, id: ConnId, failure: Failure, useful: bool) {
-        let Some(conn) = self.conns.remove(&id) else {
+        let Some(conn) = self.remove_conn(id) else {
             return;
         };
+        let peer = conn.peer;
         let was_admitted = conn.stands_in || matches!(conn.state, ConnState::Admitted | ConnState::Foreign);
         self.exchange.forget(id);
         if conn.state != ConnState::Greeting {
-            self.starts.left(now.mono, &conn.peer);
+            self.starts.left(now.mono, &peer);
         }
-        self.leave_pair(now, conn.peer, id);
+        self.leave_pair(now, peer, id);
         let replaced = conn.state == ConnState::Draining && !conn.stands_in;
-        if replaced || self.is_linked(&conn.peer) {
-            if was_admitted && self.admitted(&conn.peer).is_none() {
-                self.disconnected(conn.peer, failure.detail, None);
+        if replaced || self.is_linked(&peer) {
+            if was_admitted && self.admitted(&peer).is_none() {
+                self.disconnected(now, &conn, &failure, None);
+            } else {
+                self.note_failure(now, peer, &failure);
             }
             return;
         }
         if was_admitted {
-            let lasted = now.mono.saturating_sub(conn.since) >= self.config.useful_after;
-            let redial_in = self.lost(now, conn.peer, &failure, useful || lasted);
-            self.disconnected(conn.peer, failure.detail.clone(), redial_in);
+            let redial_in = self.lost(now, &conn, &failure, useful);
+            self.disconnected(now, &conn, &failure, redial_in);
         } else if let Some(address) = conn.dialled {
-            let retry_in = self.charge(now, conn.peer, None, &failure);
-            let cause = failure.detail.clone();
-            self.event(PeerEvent::DialFailed { address, peer: Some(conn.peer), cause, retry_in });
+            let retry_in = self.charge(now, peer, Some(&address), &failure);
+            self.note_failure(now, peer, &failure);
+            let (cause, fault) = (failure.detail.clone(), failure.fault);
+            self.event(PeerEvent::DialFailed { address, peer: Some(peer), cause, fault, retry_in });
         } else {
             let wait = self.random.up_to(self.config.backoff_base);
-            self.enqueue(conn.peer, now.mono + wait);
+            self.enqueue(peer, now.mono + wait);
+            self.note_failure(now, peer, &failure);
         }
-        if let Some(tickets) = self.waiting.remove(&conn.peer) {
+        if let Some(tickets) = self.waiting.remove(&peer) {
             self.resolve(tickets, &Err(failure));
         }
     }
 
-    /// Queues the redial of a peer that was connected.
-    fn lost(&mut self, now: Now, peer: PeerId, failure: &Failure, useful: bool) -> Option<Duration> {
-        let known = self.book.get_mut(&peer)?;
-        let failures = if useful { 0 } else { known.failures };
-        known.failures = if useful { 0 } else { known.failures.saturating_add(1) };
-        self.redial_after(now, peer, failures, failure)
+    /// Queues the redial of a peer that was connected. A connection that was of use clears the failures before it; one that was not
+    /// counts as another failure, so that a peer that admits and hangs up at once is not dialled in a loop.
+    fn lost(&mut self, now: Now, conn: &Conn, failure: &Failure, useful: bool) -> Option<Duration> {
+        let peer = conn.peer;
+        let lasted = now.mono.saturating_sub(conn.since);
+        let mut known = self.book.get_mut(&peer)?;
+        known.connected = false;
+        known.connected_for = known.connected_for.saturating_add(lasted);
+        let useful = useful || lasted >= self.config.useful_after;
+        if useful {
+            known.failures = 0;
+        }
+        drop(known);
+        let base = self.config.backoff_base;
+        let wait = match (failure.fault, failure.blame()) {
+            // Its place went to another one: it is not wanted back before the next round.
+            (Fault::Rotated, _) => self.config.rotation_interval,
+            // The first redial after a good connection comes soon, whatever ended it; but none before the peer said.
+            (_, Blame::Unlucky | Blame::Hostile | Blame::Local) if useful => {
+                let soon = backoff::delay(base, self.config.backoff_ceiling, 0, &mut self.random);
+                soon.max(failure.retry_after.unwrap_or_default().min(self.config.backoff_ceiling))
+            }
+            _ => self.wait_after(peer, failure)?,
+        };
+        self.seeds.lost(&peer, now.mono + wait.max(self.config.seed_backoff_ceiling));
+        self.redial_in(now, peer, wait)
     }
 
-    fn disconnected(&mut self, peer: PeerId, cause: String, redial_in: Option<Duration>) {
-        self.event(PeerEvent::Disconnected { peer, cause, redial_in });
+    fn disconnected(&mut self, now: Now, conn: &Conn, failure: &Failure, redial_in: Option<Duration>) {
+        let peer = conn.peer;
+        self.note_failure(now, peer, failure);
+        let (cause, fault) = (failure.detail.clone(), failure.fault);
+        self.event(PeerEvent::Disconnected { peer, cause, fault, redial_in });
     }
 
     /// Ends a connection that lost against another to the same peer: nobody is charged, nothing is reported.
     pub(crate) fn forget_conn(&mut self, now: Now, id: ConnId) {
-        let Some(conn) = self.conns.remove(&id) else {
+        let Some(conn) = self.remove_conn(id) else {
             return;
         };
         self.exchange.forget(id);
         self.leave_pair(now, conn.peer, id);
         if self.is_linked(&conn.peer) {
-            return;
+            return self.note_failure(now, conn.peer, &Failure::from(Fault::Duplicate));
         }
         self.enqueue(conn.peer, now.mono + self.config.backoff_base);
+        let why = format!("{} still holds an older connection to this node", conn.peer);
+        let failure = Failure::new(Fault::RefusedByPeer(RejectReason::Duplicate), why);
+        self.note_failure(now, conn.peer, &failure);
         if let Some(tickets) = self.waiting.remove(&conn.peer) {
-            let why = format!("{} still holds an older connection to this node", conn.peer);
-            self.resolve(tickets, &Err(Failure::new(Blame::Unlucky, why)));
+            self.resolve(tickets, &Err(failure));
         }
     }
 
@@ -293,7 +345,7 @@ impl PeerManager {
                 }
                 Step::Admit(id) => self.admit(now, id),
                 Step::Drain(id) => self.drain(id),
-                Step::Close(id, reason) => self.close_extra(id, reason),
+                Step::Close(id, reason) => self.close_extra(now, id, reason),
             }
         }
     }
@@ -304,6 +356,11 @@ impl PeerManager {
     }
 
     fn admit(&mut self, now: Now, id: ConnId) {
+        if !self.make_room_for(now, id) {
+            // A replacement that came when nobody may go any more.
+            self.outputs.push_back(Output::Close { conn: id, reason: CloseReason::Rotated });
+            return self.ended(now, id, Failure::from(Fault::Rotated), false);
+        }
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
         };
@@ -315,13 +372,19 @@ impl PeerManager {
         if let Some(observed) = observed {
             self.observed(now, id, observed);
         }
-        self.admitted_now(now, peer);
+        self.admitted_now(now, peer, id);
     }
 
-    fn admitted_now(&mut self, now: Now, peer: PeerId) {
-        self.conns.values_mut().filter(|conn| conn.peer == peer).for_each(|conn| conn.stands_in = false);
-        self.candidates.remove(&crate::Target::Peer(peer));
-        self.persistent.remove(&crate::Target::Peer(peer));
+    fn admitted_now(&mut self, now: Now, peer: PeerId, id: ConnId) {
+        for older in self.conns_of(&peer).collect::<Vec<_>>() {
+            self.conns.entry(older).and_modify(|conn| conn.stands_in = false);
+        }
+        self.dequeue(&peer);
+        if let Some(mut known) = self.book.get_mut(&peer) {
+            known.connected = true;
+        }
+        self.await_usefulness(id);
+        self.note(now, peer, Cause::Admitted, "");
         self.restart_asking(now);
         if let Some(tickets) = self.waiting.remove(&peer) {
             self.resolve(tickets, &Ok(peer));
@@ -338,25 +401,27 @@ impl PeerManager {
     }
 
     /// A peer says where it can be reached from now on.
-    pub(crate) fn renewed(&mut self, id: ConnId, record: &SignedPeerRecord) {
+    pub(crate) fn renewed(&mut self, now: Now, id: ConnId, record: &SignedPeerRecord) {
         let Some(conn) = self.conns.get(&id).filter(|conn| conn.peer == record.peer_id()) else { return };
         let teller = self.teller(conn);
-        self.book.learn(record, Source::Itself, teller, &mut self.random);
+        self.book.learn(now, record, Source::Itself, teller, &mut self.random);
     }
 
     /// Closes a connection to a peer that keeps another one.
-    fn close_extra(&mut self, id: ConnId, reason: CloseReason) {
+    fn close_extra(&mut self, now: Now, id: ConnId, reason: CloseReason) {
         self.outputs.push_back(Output::Close { conn: id, reason });
         self.exchange.forget(id);
-        let Some(conn) = self.conns.remove(&id) else {
+        let Some(conn) = self.remove_conn(id) else {
             return;
         };
+        let fault = match reason {
+            CloseReason::Replaced => Fault::Replaced,
+            _ => Fault::Duplicate,
+        };
         if conn.state == ConnState::Admitted {
-            let cause = match reason {
-                CloseReason::Replaced => "the peer opened a new connection in its place",
-                _ => "another connection to the peer was kept",
-            };
-            self.disconnected(conn.peer, cause.to_owned(), None);
+            self.disconnected(now, &conn, &Failure::from(fault), None);
+        } else {
+            self.note_failure(now, conn.peer, &Failure::from(fault));
         }
     }
 
@@ -375,7 +440,8 @@ impl PeerManager {
             _ => Vec::new(),
         };
         let said = if detail.is_empty() { String::new() } else { format!(": {detail}") };
-        let failure = Failure::new(reason.blame(), format!("we refused {peer} because {reason}{said}"));
+        let fault = Fault::RefusedByUs(reason);
+        let failure = Failure::new(fault, format!("we refused {peer} because {reason}{said}"));
         let answer = Answer::Reject { reason, detail, retry_after, alternatives };
         self.outputs.push_back(Output::Answer { conn: id, answer });
         self.event(PeerEvent::Refused { peer, reason });

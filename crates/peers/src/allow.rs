@@ -7,8 +7,7 @@ use std::collections::BTreeSet;
 use peerage_identity::PeerId;
 use peerage_machine::Now;
 
-use crate::cause::{Blame, Failure, RejectReason};
-use crate::dial_queue::Target;
+use crate::cause::{Cause, Failure, Fault, RejectReason};
 use crate::manager::PeerManager;
 use crate::types::{CloseReason, ConnId, Output, PeerEvent};
 
@@ -38,13 +37,13 @@ impl PeerManager {
         let known: Vec<_> = self.book.iter().map(|(peer, _)| *peer).collect();
         for peer in known {
             if self.is_allowed(&peer) {
-                let target = Target::Peer(peer);
-                if self.persistent.due(&target).is_none() && self.candidates.due(&target).is_none() {
+                if self.due(&peer).is_none() {
                     self.enqueue(peer, now.mono);
+                    self.note(now, peer, Cause::Named, "allowed");
                 }
             } else {
-                self.candidates.remove(&Target::Peer(peer));
-                self.persistent.remove(&Target::Peer(peer));
+                self.dequeue(&peer);
+                self.note_failure(now, peer, &not_allowed(peer));
             }
         }
     }
@@ -78,7 +77,7 @@ impl PeerManager {
 /// Why a peer that is not on the list is not dialled.
 pub(crate) fn not_allowed(peer: PeerId) -> Failure {
     Failure::new(
-        Blame::Local,
+        Fault::NotAllowed,
         format!("{peer} is not on this node's allow-list (add it with --allow, or peers().allow)"),
     )
 }
@@ -86,7 +85,8 @@ pub(crate) fn not_allowed(peer: PeerId) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Direction, Input, PeersConfig, Role};
+    use crate::dial_queue::Target;
+    use crate::{Blame, Direction, Input, PeersConfig, Role};
     use peerage_identity::NodeKey;
     use peerage_machine::{Machine, Random};
 
@@ -101,7 +101,8 @@ mod tests {
     }
 
     fn outputs(manager: &mut PeerManager) -> Vec<Output> {
-        std::iter::from_fn(|| manager.poll_output()).collect()
+        let changed = |output: &Output| matches!(output, Output::Event(PeerEvent::Changed { .. }));
+        std::iter::from_fn(|| manager.poll_output()).filter(|output| !changed(output)).collect()
     }
 
     fn comes(manager: &mut PeerManager, conn: u64, peer: PeerId) -> Vec<Output> {
@@ -143,7 +144,10 @@ mod tests {
         manager.handle(Now::ZERO, Input::Connect { ticket, target });
         match &outputs(&mut manager)[..] {
             [Output::Connected { result: Err(failure), .. }] => {
-                assert!(failure.blame == Blame::Local && failure.detail.contains("allow-list"), "{failure}");
+                assert!(
+                    failure.blame() == Blame::Local && failure.detail.contains("allow-list"),
+                    "{failure}"
+                );
             }
             other => panic!("{other:?}"),
         }

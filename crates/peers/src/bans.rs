@@ -17,8 +17,7 @@ use std::time::Duration;
 use peerage_identity::{AddressScope, IpPrefix, PeerId, parse_peer_id};
 use peerage_machine::Now;
 
-use crate::cause::{Blame, Failure};
-use crate::dial_queue::Target;
+use crate::cause::{Cause, Failure, Fault};
 use crate::manager::PeerManager;
 use crate::penalty::Penalty;
 use crate::types::{CloseReason, Output, PeerEvent};
@@ -240,7 +239,7 @@ impl PeerManager {
         // A table full of the user's own bans has no room for ours: the connection ends all the same.
         if self.put_in_force(now, ban).is_err() {
             let why = format!("it was to be banned: {penalty}");
-            return self.hang_up(now, peer, CloseReason::Banned, &Failure::new(Blame::Hostile, why));
+            return self.hang_up(now, peer, CloseReason::Banned, &Failure::new(Fault::Banned, why));
         }
         let Some(block) = seen_at else { return };
         let others =
@@ -294,12 +293,11 @@ impl PeerManager {
                 .collect(),
         };
         for peer in back {
-            if self.persistent.due(&Target::Peer(peer)).is_none()
-                && self.candidates.due(&Target::Peer(peer)).is_none()
-            {
+            if self.due(&peer).is_none() {
                 let spread = self.random.up_to(self.config.backoff_base);
                 self.enqueue(peer, now.mono + spread);
             }
+            self.note(now, peer, Cause::Unbanned, "");
         }
         true
     }
@@ -323,7 +321,7 @@ impl PeerManager {
 
     /// Ends what a ban does not allow.
     fn hang_up_on(&mut self, now: Now, ban: &Ban) {
-        let failure = Failure::new(Blame::Hostile, format!("banned: {}", ban.reason));
+        let failure = Failure::new(Fault::Banned, format!("banned: {}", ban.reason));
         let hit: BTreeSet<PeerId> = match ban.target {
             BanTarget::Peer(peer) => BTreeSet::from([peer]),
             BanTarget::Block(block) => {
@@ -332,9 +330,9 @@ impl PeerManager {
             }
         };
         for peer in hit {
-            self.candidates.remove(&Target::Peer(peer));
-            self.persistent.remove(&Target::Peer(peer));
+            self.dequeue(&peer);
             self.hang_up(now, peer, CloseReason::Banned, &failure);
+            self.note_failure(now, peer, &failure);
         }
     }
 }

@@ -27,6 +27,32 @@ pub struct PeersConfig {
     pub backoff_base: Duration,
     /// No redial delay is longer.
     pub backoff_ceiling: Duration,
+    /// No delay is longer after a fault of our own, such as a missing socket.
+    pub local_backoff_ceiling: Duration,
+    /// The pause before a peer is dialled again that has no room and does not say when to come back; up to twice that.
+    pub overload_pause: Duration,
+    /// No delay before a seed is tried again is longer, while peers are few.
+    pub seed_backoff_ceiling: Duration,
+    /// Seeds are dialled while fewer peers than this are connected.
+    pub seed_target: usize,
+    /// Dials that the node may begin at once, of every kind.
+    pub dial_burst: f64,
+    /// Dials that the node may begin in a second, in the long run.
+    pub dials_per_second: f64,
+    /// Dials at once to one address that only others have vouched for; an IPv6 /64 is one. Loopback is exempt.
+    pub address_dial_burst: f64,
+    /// The same, a second in the long run.
+    pub address_dials_per_second: f64,
+    /// Dials at once to one subnet (/24, /48) at addresses that only others have vouched for. Loopback is exempt.
+    pub subnet_dial_burst: f64,
+    /// The same, a second in the long run.
+    pub subnet_dials_per_second: f64,
+    /// How often the outbound peers are rotated, so that the overlay stays fresh; zero for never.
+    pub rotation_interval: Duration,
+    /// Outbound peers that are replaced in a rotation.
+    pub rotation_drops: usize,
+    /// A peer that was connected for less time is left alone by rotation.
+    pub rotation_min_age: Duration,
     /// A connection that lasted so long was useful: it clears the failures before it.
     pub useful_after: Duration,
     /// Records sent in one answer to a peer that asks whom we know.
@@ -45,6 +71,12 @@ pub struct PeersConfig {
     pub max_hearsay_per_subnet: usize,
     /// Records of others that go with a refusal because we are full.
     pub max_alternatives: usize,
+    /// Entries that the journal behind `why` keeps of one peer.
+    pub max_journal_per_peer: usize,
+    /// Entries that the journal keeps in all.
+    pub max_journal_entries: usize,
+    /// How long a change of the address book may wait before it is stored.
+    pub save_after: Duration,
     /// How long a peer that we refuse because we are full is told to stay away: this, to twice as long.
     pub full_retry_after: Duration,
     /// Refusals with alternatives that may be given at once. Beyond them strangers are refused before TLS while no place is free.
@@ -88,6 +120,19 @@ impl Default for PeersConfig {
             max_hearsay_failures: 3,
             backoff_base: Duration::from_secs(1),
             backoff_ceiling: Duration::from_secs(600),
+            local_backoff_ceiling: Duration::from_secs(60),
+            overload_pause: Duration::from_secs(10),
+            seed_backoff_ceiling: Duration::from_secs(30),
+            seed_target: 8,
+            dial_burst: 20.0,
+            dials_per_second: 10.0,
+            address_dial_burst: 4.0,
+            address_dials_per_second: 1.0 / 30.0,
+            subnet_dial_burst: 32.0,
+            subnet_dials_per_second: 0.5,
+            rotation_interval: Duration::from_secs(15 * 60),
+            rotation_drops: 2,
+            rotation_min_age: Duration::from_secs(10 * 60),
             useful_after: Duration::from_secs(60),
             max_exchange_records: 30,
             exchange_pause: Duration::from_secs(2),
@@ -97,6 +142,9 @@ impl Default for PeersConfig {
             max_hearsay_per_peer: 64,
             max_hearsay_per_subnet: 256,
             max_alternatives: 8,
+            max_journal_per_peer: 32,
+            max_journal_entries: 8192,
+            save_after: Duration::from_secs(2),
             full_retry_after: Duration::from_secs(30),
             refusal_burst: 32.0,
             refusals_per_second: 8.0,

@@ -1,13 +1,16 @@
 //! When to dial whom, and what a failed dial means for the next one.
+//!
+//! Three queues, each ordered by due time, hold whoever may be dialled: persistent peers, seeds, and all others. A target stands in one
+//! of them once. Nothing is polled: the next due time is one timer, and a queue that may not be served has none.
 
 use std::time::Duration;
 
-use peerage_identity::{DialAddress, PeerId};
+use peerage_identity::{AddressScope, DialAddress, PeerId};
 use peerage_machine::Now;
 
 use crate::backoff;
-use crate::cause::{Blame, Failure};
-use crate::dial_queue::Target;
+use crate::cause::{Blame, Cause, Failure, Fault};
+use crate::dial_queue::{DialQueue, Target};
 use crate::manager::{Attempt, ConnState, PeerManager};
 use crate::types::{AttemptId, ConnId, Direction, Output, PeerEvent, Ticket};
 
@@ -16,56 +19,89 @@ impl PeerManager {
     pub(crate) fn fill(&mut self, now: Now) {
         while !self.shutting_down && self.attempts.len() < self.config.max_parallel_dials {
             if let Some(conn) = self.stranded.pop_front() {
-                self.start_instead_of(conn);
+                self.start_instead_of(now, conn);
             } else if let Some((ticket, target)) = self.explicit.pop_front() {
-                self.start_explicit(ticket, target);
-            } else if let Some(target) = self.persistent.pop_due(now.mono) {
-                self.start(target, false);
-            } else if self.outbound_used() < self.config.max_outbound {
-                let Some(target) = self.candidates.pop_due(now.mono) else {
-                    return;
-                };
-                self.start(target, true);
+                self.start_explicit(now, ticket, target);
+            } else if let Some((target, counted, cause)) = self.pop_due(now) {
+                self.start(now, target, counted, cause);
             } else {
                 return;
             }
         }
     }
 
-    /// When the next dial can start, provided that nothing else happens.
+    /// When [`PeerManager::fill`] is next needed.
     pub(crate) fn next_dial(&self) -> Option<Duration> {
         if self.attempts.len() >= self.config.max_parallel_dials {
             return None;
         }
-        let candidates =
-            (self.outbound_used() < self.config.max_outbound).then(|| self.candidates.next_due()).flatten();
-        self.persistent.next_due().into_iter().chain(candidates).min()
+        let used = self.outbound_used();
+        let places = used < self.config.max_outbound;
+        let seeds = if places && self.seeds_wanted() { self.seeds.queue.next_due() } else { None };
+        let replacing = used < self.config.max_outbound + self.rotation.open;
+        let others = if places || replacing { self.candidates.next_due() } else { None };
+        let due = [self.persistent.next_due(), seeds, others].into_iter().flatten().min();
+        due.map(|due| due.max(self.dials_resume))
     }
 
-    /// Puts a peer that should be dialled into its queue, unless it is connected, held or under way.
+    /// Puts a peer into its queue, unless it needs none.
     pub(crate) fn enqueue(&mut self, peer: PeerId, due: Duration) {
         let under_way = self.attempts.values().any(|attempt| attempt.target == Target::Peer(peer));
-        if peer == self.me || self.is_linked(&peer) || under_way || !self.is_allowed(&peer) {
+        let banned = self.ban_on(&peer, None).is_some();
+        let wanted = peer != self.me && !under_way && !banned && self.is_allowed(&peer);
+        if self.shutting_down || !wanted || self.is_linked(&peer) {
             return;
         }
         let Some(known) = self.book.get(&peer) else { return };
         if known.held || known.addresses.is_empty() || self.ban_on(&peer, None).is_some() {
             return;
         }
-        let queue = if self.is_persistent(&peer) { &mut self.persistent } else { &mut self.candidates };
+        let seed = known.seed;
+        let persistent = self.is_persistent(&peer);
+        let queue = match (persistent, seed) {
+            (true, _) => &mut self.persistent,
+            (false, true) => &mut self.seeds.queue,
+            (false, false) => &mut self.candidates,
+        };
         queue.set(Target::Peer(peer), due);
     }
 
-    /// A dial has failed.
+    /// Takes a peer out of whichever queue it stands in.
+    pub(crate) fn dequeue(&mut self, peer: &PeerId) {
+        let target = Target::Peer(*peer);
+        self.queues_mut().into_iter().for_each(|queue| queue.remove(&target));
+    }
+
+    /// When a peer is due, if it is queued.
+    pub(crate) fn due(&self, peer: &PeerId) -> Option<Duration> {
+        let target = Target::Peer(*peer);
+        [&self.persistent, &self.seeds.queue, &self.candidates]
+            .into_iter()
+            .find_map(|queue| queue.due(&target))
+    }
+
+    /// Whether a due peer waits because no place or dial slot is free.
+    pub(crate) fn is_short_of_places(&self, peer: &PeerId) -> bool {
+        let no_slot = self.attempts.len() >= self.config.max_parallel_dials;
+        let no_place = self.outbound_used() >= self.config.max_outbound && !self.is_persistent(peer);
+        let not_wanted = self.book.get(peer).is_some_and(|known| known.seed) && !self.seeds_wanted();
+        no_slot || no_place || not_wanted
+    }
+
+    /// A dial came to nothing.
     pub(crate) fn dial_failed(&mut self, now: Now, attempt: AttemptId, failure: Failure) {
         let Some(Attempt { target, address, tickets, .. }) = self.attempts.remove(&attempt) else {
             return;
         };
         let (peer, retry_in) = match &target {
             Target::Peer(peer) => (Some(*peer), self.charge(now, *peer, Some(&address), &failure)),
-            Target::Address(_) => (None, self.charge_address(now, &address, &failure)),
+            Target::Address(_) => (address.peer_id(), self.charge_address(now, &address, &failure)),
         };
-        self.event(PeerEvent::DialFailed { address, peer, cause: failure.detail.clone(), retry_in });
+        if let Some(peer) = peer {
+            self.note_failure(now, peer, &failure);
+        }
+        let cause = failure.detail.clone();
+        self.event(PeerEvent::DialFailed { address, peer, cause, fault: failure.fault, retry_in });
         self.resolve(tickets, &Err(failure));
     }
 
@@ -77,58 +113,101 @@ impl PeerManager {
         address: Option<&DialAddress>,
         failure: &Failure,
     ) -> Option<Duration> {
-        if let (Some(address), Blame::Unlucky | Blame::Hostile) = (address, failure.blame) {
-            let hostile = failure.blame == Blame::Hostile;
-            self.book.failed(&peer, address, hostile, self.config.max_hearsay_failures);
+        if let Some(address) = address {
+            match failure.blame() {
+                Blame::Local => self.book.skipped(&peer, address),
+                Blame::Overloaded => {}
+                blame @ (Blame::Unlucky | Blame::Hostile) => {
+                    let hostile = blame == Blame::Hostile;
+                    self.book.failed(&peer, address, hostile, self.config.max_hearsay_failures);
+                }
+            }
         }
-        let known = self.book.get_mut(&peer)?;
-        if failure.blame != Blame::Local {
-            known.failures = known.failures.saturating_add(1);
-        }
-        let failures = known.failures.saturating_sub(1);
-        self.redial_after(now, peer, failures, failure)
+        let wait = self.wait_after(peer, failure)?;
+        self.redial_in(now, peer, wait)
     }
 
-    /// Queues a peer after the backoff for `failures`.
-    pub(crate) fn redial_after(
-        &mut self,
-        now: Now,
-        peer: PeerId,
-        failures: u32,
-        failure: &Failure,
-    ) -> Option<Duration> {
-        let (base, ceiling) = (self.config.backoff_base, self.config.backoff_ceiling);
-        let mut wait = backoff::delay(base, ceiling, failures, &mut self.random);
-        if let Some(asked) = failure.retry_after {
-            // Everyone whom a full peer refused was told the same time.
-            wait = wait.max(asked.min(ceiling) + self.random.up_to(base));
-        }
+    /// Counts a failure against the peer, or against ourselves, and draws the time until the next dial.
+    pub(crate) fn wait_after(&mut self, peer: PeerId, failure: &Failure) -> Option<Duration> {
+        let base = self.config.backoff_base;
+        let mut known = self.book.get_mut(&peer)?;
+        let wait = match failure.blame() {
+            Blame::Local => {
+                known.local_failures = known.local_failures.saturating_add(1);
+                let ceiling = self.config.local_backoff_ceiling;
+                backoff::delay(base, ceiling, known.local_failures - 1, &mut self.random)
+            }
+            Blame::Overloaded => {
+                let ceiling = self.config.backoff_ceiling;
+                let asked = failure.retry_after.unwrap_or(self.config.overload_pause).min(ceiling);
+                // Everyone whom a full peer refused was told the same time.
+                asked + self.random.up_to(asked.max(base))
+            }
+            Blame::Unlucky | Blame::Hostile => {
+                known.failures = known.failures.saturating_add(1);
+                let (seed, failures) = (known.seed, known.failures - 1);
+                let ceiling = match seed && failure.blame() == Blame::Unlucky {
+                    true => self.config.seed_backoff_ceiling,
+                    false => self.config.backoff_ceiling,
+                };
+                let wait = backoff::delay(base, ceiling, failures, &mut self.random);
+                wait.max(failure.retry_after.unwrap_or_default().min(ceiling))
+            }
+        };
+        Some(wait)
+    }
+
+    /// Queues a peer to be dialled after `wait`. How long until it is due, if it was queued.
+    pub(crate) fn redial_in(&mut self, now: Now, peer: PeerId, wait: Duration) -> Option<Duration> {
+        self.book.get_mut(&peer)?.retry_at = now.unix + wait;
         self.enqueue(peer, now.mono + wait);
-        let target = Target::Peer(peer);
-        let queued = self.persistent.due(&target).or_else(|| self.candidates.due(&target));
-        queued.map(|due| due.saturating_sub(now.mono))
+        self.due(&peer).map(|due| due.saturating_sub(now.mono))
     }
 
     /// A contact whose peer is not known is tried again; the address of an explicit connect is not.
     fn charge_address(&mut self, now: Now, address: &DialAddress, failure: &Failure) -> Option<Duration> {
-        if failure.blame == Blame::Hostile {
+        if self.seeds.has(address) {
+            return self.charge_seed(now, address, failure);
+        }
+        if failure.blame() == Blame::Hostile {
             self.address_failures.remove(address);
         }
         let failures = self.address_failures.get_mut(address)?;
-        let wait = backoff::delay(
-            self.config.backoff_base,
-            self.config.backoff_ceiling,
-            *failures,
-            &mut self.random,
-        );
-        if failure.blame != Blame::Local {
+        let ceiling = self.config.backoff_ceiling;
+        let wait = backoff::delay(self.config.backoff_base, ceiling, *failures, &mut self.random);
+        if failure.blame() != Blame::Local {
             *failures = failures.saturating_add(1);
         }
         self.candidates.set(Target::Address(address.clone()), now.mono + wait);
         Some(wait)
     }
 
-    fn start_explicit(&mut self, ticket: Ticket, target: Target) {
+    /// The next target that is due and may be dialled, whether it takes an outbound place, and why it is dialled.
+    fn pop_due(&mut self, now: Now) -> Option<(Target, bool, Cause)> {
+        let wait = self.budget.wait(now);
+        self.dials_resume = now.mono + wait;
+        if !wait.is_zero() {
+            return None;
+        }
+        if let Some(target) = self.persistent.pop_due(now.mono) {
+            return Some((target, false, Cause::Due));
+        }
+        let used = self.outbound_used();
+        if used < self.config.max_outbound {
+            let earlier = |a: &DialQueue, b: &DialQueue| {
+                a.next_due().is_some_and(|a| b.next_due().is_none_or(|b| a <= b))
+            };
+            let seed = self.seeds_wanted() && earlier(&self.seeds.queue, &self.candidates);
+            let queue = if seed { &mut self.seeds.queue } else { &mut self.candidates };
+            return Some((queue.pop_due(now.mono)?, true, Cause::Due));
+        }
+        if used < self.config.max_outbound + self.rotation.open {
+            return Some((self.candidates.pop_due(now.mono)?, true, Cause::Replacement));
+        }
+        None
+    }
+
+    fn start_explicit(&mut self, now: Now, ticket: Ticket, target: Target) {
         let peer = match &target {
             Target::Peer(peer) => Some(*peer),
             Target::Address(address) => address.peer_id(),
@@ -153,19 +232,25 @@ impl PeerManager {
                 return;
             }
         }
-        let address = match &target {
-            Target::Address(address) => Some(address.clone()),
-            Target::Peer(peer) => self.address_of(peer),
+        let (address, told_from) = match &target {
+            Target::Address(address) => (Some(address.clone()), None),
+            Target::Peer(peer) => self.best_address(peer).unzip(),
         };
         let Some(address) = address else {
             let what = peer.map(|peer| peer.to_string()).unwrap_or_default();
             let why = format!("no address is known for {what}: add one with peers().add");
-            return self.resolve(vec![ticket], &Err(Failure::new(Blame::Local, why)));
+            let failure = Failure::new(Fault::NoAddress, why);
+            if let Some(peer) = peer {
+                self.note_failure(now, peer, &failure);
+            }
+            return self.resolve(vec![ticket], &Err(failure));
         };
+        if let Some(peer) = &peer {
+            self.dequeue(peer);
+        }
         let target = peer.map_or(target, Target::Peer);
-        self.candidates.remove(&target);
-        self.persistent.remove(&target);
-        self.dial(target, address, vec![ticket], false, None);
+        let dial = Attempt { target, address, tickets: vec![ticket], counted: false, instead_of: None };
+        self.dial(now, dial, told_from.flatten(), Cause::Asked);
     }
 
     /// Our address on a connection went away. One that we dialled moves by itself.
@@ -176,14 +261,16 @@ impl PeerManager {
     }
 
     /// Dials the peer of a connection that is to be replaced, where an address of it is known.
-    fn start_instead_of(&mut self, id: ConnId) {
+    fn start_instead_of(&mut self, now: Now, id: ConnId) {
         let Some(conn) = self.conns.get(&id).filter(|_| self.is_admitted_inbound(id)) else { return };
         let (peer, counted) = (conn.peer, conn.counted);
         if self.attempts.values().any(|attempt| attempt.peer() == Some(peer)) {
             return;
         }
-        if let Some(address) = self.address_of(&peer) {
-            self.dial(Target::Peer(peer), address, Vec::new(), counted, Some(id));
+        if let Some((address, told_from)) = self.best_address(&peer) {
+            let (target, tickets, instead_of) = (Target::Peer(peer), Vec::new(), Some(id));
+            let dial = Attempt { target, address, tickets, counted, instead_of };
+            self.dial(now, dial, told_from, Cause::Moved);
         }
     }
 
@@ -192,38 +279,83 @@ impl PeerManager {
         self.conns.get(&id).is_some_and(|conn| conn.direction == Direction::Inbound && fits(conn.state))
     }
 
-    fn start(&mut self, target: Target, counted: bool) {
-        let address = match &target {
+    fn start(&mut self, now: Now, target: Target, counted: bool, cause: Cause) {
+        let (address, told_from) = match &target {
+            Target::Address(address) if self.seeds.has(address) => {
+                if self.seed_is_linked(address) {
+                    return;
+                }
+                (address.clone(), None)
+            }
             Target::Address(address) => {
                 self.address_failures.entry(address.clone()).or_default();
-                Some(address.clone())
+                (address.clone(), None)
             }
-            Target::Peer(peer) if self.is_linked(peer) => None,
-            Target::Peer(peer) => self.address_of(peer),
+            Target::Peer(peer) => match self.address_to_dial(now, *peer) {
+                Some(found) => found,
+                None => return,
+            },
         };
-        if let Some(address) = address {
-            self.dial(target, address, Vec::new(), counted, None);
+        self.dial(
+            now,
+            Attempt { target, address, tickets: Vec::new(), counted, instead_of: None },
+            told_from,
+            cause,
+        );
+    }
+
+    /// The address at which to dial a peer that is due. `None` when it needs no dial, has no address, or must wait once more because
+    /// enough dials went there lately.
+    fn address_to_dial(&mut self, now: Now, peer: PeerId) -> Option<(DialAddress, Option<AddressScope>)> {
+        if self.is_linked(&peer) || self.attempts.values().any(|attempt| attempt.peer() == Some(peer)) {
+            return None;
+        }
+        let Some(best) = self.book.get(&peer)?.best_address() else {
+            self.note_failure(now, peer, &Failure::from(Fault::NoAddress));
+            return None;
+        };
+        let (address, told_from) = (best.address.clone(), best.told_from);
+        let ip = address.socket_addr().map(|socket| socket.ip());
+        if let Some(ban) = self.ban_on(&peer, ip) {
+            let failure = Failure::new(Fault::Banned, ban.reason.clone());
+            self.note_failure(now, peer, &failure);
+            return None;
+        }
+        if best.is_unproved()
+            && let Err(wait) = self.budget.take(now, &address)
+        {
+            // Many may wait for the same budget: they don't all come back at the moment when one of them may go.
+            let wait = wait + self.random.up_to(wait);
+            self.enqueue(peer, now.mono + wait);
+            let detail = format!("enough dials went to the neighbourhood of {address} lately");
+            self.note(now, peer, Cause::DialBudget, &detail);
+            return None;
+        }
+        Some((address, told_from))
+    }
+
+    fn dial(&mut self, now: Now, dial: Attempt, told_from: Option<AddressScope>, cause: Cause) {
+        self.budget.spend(now);
+        let attempt = self.next_attempt();
+        let (address, expected) = (dial.address.clone(), dial.peer());
+        self.outputs.push_back(Output::Dial { attempt, address: address.clone(), expected, told_from });
+        self.attempts.insert(attempt, dial);
+        if let Some(peer) = expected {
+            self.note(now, peer, cause, &address.to_string());
         }
     }
 
-    fn dial(
-        &mut self,
-        target: Target,
-        address: DialAddress,
-        tickets: Vec<Ticket>,
-        counted: bool,
-        instead_of: Option<ConnId>,
-    ) {
-        let attempt = self.next_attempt();
-        let started = Attempt { target, address: address.clone(), tickets, counted, instead_of };
-        self.outputs.push_back(Output::Dial { attempt, address, expected: started.peer() });
-        self.attempts.insert(attempt, started);
+    fn best_address(&self, peer: &PeerId) -> Option<(DialAddress, Option<AddressScope>)> {
+        let best = self.book.get(peer)?.best_address()?;
+        let ip = best.address.socket_addr().map(|socket| socket.ip());
+        if self.ban_on(peer, ip).is_some() {
+            return None;
+        }
+        Some((best.address.clone(), best.told_from))
     }
 
-    fn address_of(&self, peer: &PeerId) -> Option<DialAddress> {
-        let known = self.book.get(peer)?.best_address()?;
-        let ip = known.address.socket_addr().map(|socket| socket.ip());
-        self.ban_on(peer, ip).is_none().then(|| known.address.clone())
+    fn queues_mut(&mut self) -> [&mut DialQueue; 3] {
+        [&mut self.persistent, &mut self.seeds.queue, &mut self.candidates]
     }
 }
 

@@ -13,6 +13,7 @@ use peerage_identity::{PeerId, SignedPeerRecord};
 use peerage_machine::{Now, TokenBucket};
 
 use crate::book::{Source, Teller};
+use crate::cause::Cause;
 use crate::manager::{Conn, ConnectedPeer, PeerManager};
 use crate::penalty::Penalty;
 use crate::types::{ConnId, Direction, Output};
@@ -127,14 +128,15 @@ impl PeerManager {
             if is_new && room == 0 {
                 continue;
             }
-            if !self.book.learn(record, Source::Hearsay, teller, &mut self.random) {
+            if !self.book.learn(now, record, Source::Hearsay, teller, &mut self.random) {
                 continue;
             }
             room -= usize::from(is_new);
             news = true;
-            if self.candidates.due(&crate::Target::Peer(peer)).is_none() {
+            if self.due(&peer).is_none() {
                 self.enqueue(peer, now.mono);
             }
+            self.note(now, peer, Cause::Told, &format!("by {}", teller.peer));
         }
         news
     }

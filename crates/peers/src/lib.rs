@@ -34,6 +34,7 @@ mod alternatives;
 mod backoff;
 mod bans;
 mod book;
+mod budget;
 mod cause;
 mod class;
 mod config;
@@ -41,21 +42,30 @@ mod dial_queue;
 mod dialling;
 mod door;
 mod exchange;
+mod journal;
 mod manager;
 mod observed;
 mod penalty;
 mod places;
+mod record;
+mod rotation;
+mod seeds;
 mod starts;
+mod state;
 mod types;
 
 pub use bans::{Ban, BanError, BanTarget, BanTargetError, MAX_BAN_REASON};
-pub use cause::{Blame, Failure, RejectReason};
+pub use book::Source;
+pub use cause::{Blame, Cause, Failure, Fault, RejectReason};
 pub use class::PeerClass;
 pub use config::{ForeignPolicy, PeersConfig};
 pub use dial_queue::Target;
 pub use door::{Door, DoorState};
+pub use journal::{Entry, Story};
 pub use manager::{ConnectedPeer, PeerManager};
 pub use penalty::Penalty;
+pub use record::{AddressEntry, BadEntry, BookChange, BookEntry, StoredPeer};
+pub use state::PeerState;
 pub use types::{
     Answer, AttemptId, CloseReason, ConnId, Direction, HelloFacts, Input, Output, PeerAnswer, PeerEvent,
     Role, Ticket,

@@ -11,15 +11,20 @@ use crate::agreement::Pair;
 use crate::allow::not_allowed;
 use crate::bans::Bans;
 use crate::book::{Book, Source};
-use crate::cause::{Failure, RejectReason};
+use crate::budget::DialBudget;
+use crate::cause::{Cause, Failure, Fault, RejectReason};
 use crate::class::PeerClass;
 use crate::config::PeersConfig;
 use crate::dial_queue::{DialQueue, Target};
 use crate::door::Door;
 use crate::exchange::Exchange;
+use crate::journal::Journal;
 use crate::observed::Votes;
 use crate::penalty::Scores;
+use crate::rotation::Rotation;
+use crate::seeds::Seeds;
 use crate::starts::Starts;
+use crate::state::PeerState;
 use crate::types::{AttemptId, CloseReason, ConnId, Direction, Input, Output, PeerEvent, Role, Ticket};
 
 /// Decides who we are connected to. See the crate's documentation for the way of a connection through it.
@@ -34,6 +39,8 @@ pub struct PeerManager {
     pub(crate) allowed: Option<BTreeSet<PeerId>>,
     /// Connections whose TLS handshake is done.
     pub(crate) conns: BTreeMap<ConnId, Conn>,
+    /// The same by peer.
+    by_peer: BTreeMap<PeerId, BTreeSet<ConnId>>,
     pub(crate) pairs: BTreeMap<PeerId, Pair>,
     /// Dials under way.
     pub(crate) attempts: BTreeMap<AttemptId, Attempt>,
@@ -45,8 +52,21 @@ pub struct PeerManager {
     pub(crate) waiting: BTreeMap<PeerId, Vec<Ticket>>,
     /// Persistent peers that are not connected.
     pub(crate) persistent: DialQueue,
+    /// Contacts for the first dials.
+    pub(crate) seeds: Seeds,
     /// Other peers and addresses that may be dialled while a place is free.
     pub(crate) candidates: DialQueue,
+    pub(crate) budget: DialBudget,
+    /// When the node's budget allows the next dial.
+    pub(crate) dials_resume: Duration,
+    pub(crate) rotation: Rotation,
+    /// When a connection will have lasted long enough to clear its peer's failures.
+    useful_at: BTreeSet<(Duration, ConnId)>,
+    pub(crate) journal: Journal,
+    /// What watchers were told last of each peer.
+    pub(crate) told: BTreeMap<PeerId, PeerState>,
+    /// When changes of the book are handed out to be stored.
+    pub(crate) save_due: Option<Duration>,
     pub(crate) exchange: Exchange,
     pub(crate) bans: Bans,
     /// When the first ban ends.
@@ -70,6 +90,8 @@ pub struct PeerManager {
     pub(crate) told_of_clone: bool,
     pub(crate) shutting_down: bool,
     pub(crate) outputs: VecDeque<Output>,
+    /// The time of the latest input.
+    pub(crate) clock: Duration,
     order: u64,
     next_attempt: u64,
 }
@@ -143,18 +165,22 @@ impl PeerManager {
         let refusals = TokenBucket::new(config.refusal_burst, config.refusals_per_second, Now::ZERO);
         Self {
             book: Book::new(&config),
+            budget: DialBudget::new(&config),
+            journal: Journal::new(config.max_journal_per_peer, config.max_journal_entries),
             config,
             me,
             boot_nonce,
             random,
             allowed: None,
             conns: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
             pairs: BTreeMap::new(),
             attempts: BTreeMap::new(),
             explicit: VecDeque::new(),
             stranded: VecDeque::new(),
             waiting: BTreeMap::new(),
             persistent: DialQueue::default(),
+            seeds: Seeds::default(),
             candidates: DialQueue::default(),
             exchange: Exchange::new(pause),
             bans: Bans::default(),
@@ -166,11 +192,17 @@ impl PeerManager {
             exempt_seen: BTreeMap::new(),
             votes: Votes::default(),
             starts: Starts::default(),
+            dials_resume: Duration::ZERO,
+            rotation: Rotation::default(),
+            useful_at: BTreeSet::new(),
+            told: BTreeMap::new(),
+            save_due: None,
             address_failures: BTreeMap::new(),
             clones: VecDeque::new(),
             told_of_clone: false,
             shutting_down: false,
             outputs: VecDeque::new(),
+            clock: Duration::ZERO,
             order: 0,
             next_attempt: 0,
         }
@@ -234,8 +266,37 @@ impl PeerManager {
     }
 
     pub(crate) fn foreign_conn(&self, peer: &PeerId) -> Option<ConnId> {
-        let is_it = |conn: &Conn| conn.peer == *peer && conn.state == ConnState::Foreign;
-        self.conns.iter().find(|(_, conn)| is_it(conn)).map(|(id, _)| *id)
+        let foreign = |id: &ConnId| self.conns.get(id).is_some_and(|conn| conn.state == ConnState::Foreign);
+        self.conns_of(peer).find(foreign)
+    }
+
+    /// Every connection to `peer`, in whatever state.
+    pub(crate) fn conns_of(&self, peer: &PeerId) -> impl Iterator<Item = ConnId> + '_ {
+        self.by_peer.get(peer).into_iter().flatten().copied()
+    }
+
+    pub(crate) fn insert_conn(&mut self, id: ConnId, conn: Conn) {
+        self.by_peer.entry(conn.peer).or_default().insert(id);
+        self.conns.insert(id, conn);
+    }
+
+    pub(crate) fn remove_conn(&mut self, id: ConnId) -> Option<Conn> {
+        let conn = self.conns.remove(&id)?;
+        if let Some(conns) = self.by_peer.get_mut(&conn.peer) {
+            conns.remove(&id);
+            if conns.is_empty() {
+                self.by_peer.remove(&conn.peer);
+            }
+        }
+        self.useful_at.remove(&(conn.since + self.config.useful_after, id));
+        Some(conn)
+    }
+
+    /// From when on the connection has been useful, if it lasts.
+    pub(crate) fn await_usefulness(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get(&id) {
+            self.useful_at.insert((conn.since + self.config.useful_after, id));
+        }
     }
 
     pub(crate) fn is_persistent(&self, peer: &PeerId) -> bool {
@@ -254,22 +315,30 @@ impl PeerManager {
 
     fn add(&mut self, now: Now, address: &DialAddress, role: Role) {
         let Some(peer) = address.peer_id() else {
-            self.candidates.set(Target::Address(address.clone()), now.mono);
+            match role {
+                Role::Seed => self.seeds.add(address.clone(), now.mono),
+                Role::Persistent | Role::Known => {
+                    self.candidates.set(Target::Address(address.clone()), now.mono);
+                }
+            }
             return;
         };
         if peer == self.me {
             return;
         }
-        let Some(known) = self.book.entry(peer, &mut self.random) else {
+        let Some(mut known) = self.book.entry(now, peer, Source::User, &mut self.random) else {
             return;
         };
         known.held = false;
-        self.book.note(peer, address, Source::User, &mut self.random);
+        known.seed |= role == Role::Seed;
+        drop(known);
+        self.book.note(now, peer, address, Source::User, &mut self.random);
         if role == Role::Persistent {
             self.book.classes.set(peer, PeerClass::Persistent, true);
         }
-        self.candidates.remove(&Target::Peer(peer));
+        self.dequeue(&peer);
         self.enqueue(peer, now.mono);
+        self.note(now, peer, Cause::Named, &address.to_string());
     }
 
     /// The user changes what a peer is to us. A connection that is up stays up: caps hold at the moment of connecting.
@@ -284,17 +353,16 @@ impl PeerManager {
         if class != PeerClass::Persistent {
             return;
         }
-        let target = Target::Peer(peer);
-        let due = self.persistent.due(&target).or_else(|| self.candidates.due(&target));
-        self.persistent.remove(&target);
-        self.candidates.remove(&target);
-        if let Some(known) = self.book.get_mut(&peer)
+        let due = self.due(&peer);
+        self.dequeue(&peer);
+        if let Some(mut known) = self.book.get_mut(&peer)
             && on
         {
             known.held = false;
         }
         let due = if on { now.mono } else { due.unwrap_or(now.mono) };
         self.enqueue(peer, due);
+        self.note(now, peer, Cause::Named, if on { "persistent" } else { "no longer persistent" });
     }
 
     fn connect(&mut self, ticket: Ticket, target: Target) {
@@ -307,8 +375,8 @@ impl PeerManager {
                 return self.resolve(vec![ticket], &Ok(peer));
             }
             if peer == self.me {
-                let failure =
-                    Failure::new(RejectReason::SelfDial.blame(), format!("{peer} is this node itself"));
+                let fault = Fault::RefusedByUs(RejectReason::SelfDial);
+                let failure = Failure::new(fault, format!("{peer} is this node itself"));
                 return self.resolve(vec![ticket], &Err(failure));
             }
         }
@@ -321,46 +389,69 @@ impl PeerManager {
         };
         if let Some(ban) = peer.and_then(|peer| self.ban_on(&peer, ip)) {
             let why = format!("{} is banned here ({}): lift the ban first", ban.target, ban.reason);
-            return self.resolve(vec![ticket], &Err(Failure::new(crate::Blame::Local, why)));
+            return self.resolve(vec![ticket], &Err(Failure::new(Fault::Banned, why)));
         }
         if self.shutting_down || self.explicit.len() >= MAX_EXPLICIT_WAITING {
-            let why = if self.shutting_down {
-                "this node is shutting down"
-            } else {
-                "too many connects are waiting"
-            };
-            return self.resolve(vec![ticket], &Err(Failure::new(crate::Blame::Local, why)));
+            let fault = if self.shutting_down { Fault::ThisNodeCloses } else { Fault::TooManyConnects };
+            return self.resolve(vec![ticket], &Err(Failure::from(fault)));
         }
         self.explicit.push_back((ticket, target));
     }
 
     fn disconnect(&mut self, now: Now, peer: PeerId) {
-        if let Some(known) = self.book.get_mut(&peer) {
+        if let Some(mut known) = self.book.get_mut(&peer) {
             known.held = true;
         }
-        self.candidates.remove(&Target::Peer(peer));
-        self.persistent.remove(&Target::Peer(peer));
-        let failure = Failure::new(crate::Blame::Local, "disconnected on request");
+        self.dequeue(&peer);
+        let failure = Failure::new(Fault::Disconnected, "disconnected on request");
         self.hang_up(now, peer, CloseReason::Disconnect, &failure);
+        self.note(now, peer, Cause::Held, "");
     }
 
     /// Ends every connection to a peer.
     pub(crate) fn hang_up(&mut self, now: Now, peer: PeerId, reason: CloseReason, failure: &Failure) {
-        let conns: Vec<_> =
-            self.conns.iter().filter(|(_, conn)| conn.peer == peer).map(|(id, _)| *id).collect();
+        let conns: Vec<_> = self.conns_of(&peer).collect();
         for conn in conns {
             self.outputs.push_back(Output::Close { conn, reason });
             self.ended(now, conn, failure.clone(), true);
         }
     }
 
-    fn shut_down(&mut self) {
+    fn shut_down(&mut self, now: Now) {
         self.shutting_down = true;
-        let failure = Failure::new(crate::Blame::Local, "this node is shutting down");
+        let failure = Failure::from(Fault::ThisNodeCloses);
+        let dialled: Vec<_> = self.attempts.values().filter_map(Attempt::peer).collect();
         let mut tickets: Vec<_> = self.explicit.drain(..).map(|(ticket, _)| ticket).collect();
         tickets.extend(std::mem::take(&mut self.waiting).into_values().flatten());
         tickets.extend(std::mem::take(&mut self.attempts).into_values().flat_map(|attempt| attempt.tickets));
+        dialled.into_iter().for_each(|peer| self.note_failure(now, peer, &failure));
         self.resolve(tickets, &Err(failure));
+    }
+
+    /// Connections that have lasted long enough clear the failures before them, so that a crash an hour later finds them cleared.
+    fn count_useful(&mut self, now: Now) {
+        while let Some((due, id)) = self.useful_at.first().copied().filter(|(due, _)| *due <= now.mono) {
+            self.useful_at.remove(&(due, id));
+            let peer = self.conns.get(&id).map(|conn| conn.peer);
+            if let Some(mut known) = peer.and_then(|peer| self.book.get_mut(&peer)) {
+                known.failures = 0;
+            }
+        }
+    }
+
+    /// What every input ends with.
+    fn settle(&mut self, now: Now) {
+        self.rotate(now);
+        self.after_input(now);
+        for peer in self.book.take_gone() {
+            if self.book.get(&peer).is_none() {
+                self.dequeue(&peer);
+                if self.told.contains_key(&peer) {
+                    self.note(now, peer, Cause::Forgotten, "");
+                }
+            }
+        }
+        self.save(now);
     }
 }
 
@@ -369,6 +460,7 @@ impl Machine for PeerManager {
     type Output = Output;
 
     fn handle(&mut self, now: Now, input: Input) {
+        self.clock = now.mono;
         match input {
             Input::Add { address, role } => self.add(now, &address, role),
             Input::SetClass { peer, class, on } => self.set_class(now, peer, class, on),
@@ -387,19 +479,24 @@ impl Machine for PeerManager {
             Input::Observed { conn, address } => self.observed(now, conn, address),
             Input::Penalise { peer, penalty } => self.penalise(now, peer, penalty),
             Input::Bans { bans } => self.restore_bans(now, bans),
-            Input::Renewed { conn, record } => self.renewed(conn, &record),
+            Input::Renewed { conn, record } => self.renewed(now, conn, &record),
             Input::LocalAddressChanged { conn } => self.local_address_changed(conn),
             Input::SetAllowed { peers } => self.set_allowed(now, peers),
             Input::Allow { peer } => self.allow(now, peer),
             Input::Disallow { peer } => self.disallow(now, peer),
-            Input::ShutDown => self.shut_down(),
+            Input::Measured { conn, rtt } => self.measured(conn, rtt),
+            Input::Load { peers } => self.load(now, peers),
+            Input::Import { peers } => self.take_in(now, peers),
+            Input::ShutDown => self.shut_down(now),
         }
-        self.after_input(now);
+        self.settle(now);
     }
 
     fn handle_timeout(&mut self, now: Now) {
+        self.clock = now.mono;
         self.ask_around(now);
-        self.after_input(now);
+        self.count_useful(now);
+        self.settle(now);
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -410,7 +507,8 @@ impl Machine for PeerManager {
         if self.shutting_down {
             return None;
         }
-        let dials = self.next_dial();
-        [dials, self.next_ask(), self.ban_timer, self.door_shut_until].into_iter().flatten().min()
+        let useful = self.useful_at.first().map(|(due, _)| *due);
+        let mine = [self.next_dial(), self.next_ask(), useful, self.rotation.due, self.save_due];
+        mine.into_iter().chain([self.ban_timer, self.door_shut_until]).flatten().min()
     }
 }

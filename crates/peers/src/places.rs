@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use peerage_identity::{AddressScope, IpPrefix, PeerId};
 use peerage_machine::Now;
 
-use crate::cause::{Blame, Failure};
+use crate::cause::{Failure, Fault};
 use crate::manager::{Conn, ConnState, PeerManager};
 use crate::types::{CloseReason, ConnId, Direction, Output};
 
@@ -78,7 +78,7 @@ impl PeerManager {
         if let Some(oldest) = crowded.map(|conns| conns[0]) {
             self.outputs.push_back(Output::Close { conn: oldest, reason: CloseReason::Overloaded });
             let why = "it said no hello while others waited";
-            self.ended(now, oldest, Failure::new(Blame::Unlucky, why), false);
+            self.ended(now, oldest, Failure::new(Fault::HelloTimeout, why), false);
         }
     }
 
@@ -96,7 +96,7 @@ impl PeerManager {
     }
 
     /// Whether the caps count a connection.
-    fn counts(&self, conn: &Conn) -> bool {
+    pub(crate) fn counts(&self, conn: &Conn) -> bool {
         conn.counted && !self.book.classes.is_exempt(&conn.peer)
     }
 }

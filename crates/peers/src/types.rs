@@ -6,14 +6,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_identity::{DialAddress, PeerId, SignedPeerRecord};
+use peerage_identity::{AddressScope, DialAddress, PeerId, SignedPeerRecord};
 
 use crate::bans::{Ban, BanTarget};
-use crate::cause::{Failure, RejectReason};
+use crate::cause::{Cause, Failure, Fault, RejectReason};
 use crate::class::PeerClass;
 use crate::dial_queue::Target;
 use crate::door::Door;
 use crate::penalty::Penalty;
+use crate::record::{BookChange, StoredPeer};
+use crate::state::PeerState;
 
 /// One connection, as the driver numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -194,6 +196,23 @@ pub enum Input {
         /// The bans.
         bans: Vec<Ban>,
     },
+    /// The round trip over a connection was measured.
+    Measured {
+        /// Which.
+        conn: ConnId,
+        /// How long.
+        rtt: Duration,
+    },
+    /// What an earlier run has stored; given once, at the start. From then on [`Output::Save`] says what to store.
+    Load {
+        /// The entries of the address book.
+        peers: Vec<StoredPeer>,
+    },
+    /// The user brings entries of an exported address book.
+    Import {
+        /// The entries.
+        peers: Vec<StoredPeer>,
+    },
     /// The node is shutting down: no more dials, no more admissions.
     ShutDown,
 }
@@ -276,6 +295,8 @@ pub enum CloseReason {
     Full,
     /// The peer, or where it is, is banned.
     Banned,
+    /// Its place goes to another peer, to keep the overlay fresh.
+    Rotated,
 }
 
 /// What to do, in order.
@@ -289,6 +310,9 @@ pub enum Output {
         address: DialAddress,
         /// Who must be there.
         expected: Option<PeerId>,
+        /// From where whoever told us of the address was reached: a name may lead to no address that is not credible from there
+        /// ([`AddressScope::is_credible_from`]). `None` when the user named it.
+        told_from: Option<AddressScope>,
     },
     /// Send our hello.
     SayHello {
@@ -346,6 +370,11 @@ pub enum Output {
     },
     /// The bans have changed: store what [`crate::PeerManager::bans`] gives.
     BansChanged,
+    /// Store these changes of the address book.
+    Save {
+        /// One for each peer that changed.
+        changes: Vec<BookChange>,
+    },
     /// Something that users want to know.
     Event(PeerEvent),
 }
@@ -354,6 +383,20 @@ pub enum Output {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerEvent {
+    /// What a peer is to us has changed. Every change is told, in order: whoever starts from [`PeerManager::states`] and applies these
+    /// knows the state of every peer.
+    ///
+    /// [`PeerManager::states`]: crate::PeerManager::states
+    Changed {
+        /// Whose.
+        peer: PeerId,
+        /// What it was; `None` when nothing was known of it.
+        from: Option<PeerState>,
+        /// What it is; `None` when nothing more is known of it.
+        to: Option<PeerState>,
+        /// Why.
+        cause: Cause,
+    },
     /// A peer was admitted, and it admitted us.
     Connected {
         /// Who.
@@ -371,6 +414,8 @@ pub enum PeerEvent {
         peer: PeerId,
         /// Why, in one sentence.
         cause: String,
+        /// The same in one word.
+        fault: Fault,
         /// When it will be dialled again, if it will be.
         redial_in: Option<Duration>,
     },
@@ -382,6 +427,8 @@ pub enum PeerEvent {
         peer: Option<PeerId>,
         /// Why, in one sentence.
         cause: String,
+        /// The same in one word.
+        fault: Fault,
         /// When it will be tried again, if it will be.
         retry_in: Option<Duration>,
     },

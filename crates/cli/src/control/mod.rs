@@ -41,6 +41,18 @@ pub(crate) enum Command {
         /// Whom.
         peer: String,
     },
+    /// Why a peer is connected or not: a [`Why`].
+    Why {
+        /// Whose story.
+        peer: String,
+    },
+    /// The address book as it is exported: a text.
+    BookExport,
+    /// Take in an exported address book: how many entries were good.
+    BookImport {
+        /// A path on the node's machine.
+        path: PathBuf,
+    },
     /// Connect to an address now: [`ConnectReport`].
     Connect {
         /// A multiaddr.
@@ -139,6 +151,15 @@ pub(crate) struct Status {
     pub(crate) uptime_ms: u64,
     pub(crate) listening: Vec<String>,
     pub(crate) peers: usize,
+}
+
+/// The reply to [`Command::Why`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Why {
+    /// The story as data.
+    pub(crate) story: Value,
+    /// The same for people.
+    pub(crate) text: String,
 }
 
 /// One connected peer in the reply to [`Command::Peers`].

@@ -67,6 +67,7 @@ fn settings(args: NodeArgs) -> Result<Settings, Failure> {
     let node = &mut settings.node;
     override_list(&mut node.listen, args.listen);
     override_list(&mut node.seed, args.seed);
+    override_list(&mut node.seeds, args.seeds.into_iter().map(PathText).collect());
     override_list(&mut node.persistent, args.persistent);
     override_list(&mut node.allow, args.allow);
     node.network_secret = args.network_secret.map(PathText).or(node.network_secret.take());
@@ -132,6 +133,9 @@ async fn start(settings: &Settings, foreign: Option<ForeignPolicy>, data: PathBu
     }
     for address in &node.seed {
         builder = builder.seed(address);
+    }
+    for file in &node.seeds {
+        builder = builder.seed_file(&file.0);
     }
     for address in &node.persistent {
         builder = builder.persistent(address);

@@ -6,17 +6,18 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use peerage::{Change, Direction, Node, PeerEvent, PeerId, PeerInfo, RegisterError, Watch};
+use peerage::{Change, Direction, MAX_BOOK_BYTES, Node, PeerEvent, PeerId, PeerInfo, RegisterError, Watch};
 use peerage_wire::chat::{EchoRequest, EchoResponse};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::io::AsyncReadExt;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
 use super::chat::{Chatting, ECHO, MAX_TEXT_BYTES, PATIENCE};
 use super::files;
 use crate::control::session::Commands;
-use crate::control::{Command, ConnectReport, Echo, Event, FileReport, PeerRow, Status, millis};
+use crate::control::{Command, ConnectReport, Echo, Event, FileReport, PeerRow, Status, Why, millis};
 use crate::transfer::inbox::Inbox;
 use crate::transfer::retry::{Retries, send_with_retries};
 use crate::transfer::send::Patience;
@@ -83,6 +84,20 @@ impl Service {
             listening: self.node.listen_addresses().iter().map(ToString::to_string).collect(),
             peers: self.node.peers().connected().len(),
         }
+    }
+
+    async fn why(&self, peer: &str) -> Result<Why, String> {
+        let story = self.node.peers().why(peer_id(peer)?).await.ok_or("the node has been shut down")?;
+        Ok(Why { story: value(&story)?, text: story.to_string() })
+    }
+
+    async fn import_book(&self, path: &Path) -> Result<usize, String> {
+        let read = |error| format!("{} cannot be read: {error}", path.display());
+        let file = tokio::fs::File::open(path).await.map_err(read)?;
+        let mut book = String::new();
+        // One byte more than is taken, so that a longer one is refused and not cut.
+        file.take(MAX_BOOK_BYTES as u64 + 1).read_to_string(&mut book).await.map_err(read)?;
+        self.node.peers().import_book(&book).await.map_err(|error| error.to_string())
     }
 
     async fn peers(&self, ping: bool) -> Vec<PeerRow> {
@@ -178,6 +193,11 @@ impl Commands for Service {
         match command {
             Command::Status => value(&self.status()),
             Command::Peers { ping } => value(&self.peers(ping).await),
+            Command::Why { peer } => value(&self.why(&peer).await?),
+            Command::BookExport => {
+                value(&self.node.peers().export_book().await.map_err(|error| error.to_string())?)
+            }
+            Command::BookImport { path } => value(&self.import_book(&path).await?),
             Command::Allowed => value(&self.allowed().await),
             Command::Allow { peer } => self.change_allowed(&peer, true).await,
             Command::Disallow { peer } => self.change_allowed(&peer, false).await,
@@ -207,10 +227,10 @@ fn event_of(event: PeerEvent) -> Option<Event> {
     let ms = |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     match event {
         PeerEvent::Connected { peer, direction, address, .. } => Some(came(peer, direction, address)),
-        PeerEvent::Disconnected { peer, cause, redial_in } => {
+        PeerEvent::Disconnected { peer, cause, redial_in, .. } => {
             Some(Event::PeerDisconnected { peer: peer.to_string(), cause, redial_ms: ms(redial_in) })
         }
-        PeerEvent::DialFailed { address, peer, cause, retry_in } => Some(Event::DialFailed {
+        PeerEvent::DialFailed { address, peer, cause, retry_in, .. } => Some(Event::DialFailed {
             address: address.to_string(),
             peer: peer.map(|peer| peer.to_string()),
             cause,

@@ -36,6 +36,7 @@ pub(crate) struct NodeSettings {
     pub(crate) data: Option<PathText>,
     pub(crate) listen: Vec<ListenAddress>,
     pub(crate) seed: Vec<DialAddress>,
+    pub(crate) seeds: Vec<PathText>,
     pub(crate) persistent: Vec<DialAddress>,
     pub(crate) network: Option<String>,
     pub(crate) network_secret: Option<PathText>,

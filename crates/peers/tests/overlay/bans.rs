@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use peerage_peers::{
-    BanError, BanTarget, Blame, CloseReason, ConnId, Direction, Failure, Input, PeerClass, PeerEvent,
+    BanError, BanTarget, Blame, CloseReason, ConnId, Direction, Failure, Fault, Input, PeerClass, PeerEvent,
     PeersConfig, Penalty, RejectReason, Role, Target, Ticket,
 };
 
@@ -66,7 +66,7 @@ fn a_ban_that_is_lifted_lets_both_sides_dial_again() {
     world.run_for(secs(3600));
     assert_eq!((world.peers_of(a), world.nodes[a].dials.len()), (BTreeSet::new(), dials));
     let refused = world.nodes[a].answers[&Ticket(9)].clone().unwrap_err();
-    assert!(refused.blame == Blame::Local && refused.detail.contains("lift the ban first"), "{refused}");
+    assert!(refused.blame() == Blame::Local && refused.detail.contains("lift the ban first"), "{refused}");
     let now = world.now();
     assert!(world.nodes[a].manager.unban(now, target));
     assert!(!world.nodes[a].manager.unban(now, target));
@@ -162,8 +162,8 @@ fn failures_of_transport_are_no_penalty_however_many() {
         let conn = ConnId(1_000_000 + round);
         let (direction, attempt) = (Direction::Inbound, None);
         world.give(a, Input::Handshaken { conn, peer, direction, remote, attempt });
-        let blame = [Blame::Local, Blame::Unlucky, Blame::Overloaded, Blame::Hostile][round as usize % 4];
-        let failure = Failure::new(blame, "gone again");
+        let fault = [Fault::NoSocket, Fault::Timeout, Fault::Refused, Fault::WrongKey][round as usize % 4];
+        let failure = Failure::new(fault, "gone again");
         world.give(a, Input::Closed { conn, failure, useful: false });
     }
     world.run_for(secs(3600));

@@ -3,6 +3,7 @@
 
 mod bans;
 mod clones;
+mod dialling;
 mod exchange;
 mod observed;
 mod places;

@@ -161,8 +161,8 @@ fn an_explicit_connect_ends_in_the_peer_or_in_the_reason() {
     let answers = &world.nodes[a].answers;
     assert_eq!(answers[&Ticket(1)], Ok(world.id(b)));
     assert_eq!(answers[&Ticket(6)], Ok(world.id(b)));
-    assert_eq!(answers[&Ticket(2)].clone().unwrap_err().blame, Blame::Unlucky);
-    assert_eq!(answers[&Ticket(3)].clone().unwrap_err().blame, Blame::Hostile);
+    assert_eq!(answers[&Ticket(2)].clone().unwrap_err().blame(), Blame::Unlucky);
+    assert_eq!(answers[&Ticket(3)].clone().unwrap_err().blame(), Blame::Hostile);
     assert!(answers[&Ticket(4)].clone().unwrap_err().detail.contains("this node itself"));
     assert!(world.nodes[b].answers[&Ticket(5)].clone().unwrap_err().detail.contains("peers().add"));
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use peerage_identity::{DialAddress, IpPrefix, NodeKey, PeerId, SignedPeerRecord};
 use peerage_machine::{Machine, Now, Random};
 use peerage_peers::{
-    Answer, AttemptId, Blame, CloseReason, ConnId, Direction, Door, DoorState, Failure, HelloFacts, Input,
-    Output, PeerAnswer, PeerEvent, PeerManager, PeersConfig, RejectReason, Role, Ticket,
+    Answer, AttemptId, BookChange, BookEntry, CloseReason, ConnId, Direction, Door, DoorState, Failure,
+    Fault, HelloFacts, Input, Output, PeerAnswer, PeerEvent, PeerManager, PeersConfig, RejectReason, Role,
+    StoredPeer, Ticket,
 };
 
 /// Something that reaches a node at a time.
@@ -75,6 +76,26 @@ pub(crate) struct Node {
     pub(crate) answers: BTreeMap<Ticket, Result<PeerId, Failure>>,
     pub(crate) dials: Vec<(Duration, DialAddress)>,
     pub(crate) wakes: u64,
+    /// When the timer that counts fires.
+    pub(crate) timer: Option<Duration>,
+    /// What the node has stored; it survives restarts.
+    pub(crate) disk: BTreeMap<String, BookEntry>,
+}
+
+impl Node {
+    fn store(&mut self, changes: Vec<BookChange>) {
+        for change in changes {
+            match change {
+                BookChange::Put(entry) => {
+                    self.disk.insert(entry.peer.clone(), *entry);
+                }
+                BookChange::Remove(peer) => {
+                    self.disk.remove(&peer.to_string());
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }
 
 /// The two ends of a connection.
@@ -94,6 +115,8 @@ pub(crate) struct World {
     pub(crate) next_conn: u64,
     pub(crate) random: Random,
     pub(crate) seed: u64,
+    /// Again and again, each node's watchers have been told what each peer is. Worlds of many nodes do without, for the sake of time.
+    pub(crate) checks: bool,
     /// Every record that crossed the wire: in hellos, refusals and answers.
     pub(crate) told: Vec<Told>,
     /// Every refusal that crossed the wire.
@@ -130,6 +153,7 @@ impl World {
             seed,
             told: Vec::new(),
             refusals: Vec::new(),
+            checks: true,
         }
     }
 
@@ -173,6 +197,8 @@ impl World {
             answers: BTreeMap::new(),
             dials: Vec::new(),
             wakes: 0,
+            timer: None,
+            disk: BTreeMap::new(),
         });
         index
     }
@@ -237,7 +263,7 @@ impl World {
             if node.up && node.boot == next.boot {
                 self.deliver(next.to, next.what);
             } else if let Delivery::Syn { from, attempt, .. } = next.what {
-                let failure = Failure::new(Blame::Unlucky, "no answer within 5 s");
+                let failure = Failure::new(Fault::Timeout, "no answer within 5 s");
                 self.send(
                     from,
                     Duration::from_secs(5),
@@ -252,19 +278,21 @@ impl World {
         let now = self.now();
         match what {
             Delivery::Input(input) => self.nodes[to].manager.handle(now, input),
+            Delivery::Timer if self.nodes[to].timer != Some(self.now) => return,
             Delivery::Timer => {
+                self.nodes[to].timer = None;
                 self.nodes[to].wakes += 1;
                 self.nodes[to].manager.handle_timeout(now);
             }
             Delivery::Syn { from, attempt, conn, expected } => {
                 let me = self.id(to);
                 if !passes(&self.nodes[to].door, self.nodes[from].address) {
-                    let failure = Failure::new(Blame::Overloaded, "it takes no new connection at the moment");
+                    let failure = Failure::new(Fault::Refused, "it takes no new connection at the moment");
                     let delay = self.delay();
                     return self.send(from, delay, Delivery::Input(Input::DialFailed { attempt, failure }));
                 }
                 if expected.is_some_and(|expected| expected != me) {
-                    let failure = Failure::new(Blame::Hostile, "another peer is there");
+                    let failure = Failure::new(Fault::WrongKey, "another peer is there");
                     let delay = self.delay();
                     return self.send(from, delay, Delivery::Input(Input::DialFailed { attempt, failure }));
                 }
@@ -306,10 +334,14 @@ impl World {
     }
 
     pub(crate) fn carry_out(&mut self, node: usize) {
+        // Often enough to find what was not told.
+        if self.checks && self.order.is_multiple_of(8) {
+            self.nodes[node].manager.assert_told();
+        }
         while let Some(output) = self.nodes[node].manager.poll_output() {
             let delay = self.delay();
             match output {
-                Output::Dial { attempt, address, expected } => {
+                Output::Dial { attempt, address, expected, .. } => {
                     self.nodes[node].dials.push((self.now, address.clone()));
                     let target = self.nodes.iter().position(|n| Some(n.address) == address.socket_addr());
                     self.next_conn += 1;
@@ -319,7 +351,7 @@ impl World {
                             self.send(target, delay, Delivery::Syn { from: node, attempt, conn, expected });
                         }
                         None => {
-                            let failure = Failure::new(Blame::Unlucky, "no answer within 5 s");
+                            let failure = Failure::new(Fault::Timeout, "no answer within 5 s");
                             let failed = Delivery::Input(Input::DialFailed { attempt, failure });
                             self.send(node, Duration::from_secs(5), failed);
                         }
@@ -329,7 +361,7 @@ impl World {
                 Output::Answer { conn, answer } => self.answer(node, conn, answer),
                 Output::Close { conn, reason } => {
                     self.nodes[node].closed.push((conn, reason));
-                    self.hang_up(node, conn, "closed by the peer");
+                    self.hang_up(node, conn, reason);
                 }
                 Output::Door(door) => self.nodes[node].door = door,
                 Output::Observed { addresses } => self.nodes[node].observed = addresses,
@@ -342,12 +374,17 @@ impl World {
                     let now = self.now;
                     self.nodes[node].events.push((now, event));
                 }
+                Output::Save { changes } => self.nodes[node].store(changes),
                 Output::Admit { .. } | Output::Drain { .. } => {}
             }
         }
         if let Some(due) = self.nodes[node].manager.poll_timeout() {
-            let wait = due.saturating_sub(self.now);
-            self.send(node, wait, Delivery::Timer);
+            // One timer at a time, as in the node's driver; one that is no longer the next is passed over when it fires.
+            let due = due.max(self.now);
+            if self.nodes[node].timer != Some(due) {
+                self.nodes[node].timer = Some(due);
+                self.send(node, due - self.now, Delivery::Timer);
+            }
         }
     }
 
@@ -392,8 +429,15 @@ impl World {
         self.told.extend(records.iter().map(|record| Told { from, to, record: record.clone() }));
     }
 
-    pub(crate) fn hang_up(&mut self, node: usize, conn: ConnId, cause: &str) {
-        let failure = Failure::new(Blame::Unlucky, cause);
+    pub(crate) fn hang_up(&mut self, node: usize, conn: ConnId, reason: CloseReason) {
+        let fault = match reason {
+            CloseReason::Rotated => Fault::Trimmed,
+            CloseReason::Duplicate => Fault::Duplicate,
+            CloseReason::Replaced => Fault::Replaced,
+            CloseReason::ShuttingDown => Fault::RefusedByPeer(RejectReason::ShuttingDown),
+            _ => Fault::ClosedByPeer,
+        };
+        let failure = Failure::from(fault);
         self.deliver_to_other(node, conn, |_| {
             Delivery::Input(Input::Closed { conn, failure, useful: false })
         });
@@ -431,7 +475,7 @@ impl World {
             self.wires.iter().filter(|(_, w)| w.open && w.ends.contains(&node)).map(|(c, _)| *c).collect();
         for conn in open {
             let other = self.other(conn, node);
-            let failure = Failure::new(Blame::Unlucky, "silent for 30 s");
+            let failure = Failure::new(Fault::Silent, "silent for 30 s");
             self.send(other, idle, Delivery::Input(Input::Closed { conn, failure, useful: true }));
             self.wires.get_mut(&conn).unwrap().open = false;
         }
@@ -443,9 +487,16 @@ impl World {
         n.boot += 1;
         n.up = true;
         n.nonce = nonce;
+        n.timer = None;
         n.door = Door::default();
         n.manager = PeerManager::new(n.config.clone(), n.key.peer_id(), n.nonce, fork);
         self.wires.values_mut().filter(|w| w.ends.contains(&node)).for_each(|w| w.open = false);
+    }
+
+    /// Reads what an earlier run of the node has stored, and stores from now on.
+    pub(crate) fn load(&mut self, node: usize) {
+        let peers = self.nodes[node].disk.values().map(|entry| StoredPeer::read(entry).unwrap()).collect();
+        self.give(node, Input::Load { peers });
     }
 
     pub(crate) fn peers_of(&self, node: usize) -> BTreeSet<usize> {

@@ -1,0 +1,106 @@
+//! A file of seeds: one address a line.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use peerage_identity::DialAddress;
+use tokio::io::AsyncReadExt;
+
+/// The longest file, in bytes.
+const MAX_BYTES: u64 = 1 << 20;
+/// Bad lines that are reported one by one.
+const MAX_REPORTED: usize = 20;
+
+/// Why a file of seeds cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SeedFileError {
+    /// It cannot be read.
+    #[error("the seeds in {} cannot be read: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is too long.
+    #[error("{} has more than {most} bytes: split it, or name fewer seeds", .path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The bound in bytes.
+        most: u64,
+    },
+}
+
+/// A line that is no address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {number}: {detail}")]
+pub struct BadLine {
+    /// Its number, from 1 on.
+    pub number: usize,
+    /// What is wrong, with the remedy.
+    pub detail: String,
+}
+
+/// Reads the seeds of a file. Bad lines are reported and passed over.
+pub(crate) async fn read(path: &Path) -> Result<Vec<DialAddress>, SeedFileError> {
+    let io = |source| SeedFileError::Io { path: path.to_owned(), source };
+    let file = tokio::fs::File::open(path).await.map_err(io)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).await.map_err(io)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(SeedFileError::TooLong { path: path.to_owned(), most: MAX_BYTES });
+    }
+    let (seeds, bad) = parse(&String::from_utf8_lossy(&bytes));
+    for line in bad.iter().take(MAX_REPORTED) {
+        tracing::warn!(path = %path.display(), %line, "a seed is passed over");
+    }
+    if bad.len() > MAX_REPORTED {
+        tracing::warn!(path = %path.display(), lines = bad.len() - MAX_REPORTED, "more seeds are passed over");
+    }
+    if seeds.is_empty() {
+        tracing::warn!(path = %path.display(), "the file names no seed");
+    }
+    Ok(seeds)
+}
+
+fn parse(text: &str) -> (Vec<DialAddress>, Vec<BadLine>) {
+    let (mut seeds, mut bad) = (Vec::new(), Vec::new());
+    for (index, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        match DialAddress::from_str(line) {
+            Ok(address) => seeds.push(address),
+            Err(error) => bad.push(BadLine { number: index + 1, detail: error.to_string() }),
+        }
+    }
+    (seeds, bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_are_passed_over_and_bad_lines_are_named() {
+        let text = "# ours\n\n/ip4/192.0.2.1/udp/1/quic-v1 # the first\n  /dnsaddr/seeds.example\r\n192.0.2.1:4400\n/ip4/1.2.3.4/tcp/1\n";
+        let (seeds, bad) = parse(text);
+        let seeds: Vec<_> = seeds.iter().map(ToString::to_string).collect();
+        assert_eq!(seeds, ["/ip4/192.0.2.1/udp/1/quic-v1", "/dnsaddr/seeds.example"]);
+        assert_eq!(bad.iter().map(|line| line.number).collect::<Vec<_>>(), [5, 6]);
+        assert!(bad.iter().all(|line| !line.detail.is_empty()));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_missing_or_too_long_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seeds");
+        assert!(read(&path).await.unwrap_err().to_string().contains("seeds"));
+        std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
+        assert!(matches!(read(&path).await, Err(SeedFileError::TooLong { .. })));
+    }
+}

@@ -1,0 +1,316 @@
+//! The store in one file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use peerage_peers::{BookChange, BookEntry};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::{Store, StoreError, Stored};
+
+/// The address book's file name in a data directory.
+pub const BOOK_FILE: &str = "peers.redb";
+
+/// The format of the file. An entry is JSON, in which unknown fields are passed over: a new field needs no new format.
+const FORMAT: u64 = 1;
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const PEERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("peers");
+/// What redb may keep in memory; its own default is a gigabyte.
+const CACHE_BYTES: usize = 2 << 20;
+/// Entries that are read: more than any address book holds.
+const MAX_ENTRIES: usize = 1_000_000;
+/// How long a node of this process that has just ended may take to close the file: so many looks, this far apart.
+const LOOKS: u32 = 40;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A store in one file, which is made on first use and readable by its owner only.
+#[derive(Debug)]
+pub struct RedbStore {
+    path: PathBuf,
+    database: Mutex<Option<Database>>,
+}
+
+/// What can be wrong with a file.
+enum Fault {
+    /// Its content makes no sense.
+    Corrupt(String),
+    /// It makes sense, and cannot be used.
+    Other(StoreError),
+}
+
+impl RedbStore {
+    /// The store at `path`. Nothing is opened before it is used.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), database: Mutex::new(None) }
+    }
+
+    fn open(&self) -> Result<Database, Fault> {
+        let mut looks = 0;
+        loop {
+            let file = open_private(&self.path).map_err(|error| self.failed(&error))?;
+            match Database::builder().set_cache_size(CACHE_BYTES).create_file(file) {
+                Ok(database) => return Ok(database),
+                Err(DatabaseError::DatabaseAlreadyOpen) if looks < LOOKS => {
+                    looks += 1;
+                    std::thread::sleep(LOOK_EVERY);
+                }
+                Err(DatabaseError::Storage(error)) => return Err(self.fault(error.into())),
+                Err(DatabaseError::UpgradeRequired(format)) => {
+                    return Err(Fault::Corrupt(format!("it has the old file format {format}")));
+                }
+                Err(error) => return Err(self.failed(&error)),
+            }
+        }
+    }
+
+    fn read(&self, database: &Database) -> Result<Vec<BookEntry>, Fault> {
+        let fault = |error: redb::Error| self.fault(error);
+        let transaction = database.begin_write().map_err(|error| fault(error.into()))?;
+        let format = {
+            let mut meta = transaction.open_table(META).map_err(|error| fault(error.into()))?;
+            transaction.open_table(PEERS).map_err(|error| fault(error.into()))?;
+            let found = meta.get("format").map_err(|error| fault(error.into()))?.map(|found| found.value());
+            if found.is_none() {
+                meta.insert("format", FORMAT).map_err(|error| fault(error.into()))?;
+            }
+            found.unwrap_or(FORMAT)
+        };
+        if format > FORMAT {
+            return Err(Fault::Other(StoreError::Newer {
+                path: self.path.clone(),
+                found: format,
+                known: FORMAT,
+            }));
+        }
+        transaction.commit().map_err(|error| fault(error.into()))?;
+        let transaction = database.begin_read().map_err(|error| fault(error.into()))?;
+        let peers = transaction.open_table(PEERS).map_err(|error| fault(error.into()))?;
+        let mut entries = Vec::new();
+        for row in peers.iter().map_err(|error| fault(error.into()))?.take(MAX_ENTRIES) {
+            let (peer, json) = row.map_err(|error| fault(error.into()))?;
+            match serde_json::from_slice::<BookEntry>(json.value()) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => tracing::warn!(peer = peer.value(), %error, "a stored entry is passed over"),
+            }
+        }
+        Ok(entries)
+    }
+
+    fn write(&self, database: &Database, changes: &[BookChange]) -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
+        {
+            let mut peers = transaction.open_table(PEERS)?;
+            for change in changes {
+                match change {
+                    BookChange::Put(entry) => {
+                        let json = serde_json::to_vec(&**entry).map_err(|e| redb::Error::Io(e.into()))?;
+                        peers.insert(entry.peer.as_str(), json.as_slice())?;
+                    }
+                    BookChange::Remove(peer) => {
+                        peers.remove(peer.to_string().as_str())?;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        // Durable when this returns: that is redb's default.
+        Ok(transaction.commit()?)
+    }
+
+    fn fault(&self, error: redb::Error) -> Fault {
+        match error {
+            redb::Error::Io(io) if !is_content(&io) => self.failed(&io),
+            redb::Error::DatabaseAlreadyOpen | redb::Error::LockPoisoned(_) => self.failed(&error),
+            error => Fault::Corrupt(error.to_string()),
+        }
+    }
+
+    fn failed(&self, error: &dyn std::fmt::Display) -> Fault {
+        Fault::Other(StoreError::Failed { path: self.path.clone(), detail: error.to_string() })
+    }
+
+    /// Opens the file and reads it. A defect in the file that makes redb panic is a corrupt file like any other.
+    fn open_and_read(&self) -> Result<(Database, Vec<BookEntry>), Fault> {
+        let reading = catch_unwind(AssertUnwindSafe(|| {
+            let database = self.open()?;
+            let entries = self.read(&database)?;
+            Ok((database, entries))
+        }));
+        reading.unwrap_or_else(|_| Err(Fault::Corrupt("its pages contradict one another".to_owned())))
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Option<Database>> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for RedbStore {
+    fn load(&self) -> Result<Stored, StoreError> {
+        let mut open = self.locked();
+        *open = None;
+        let (database, stored) = match self.open_and_read() {
+            Ok((database, peers)) => (database, Stored { peers, set_aside: None }),
+            Err(Fault::Other(error)) => return Err(error),
+            Err(Fault::Corrupt(why)) => {
+                let aside = self.path.with_extension("redb.corrupt");
+                let moved = fs::rename(&self.path, &aside);
+                moved.map_err(|error| StoreError::Failed {
+                    path: self.path.clone(),
+                    detail: format!("{why}; and it cannot be renamed: {error}"),
+                })?;
+                let (database, peers) = self.open_and_read().map_err(|fault| match fault {
+                    Fault::Other(error) => error,
+                    Fault::Corrupt(detail) => StoreError::Failed { path: self.path.clone(), detail },
+                })?;
+                (database, Stored { peers, set_aside: Some((aside, why)) })
+            }
+        };
+        *open = Some(database);
+        Ok(stored)
+    }
+
+    fn save(&self, changes: &[BookChange]) -> Result<(), StoreError> {
+        let open = self.locked();
+        let failed = |detail| StoreError::Failed { path: self.path.clone(), detail };
+        let database = open.as_ref().ok_or_else(|| failed("it was not loaded".to_owned()))?;
+        self.write(database, changes).map_err(|error| failed(error.to_string()))
+    }
+}
+
+fn open_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Whether the system has read the file and what it holds is wrong.
+fn is_content(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use peerage_identity::NodeKey;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    const CHILD: &str = "PEERAGE_TEST_STORE";
+
+    fn entry(number: u64, failures: u32) -> BookChange {
+        let mut seed = [1; 32];
+        seed[..8].copy_from_slice(&number.to_be_bytes());
+        let peer = NodeKey::from_seed(seed).peer_id().to_string();
+        BookChange::Put(Box::new(BookEntry { peer, failures, ..BookEntry::default() }))
+    }
+
+    /// The child of the test below: writes a counter as fast as it can, and prints each number once it is stored.
+    #[test]
+    fn child_that_writes_until_it_is_killed() {
+        let Some(path) = std::env::var_os(CHILD) else { return };
+        let store = RedbStore::at(path);
+        let last = store.load().unwrap().peers.iter().map(|entry| entry.failures).max().unwrap_or(0);
+        for number in last + 1.. {
+            store.save(&[entry(u64::from(number % 50), number)]).unwrap();
+            println!("stored {number}");
+        }
+    }
+
+    /// a book opens after each of 200 kills at random moments, and has lost nothing that was stored.
+    #[test]
+    fn two_hundred_kills_cost_nothing_that_was_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(BOOK_FILE);
+        let mut random = peerage_machine::Random::from_number(7);
+        let mut writes = 0;
+        for kill in 0..200 {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "store::redb_store::tests::child_that_writes_until_it_is_killed",
+                    "--exact",
+                    "--nocapture",
+                ])
+                .env(CHILD, &path)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let out = child.stdout.take().unwrap();
+            // It is killed while it opens the file, and at any moment of a write.
+            std::thread::sleep(random.up_to(Duration::from_millis(60)));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let numbers = BufReader::new(out).lines().map_while(Result::ok);
+            let stored = numbers.filter_map(|line| line.strip_prefix("stored ")?.parse::<u32>().ok());
+            let stored: Vec<u32> = stored.collect();
+            writes += stored.len();
+            if kill % 5 == 0 || !stored.is_empty() {
+                let found = RedbStore::at(&path).load().unwrap();
+                assert_eq!(found.set_aside, None, "kill {kill}");
+                let latest = found.peers.iter().map(|entry| entry.failures).max().unwrap_or(0);
+                assert!(latest >= stored.last().copied().unwrap_or(0), "kill {kill}: {latest} of {stored:?}");
+            }
+        }
+        assert!(writes > 100, "the child had no time to write: {writes}");
+    }
+
+    #[test]
+    fn a_corrupt_file_is_set_aside_and_the_store_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(BOOK_FILE);
+        let store = RedbStore::at(&path);
+        store.load().unwrap();
+        let changes: Vec<_> = (0..200).map(|number| entry(number, 1)).collect();
+        store.save(&changes).unwrap();
+        drop(store);
+        let good = fs::read(&path).unwrap();
+        let mut random = peerage_machine::Random::from_number(3);
+        let mut aside = 0;
+        for round in 0..60 {
+            let mut bytes = good.clone();
+            match round % 3 {
+                0 => bytes.truncate(random.index(bytes.len())),
+                1 => (0..64).for_each(|_| {
+                    let at = random.index(bytes.len());
+                    bytes[at] ^= random.number() as u8 | 1;
+                }),
+                _ => bytes = b"not a database at all, but a longer text than the magic number".to_vec(),
+            }
+            fs::write(&path, &bytes).unwrap();
+            let store = RedbStore::at(&path);
+            let found = store.load().unwrap();
+            if let Some((set_aside, why)) = found.set_aside {
+                assert_eq!(fs::read(&set_aside).unwrap().len(), bytes.len(), "{why}");
+                aside += 1;
+            }
+            store.save(&changes).unwrap();
+            drop(store);
+            assert!(RedbStore::at(&path).load().unwrap().peers.len() >= 200, "round {round}");
+        }
+        assert!(aside >= 20, "{aside}");
+    }
+
+    #[test]
+    fn a_file_of_a_later_version_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(BOOK_FILE);
+        let store = RedbStore::at(&path);
+        store.load().unwrap();
+        {
+            let open = store.locked();
+            let transaction = open.as_ref().unwrap().begin_write().unwrap();
+            transaction.open_table(META).unwrap().insert("format", FORMAT + 1).unwrap();
+            transaction.commit().unwrap();
+        }
+        drop(store);
+        let error = RedbStore::at(&path).load().unwrap_err().to_string();
+        assert!(error.contains("later version"), "{error}");
+        assert!(path.exists());
+    }
+}

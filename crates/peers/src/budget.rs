@@ -1,0 +1,157 @@
+//! How many dials may be begun: by the node, to one address, to one subnet.
+//!
+//! The node's budget spreads the redials of a node that restarts with many peers to come back to. The budgets per address (an IPv6 /64
+//! counts as one) and per subnet (/24, /48) hold for addresses that only others have vouched for: whoever makes up peers at a victim's
+//! address cannot make this node dial it more often than that. Names that nobody has proved share one budget, for they may all lead to
+//! the same place. Loopback is exempt from the rules per address.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use peerage_identity::{AddressScope, DialAddress, IpPrefix};
+use peerage_machine::{Now, TokenBucket};
+
+use crate::config::PeersConfig;
+
+/// What has been spent.
+#[derive(Debug)]
+pub(crate) struct DialBudget {
+    node: TokenBucket,
+    targets: BTreeMap<Target, TokenBucket>,
+    address: (f64, f64),
+    subnet: (f64, f64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Target {
+    Names,
+    Block(IpPrefix),
+}
+
+/// Targets whose spending is remembered. Full buckets are forgotten first.
+const MAX_TARGETS: usize = 4096;
+
+impl DialBudget {
+    pub(crate) fn new(config: &PeersConfig) -> Self {
+        Self {
+            node: TokenBucket::new(config.dial_burst, config.dials_per_second, Now::ZERO),
+            targets: BTreeMap::new(),
+            address: (config.address_dial_burst, config.address_dials_per_second),
+            subnet: (config.subnet_dial_burst, config.subnet_dials_per_second),
+        }
+    }
+
+    /// How long until the node may begin another dial; zero if it may now. A budget that never refills says an hour.
+    pub(crate) fn wait(&mut self, now: Now) -> Duration {
+        self.node.wait_for(1.0, now).unwrap_or(Duration::from_secs(3600))
+    }
+
+    /// A dial is begun. One that the user asked for is begun in any case, and counts all the same.
+    pub(crate) fn spend(&mut self, now: Now) {
+        self.node.take(1.0, now);
+    }
+
+    /// Takes a dial to an address that nobody has proved; or says how long to wait.
+    pub(crate) fn take(&mut self, now: Now, address: &DialAddress) -> Result<(), Duration> {
+        let mut wait = Duration::ZERO;
+        let targets = self.targets_of(address);
+        for (target, (burst, rate)) in &targets {
+            let bucket = self.targets.entry(*target).or_insert_with(|| TokenBucket::new(*burst, *rate, now));
+            wait = wait.max(bucket.wait_for(1.0, now).unwrap_or(Duration::from_secs(3600)));
+        }
+        if wait.is_zero() {
+            for (target, _) in &targets {
+                self.targets.entry(*target).and_modify(|bucket| {
+                    bucket.take(1.0, now);
+                });
+            }
+        }
+        self.forget_some(now);
+        if wait.is_zero() { Ok(()) } else { Err(wait) }
+    }
+
+    fn targets_of(&self, address: &DialAddress) -> Vec<(Target, (f64, f64))> {
+        match address.socket_addr().map(|socket| socket.ip()) {
+            None => vec![(Target::Names, self.address)],
+            Some(ip) if AddressScope::of(ip).is_exempt_from_address_rules() => Vec::new(),
+            Some(ip) => vec![
+                (Target::Block(IpPrefix::address_of(ip)), self.address),
+                (Target::Block(IpPrefix::subnet_of(ip)), self.subnet),
+            ],
+        }
+    }
+
+    /// The node's own budget bounds how many buckets can be short at a time, so full ones are enough to keep the bound; should they
+    /// not be, the first ones go.
+    fn forget_some(&mut self, now: Now) {
+        if self.targets.len() <= MAX_TARGETS {
+            return;
+        }
+        self.targets.retain(|_, bucket| !bucket.is_full(now));
+        while self.targets.len() > MAX_TARGETS {
+            self.targets.pop_first();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(millis: u64) -> Now {
+        Now::ZERO.after(Duration::from_millis(millis))
+    }
+
+    proptest! {
+        /// The budgets per address and per subnet hold in every window, whatever is asked for and when.
+        #[test]
+        fn no_target_is_dialled_more_often_than_its_budget(
+            steps in prop::collection::vec((0u64..3000, 0u8..3, 0u8..3), 1..300)
+        ) {
+            let config = PeersConfig::default();
+            let mut budget = DialBudget::new(&config);
+            let mut time = 0;
+            let mut passed: BTreeMap<(u8, u8), f64> = BTreeMap::new();
+            for (step, subnet, host) in steps {
+                time += step;
+                let address = format!("/ip4/20.1.{subnet}.{host}/udp/1/quic-v1").parse().unwrap();
+                if budget.take(at(time), &address).is_ok() {
+                    *passed.entry((subnet, host)).or_default() += 1.0;
+                }
+                let seconds = time as f64 / 1000.0;
+                for count in passed.values() {
+                    let most = config.address_dial_burst + config.address_dials_per_second * seconds;
+                    prop_assert!(*count <= most + 1e-6);
+                }
+                for subnet in 0..3 {
+                    let count: f64 = passed.range((subnet, 0)..=(subnet, 255)).map(|(_, count)| count).sum();
+                    let most = config.subnet_dial_burst + config.subnet_dials_per_second * seconds;
+                    prop_assert!(count <= most + 1e-6);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_share_one_budget_and_loopback_has_none() {
+        let mut budget = DialBudget::new(&PeersConfig::default());
+        let name = |n: u32| format!("/dns/n{n}.example/udp/1/quic-v1").parse().unwrap();
+        let passed = (0..100).filter(|n| budget.take(at(0), &name(*n)).is_ok()).count();
+        assert_eq!(passed as f64, PeersConfig::default().address_dial_burst);
+        let loopback = "/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap();
+        assert!((0..1000).all(|_| budget.take(at(0), &loopback).is_ok()));
+    }
+
+    #[test]
+    fn the_table_of_targets_is_bounded() {
+        let config = PeersConfig { address_dial_burst: 1.0, ..PeersConfig::default() };
+        let mut budget = DialBudget::new(&config);
+        for number in 0..20_000_u32 {
+            let [_, a, b, c] = number.to_be_bytes();
+            let address = format!("/ip4/20.{a}.{b}.{c}/udp/1/quic-v1").parse().unwrap();
+            let _ = budget.take(at(0), &address);
+            assert!(budget.targets.len() <= MAX_TARGETS + 2);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! What happened to each peer and why, as far back as there is room.
+//!
+//! The journal is bounded for each peer and in all; the oldest entries give way. Something that happens again and again, such as a dial
+//! that times out, takes one entry that counts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use peerage_identity::PeerId;
+use peerage_machine::Now;
+use serde::{Serialize, Serializer};
+
+use crate::cause::{Cause, Fault};
+use crate::manager::PeerManager;
+use crate::state::PeerState;
+
+/// Everything that is known about why a peer is what it is. Printed, it is a text for people; serialised, data for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Story {
+    /// Whose.
+    #[serde(serialize_with = "as_text")]
+    pub peer: PeerId,
+    /// What it is now; `None` when nothing is known of it.
+    #[serde(serialize_with = "state_as_text")]
+    pub state: Option<PeerState>,
+    /// What makes it so now.
+    #[serde(serialize_with = "cause_as_name")]
+    pub cause: Cause,
+    /// What went wrong last, since it was last admitted.
+    #[serde(serialize_with = "fault_as_name")]
+    pub fault: Option<Fault>,
+    /// All of it in one sentence.
+    pub summary: String,
+    /// What happened, oldest first.
+    pub history: Vec<Entry>,
+}
+
+/// One thing that happened to a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// When, in milliseconds since 1970; the last time when it happened often.
+    pub unix_ms: u64,
+    /// Why.
+    #[serde(serialize_with = "cause_as_name")]
+    pub cause: Cause,
+    /// More words on it; often empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// What the peer was afterwards; `None` when nothing more was known of it.
+    pub state: Option<&'static str>,
+    /// How often.
+    pub times: u32,
+}
+
+/// The entries of all peers.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    peers: BTreeMap<PeerId, VecDeque<(u64, Entry)>>,
+    /// The peer of each entry, by age.
+    by_age: BTreeMap<u64, PeerId>,
+    next: u64,
+    max_per_peer: usize,
+    max_entries: usize,
+}
+
+/// The longest detail that is kept, in bytes.
+const MAX_DETAIL: usize = 256;
+/// An entry is counted once more when the same happened so few entries ago: a dial and its failure take turns.
+const LOOK_BACK: usize = 3;
+
+impl Journal {
+    pub(crate) fn new(max_per_peer: usize, max_entries: usize) -> Self {
+        Self { peers: BTreeMap::new(), by_age: BTreeMap::new(), next: 0, max_per_peer, max_entries }
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        cause: Cause,
+        detail: &str,
+        state: Option<&'static str>,
+    ) {
+        if self.max_per_peer == 0 || self.max_entries == 0 {
+            return;
+        }
+        let detail = detail[..detail.floor_char_boundary(MAX_DETAIL)].to_owned();
+        let entries = self.peers.entry(peer).or_default();
+        let again = |(_, entry): &&mut (u64, Entry)| entry.cause == cause && entry.state == state;
+        if let Some((_, entry)) = entries.iter_mut().rev().take(LOOK_BACK).find(again) {
+            entry.times = entry.times.saturating_add(1);
+            entry.unix_ms = now.unix_millis();
+            entry.detail = detail;
+            return;
+        }
+        self.next += 1;
+        entries.push_back((self.next, Entry { unix_ms: now.unix_millis(), cause, detail, state, times: 1 }));
+        self.by_age.insert(self.next, peer);
+        if entries.len() > self.max_per_peer
+            && let Some((old, _)) = entries.pop_front()
+        {
+            self.by_age.remove(&old);
+        }
+        while self.by_age.len() > self.max_entries {
+            self.drop_oldest();
+        }
+    }
+
+    pub(crate) fn of(&self, peer: &PeerId) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.peers.get(peer).into_iter().flatten().map(|(_, entry)| entry)
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some((_, peer)) = self.by_age.pop_first() else { return };
+        let Some(entries) = self.peers.get_mut(&peer) else { return };
+        entries.pop_front();
+        if entries.is_empty() {
+            self.peers.remove(&peer);
+        }
+    }
+}
+
+impl PeerManager {
+    /// Why a peer is what it is: connected or not, and what led to it.
+    pub fn why(&self, peer: &PeerId) -> Story {
+        let state = self.state(peer);
+        let mut history: Vec<Entry> = self.journal.of(peer).cloned().collect();
+        // An entry that counts stands where it happened first, and tells when it happened last.
+        history.sort_by_key(|entry| entry.unix_ms);
+        let since_admitted =
+            history.iter().rev().take_while(|entry| entry.cause != Cause::Admitted).find_map(|entry| {
+                match entry.cause {
+                    Cause::Failed(fault) => Some((fault, entry.detail.clone())),
+                    _ => None,
+                }
+            });
+        let cause = self.holding(peer, state.as_ref(), &history);
+        let connected = matches!(state, Some(PeerState::Connected { .. }));
+        let (fault, said) = since_admitted.filter(|_| !connected).unzip();
+        let mut summary = match &state {
+            Some(state) => format!("{peer} is {state}: {cause}"),
+            None => format!("{peer} is not known here: {cause}"),
+        };
+        if let Some(fault) = fault.filter(|fault| cause != Cause::Failed(*fault)) {
+            summary.push_str(&format!("; before that: {fault}"));
+        }
+        if let Some(said) = said.filter(|said| !said.is_empty() && !summary.contains(said.as_str())) {
+            summary.push_str(&format!(" ({said})"));
+        }
+        Story { peer: *peer, state, cause, fault, summary, history }
+    }
+
+    /// What keeps a peer in its state now.
+    fn holding(&self, peer: &PeerId, state: Option<&PeerState>, history: &[Entry]) -> Cause {
+        let last = history.last().map_or(Cause::Unknown, |entry| entry.cause);
+        match state {
+            Some(PeerState::Banned) => Cause::Failed(Fault::Banned),
+            Some(PeerState::Held) => Cause::Held,
+            Some(PeerState::Waiting { due, failures }) if *due > self.clock => match last {
+                // Overload and bad luck of ours wait too, without a count.
+                Cause::Failed(_) => Cause::Backoff,
+                _ if *failures > 0 => Cause::Backoff,
+                other => other,
+            },
+            Some(PeerState::Waiting { .. }) if self.is_short_of_places(peer) => Cause::NoPlace,
+            Some(PeerState::Waiting { .. }) => Cause::DialBudget,
+            Some(PeerState::Known) if !self.is_allowed(peer) => Cause::Failed(Fault::NotAllowed),
+            Some(PeerState::Known) if self.book.get(peer).is_some_and(|known| known.addresses.is_empty()) => {
+                match last {
+                    Cause::Failed(fault) => Cause::Failed(fault),
+                    _ => Cause::Failed(Fault::NoAddress),
+                }
+            }
+            _ => last,
+        }
+    }
+}
+
+impl fmt::Display for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.summary)?;
+        for Entry { unix_ms, cause, detail, state, times } in &self.history {
+            write!(f, "  {}.{:03}  {cause}", unix_ms / 1000, unix_ms % 1000)?;
+            if !detail.is_empty() && *detail != cause.to_string() {
+                write!(f, ": {detail}")?;
+            }
+            if *times > 1 {
+                write!(f, " ({times} times)")?;
+            }
+            writeln!(f, " → {}", state.unwrap_or("not known"))?;
+        }
+        Ok(())
+    }
+}
+
+fn as_text<S: Serializer>(peer: &PeerId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(peer)
+}
+
+fn state_as_text<S: Serializer>(state: &Option<PeerState>, serializer: S) -> Result<S::Ok, S::Error> {
+    match state {
+        Some(state) => serializer.serialize_some(state.name()),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn cause_as_name<S: Serializer>(cause: &Cause, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&cause.name())
+}
+
+fn fault_as_name<S: Serializer>(fault: &Option<Fault>, serializer: S) -> Result<S::Ok, S::Error> {
+    match fault {
+        Some(fault) => serializer.serialize_some(&fault.name()),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use peerage_identity::NodeKey;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    proptest! {
+        #[test]
+        fn the_journal_stays_within_both_of_its_bounds_and_keeps_the_latest(
+            steps in prop::collection::vec((0u8..8, 0u8..5), 1..200)
+        ) {
+            let peers: Vec<_> = (0..8).map(|n| NodeKey::from_seed([n + 1; 32]).peer_id()).collect();
+            let causes = [Cause::Named, Cause::Due, Cause::Told, Cause::Held, Cause::Failed(Fault::Timeout)];
+            let mut journal = Journal::new(4, 12);
+            for (time, (peer, cause)) in steps.into_iter().enumerate() {
+                let (peer, cause) = (peers[usize::from(peer)], causes[usize::from(cause)]);
+                journal.add(Now::ZERO.after(Duration::from_secs(time as u64)), peer, cause, "because", None);
+                prop_assert!(journal.of(&peer).any(|entry| entry.cause == cause && entry.unix_ms == time as u64 * 1000));
+                let count = |peer| journal.of(peer).count();
+                prop_assert!(peers.iter().all(|peer| count(peer) <= 4));
+                let all = peers.iter().map(count).sum::<usize>();
+                prop_assert!(all <= 12);
+                prop_assert_eq!(all, journal.by_age.len());
+            }
+        }
+    }
+
+    #[test]
+    fn what_happens_again_and_again_is_counted() {
+        let peer = NodeKey::from_seed([1; 32]).peer_id();
+        let mut journal = Journal::new(8, 100);
+        for time in 0..50 {
+            let now = Now::ZERO.after(Duration::from_secs(time));
+            journal.add(now, peer, Cause::Due, "", Some("dialling"));
+            journal.add(now, peer, Cause::Failed(Fault::Timeout), "silence", Some("waiting"));
+        }
+        let entries: Vec<_> = journal.of(&peer).map(|entry| (entry.cause, entry.times)).collect();
+        assert_eq!(entries, [(Cause::Due, 50), (Cause::Failed(Fault::Timeout), 50)]);
+    }
+}

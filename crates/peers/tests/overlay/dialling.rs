@@ -1,0 +1,369 @@
+//! When whom is dialled: budgets, backoff, seeds, rotation, and what survives a restart.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use peerage_identity::{DialAddress, NodeKey, PeerId, SignedPeerRecord};
+use peerage_peers::{
+    Cause, Direction, Fault, Input, PeerEvent, PeerState, PeersConfig, Role, Target, Ticket,
+};
+
+use crate::support::{World, secs};
+
+/// The most dials that fall into any window of `length`.
+fn peak(mut times: Vec<Duration>, length: Duration) -> usize {
+    times.sort_unstable();
+    let within =
+        |start: &Duration| times.iter().filter(|time| **time >= *start && **time < *start + length).count();
+    times.iter().map(within).max().unwrap_or(0)
+}
+
+/// Applying the changes to the snapshot gives the state at any later time, and each change starts where the last one ended.
+#[test]
+fn a_snapshot_and_the_changes_after_it_tell_the_state_of_every_peer() {
+    for seed in 0..10 {
+        let mut world = World::new(seed);
+        for _ in 0..10 {
+            world.add(PeersConfig { max_outbound: 4, ..Default::default() });
+        }
+        for node in 1..10 {
+            world.seed_with(node, 0, Role::Seed);
+        }
+        world.run_for(Duration::from_millis(700));
+        let mut watched: BTreeMap<PeerId, PeerState> = world.nodes[3].manager.states().collect();
+        let from = world.nodes[3].events.len();
+        world.run_for(secs(5));
+        world.crash(5);
+        world.notice(5, secs(2));
+        let peer = world.id(7);
+        world.give(3, Input::Disconnect { peer });
+        world.run_for(secs(60));
+        let mut changes = 0;
+        for (_, event) in &world.nodes[3].events[from..] {
+            if let PeerEvent::Changed { peer, from, to, .. } = event {
+                assert_eq!(watched.get(peer), from.as_ref(), "seed {seed}");
+                match to {
+                    Some(state) => watched.insert(*peer, state.clone()),
+                    None => watched.remove(peer),
+                };
+                changes += 1;
+            }
+        }
+        assert!(changes > 0, "seed {seed}: nothing happened");
+        assert_eq!(watched, world.nodes[3].manager.states().collect(), "seed {seed}");
+    }
+}
+
+/// the backoff persists across a restart, and the book with it; a long-dead peer stays diallable.
+#[test]
+fn what_a_node_knows_of_its_peers_survives_a_restart_backoff_included() {
+    let mut world = World::new(3);
+    let (a, b, dead) = (
+        world.add(PeersConfig::default()),
+        world.add(PeersConfig::default()),
+        world.add(PeersConfig::default()),
+    );
+    world.crash(dead);
+    world.load(a);
+    world.seed_with(a, b, Role::Known);
+    world.seed_with(a, dead, Role::Known);
+    world.run_for(secs(1800));
+    let of_dead = |world: &World| world.nodes[a].disk[&world.id(dead).to_string()].clone();
+    let before = of_dead(&world);
+    assert!(before.failures >= 8, "{before:?}");
+    assert_eq!(before.addresses[0].failures, before.failures);
+    let good = &world.nodes[a].disk[&world.id(b).to_string()];
+    assert_eq!((good.failures, good.addresses[0].successes), (0, 1), "{good:?}");
+    assert!(good.record.is_some() && good.addresses[0].last_seen.is_some());
+
+    world.crash(a);
+    world.run_for(secs(5));
+    world.restart(a);
+    let dials = world.nodes[a].dials.len();
+    world.load(a);
+    world.run_for(secs(4));
+    assert_eq!(world.peers_of(a).len(), 1, "it finds its peer again without being told");
+    let waits = world.nodes[a].manager.state(&world.id(dead));
+    assert!(
+        matches!(waits, Some(PeerState::Waiting { failures, .. }) if failures == before.failures),
+        "{waits:?}"
+    );
+    let left = Duration::from_millis(before.retry_at).saturating_sub(world.now().unix);
+    let to_dead = |world: &World| {
+        world.nodes[a].dials[dials..]
+            .iter()
+            .filter(|(_, to)| to.peer_id().is_none() && to.socket_addr() == Some(world.nodes[dead].address))
+            .count()
+    };
+    if left > secs(1) {
+        world.run_for(left - secs(1));
+        assert_eq!(to_dead(&world), 0, "it was dialled before its time");
+    }
+    world.run_for(secs(1210));
+    assert!(to_dead(&world) >= 2, "an exhausted peer becomes diallable again");
+}
+
+/// a node with peers wakes for due times only.
+#[test]
+fn a_node_whose_places_are_taken_wakes_for_due_times_only() {
+    let mut world = World::new(5);
+    let config = PeersConfig { max_outbound: 2, rotation_interval: Duration::ZERO, ..Default::default() };
+    let nodes: Vec<_> = (0..4).map(|_| world.add(config.clone())).collect();
+    for node in 1..4 {
+        world.seed_with(node, 0, Role::Seed);
+    }
+    world.run_for(secs(300));
+    let before: Vec<_> = nodes.iter().map(|node| world.nodes[*node].wakes).collect();
+    world.run_for(secs(3600));
+    for node in nodes {
+        let wakes = world.nodes[node].wakes - before[node];
+        // What is left is asking around while places are free: once a minute.
+        assert!(wakes <= 62, "node {node} woke {wakes} times in an hour");
+    }
+}
+
+/// a dead address delays nobody else.
+#[test]
+fn a_hundred_dead_addresses_do_not_keep_a_node_from_its_live_peers() {
+    let mut world = World::new(6);
+    let config = PeersConfig { max_outbound: 40, ..Default::default() };
+    let a = world.add(config.clone());
+    let dead: Vec<_> = (0..100).map(|_| world.add(config.clone())).collect();
+    let live: Vec<_> = (0..5).map(|_| world.add(config.clone())).collect();
+    for node in &dead {
+        world.crash(*node);
+        world.seed_with(a, *node, Role::Known);
+    }
+    for node in &live {
+        world.seed_with(a, *node, Role::Known);
+    }
+    world.run_for(secs(90));
+    assert_eq!(world.peers_of(a).len(), 5);
+    let is_live =
+        |to: &DialAddress| live.iter().any(|node| to.socket_addr() == Some(world.nodes[*node].address));
+    let to_dead: Vec<_> = world.nodes[a].dials.iter().filter(|(_, to)| !is_live(to)).collect();
+    let running = to_dead.windows(9).filter(|nine| nine[8].0 - nine[0].0 < secs(5)).count();
+    assert_eq!(running, 0, "more than eight dials to dead addresses ran at once");
+}
+
+/// A hub of 100 peers is killed and comes back: nobody's dials exceed the budget, the hub does not see them all in one moment, and all
+/// are back within a minute.
+#[test]
+fn the_peers_of_a_hub_come_back_within_a_minute_and_without_a_storm() {
+    for (seed, down) in [(1, 0), (2, 5), (3, 20)] {
+        let mut world = World::new(seed);
+        world.checks = false;
+        let of_hub = PeersConfig { max_inbound: 200, ..Default::default() };
+        let hub = world.add(of_hub);
+        let spokes: Vec<_> =
+            (0..100).map(|_| world.add(PeersConfig { max_outbound: 1, ..Default::default() })).collect();
+        world.load(hub);
+        for node in &spokes {
+            world.seed_with(*node, hub, Role::Persistent);
+        }
+        world.run_for(secs(120));
+        assert_eq!(world.peers_of(hub).len(), 100);
+        world.crash(hub);
+        world.notice(hub, Duration::from_millis(300));
+        world.run_for(secs(down));
+        let killed = world.now;
+        world.restart(hub);
+        world.load(hub);
+        world.run_for(secs(60));
+        assert_eq!(world.peers_of(hub).len(), 100, "seed {seed}");
+        let config = PeersConfig::default();
+        let after = |node: usize| -> Vec<Duration> {
+            world.nodes[node].dials.iter().map(|(time, _)| *time).filter(|time| *time >= killed).collect()
+        };
+        for node in spokes.iter().chain([&hub]) {
+            let most = config.dial_burst + config.dials_per_second;
+            assert!(peak(after(*node), secs(1)) as f64 <= most, "node {node}");
+        }
+        let at_hub: Vec<_> = spokes.iter().flat_map(|node| after(*node)).collect();
+        let storm = peak(at_hub.clone(), Duration::from_millis(100));
+        println!("hub down {down} s: {} dials, at most {storm} in 100 ms", at_hub.len());
+        assert!(storm <= 25, "{storm} dials in 100 ms");
+    }
+}
+
+/// A restart with a thousand wanted peers: the node's own budget spreads its dials.
+#[test]
+fn a_node_with_many_persistent_peers_dials_them_within_its_budget() {
+    let mut world = World::new(8);
+    world.checks = false;
+    let a = world.add(PeersConfig { max_parallel_dials: 500, ..Default::default() });
+    for _ in 0..300 {
+        let node = world.add(PeersConfig { max_outbound: 0, ..Default::default() });
+        world.seed_with(a, node, Role::Persistent);
+    }
+    world.run_for(secs(40));
+    assert_eq!(world.peers_of(a).len(), 300);
+    let times: Vec<_> = world.nodes[a].dials.iter().map(|(time, _)| *time).collect();
+    let config = PeersConfig::default();
+    for seconds in [1, 5, 20] {
+        let most = config.dial_burst + config.dials_per_second * seconds as f64;
+        assert!(peak(times.clone(), secs(seconds)) as f64 <= most);
+    }
+}
+
+/// whoever makes up peers at a victim's address cannot make us dial it beyond the budget.
+#[test]
+fn a_liar_cannot_make_a_node_hammer_a_victim() {
+    let mut world = World::new(9);
+    world.checks = false;
+    let a = world.add(PeersConfig { max_outbound: 30, ..Default::default() });
+    let liar = world.add(PeersConfig::default());
+    world.seed_with(a, liar, Role::Seed);
+    world.run_for(secs(2));
+    let conn = world.conn_between(a, liar).unwrap();
+    for round in 0..30_u64 {
+        let lies = |n: u64| {
+            let mut seed = [3; 32];
+            seed[..8].copy_from_slice(&(round * 30 + n).to_be_bytes());
+            // Other ports, and every fifth in the victim's neighbourhood.
+            let address: DialAddress = match n % 5 {
+                0 => format!("/ip4/99.1.1.{}/udp/{}/quic-v1", n + 2, 1000 + n).parse().unwrap(),
+                _ => format!("/ip4/99.1.1.1/udp/{}/quic-v1", 1000 + n).parse().unwrap(),
+            };
+            SignedPeerRecord::sign(&NodeKey::from_seed(seed), 1, &[address]).unwrap()
+        };
+        world.give(a, Input::Learned { conn, records: (0..30).map(lies).collect() });
+        world.run_for(secs(6));
+    }
+    let victim = |to: &DialAddress| to.socket_addr().is_some_and(|to| to.ip().to_string() == "99.1.1.1");
+    let dials = world.nodes[a].dials.iter().filter(|(_, to)| victim(to)).count();
+    let config = PeersConfig::default();
+    assert!(
+        dials > 0 && dials as f64 <= config.address_dial_burst + config.address_dials_per_second * 182.0,
+        "{dials}"
+    );
+    let all = world.nodes[a].dials.iter().filter(|(_, to)| to.to_string().contains("99.1.1.")).count();
+    assert!(all as f64 <= config.subnet_dial_burst + config.subnet_dials_per_second * 182.0, "{all}");
+    assert!(world.peers_of(a).contains(&liar));
+}
+
+/// seeds are really contacted; failure to reach them is retried soon, not cached for hours.
+#[test]
+fn a_seed_that_was_dead_for_a_day_is_reached_within_half_a_minute_of_its_return() {
+    for with_id in [true, false] {
+        let mut world = World::new(10);
+        let (a, seed) = (world.add(PeersConfig::default()), world.add(PeersConfig::default()));
+        world.crash(seed);
+        let address = if with_id { world.address(seed) } else { world.address(seed).without_peer_id() };
+        world.give(a, Input::Add { address, role: Role::Seed });
+        world.run_for(secs(86_400));
+        let last = world.nodes[a].dials.last().unwrap().0;
+        assert!(world.now - last < secs(36), "with a peer ID: {with_id}");
+        world.restart(seed);
+        world.run_for(secs(36));
+        assert_eq!(world.peers_of(a).len(), 1, "with a peer ID: {with_id}");
+    }
+}
+
+#[test]
+fn seeds_are_left_alone_once_enough_peers_are_connected_and_dialled_again_when_they_are_gone() {
+    let mut world = World::new(11);
+    let config = PeersConfig { seed_target: 3, max_outbound: 5, ..Default::default() };
+    let (a, seed) = (world.add(config.clone()), world.add(config.clone()));
+    let peers: Vec<_> =
+        (0..3).map(|_| world.add(PeersConfig { max_outbound: 0, ..config.clone() })).collect();
+    world.crash(seed);
+    for peer in &peers {
+        world.seed_with(a, *peer, Role::Known);
+    }
+    world.run_for(secs(5));
+    world.seed_with(a, seed, Role::Seed);
+    let to_seed = |world: &World| {
+        world.nodes[a]
+            .dials
+            .iter()
+            .filter(|(_, to)| to.socket_addr() == Some(world.nodes[seed].address))
+            .count()
+    };
+    world.run_for(secs(3600));
+    assert_eq!(to_seed(&world), 0);
+    assert_eq!(world.nodes[a].manager.why(&world.id(seed)).cause, Cause::NoPlace);
+    world.crash(peers[0]);
+    world.notice(peers[0], secs(1));
+    world.run_for(secs(60));
+    assert!(to_seed(&world) > 0, "too few peers: seeds are wanted again");
+}
+
+/// FP-35: rounds replace old peers by others, after the replacements are admitted, and leave persistent and young ones alone.
+#[test]
+fn rotation_replaces_old_peers_never_falls_below_the_target_and_spares_persistent_and_young_ones() {
+    for seed in 0..5 {
+        let mut world = World::new(seed);
+        world.checks = false;
+        let config = PeersConfig { max_outbound: 4, max_inbound: 20, ..Default::default() };
+        let nodes: Vec<_> = (0..25).map(|_| world.add(config.clone())).collect();
+        for node in 1..25 {
+            world.seed_with(node, 0, Role::Seed);
+        }
+        world.seed_with(3, 9, Role::Persistent);
+        world.run_for(secs(300));
+        let mut rotated = 0;
+        let mut seen = vec![0; world.nodes.len()];
+        let mut spans: BTreeMap<(usize, PeerId), Duration> = BTreeMap::new();
+        for _ in 0..4 * 3600 / 10 {
+            world.run_for(secs(10));
+            for node in &nodes {
+                let outbound = |p: &peerage_peers::ConnectedPeer| p.direction == Direction::Outbound;
+                let persistent = world.id(9);
+                let mine = world.nodes[*node].manager.connected().filter(outbound);
+                let count = mine.filter(|p| *node != 3 || p.peer != persistent).count();
+                assert!(count <= 4, "seed {seed}: the cap holds in a round too");
+                let events = &world.nodes[*node].events;
+                for (time, event) in &events[seen[*node]..] {
+                    match event {
+                        PeerEvent::Connected { peer, .. } => {
+                            spans.insert((*node, *peer), *time);
+                        }
+                        PeerEvent::Disconnected { peer, fault: Fault::Rotated, .. } => {
+                            rotated += 1;
+                            let age = *time - spans[&(*node, *peer)];
+                            assert!(age >= config.rotation_min_age - secs(1), "seed {seed}: {age:?}");
+                            assert!(*node != 3 || *peer != persistent, "seed {seed}");
+                        }
+                        _ => {}
+                    }
+                }
+                seen[*node] = events.len();
+            }
+        }
+        println!("seed {seed}: {rotated} peers rotated in four hours");
+        assert!(rotated > 25, "seed {seed}: {rotated}");
+        assert!(nodes.iter().all(|node| !world.peers_of(*node).is_empty()));
+    }
+}
+
+/// A connection that opens and dies at once does not reset the backoff; one that lasted does.
+#[test]
+fn only_a_useful_connection_resets_the_backoff() {
+    let mut world = World::new(12);
+    let (a, b) =
+        (world.add(PeersConfig::default()), world.add(PeersConfig { max_outbound: 0, ..Default::default() }));
+    world.seed_with(a, b, Role::Known);
+    let (peer, mut most) = (world.id(a), 0);
+    for _ in 0..2000 {
+        world.run_for(secs(1));
+        if !world.peers_of(b).is_empty() {
+            world.give(b, Input::Disconnect { peer });
+        }
+        if let Some(PeerState::Waiting { failures, .. }) = world.nodes[a].manager.state(&world.id(b)) {
+            most = most.max(failures);
+        }
+    }
+    assert!(most >= 6, "a peer that hangs up at once was dialled with at most {most} failures counted");
+    assert!(world.nodes[a].dials.len() < 40, "{}", world.nodes[a].dials.len());
+    world.give(a, Input::Connect { ticket: Ticket(1), target: Target::Peer(world.id(b)) });
+    world.run_for(secs(90));
+    world.crash(b);
+    world.notice(b, secs(1));
+    world.run_for(Duration::from_millis(1001));
+    let state = world.nodes[a].manager.state(&world.id(b));
+    assert!(
+        matches!(state, Some(PeerState::Waiting { failures: 0, .. } | PeerState::Dialling { .. })),
+        "{state:?}"
+    );
+}
