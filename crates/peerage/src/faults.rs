@@ -127,14 +127,16 @@ mod tests {
         for code in CloseCode::ALL {
             let blame = of_code(*code).blame();
             let expected = match code {
-                CloseCode::Full | CloseCode::ResourceLimit | CloseCode::RateLimited | CloseCode::Trimmed => {
-                    Blame::Overloaded
-                }
+                CloseCode::Full
+                | CloseCode::Banned
+                | CloseCode::Clone
+                | CloseCode::ResourceLimit
+                | CloseCode::RateLimited
+                | CloseCode::Trimmed => Blame::Overloaded,
                 CloseCode::WrongNetwork
                 | CloseCode::NoCommonVersion
                 | CloseCode::NegotiationFailed
                 | CloseCode::NotAdmitted
-                | CloseCode::Clone
                 | CloseCode::Loop => Blame::Hostile,
                 _ => Blame::Unlucky,
             };
