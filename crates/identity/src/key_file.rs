@@ -380,6 +380,7 @@ mod tests {
         })
     }
 
+    /// the key file is written at once, or not at all.
     #[test]
     fn of_creators_at_once_one_wins_and_its_key_is_in_the_file() {
         for _ in 0..20 {

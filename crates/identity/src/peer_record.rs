@@ -329,6 +329,7 @@ mod tests {
         assert!(!record(1, 2).is_newer_than(&record(2, 1)));
     }
 
+    /// unknown fields are passed over and kept.
     #[test]
     fn the_original_bytes_are_passed_on_also_with_fields_that_we_do_not_know() {
         let record =

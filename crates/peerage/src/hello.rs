@@ -186,6 +186,7 @@ mod tests {
         assert!(matches!(read_answer(unknown), PeerAnswer::Reject { reason: RejectReason::Other(0), .. }));
     }
 
+    /// without a common version there is a refusal with that reason.
     #[test]
     fn the_highest_common_version_is_taken_and_none_is_a_refusal() {
         assert_eq!(common_version(&[1, 2, 3]), Some(1));

@@ -43,6 +43,7 @@ async fn refusal(from: &Node, to: &Node) -> String {
     }
 }
 
+/// Contract C-30.
 #[tokio::test]
 async fn a_banned_peer_is_hung_up_on_and_told_so_until_the_ban_is_lifted() {
     let (hub, guest) = (builder().start().await.unwrap(), builder().start().await.unwrap());

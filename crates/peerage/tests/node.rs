@@ -184,6 +184,8 @@ async fn a_broadcast_reaches_every_peer_and_says_so_for_each() {
     }
 }
 
+/// an answer is more than delivery, and has a deadline.
+/// Contract C-22.
 #[tokio::test]
 async fn a_request_gets_its_answer_its_error_or_its_deadline() {
     let (a, b) = pair().await;
@@ -214,6 +216,7 @@ async fn a_request_gets_its_answer_its_error_or_its_deadline() {
     assert!(many.iter().all(|answer| *answer == Ok(raw("ma"))), "more requests than streams at once");
 }
 
+/// Contract C-24.
 #[tokio::test]
 async fn a_request_that_is_given_up_is_dropped_at_the_peer() {
     let (a, b) = pair().await;
@@ -380,6 +383,7 @@ async fn nodes_that_know_one_seed_find_one_another() {
     }
 }
 
+/// Contract C-19.
 #[tokio::test]
 async fn both_dialling_at_once_leaves_one_connection_that_carries_messages() {
     for _ in 0..10 {
@@ -466,6 +470,7 @@ async fn a_restarted_node_replaces_its_old_connection_at_once() {
     assert_eq!(hub.peers().connected().len(), 1);
 }
 
+/// closing drains, tells and ends everything.
 #[tokio::test]
 async fn closing_sends_what_is_queued_tells_the_peers_and_ends_every_task() {
     let (a, b) = pair().await;
@@ -499,6 +504,7 @@ async fn closing_sends_what_is_queued_tells_the_peers_and_ends_every_task() {
     assert_eq!(within("the closed channel", at_a.recv()).await, None);
 }
 
+/// Contract C-39.
 #[tokio::test]
 async fn dropping_the_last_handle_ends_the_node() {
     let (a, b) = pair().await;

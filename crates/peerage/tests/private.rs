@@ -261,6 +261,7 @@ fn plain_hello() -> Hello {
     Hello { network: "hidden-net".into(), versions: vec![1], boot_nonce: 1, order: 1, ..Hello::default() }
 }
 
+/// Contract C-36.
 #[tokio::test]
 async fn a_stranger_learns_nothing_of_a_network_with_a_secret() {
     let (node, words) = talkative(with(&[FIRST])).await;
@@ -295,6 +296,7 @@ async fn a_stranger_learns_nothing_of_a_network_with_a_secret() {
     assert_eq!(node.peers().connected().len(), 1);
 }
 
+/// Contract C-36.
 #[tokio::test]
 async fn a_stranger_learns_nothing_of_a_network_with_an_allow_list() {
     let known = NodeKey::generate();
@@ -328,6 +330,7 @@ async fn the_same_stranger_learns_all_of_it_in_an_open_network() {
 }
 
 /// A member's hello, taken from one connection and said on another, or said back, proves nothing.
+/// Contract C-37.
 #[tokio::test]
 async fn a_hello_that_was_overheard_or_is_said_back_proves_nothing() {
     let member = with(&[FIRST]).start().await.unwrap();

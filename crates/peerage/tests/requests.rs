@@ -96,6 +96,7 @@ impl Drop for Running {
     }
 }
 
+/// Contract C-26.
 #[tokio::test]
 async fn a_stream_of_answers_comes_in_order_and_ends_and_an_error_may_be_its_last_word() {
     let (server, client) = pair().await;
@@ -176,6 +177,7 @@ async fn a_caller_that_reads_slowly_makes_the_handler_wait_and_no_other_stream()
     drop(unread);
 }
 
+/// Contract C-24.
 #[tokio::test]
 async fn dropping_the_answers_drops_the_handlers_stream_wherever_it_stands() {
     let (server, client) = pair().await;
@@ -203,6 +205,7 @@ async fn dropping_the_answers_drops_the_handlers_stream_wherever_it_stands() {
     }
 }
 
+/// Contract C-22.
 #[tokio::test]
 async fn the_deadline_travels_and_ends_the_handler_even_when_the_caller_never_gives_up() {
     let (server, client) = pair().await;
@@ -248,6 +251,7 @@ async fn the_deadline_travels_and_ends_the_handler_even_when_the_caller_never_gi
     assert_eq!(tells.recv().await.unwrap(), None);
 }
 
+/// Contract C-25.
 #[tokio::test]
 async fn callers_beyond_the_places_and_the_queue_are_refused_with_a_code_and_a_time_to_come_back() {
     let server = builder().start().await.unwrap();
@@ -380,6 +384,7 @@ async fn requests_and_answers_beyond_the_bounds_are_refused_by_name_on_either_si
     assert!(matches!(error, RequestError::Malformed { .. }), "{error}");
 }
 
+/// Contract C-27.
 #[tokio::test]
 async fn a_handler_that_panics_fails_its_caller_and_nobody_else() {
     let (server, client) = pair().await;

@@ -37,6 +37,7 @@ fn bulk() -> Vec<u8> {
     (0..3_000_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
+/// Contract C-28.
 #[tokio::test]
 async fn a_stream_is_read_and_written_in_tokios_words() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -132,6 +133,7 @@ async fn chunks_are_handed_over_on_both_sides_and_never_copied() {
     .await;
 }
 
+/// Contract C-29.
 #[tokio::test]
 async fn a_reader_that_stops_tells_the_writer_and_a_name_that_nobody_accepts_is_told_at_the_first_read() {
     let (server, incoming, client, peer) = pair().await;

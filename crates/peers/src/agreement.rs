@@ -457,6 +457,7 @@ mod tests {
     }
 
     /// when A and B dial each other at the same time, exactly one link survives, the same on both sides.
+    /// Contract C-19.
     #[test]
     fn simultaneous_dials_leave_the_same_connection_on_both_sides_and_give_up_none_that_was_admitted() {
         for_seeds(|seed, world| {
@@ -471,6 +472,7 @@ mod tests {
         });
     }
 
+    /// a duplicate that ends takes nothing from the connection that is kept.
     #[test]
     fn a_dial_at_any_moment_of_another_handshake_leaves_one_connection() {
         for_seeds(|seed, world| {

@@ -53,6 +53,7 @@ fn clones_learn_of_each_other() {
     passes("clones");
 }
 
+/// whatever a peer does, others are served meanwhile. X-14: it costs the peer.
 #[test]
 fn a_malicious_peer_harms_nobody() {
     passes("malicious");

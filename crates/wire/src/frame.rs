@@ -191,6 +191,7 @@ mod tests {
         assert_eq!(frame.as_ptr(), chunk[2..].as_ptr());
     }
 
+    /// a length beyond the bound takes no memory.
     #[test]
     fn a_length_over_the_bound_is_refused_before_its_bytes_came() {
         let mut decoder = Decoder::new(1000);
@@ -205,6 +206,7 @@ mod tests {
         assert!(matches!(decoder.next_message::<Chat>(), Err(FrameError::Malformed(_))));
     }
 
+    /// what has not come takes no memory, and what has come takes little more than its bytes.
     #[test]
     fn a_message_in_tiny_pieces_is_held_as_one_buffer() {
         let packet = Bytes::from(vec![7; 1400]);

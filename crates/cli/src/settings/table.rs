@@ -151,6 +151,7 @@ mod tests {
     use std::collections::BTreeSet;
     use toml::de::DeTable;
 
+    /// no setting is known to the code and not to the user, or the other way round.
     #[test]
     fn every_field_of_the_settings_has_its_line() {
         let named: BTreeSet<_> = TABLE.iter().map(|setting| setting.name.to_owned()).collect();

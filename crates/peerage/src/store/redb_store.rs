@@ -270,6 +270,7 @@ mod tests {
         assert!(writes > 100, "the child had no time to write: {writes}");
     }
 
+    /// what cannot be read is set aside.
     #[test]
     fn a_corrupt_file_is_set_aside_and_the_store_goes_on() {
         let folder = tempfile::tempdir().unwrap();

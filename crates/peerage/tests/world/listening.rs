@@ -144,6 +144,7 @@ async fn a_node_that_moves_keeps_what_it_dialled_and_dials_anew_who_had_dialled_
     let ((), ()) = tokio::join!(text(at_a.clone(), c.peer_id()), follow(&at_c, 0..10));
 }
 
+/// Contract C-20.
 #[tokio::test(start_paused = true)]
 async fn while_the_old_address_still_works_nothing_is_lost_doubled_or_overtaken() {
     let world = World::new();

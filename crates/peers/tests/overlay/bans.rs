@@ -54,6 +54,7 @@ fn a_banned_peer_is_hung_up_on_refused_with_the_reason_and_back_when_the_ban_is_
     assert!(world.nodes[b].events.iter().any(lifted));
 }
 
+/// Contract C-30.
 #[test]
 fn a_ban_that_is_lifted_lets_both_sides_dial_again() {
     let (mut world, a, b) = two(2);
@@ -118,6 +119,7 @@ fn bans_survive_a_restart_by_way_of_a_store() {
 }
 
 /// bad content costs the offender, and three offenders at one address cost the address.
+/// Contract C-31.
 #[test]
 fn misbehaviour_bans_the_peer_and_at_last_its_address_but_never_a_persistent_peer() {
     let mut world = World::new(5);
@@ -152,6 +154,7 @@ fn misbehaviour_bans_the_peer_and_at_last_its_address_but_never_a_persistent_pee
     assert_eq!(world.peers_of(hub).len(), 5);
 }
 
+/// Contract C-31.
 #[test]
 fn failures_of_transport_are_no_penalty_however_many() {
     let (mut world, a, b) = two(6);

@@ -14,6 +14,7 @@ fn count(world: &World, node: usize, is: impl Fn(&PeerEvent) -> bool) -> usize {
 }
 
 /// Two running nodes with one key: nothing flaps, and everybody who can know it says so once.
+/// Contract C-21.
 #[test]
 fn of_two_nodes_with_one_key_the_later_keeps_its_place_and_nothing_flaps() {
     for seed in 0..20 {

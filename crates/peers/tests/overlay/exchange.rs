@@ -28,6 +28,7 @@ fn pair(seed: u64) -> (World, usize, usize, peerage_peers::ConnId) {
     (world, asker, teller, conn)
 }
 
+/// answers that nobody waits for hold nothing up.
 #[test]
 fn an_answer_that_was_not_asked_for_is_not_used_and_four_are_a_ban() {
     let (mut world, asker, teller, conn) = pair(1);

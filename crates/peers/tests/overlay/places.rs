@@ -31,6 +31,7 @@ fn inbound(world: &World, node: usize) -> usize {
 }
 
 /// caps count handshakes in progress and hold at the moment of connecting, whatever comes at once.
+/// Contract C-33.
 #[test]
 fn a_burst_of_handshakes_never_exceeds_the_caps_per_node_address_and_subnet() {
     for seed in 0..10 {
@@ -184,6 +185,7 @@ fn a_full_node_names_diverse_alternatives_and_the_refused_dialler_finds_its_plac
 }
 
 /// What a refused dialler was told is tried, and not passed on before it was found true.
+/// what was heard is passed on only after a dial has proved it.
 #[test]
 fn an_alternative_is_trusted_only_after_it_was_dialled() {
     let mut world = World::new(5);
@@ -253,6 +255,7 @@ fn a_full_node_under_a_storm_hears_only_whom_it_knows_until_the_budget_is_back()
 }
 
 /// A private peer's ID and addresses stand in no message to anyone but itself: every record that crosses the wire is looked at.
+/// Contract C-35.
 #[test]
 fn a_private_peer_is_never_told_to_others() {
     for seed in 0..10 {

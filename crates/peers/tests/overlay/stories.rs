@@ -32,6 +32,7 @@ fn nodes_that_know_one_address_find_one_another_and_form_a_full_mesh() {
     }
 }
 
+/// the limits that are set hold, inbound and outbound apart.
 #[test]
 fn limits_hold_at_every_node_and_refused_nodes_find_others() {
     for seed in 0..10 {
@@ -92,6 +93,7 @@ fn a_killed_node_is_redialled_and_reconnected_without_being_told_any_address() {
     }
 }
 
+/// Contract C-34.
 #[test]
 fn a_persistent_peer_is_redialled_for_ever_with_bounded_delays_and_outside_the_limits() {
     let mut world = World::new(7);
@@ -199,6 +201,7 @@ fn a_foreign_peer_is_admitted_or_turned_away_by_policy() {
     }
 }
 
+/// nor does a hello that comes out of turn.
 #[test]
 fn a_second_hello_or_its_denial_changes_nothing_for_an_admitted_peer() {
     let mut world = World::new(4);

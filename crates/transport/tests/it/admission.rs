@@ -82,6 +82,7 @@ async fn a_retried_dial_comes_back_with_a_proved_address() {
     assert_eq!(inn.unwrap().peer_id(), dialler.peer_id());
 }
 
+/// a refusal ends the dial at once.
 #[tokio::test]
 async fn a_refused_dial_ends_at_once_and_says_so() {
     let (dialler, listener) = (endpoint(|_| ()).await, endpoint(|_| ()).await);
@@ -103,6 +104,7 @@ async fn an_ignored_dial_hears_nothing() {
     assert!(matches!(out.unwrap_err(), DialError::Timeout { .. }));
 }
 
+/// a handshake that never goes on delays no other.
 #[tokio::test]
 async fn a_handshake_that_stalls_is_dropped_in_time_and_holds_no_place_that_a_proved_address_needs() {
     let listener = endpoint(|settings| {

@@ -11,6 +11,7 @@ use peerage_transport::{
 use crate::handmade::{Initial, receive};
 use crate::support::*;
 
+/// Contract C-1.
 #[tokio::test]
 async fn both_sides_learn_the_others_peer_id() {
     for kind in [CertificateKind::P256, CertificateKind::Ed25519] {
@@ -34,6 +35,8 @@ async fn a_dial_without_an_expected_peer_learns_who_answered() {
     assert!(inn.is_ok());
 }
 
+/// an address proves nothing about who lives there.
+/// Contract C-1.
 #[tokio::test]
 async fn another_peer_than_the_expected_one_is_refused_in_the_handshake() {
     let (dialler, listener) = (endpoint(|_| ()).await, endpoint(|_| ()).await);
@@ -120,6 +123,7 @@ async fn both_sides_export_the_same_secret_and_other_connections_another() {
     assert!(first.out.export_keying_material(&mut [0; 10_000], b"test", b"").is_err());
 }
 
+/// Contract C-2.
 #[tokio::test]
 async fn what_a_refused_dialler_sent_never_reaches_an_application() {
     let listener = endpoint(|_| ()).await;

@@ -48,6 +48,7 @@ async fn read_whole(mut recv: RecvStream, expected: Bytes) {
     assert_eq!(recv.read_chunk(1).await.unwrap(), None, "an end stays the end");
 }
 
+/// Contract C-28.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thirty_two_mebibytes_go_both_ways_at_once_unharmed() {
     let pair = pair().await;
@@ -64,6 +65,7 @@ async fn thirty_two_mebibytes_go_both_ways_at_once_unharmed() {
     }
 }
 
+/// Contract C-29.
 #[tokio::test]
 async fn a_dropped_sender_is_seen_as_a_reset_and_never_as_the_end() {
     let pair = pair().await;

@@ -232,6 +232,7 @@ async fn two_endpoints_talk_over_a_lossy_network_in_virtual_time() {
     assert!(runtime.tasks.load(Ordering::Relaxed) >= 4 && runtime.timers.load(Ordering::Relaxed) > 0);
 }
 
+/// a peer that is silently gone is found out within the idle timeout.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_falls_silent_is_lost_after_the_idle_timeout_of_virtual_time() {
     let (network, runtime) = (Arc::new(Network::seeded(12)), Arc::new(VirtualRuntime::default()));
