@@ -233,6 +233,7 @@ mod tests {
     }
 
     /// a book opens after each of 200 kills at random moments, and has lost nothing that was stored.
+    /// Contract C-40.
     #[test]
     fn two_hundred_kills_cost_nothing_that_was_stored() {
         let folder = tempfile::tempdir().unwrap();
@@ -271,6 +272,7 @@ mod tests {
     }
 
     /// what cannot be read is set aside.
+    /// Contract C-42.
     #[test]
     fn a_corrupt_file_is_set_aside_and_the_store_goes_on() {
         let folder = tempfile::tempdir().unwrap();
@@ -309,6 +311,7 @@ mod tests {
         assert!(aside >= 20, "{aside}");
     }
 
+    /// Contract C-42.
     #[test]
     fn a_file_of_a_later_version_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
