@@ -29,8 +29,9 @@ pub(crate) enum Command {
     /// Start an overlay of real processes and show what it can do
     ///
     /// The nodes run as processes of their own on this machine, each with its own key, folder and UDP port on loopback, and are told the address of the
-    /// first one only. Five steps: they find one another and connect; a file goes from the last node to every other; a message is broadcast and a
-    /// request answered; one node is killed and comes back; all stop.
+    /// first one only. Six steps: they find one another and connect; a file goes from the last node to every other; a message is broadcast and a
+    /// request answered; a newcomer is refused by a node that is full, which names others, and joins one of them; one node is killed and comes back, and another
+    /// one tells its story as `peerage why` does; all stop.
     #[command(after_help = DEMO_EXAMPLE)]
     Demo(DemoArgs),
     /// Make or read a node's key

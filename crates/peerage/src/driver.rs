@@ -324,6 +324,9 @@ fn log(event: &PeerEvent) {
             tracing::debug!(%address, cause, ?retry_in, "dial failed");
         }
         PeerEvent::Refused { peer, reason } => tracing::debug!(%peer, %reason, "peer refused"),
+        PeerEvent::RefusedByPeer { peer, reason, alternatives } => {
+            tracing::debug!(%peer, %reason, alternatives = alternatives.len(), "refused by a peer");
+        }
         PeerEvent::PeerCloned { peer, address } => {
             tracing::warn!(%peer, %address, "two nodes run with this peer's key: the earlier one is refused");
         }

@@ -163,25 +163,30 @@ impl PeerManager {
                 let steps = pair.accepted(id, order);
                 self.carry_out(now, steps);
             }
-            PeerAnswer::Reject { reason, detail, retry_after, alternatives } => {
+            PeerAnswer::Reject { reason, detail, retry_after, mut alternatives } => {
                 // Only who dialled is told of others; who came to us by itself has nothing to tell.
-                if direction == Direction::Outbound && reason == RejectReason::Full {
-                    let most = self.config.max_alternatives.min(alternatives.len());
-                    self.learn(now, &alternatives[..most], teller);
-                }
+                let taken = direction == Direction::Outbound && reason == RejectReason::Full;
+                alternatives.truncate(if taken { self.config.max_alternatives } else { 0 });
+                self.learn(now, &alternatives, teller);
                 if reason == RejectReason::Clone {
                     self.hear_of_clone(peer, remote);
                 }
                 let said = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
+                let named = match alternatives.len() {
+                    0 => String::new(),
+                    some => format!("; it named {some} to try instead"),
+                };
                 let failure = Failure {
                     fault: Fault::RefusedByPeer(reason),
-                    detail: format!("{peer} refused us: {reason}{said}"),
+                    detail: format!("{peer} refused us: {reason}{said}{named}"),
                     retry_after,
                 };
                 self.outputs.push_back(Output::Close { conn: id, reason: CloseReason::Refused });
                 if reason == RejectReason::Duplicate {
                     self.forget_conn(now, id);
                 } else {
+                    let alternatives = alternatives.iter().map(SignedPeerRecord::peer_id).collect();
+                    self.event(PeerEvent::RefusedByPeer { peer, reason, alternatives });
                     self.ended(now, id, failure, false);
                 }
             }

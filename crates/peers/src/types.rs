@@ -439,6 +439,15 @@ pub enum PeerEvent {
         /// Why.
         reason: RejectReason,
     },
+    /// A peer turned us away. Not said when it keeps another connection to us.
+    RefusedByPeer {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        reason: RejectReason,
+        /// Whom it named to be tried instead. Each is dialled before anything is believed of it.
+        alternatives: Vec<PeerId>,
+    },
     /// Another node runs with our key. Said once for each such node.
     CloneSeen {
         /// Where it was seen, or where the one is who says so.

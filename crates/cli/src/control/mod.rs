@@ -126,6 +126,8 @@ pub(crate) enum Event {
     PeerDisconnected { peer: String, cause: String, redial_ms: Option<u64> },
     /// A dial failed.
     DialFailed { address: String, peer: Option<String>, cause: String, retry_ms: Option<u64> },
+    /// A peer turned the node away. `reason` is a word such as `full`; `alternatives` are the peers that it named instead.
+    RefusedByPeer { peer: String, reason: String, alternatives: Vec<String> },
     /// A text came on the chat channel.
     Message { from: String, text: String },
     /// A file is in the inbox, whole and compared.

@@ -67,8 +67,10 @@ pub(super) struct Seen {
     pub(super) links: BTreeMap<String, String>,
     /// Connections that came, in order.
     pub(super) came: Vec<(Instant, String, String)>,
-    /// Connections that went, in order, each with its cause.
-    pub(super) gone: Vec<(Instant, String, String)>,
+    /// Connections that went, in order.
+    pub(super) gone: Vec<Gone>,
+    /// Peers that turned it away, in order.
+    pub(super) refusals: Vec<Refusal>,
     /// Files that came: name and sum.
     pub(super) files: Vec<(String, String)>,
     /// The last dial that failed.
@@ -76,6 +78,26 @@ pub(super) struct Seen {
     listening: bool,
     /// Its stdout has ended: so has the process.
     ended: bool,
+}
+
+/// A connection that went.
+#[derive(Debug, Clone)]
+pub(super) struct Gone {
+    pub(super) at: Instant,
+    pub(super) peer: String,
+    pub(super) cause: String,
+    /// When the node means to redial it, from then on.
+    pub(super) redial: Option<Duration>,
+}
+
+/// A peer turned the node away.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub(super) at: Instant,
+    pub(super) by: String,
+    pub(super) reason: String,
+    /// Whom it named instead.
+    pub(super) alternatives: Vec<String>,
 }
 
 /// Commands that wait for their replies.
@@ -320,9 +342,13 @@ impl Seen {
                 self.links.insert(peer.clone(), direction.clone());
                 self.came.push((Instant::now(), peer, direction));
             }
-            Event::PeerDisconnected { peer, cause, .. } => {
+            Event::PeerDisconnected { peer, cause, redial_ms } => {
                 self.links.remove(&peer);
-                self.gone.push((Instant::now(), peer, cause));
+                let redial = redial_ms.map(Duration::from_millis);
+                self.gone.push(Gone { at: Instant::now(), peer, cause, redial });
+            }
+            Event::RefusedByPeer { peer, reason, alternatives } => {
+                self.refusals.push(Refusal { at: Instant::now(), by: peer, reason, alternatives });
             }
             Event::FileReceived { name, sha256, .. } => self.files.push((name, sha256)),
             Event::DialFailed { address, cause, .. } => {

@@ -1,6 +1,7 @@
-//! The five steps of the demo. Each waits for what the nodes themselves tell, up to a deadline, and names the node that lacked something.
+//! The steps of the demo; those with more to them are in [`refusal`](super::refusal) and [`restart`](super::restart).
+//! Each waits for what the nodes themselves tell, up to a deadline, and names the node that lacked something.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use super::member::{Member, Plan, Seen, Waited};
 use super::show::Show;
 use super::{Fault, Fleet, IDLE_TIMEOUT};
 use crate::control::{Answer, Command, Echo, FileReport, PeerRow, millis};
-use crate::term::{ms, one_line, rate, right, size, table};
+use crate::term::{ms, rate, right, size, table};
 use crate::transfer::source::Source;
 
 /// One step, for people and for programs.
@@ -29,6 +30,7 @@ pub(super) enum Action {
     Connect,
     File,
     Talk,
+    Refusal,
     Restart,
     Stop,
 }
@@ -55,11 +57,17 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step {
         number: 4,
+        name: "refusal",
+        title: "A newcomer dials a node that is full; it is told of others and joins one of them",
+        action: Action::Refusal,
+    },
+    Step {
+        number: 5,
         name: "restart",
-        title: "A node is killed; the others report it, and one of them redials it when it is back",
+        title: "A node is killed; the others report it, one of them redials it when it is back, and one tells why",
         action: Action::Restart,
     },
-    Step { number: 5, name: "stop", title: "All stop cleanly", action: Action::Stop },
+    Step { number: 6, name: "stop", title: "All stop cleanly", action: Action::Stop },
 ];
 
 /// What came of a step.
@@ -72,21 +80,17 @@ pub(super) struct Done {
 }
 
 /// A node listens after so long.
-const START_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const START_DEADLINE: Duration = Duration::from_secs(30);
 /// All are connected after this …
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 /// … and so much more for each node.
 const CONNECT_DEADLINE_PER_NODE: Duration = Duration::from_secs(1);
-/// A loss is reported within the idle time and this.
-const LOSS_DEADLINE: Duration = Duration::from_secs(10);
-/// A message reaches a node that came back within this, from its start.
-const RETURN_DEADLINE: Duration = Duration::from_secs(5);
 /// A file that was stored is announced by its receiver within this.
 const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(5);
 /// What is said of a node whose process is gone.
-const ENDED: &str = "its process ended";
+pub(super) const ENDED: &str = "its process ended";
 /// Overlays up to this size are shown as who is connected to whom.
-const MAX_MATRIX: usize = 10;
+pub(super) const MAX_MATRIX: usize = 10;
 
 /// Step 1.
 pub(super) async fn connect(fleet: &mut Fleet, nodes: usize, show: &Show) -> Result<Done, Fault> {
@@ -134,13 +138,19 @@ async fn start_all(fleet: &mut Fleet, nodes: usize, show: &Show) -> Result<(), F
     for index in 0..nodes {
         let name = format!("node-{}", index + 1);
         let most = u16::try_from(nodes).unwrap_or(u16::MAX);
+        // The others fill the first one, which dials nobody: all its places are inbound. Of two it must redial the one that is killed.
+        let (max_inbound, max_outbound) = match index {
+            0 if nodes > 2 => (most - 1, 0),
+            0 => (most - 1, most),
+            _ => (most, most),
+        };
         let plan = Plan {
             folder: fleet.folder.join(&name),
             name,
             port: 0,
             seed: fleet.members.first().map(|first| first.address().to_owned()),
-            max_inbound: most,
-            max_outbound: most,
+            max_inbound,
+            max_outbound,
         };
         let started = Member::start(plan, IDLE_TIMEOUT);
         fleet.members.push(started.map_err(|error| Fault { message: error, node: None })?);
@@ -154,7 +164,13 @@ async fn start_all(fleet: &mut Fleet, nodes: usize, show: &Show) -> Result<(), F
     Ok(())
 }
 
-async fn ready(fleet: &mut Fleet, index: usize, deadline: Instant, show: &Show) -> Result<(), Fault> {
+/// Waits until a node listens, and shows where.
+pub(super) async fn ready(
+    fleet: &mut Fleet,
+    index: usize,
+    deadline: Instant,
+    show: &Show,
+) -> Result<(), Fault> {
     let member = &mut fleet.members[index];
     if let Err(error) = member.ready(deadline).await {
         return Err(fleet.fault(index, error));
@@ -272,109 +288,7 @@ pub(super) async fn talk(fleet: &Fleet, show: &Show) -> Result<Done, Fault> {
     })
 }
 
-/// Step 4.
-pub(super) async fn restart(fleet: &mut Fleet, show: &Show) -> Result<Done, Fault> {
-    let victim = fleet.members.len() - 1;
-    let (name, peer) =
-        (fleet.members[victim].plan.name.clone(), fleet.members[victim].status.peer_id.clone());
-    let port = fleet.members[victim].port();
-    let killed = Instant::now();
-    fleet.members[victim].kill().await;
-    show.say(&format!("   {name} was killed with SIGKILL"));
-    let losses = losses(fleet, victim, killed, show).await?;
-
-    // It knows nobody and dials nobody: only another node's redial can connect it.
-    let mut plan = fleet.members[victim].plan.clone();
-    (plan.port, plan.seed, plan.max_outbound) = (port, None, 0);
-    let restarted = Instant::now();
-    let deadline = restarted + RETURN_DEADLINE;
-    match Member::start(plan, IDLE_TIMEOUT) {
-        Ok(member) => fleet.members[victim] = member,
-        Err(error) => return Err(fleet.fault(victim, error)),
-    }
-    if let Err(error) = fleet.members[victim].ready(deadline).await {
-        return Err(fleet.fault(victim, error));
-    }
-    show.say(&format!("   {name} runs again, with the same key and port, without a seed"));
-    let (redialler, redialled) = redialled(fleet, victim, restarted).await?;
-    let by = fleet.members[redialler].plan.name.clone();
-    show.say(&format!("   {by} redialled it {} after its restart", ms(redialled)));
-
-    let command = Command::Broadcast { text: "welcome back".to_owned(), to: Some(vec![peer]) };
-    let answers: Vec<Answer> =
-        fleet.members[redialler].call(&command).await.map_err(|error| fleet.fault(redialler, error))?;
-    if let Some(error) = answers.iter().find_map(|answer| answer.error.clone()) {
-        return Err(fleet.fault(redialler, format!("its message to {name}: {error}")));
-    }
-    let reached = restarted.elapsed();
-    show.say(&format!("   a message from {by} reached it {} after its restart", ms(reached)));
-    if reached > RETURN_DEADLINE {
-        let limit = RETURN_DEADLINE.as_secs();
-        return Err(
-            fleet.fault(victim, format!("a message took {} to reach it, more than {limit} s", ms(reached)))
-        );
-    }
-    Ok(Done {
-        result: format!("redialled after {}, message after {}", ms(redialled), ms(reached)),
-        facts: json!({
-            "killed": name, "losses": losses, "redialled_by": by,
-            "redial_ms": millis(redialled), "message_ms": millis(reached),
-        }),
-    })
-}
-
-/// Waits until every node but the victim has reported the loss, and shows each cause.
-async fn losses(fleet: &Fleet, victim: usize, killed: Instant, show: &Show) -> Result<Vec<Value>, Fault> {
-    let peer = &fleet.members[victim].status.peer_id;
-    let find = |seen: &Seen| {
-        let loss = seen.gone.iter().find(|(at, gone, _)| gone == peer && *at >= killed);
-        loss.map(|(at, _, cause)| (*at - killed, one_line(cause)))
-    };
-    let deadline = killed + IDLE_TIMEOUT + LOSS_DEADLINE;
-    let mut all = Vec::new();
-    for (index, member) in fleet.members.iter().enumerate().filter(|(index, _)| *index != victim) {
-        let waiting = member.wait(deadline, |seen| find(seen).is_some()).await;
-        let missing = || fleet.fault(index, format!("it did not report the loss of {}", fleet.name_of(peer)));
-        waiting
-            .map_err(|waited| if waited == Waited::Ended { fleet.fault(index, ENDED) } else { missing() })?;
-        let (after, cause) = find(&member.seen()).ok_or_else(missing)?;
-        all.push((member.plan.name.clone(), after, cause));
-    }
-    show.table(&if all.len() < MAX_MATRIX { losses_by_node(&all) } else { losses_by_cause(&all) });
-    let fact = |(node, after, cause): &(String, Duration, String)| json!({ "node": node, "after_ms": millis(*after), "cause": cause });
-    Ok(all.iter().map(fact).collect())
-}
-
-/// Who redialled the restarted node, and how long after its restart.
-async fn redialled(fleet: &Fleet, victim: usize, restarted: Instant) -> Result<(usize, Duration), Fault> {
-    let deadline = restarted + RETURN_DEADLINE;
-    let limit = RETURN_DEADLINE.as_secs();
-    let member = &fleet.members[victim];
-    let find = |seen: &Seen| {
-        let came = seen.came.iter().find(|(_, _, direction)| direction == "inbound");
-        came.map(|(at, peer, _)| (*at - restarted, peer.clone()))
-    };
-    if member.wait(deadline, |seen| find(seen).is_some()).await.is_err() {
-        let other = fleet.members[0].seen().failed_dial.clone();
-        let hint =
-            other.map(|failed| format!("; the last failed dial of node-1: {failed}")).unwrap_or_default();
-        return Err(fleet.fault(victim, format!("nobody redialled it within {limit} s of its restart{hint}")));
-    }
-    let found = find(&member.seen());
-    let found = found.and_then(|(after, peer)| Some((fleet.find(&peer)?, after)));
-    let (redialler, after) = found.ok_or_else(|| fleet.fault(victim, "a stranger connected to it"))?;
-    // The redialling side may admit it a moment later.
-    let peer = &member.status.peer_id;
-    let back = |seen: &Seen| seen.links.contains_key(peer);
-    if fleet.members[redialler].wait(deadline, back).await.is_err() {
-        return Err(
-            fleet.fault(redialler, format!("it did not report the connection to {} again", member.plan.name))
-        );
-    }
-    Ok((redialler, after))
-}
-
-/// Step 5.
+/// Step 6.
 pub(super) async fn stop(fleet: &mut Fleet) -> Result<Done, Fault> {
     for index in 0..fleet.members.len() {
         let asked = fleet.members[index].call::<Value>(&Command::Stop).await;
@@ -388,7 +302,7 @@ pub(super) async fn stop(fleet: &mut Fleet) -> Result<Done, Fault> {
     Ok(Done { result: format!("{} processes ended with exit code 0", fleet.members.len()), facts: json!({}) })
 }
 
-/// Step 5 with `--keep`.
+/// Step 6 with `--keep`.
 pub(super) async fn keep(fleet: &mut Fleet, show: &Show) -> Result<Done, Fault> {
     let mut shown = table(&["node", "process", "address"]);
     let mut facts = Vec::new();
@@ -468,28 +382,4 @@ fn by_node(fleet: &Fleet, rows: &[Vec<PeerRow>]) -> Table {
 /// In milliseconds, as the ping measured it, or QUIC when there was none.
 fn round_trip(peer: &PeerRow) -> f64 {
     peer.ping_ms.unwrap_or(peer.rtt_ms)
-}
-
-fn losses_by_node(losses: &[(String, Duration, String)]) -> Table {
-    let mut shown = table(&["reported by", "after", "cause"]);
-    for (node, after, cause) in losses {
-        shown.add_row([node, &ms(*after), cause]);
-    }
-    right(&mut shown, &[1]);
-    shown
-}
-
-fn losses_by_cause(losses: &[(String, Duration, String)]) -> Table {
-    let mut causes: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
-    for (_, after, cause) in losses {
-        causes.entry(cause).or_default().push(*after);
-    }
-    let mut shown = table(&["reported by", "first after", "last after", "cause"]);
-    for (cause, after) in causes {
-        let (first, last) = (after.iter().min().copied(), after.iter().max().copied());
-        let nodes = format!("{} nodes", after.len());
-        shown.add_row([&nodes, &ms(first.unwrap_or_default()), &ms(last.unwrap_or_default()), cause]);
-    }
-    right(&mut shown, &[1, 2]);
-    shown
 }

@@ -236,6 +236,11 @@ fn event_of(event: PeerEvent) -> Option<Event> {
             cause,
             retry_ms: ms(retry_in),
         }),
+        PeerEvent::RefusedByPeer { peer, reason, alternatives } => Some(Event::RefusedByPeer {
+            peer: peer.to_string(),
+            reason: reason.name(),
+            alternatives: alternatives.iter().map(ToString::to_string).collect(),
+        }),
         _ => None,
     }
 }

@@ -41,20 +41,60 @@ fn pid(connected: &Value, node: usize) -> Pid {
 
 #[tokio::test]
 async fn all_steps_pass_and_nothing_is_left() {
-    let folder = tempfile::tempdir().unwrap();
-    let finished = finish(demo(folder.path(), &["--nodes", "3"])).await;
-    assert_eq!(finished.code, Some(0), "{finished:?}");
-    let steps: Vec<Value> = finished.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
-    assert_eq!(names, ["connect", "file", "talk", "restart", "stop"]);
-    assert!(steps.iter().all(|step| step["ok"] == true && step["ms"].is_number()));
-    let peers = |node: &Value| node["peers"].as_array().unwrap().len();
-    assert!(steps[0]["nodes"].as_array().unwrap().iter().all(|node| peers(node) == 2));
-    assert_eq!(steps[1]["transfers"].as_array().unwrap().len(), 2);
-    assert_eq!(steps[2]["answers"].as_array().unwrap().len(), 2);
-    assert_eq!(steps[3]["losses"].as_array().unwrap().len(), 2);
-    assert!(steps[3]["message_ms"].as_f64().unwrap() < 5000.0);
-    assert!(left_in(folder.path()).is_empty());
+    for nodes in [3, 5] {
+        let folder = tempfile::tempdir().unwrap();
+        let finished = finish(demo(folder.path(), &["--nodes", &nodes.to_string()])).await;
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        let steps: Vec<Value> =
+            finished.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
+        assert_eq!(names, ["connect", "file", "talk", "refusal", "restart", "stop"]);
+        assert!(steps.iter().all(|step| step["ok"] == true && step["ms"].is_number()));
+        let peers = |node: &Value| node["peers"].as_array().unwrap().len();
+        assert!(steps[0]["nodes"].as_array().unwrap().iter().all(|node| peers(node) == nodes - 1));
+        assert_eq!(steps[1]["transfers"].as_array().unwrap().len(), nodes - 1);
+        assert_eq!(steps[2]["answers"].as_array().unwrap().len(), nodes - 1);
+        joined_another(&steps[3], nodes);
+        was_killed_and_is_back(&steps[4], nodes);
+        assert!(left_in(folder.path()).is_empty());
+    }
+}
+
+/// The refusal's facts: all that the full node knows are named, and the newcomer joined one of them.
+fn joined_another(refusal: &Value, nodes: usize) {
+    assert_eq!((&refusal["refused_by"], &refusal["reason"]), (&"node-1".into(), &"full".into()));
+    let mut named: Vec<_> = texts(&refusal["alternatives"]);
+    named.sort_unstable();
+    let others: Vec<_> = (2..=nodes).map(|node| format!("node-{node}")).collect();
+    assert_eq!(named, others);
+    assert!(named.contains(&refusal["joined"].as_str().unwrap()), "{refusal}");
+    assert!(refusal["refused_ms"].as_f64().unwrap() > 0.0 && refusal["joined_ms"].is_number());
+    assert!(causes(&refusal["why"]).contains(&"refused-by-peer/full"), "{refusal}");
+}
+
+/// The restart's facts: all report the loss, and one tells the victim's story, before and after its return.
+fn was_killed_and_is_back(restart: &Value, nodes: usize) {
+    let losses = restart["losses"].as_array().unwrap();
+    assert_eq!(losses.len(), nodes - 1);
+    assert!(restart["message_ms"].as_f64().unwrap() < 5000.0);
+    let why = &restart["why"];
+    assert!(losses.iter().any(|loss| loss["node"] == why["asked"] && loss["redial_ms"].is_number()), "{why}");
+    let (lost, back) = (&why["lost"], &why["back"]);
+    assert_ne!(lost["state"], "connected");
+    assert!(causes(lost).contains(&"silent"), "{lost}");
+    assert_eq!((&back["state"], &back["cause"]), (&"connected".into(), &"admitted".into()));
+    let last = ["silent", "admitted"].map(|cause| causes(back).iter().rposition(|other| *other == cause));
+    assert!(last[0].is_some() && last[0] < last[1], "{back}");
+    assert!([lost, back].iter().all(|story| !story["summary"].as_str().unwrap().is_empty()));
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
+}
+
+/// What a story consists of, oldest first.
+fn causes(story: &Value) -> Vec<&str> {
+    story["history"].as_array().unwrap().iter().map(|entry| entry["cause"].as_str().unwrap()).collect()
 }
 
 #[tokio::test]
@@ -89,15 +129,15 @@ async fn a_step_that_fails_is_named_with_the_node_and_its_log() {
     let folder = tempfile::tempdir().unwrap();
     let mut demo = Running::start(demo(folder.path(), &["--nodes", "3"]));
     let connected = step(&mut demo).await;
-    while step(&mut demo).await["step"] != "talk" {}
-    // Step 4 now waits for what this node has to say about another one.
+    while step(&mut demo).await["step"] != "refusal" {}
+    // Step 5 now waits for what this node has to say about another one.
     kill_process(pid(&connected, 0), Signal::KILL).unwrap();
     let failed = step(&mut demo).await;
     assert_eq!((&failed["step"], &failed["ok"]), (&"restart".into(), &false.into()));
     assert!(failed["error"].as_str().unwrap().starts_with("node-1: "), "{failed}");
     assert_eq!(demo.end().await.code(), Some(1));
     let stderr = demo.rest_of_stderr().await;
-    assert!(stderr.starts_with("error: step 4 (restart) failed: node-1: its process ended\n"), "{stderr}");
+    assert!(stderr.starts_with("error: step 5 (restart) failed: node-1: its process ended\n"), "{stderr}");
     assert!(stderr.contains("the log of node-1:\n") && stderr.contains("peer connected"), "{stderr}");
     assert!(left_in(folder.path()).is_empty());
 }

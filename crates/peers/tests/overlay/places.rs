@@ -7,8 +7,8 @@ use std::time::Duration;
 use peerage_identity::{IpPrefix, SignedPeerRecord};
 use peerage_machine::Machine;
 use peerage_peers::{
-    CloseReason, ConnId, Direction, DoorState, Input, PeerClass, PeersConfig, RejectReason, Role, Target,
-    Ticket,
+    CloseReason, ConnId, Direction, DoorState, Input, PeerClass, PeerEvent, PeersConfig, RejectReason, Role,
+    Target, Ticket,
 };
 
 use crate::support::{World, secs};
@@ -179,6 +179,9 @@ fn a_full_node_names_diverse_alternatives_and_the_refused_dialler_finds_its_plac
             *subnets.entry(IpPrefix::subnet_of(ip)).or_insert(0) += 1;
         }
         assert!(subnets.values().all(|count| *count <= 2), "seed {seed}: {subnets:?}");
+        let alternatives = refusal.alternatives.iter().map(SignedPeerRecord::peer_id).collect();
+        let told = PeerEvent::RefusedByPeer { peer: world.id(hub), reason: RejectReason::Full, alternatives };
+        assert!(world.nodes[late].events.iter().any(|(_, event)| *event == told), "seed {seed}");
         assert_eq!(world.peers_of(late).len(), 1, "seed {seed}: it took an alternative");
         assert!(!world.peers_of(late).contains(&hub));
     }
