@@ -1,6 +1,8 @@
 //! The command line: what can be asked for, and what each flag takes.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use peerage::{AddressError, DialAddress, ForeignPolicy, ListenAddress, PeerId};
@@ -41,41 +43,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: KeyAction,
     },
-    /// Show who the running node is and how it is
-    #[command(after_help = STATUS_EXAMPLE)]
-    Status(Operator),
-    /// Show who is connected to the running node
-    #[command(after_help = PEERS_EXAMPLE)]
-    Peers {
-        /// Ping each now and show that time
-        #[arg(long)]
-        ping: bool,
-        #[command(flatten)]
-        operator: Operator,
-    },
-    /// Change or show the running node's allow-list, until it stops
-    #[command(after_help = ALLOW_EXAMPLE)]
-    Allow {
-        /// What to do with it.
-        #[command(subcommand)]
-        action: AllowAction,
-    },
-    /// Show why a peer is connected to the running node or not, and what led to it
-    #[command(after_help = WHY_EXAMPLE)]
-    Why {
-        /// Whose story
-        #[arg(value_name = "PEER", value_parser = peer_id)]
-        peer: PeerId,
-        #[command(flatten)]
-        operator: Operator,
-    },
-    /// Write the running node's address book to a file, or take one in
-    #[command(after_help = BOOK_EXAMPLE)]
-    Book {
-        /// What to do with it.
-        #[command(subcommand)]
-        action: BookAction,
-    },
+    #[command(flatten)]
+    Ask(Ask),
     /// Show every limit with its default, its value and its meaning
     ///
     /// Without --config the values are the defaults. The names are those of the settings file (TOML) that `peerage node --config` takes.
@@ -146,6 +115,9 @@ pub(crate) struct NodeArgs {
     /// What to log: error, warn, info, debug, trace, or filters such as `info,peerage=debug` [default: info]
     #[arg(long, value_name = "LEVEL", value_parser = crate::logging::parse)]
     pub(crate) log: Option<String>,
+    /// Serve metrics over HTTP at this address on loopback, such as 127.0.0.1:9100, for Prometheus
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
     /// Take commands as JSON lines instead of printing addresses
     #[arg(long, value_name = "WHERE")]
     pub(crate) control: Option<Control>,
@@ -155,6 +127,7 @@ pub(crate) struct NodeArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum BookAction {
     /// Write the book as JSON, without private peers
+    #[command(after_help = "Example:\n  peerage book export book.json")]
     Export {
         /// The file; it is replaced [default: standard output]
         file: Option<PathBuf>,
@@ -162,6 +135,7 @@ pub(crate) enum BookAction {
         operator: Operator,
     },
     /// Take in the peers of an exported book that are not known yet
+    #[command(after_help = "Example:\n  peerage book import book.json")]
     Import {
         /// The file, on the node's machine
         file: PathBuf,
@@ -230,6 +204,121 @@ pub(crate) struct Operator {
     /// Show the answer as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What can be asked of a running node.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ask {
+    /// Show who the running node is and how it is
+    #[command(after_help = STATUS_EXAMPLE)]
+    Status(Operator),
+    /// Show who is connected to the running node
+    #[command(after_help = PEERS_EXAMPLE)]
+    Peers {
+        /// Ping each now and show that time
+        #[arg(long)]
+        ping: bool,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Tell why a peer is connected to the running node, or not
+    #[command(after_help = WHY_EXAMPLE)]
+    Why {
+        /// Its peer ID
+        #[arg(value_name = "PEER", value_parser = peer_id)]
+        peer: PeerId,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Keep a peer, an address or a subnet away from the running node, for now and after restarts
+    #[command(after_help = BAN_EXAMPLE)]
+    Ban {
+        /// A peer ID, an IP address, or a subnet such as 192.0.2.0/24
+        target: String,
+        /// Why, for people; not told to who is banned
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        reason: String,
+        /// For how long, such as 30m or 7days; for ever without it
+        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        lasts: Option<Duration>,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Lift a ban
+    #[command(after_help = UNBAN_EXAMPLE)]
+    Unban {
+        /// As `peerage bans` shows it
+        target: String,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Show who is banned
+    #[command(after_help = BANS_EXAMPLE)]
+    Bans(Operator),
+    /// Say which peers are always wanted: redialled for ever, outside the limits
+    #[command(after_help = PERSISTENT_EXAMPLE)]
+    Persistent {
+        /// What to do.
+        #[command(subcommand)]
+        action: Standing,
+    },
+    /// Say which peers are never told to others
+    #[command(after_help = PRIVATE_EXAMPLE)]
+    Private {
+        /// What to do.
+        #[command(subcommand)]
+        action: Standing,
+    },
+    /// Say which peers are admitted whatever the limits say
+    #[command(after_help = UNCONDITIONAL_EXAMPLE)]
+    Unconditional {
+        /// What to do.
+        #[command(subcommand)]
+        action: Standing,
+    },
+    /// Change or show the running node's allow-list, until it stops
+    #[command(after_help = ALLOW_EXAMPLE)]
+    Allow {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: AllowAction,
+    },
+    /// Save the address book of the running node as JSON, or take one over
+    #[command(after_help = BOOK_EXAMPLE)]
+    Book {
+        /// What to do.
+        #[command(subcommand)]
+        action: BookAction,
+    },
+    /// Print what the running node has counted, as Prometheus text
+    #[command(after_help = METRICS_EXAMPLE)]
+    Metrics(Operator),
+}
+
+/// What is done to a list of peers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Standing {
+    /// Put a peer on the list
+    #[command(
+        after_help = "Example:\n  peerage persistent add /ip4/192.0.2.7/udp/4400/quic-v1/p2p/12D3KooW…\n  peerage private add 12D3KooW…"
+    )]
+    Add {
+        /// Its peer ID, or an address with it
+        peer: String,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Take a peer off the list
+    #[command(after_help = "Example:\n  peerage persistent remove 12D3KooW…")]
+    Remove {
+        /// Its peer ID
+        peer: String,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Show the list
+    #[command(after_help = "Example:\n  peerage persistent list --json")]
+    List(Operator),
 }
 
 /// Flags of `peerage limits`.
@@ -321,7 +410,7 @@ pub(crate) struct Network {
 
 const WHY_EXAMPLE: &str = "Example:\n  peerage why 12D3KooW…";
 const BOOK_EXAMPLE: &str =
-    "Examples:\n  peerage book export book.json\n  peerage book import book.json --data /tmp/b";
+    "Example:\n  peerage book export book.json\n  peerage book import book.json --data /tmp/b";
 const NODE_EXAMPLE: &str = "Example:
   peerage node --listen /ip4/0.0.0.0/udp/4400/quic-v1 --inbox ~/inbox
   peerage node --data /tmp/b --seed /ip4/192.0.2.7/udp/4400/quic-v1/p2p/12D3KooW…
@@ -333,6 +422,29 @@ const STATUS_EXAMPLE: &str = "Example:
 
 const PEERS_EXAMPLE: &str = "Example:
   peerage peers --ping";
+
+const BAN_EXAMPLE: &str = "Example:
+  peerage ban 12D3KooW… --for 7days --reason 'sends rubbish'
+  peerage ban 192.0.2.0/24";
+
+const UNBAN_EXAMPLE: &str = "Example:
+  peerage unban 192.0.2.0/24";
+
+const BANS_EXAMPLE: &str = "Example:
+  peerage bans --json";
+
+const PERSISTENT_EXAMPLE: &str = "Example:
+  peerage persistent add /ip4/192.0.2.7/udp/4400/quic-v1/p2p/12D3KooW…
+  peerage persistent list";
+
+const PRIVATE_EXAMPLE: &str = "Example:
+  peerage private add 12D3KooW…";
+
+const UNCONDITIONAL_EXAMPLE: &str = "Example:
+  peerage unconditional add 12D3KooW…";
+
+const METRICS_EXAMPLE: &str = "Example:
+  peerage metrics | grep peerage_peers";
 
 const ALLOW_EXAMPLE: &str = "Example:
   peerage allow add 12D3KooW…

@@ -6,6 +6,7 @@
 //! | `key`, `ping`, `send` | the small commands; `visitor` is the node that runs errands for them |
 //! | `settings`, `limits` | the settings file, and `peerage limits` |
 //! | `operator` | `peerage status` and its like, which talk to a running node |
+//! | `metrics` | what a node has counted, as text and over HTTP |
 //! | `node` | `peerage node`: a node, what it chats and takes |
 //! | `control` | commands to a running node as JSON lines |
 //! | `transfer` | files over streams |
@@ -19,6 +20,7 @@ mod failure;
 mod key;
 mod limits;
 mod logging;
+mod metrics;
 mod node;
 mod operator;
 mod ping;
@@ -58,18 +60,7 @@ async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Node(args) => Box::pin(node::run(args)).await,
         Command::Demo(args) => Box::pin(demo::run(args)).await,
-        Command::Status(operator) => {
-            operator::run(&operator, control::Command::Status, operator::show_status).await
-        }
-        Command::Peers { ping, operator } => {
-            operator::run(&operator, control::Command::Peers { ping }, operator::show_peers).await
-        }
-        Command::Why { peer, operator } => {
-            let command = control::Command::Why { peer: peer.to_string() };
-            operator::run(&operator, command, operator::show_why).await
-        }
-        Command::Book { action } => operator::book(action).await,
-        Command::Allow { action } => operator::allow(action).await,
+        Command::Ask(ask) => operator::run(ask).await,
         Command::Limits(args) => limits::run(&args),
         Command::Key { action } => key::run(action),
         Command::Ping(args) => Box::pin(ping::run(args)).await,

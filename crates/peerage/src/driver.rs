@@ -305,6 +305,7 @@ impl Driver {
 
     fn tell(&mut self, event: PeerEvent) {
         log(&event);
+        self.shared.events.count(&event);
         // Without a watcher there is nobody to tell.
         let _ = self.events.send(event);
     }

@@ -159,7 +159,7 @@ impl Peers {
     }
 
     /// Runs `call` on the peer manager; `None` when the node has been shut down.
-    async fn call<T: Send + 'static>(
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
         call: impl FnOnce(Now, &mut PeerManager) -> T + Send + 'static,
     ) -> Option<T> {

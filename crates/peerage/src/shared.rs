@@ -18,6 +18,7 @@ use crate::driver::Message;
 use crate::environment::Environment;
 use crate::error::SendError;
 use crate::listening::Listening;
+use crate::metrics::EventCounts;
 use crate::peer::Peer;
 use crate::registry::Registry;
 use crate::request::CallLimits;
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) traffic: NodeTraffic,
     /// Messages that were queued and never sent.
     pub(crate) lost_messages: AtomicU64,
+    /// What has happened to peers.
+    pub(crate) events: EventCounts,
     /// Admitted peers. Written when one comes or goes, read on each send by ID.
     peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
 }
@@ -98,6 +101,7 @@ impl Shared {
             stop: CancellationToken::new(),
             traffic: NodeTraffic::default(),
             lost_messages: AtomicU64::new(0),
+            events: EventCounts::default(),
             peers: RwLock::default(),
         })
     }

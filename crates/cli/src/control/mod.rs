@@ -53,6 +53,40 @@ pub(crate) enum Command {
         /// A path on the node's machine.
         path: PathBuf,
     },
+    /// Keep somebody out.
+    Ban {
+        /// A peer ID, an IP address or a subnet.
+        target: String,
+        /// Why, for people.
+        #[serde(default)]
+        reason: String,
+        /// For how many seconds; for ever when it is missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<u64>,
+    },
+    /// Lift a ban.
+    Unban {
+        /// As it stands in the list.
+        target: String,
+    },
+    /// Who is kept out: a list of [`BanRow`].
+    Bans,
+    /// Give a peer a standing, or take it away.
+    Class {
+        /// A peer ID; a multiaddr for one that is to be dialled.
+        peer: String,
+        /// `persistent`, `unconditional` or `private`.
+        class: String,
+        /// Give it.
+        on: bool,
+    },
+    /// Who has a standing: a list of [`ClassRow`].
+    Classes {
+        /// Which.
+        class: String,
+    },
+    /// What the node has counted, as Prometheus text.
+    Metrics,
     /// Connect to an address now: [`ConnectReport`].
     Connect {
         /// A multiaddr.
@@ -182,6 +216,28 @@ pub(crate) struct PeerRow {
     pub(crate) agent: String,
     /// A node of another libp2p implementation.
     pub(crate) foreign: bool,
+}
+
+/// One ban in the reply to [`Command::Bans`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BanRow {
+    pub(crate) target: String,
+    pub(crate) reason: String,
+    /// The misbehaviour that it is for; missing when the user banned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) penalty: Option<String>,
+    /// In milliseconds since 1970.
+    pub(crate) since_unix_ms: u64,
+    /// The same; missing when it has no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until_unix_ms: Option<u64>,
+}
+
+/// One standing in the reply to [`Command::Classes`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClassRow {
+    pub(crate) peer: String,
+    pub(crate) class: String,
 }
 
 /// The reply to [`Command::Connect`].

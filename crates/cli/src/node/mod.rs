@@ -2,24 +2,27 @@
 
 mod chat;
 pub(crate) mod files;
+mod operate;
 mod service;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use peerage::{ForeignPolicy, NetworkSecret, Node};
 use tokio::io::BufReader;
+use tokio::net::TcpListener;
 
 use crate::args::{Control, NodeArgs};
 use crate::control::session::{self, End, Tell};
 use crate::control::socket::Listener;
 use crate::failure::Failure;
-use crate::logging;
 use crate::settings::{self, LogText, PathText, Settings};
 use crate::signals::Signals;
 use crate::term::say;
 use crate::transfer::inbox::Inbox;
+use crate::{logging, metrics};
 use service::Service;
 
 /// Where a node listens that was told nothing else.
@@ -39,6 +42,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<(), Failure> {
         settings.node.inbox.as_ref().map(|folder| Inbox::open(&folder.0, settings.inbox.clone())).transpose();
     let inbox = inbox.map_err(Failure::failed)?;
     let data = data_dir(settings.node.data.clone())?;
+    let metrics = open_metrics(settings.node.metrics).await?;
     let node = start(&settings, foreign, data.clone()).await?;
     let moniker = settings.node.moniker.as_deref().unwrap_or_default();
     let service = Service::start(&node, moniker, inbox).await.map_err(Failure::failed)?;
@@ -51,6 +55,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<(), Failure> {
     tokio::select! {
         () = obey(control, &service) => {}
         () = serve_socket(socket.as_ref(), &service) => {}
+        () = serve_metrics(metrics, &node) => {}
         signal = signals.next() => tracing::debug!(signal, "stopping"),
     }
     signals.exit_at_next();
@@ -75,6 +80,7 @@ fn settings(args: NodeArgs) -> Result<Settings, Failure> {
     node.inbox = args.inbox.map(PathText).or(node.inbox.take());
     node.network = args.network.or(node.network.take());
     node.moniker = args.moniker.or(node.moniker.take());
+    node.metrics = args.metrics.or(node.metrics);
     node.log = args.log.map(LogText).or(node.log.take());
     if let Some(most) = args.max_inbound {
         settings.peers.max_inbound = most.into();
@@ -150,6 +156,20 @@ fn open_socket(data: &Path) -> Option<Listener> {
             tracing::warn!(%error, data = %data.display(), "the control socket cannot be opened: commands such as `peerage status` will not reach this node");
         })
         .ok()
+}
+
+async fn open_metrics(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Failure> {
+    match address {
+        Some(address) => metrics::listen(address).await.map(Some).map_err(Failure::failed),
+        None => Ok(None),
+    }
+}
+
+async fn serve_metrics(listener: Option<TcpListener>, node: &Node) {
+    match listener {
+        Some(listener) => metrics::serve(listener, node.clone()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Carries out what comes over the socket until a session says stop.

@@ -15,7 +15,7 @@ use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
 use super::chat::{Chatting, ECHO, MAX_TEXT_BYTES, PATIENCE};
-use super::files;
+use super::{files, operate};
 use crate::control::session::Commands;
 use crate::control::{Command, ConnectReport, Echo, Event, FileReport, PeerRow, Status, Why, millis};
 use crate::transfer::inbox::Inbox;
@@ -198,6 +198,14 @@ impl Commands for Service {
                 value(&self.node.peers().export_book().await.map_err(|error| error.to_string())?)
             }
             Command::BookImport { path } => value(&self.import_book(&path).await?),
+            Command::Ban { target, reason, seconds } => {
+                operate::ban(&self.node, &target, &reason, seconds).await
+            }
+            Command::Unban { target } => operate::unban(&self.node, &target).await,
+            Command::Bans => operate::bans(&self.node).await,
+            Command::Class { peer, class, on } => operate::set_class(&self.node, &peer, &class, on).await,
+            Command::Classes { class } => operate::classes(&self.node, &class).await,
+            Command::Metrics => Ok(operate::metrics(&self.node).await),
             Command::Allowed => value(&self.allowed().await),
             Command::Allow { peer } => self.change_allowed(&peer, true).await,
             Command::Disallow { peer } => self.change_allowed(&peer, false).await,
@@ -266,7 +274,7 @@ fn row(peer: &PeerInfo, ping: Option<Duration>) -> PeerRow {
     }
 }
 
-fn peer_id(text: &str) -> Result<PeerId, String> {
+pub(super) fn peer_id(text: &str) -> Result<PeerId, String> {
     text.parse().map_err(|error| format!("{text:?} is not a peer ID: {error}"))
 }
 
@@ -277,6 +285,6 @@ fn check_text(text: &str) -> Result<(), String> {
     Err(format!("the text has {} bytes where at most {MAX_TEXT_BYTES} are sent", text.len()))
 }
 
-fn value(report: &impl Serialize) -> Result<Value, String> {
+pub(super) fn value(report: &impl Serialize) -> Result<Value, String> {
     serde_json::to_value(report).map_err(|error| error.to_string())
 }

@@ -6,6 +6,7 @@ mod file;
 mod kinds;
 mod table;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use peerage::{CallLimits, DialAddress, ListenAddress, PeerId, PeersConfig, TransportSettings};
@@ -44,6 +45,7 @@ pub(crate) struct NodeSettings {
     pub(crate) moniker: Option<String>,
     pub(crate) inbox: Option<PathText>,
     pub(crate) log: Option<LogText>,
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// A path in a settings file.

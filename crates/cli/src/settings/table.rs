@@ -55,6 +55,7 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Node text node.moniker: "A name for people"
     Node text node.inbox: "Take files from peers into this folder"
     Node text node.log: "What to log"
+    Node text node.metrics: "Where metrics are served over HTTP, on loopback"
     Limit count peers.max_inbound: "Connections that others may open to this node; persistent peers don't count"
     Limit count peers.max_inbound_per_address: "The same from one address, an IPv6 /64 being one; loopback is exempt"
     Limit count peers.max_inbound_per_subnet: "The same from one subnet, a /24 or an IPv6 /48; loopback is exempt"

@@ -59,3 +59,88 @@ async fn only_the_owner_can_open_the_socket_and_it_goes_with_the_node() {
     assert!(!socket.exists());
     assert!(run(arguments).await.error(1).contains("peerage node"));
 }
+
+#[tokio::test]
+async fn the_owner_bans_lifts_bans_and_gives_standings_at_run_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+    let mut first = Running::node(&a, 0, ["--control", "stdio"]);
+    let listening: Value = serde_json::from_str(&first.line().await.unwrap()).unwrap();
+    let address = listening["address"].as_str().unwrap().to_owned();
+    let mut second = Running::node(&b, 0, ["--seed", &address]);
+    let theirs = second.address().await;
+    let peer = theirs.rsplit_once("/p2p/").unwrap().1.to_owned();
+    assert!(first.line().await.unwrap().contains("peer_connected"));
+
+    json(&["ban", &peer, "--for", "1h", "--reason", "too loud"], &a).await;
+    assert!(first.line().await.unwrap().contains("peer_disconnected"));
+    let bans = json(&["bans"], &a).await;
+    assert_eq!((&bans[0]["target"], &bans[0]["reason"]), (&json!(peer), &json!("too loud")));
+    let left = bans[0]["until_unix_ms"].as_u64().unwrap() - bans[0]["since_unix_ms"].as_u64().unwrap();
+    assert_eq!(left, 3_600_000);
+    let why = run(["why", &peer, "--data", a.to_str().unwrap()]).await.stdout;
+    assert!(why.contains("ban"), "{why}");
+    let text = run(["bans", "--data", a.to_str().unwrap()]).await.stdout;
+    assert!(text.contains("too loud") && text.contains(&peer), "{text}");
+    json(&["unban", &peer], &a).await;
+    assert_eq!(json(&["bans"], &a).await, json!([]));
+    let arguments = ["unban", &peer, "--data", a.to_str().unwrap()];
+    assert!(run(arguments).await.error(1).contains("is not banned"));
+    let arguments = ["ban", "everyone", "--data", a.to_str().unwrap()];
+    assert!(run(arguments).await.error(1).contains("192.0.2.0/24"));
+
+    json(&["persistent", "add", &theirs], &a).await;
+    assert!(first.line().await.unwrap().contains("peer_connected"), "a persistent peer is dialled");
+    assert_eq!(json(&["persistent", "list"], &a).await, json!([{"peer": peer, "class": "persistent"}]));
+    json(&["private", "add", &peer], &a).await;
+    let text = run(["private", "list", "--data", a.to_str().unwrap()]).await.stdout;
+    assert_eq!(text.trim(), peer);
+    json(&["private", "remove", &peer], &a).await;
+    assert_eq!(json(&["private", "list"], &a).await, json!([]));
+    let arguments = ["private", "add", "nobody", "--data", a.to_str().unwrap()];
+    assert!(run(arguments).await.error(1).contains("not a peer ID"));
+}
+
+#[tokio::test]
+async fn metrics_come_as_text_and_over_http_on_loopback_and_name_no_peer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let place = format!("127.0.0.1:{port}");
+    let mut first = Running::node(&a, 0, ["--control", "stdio", "--metrics", &place]);
+    let listening: Value = serde_json::from_str(&first.line().await.unwrap()).unwrap();
+    let address = listening["address"].as_str().unwrap().to_owned();
+    let mut second = Running::node(&b, 0, ["--seed", &address]);
+    let peer = second.address().await.rsplit_once("/p2p/").unwrap().1.to_owned();
+    assert!(first.line().await.unwrap().contains("peer_connected"));
+    let text = run(["metrics", "--data", a.to_str().unwrap()]).await.stdout;
+    for line in [
+        "# TYPE peerage_peers gauge",
+        "peerage_peers{direction=\"inbound\",kind=\"peerage\"} 1",
+        "peerage_connections_total{direction=\"inbound\"} 1",
+        "peerage_first_packets_total{answer=\"accepted\"} 1",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|found| found.trim_end_matches(".0") == line), "{line} is not in {text}");
+    }
+    assert!(!text.contains(&peer) && !text.contains("127.0.0.1"), "{text}");
+    let (head, body) = get(&place, "GET /metrics HTTP/1.1").await;
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("openmetrics-text"), "{head}");
+    assert!(body.contains("peerage_peers{") && body.trim_end().ends_with("# EOF"), "{body}");
+    assert!(get(&place, "GET / HTTP/1.1").await.0.starts_with("HTTP/1.1 404"));
+    assert!(get(&place, "POST /metrics HTTP/1.1").await.0.starts_with("HTTP/1.1 405"));
+    let data = folder.path().join("c");
+    let arguments = ["node", "--data", data.to_str().unwrap(), "--metrics", "0.0.0.0:0"];
+    assert!(run(arguments).await.error(1).contains("on loopback only"));
+}
+
+/// The head and the body of a server's answer.
+async fn get(place: &str, request: &str) -> (String, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(place).await.unwrap();
+    stream.write_all(format!("{request}\r\nHost: {place}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}

@@ -1,0 +1,144 @@
+//! The commands that talk to a running node over the socket in its data folder.
+
+mod show;
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+
+use crate::args::{AllowAction, Ask, BookAction, Operator, Standing};
+use crate::control::{Call, Command, Outcome, Reply, socket};
+use crate::failure::Failure;
+use crate::node::data_dir;
+use crate::settings::PathText;
+use crate::term::say;
+use show::Show;
+
+/// The longest reply that is read, in bytes: an address book of the largest size fits.
+const MAX_REPLY_BYTES: u64 = 256 * 1024 * 1024;
+/// How long the node may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Carries out a command of the command line at the running node.
+pub(crate) async fn run(what: Ask) -> Result<(), Failure> {
+    let (operator, command, show): (Operator, Command, Show) = match what {
+        Ask::Status(operator) => (operator, Command::Status, show::status),
+        Ask::Peers { ping, operator } => (operator, Command::Peers { ping }, show::peers),
+        Ask::Why { peer, operator } => (operator, Command::Why { peer: peer.to_string() }, show::text),
+        Ask::Ban { target, reason, lasts, operator } => {
+            let seconds = lasts.map(|lasts| lasts.as_secs().max(1));
+            (operator, Command::Ban { target, reason, seconds }, show::done)
+        }
+        Ask::Unban { target, operator } => (operator, Command::Unban { target }, show::done),
+        Ask::Bans(operator) => (operator, Command::Bans, show::bans),
+        Ask::Persistent { action } => standing(action, "persistent"),
+        Ask::Private { action } => standing(action, "private"),
+        Ask::Unconditional { action } => standing(action, "unconditional"),
+        Ask::Allow { action: AllowAction::Add { peer, operator } } => {
+            (operator, Command::Allow { peer: peer.to_string() }, show::allowed)
+        }
+        Ask::Allow { action: AllowAction::Remove { peer, operator } } => {
+            (operator, Command::Disallow { peer: peer.to_string() }, show::allowed)
+        }
+        Ask::Allow { action: AllowAction::List(operator) } => (operator, Command::Allowed, show::allowed),
+        Ask::Book { action } => return book(action).await,
+        Ask::Metrics(operator) => (operator, Command::Metrics, show::text),
+    };
+    let value = carry_out(&operator, &command).await?;
+    if operator.json {
+        say(&value.to_string());
+        return Ok(());
+    }
+    show(value).map_err(|error| Failure::failed(format!("the node's answer cannot be shown: {error}")))
+}
+
+fn standing(action: Standing, class: &str) -> (Operator, Command, Show) {
+    let class = class.to_owned();
+    match action {
+        Standing::Add { peer, operator } => (operator, Command::Class { peer, class, on: true }, show::done),
+        Standing::Remove { peer, operator } => {
+            (operator, Command::Class { peer, class, on: false }, show::done)
+        }
+        Standing::List(operator) => (operator, Command::Classes { class }, show::classes),
+    }
+}
+
+async fn book(action: BookAction) -> Result<(), Failure> {
+    match action {
+        BookAction::Export { file, operator } => {
+            let book = carry_out(&operator, &Command::BookExport).await?;
+            let text =
+                book.as_str().ok_or_else(|| Failure::failed("the node's answer is no address book"))?;
+            let Some(file) = file else {
+                say(text.trim_end());
+                return Ok(());
+            };
+            let written = tokio::fs::write(&file, text).await;
+            written.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", file.display())))
+        }
+        BookAction::Import { file, operator } => {
+            let path = std::path::absolute(&file)
+                .map_err(|error| Failure::failed(format!("{} is no path: {error}", file.display())))?;
+            let read = carry_out(&operator, &Command::BookImport { path }).await?;
+            say(&if operator.json { read.to_string() } else { format!("{read} entries read") });
+            Ok(())
+        }
+    }
+}
+
+async fn carry_out(operator: &Operator, command: &Command) -> Result<Value, Failure> {
+    let data = data_dir(operator.data.clone().map(PathText))?;
+    let late = |_| {
+        Failure::failed(format!(
+            "the node on {} did not answer within {} s",
+            data.display(),
+            PATIENCE.as_secs()
+        ))
+    };
+    tokio::time::timeout(PATIENCE, ask(&data, command)).await.map_err(late)?
+}
+
+/// Sends one command and reads its reply.
+async fn ask(data: &Path, command: &Command) -> Result<Value, Failure> {
+    let stream = socket::connect(data).await.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::failed(format!(
+            "no node runs on {}: start one with `peerage node`, or name its folder with --data DIR",
+            data.display()
+        )),
+        io::ErrorKind::PermissionDenied => Failure::failed(format!(
+            "the node on {} belongs to another user: only its owner can command it",
+            data.display()
+        )),
+        _ => Failure::failed(format!("the node on {} cannot be reached: {error}", data.display())),
+    })?;
+    let (input, mut output) = stream.into_split();
+    let line = serde_json::to_string(&Call { id: 1, command }).expect("commands have only string keys");
+    let gone =
+        |error: io::Error| Failure::failed(format!("the node on {} went away: {error}", data.display()));
+    output.write_all(format!("{line}\n").as_bytes()).await.map_err(gone)?;
+    let mut input = BufReader::new(input).take(MAX_REPLY_BYTES);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if input.read_line(&mut line).await.map_err(gone)? == 0 {
+            return Err(Failure::failed(format!(
+                "the node on {} went away without an answer",
+                data.display()
+            )));
+        }
+        let reply: Value = serde_json::from_str(&line)
+            .map_err(|error| Failure::failed(format!("the node's answer is not JSON: {error}")))?;
+        if reply.get("event").is_some() {
+            continue;
+        }
+        let reply: Reply = serde_json::from_value(reply)
+            .map_err(|error| Failure::failed(format!("the node's answer is not understood: {error}")))?;
+        return match reply.outcome {
+            Outcome::Ok(value) => Ok(value),
+            Outcome::Error(error) => Err(Failure::failed(error)),
+        };
+    }
+}
