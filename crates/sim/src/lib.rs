@@ -33,6 +33,7 @@
 //! | `run` | [`simulate`]: one seed, one thread, one paused clock |
 //! | `world` | [`World`], [`SimNode`]: nodes that start, crash and come back |
 //! | `environment` | what a simulated machine gives its node |
+//! | `disk` | what a node stores, and keeps over a crash |
 //! | `net` | [`SimNet`]: hosts, sockets, partitions, the way of a packet |
 //! | `net/link` | [`Link`]: delay, loss, duplication, reordering, rate and queue |
 //! | `net/nat` | [`Nat`]: the four kinds of boxes |
@@ -41,6 +42,7 @@
 //! | `failed` | [`Failed`]: why a scenario ended badly |
 #![forbid(unsafe_code)]
 
+mod disk;
 mod environment;
 mod failed;
 mod net;

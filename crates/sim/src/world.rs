@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use peerage::{
-    CertificateKind, Change, DialAddress, Node, NodeBuilder, NodeKey, PeerEvent, PeerId, Shutdown,
-    TransportSettings,
+    CertificateKind, Change, DialAddress, MemoryStore, Node, NodeBuilder, NodeKey, PeerEvent, PeerId,
+    Shutdown, TransportSettings,
 };
 use peerage_machine::Random;
 use sha2::{Digest, Sha256};
 use tokio::task::AbortHandle;
 
+use crate::disk::Disk;
 use crate::environment::{Names, SimEnvironment, Skew};
 use crate::failed::Failed;
 use crate::net::{Counters, DialSeen, HostId, Link, NatId, SimNet};
@@ -44,6 +45,8 @@ struct Inner {
     skew: Skew,
     configure: Configure,
     life: Mutex<Life>,
+    /// What every run of it has stored.
+    kept: MemoryStore,
     events: Arc<Mutex<Vec<(Duration, PeerEvent)>>>,
 }
 
@@ -52,6 +55,7 @@ struct Inner {
 struct Life {
     node: Option<Node>,
     watcher: Option<AbortHandle>,
+    disk: Option<Arc<Disk>>,
     starts: u64,
 }
 
@@ -154,6 +158,7 @@ impl World {
         self.net.unplug(node.host());
         let mut life = lock(&node.inner.life);
         life.watcher.take().inspect(AbortHandle::abort);
+        life.disk.take().inspect(|disk| disk.crash());
         if let Some(node) = life.node.take() {
             // Ends its tasks. What they say goes to sockets that are dead.
             tokio::spawn(node.close());
@@ -172,7 +177,7 @@ impl World {
         shutdown
     }
 
-    /// Starts a node again that was crashed or stopped: same host, key and configuration, another boot.
+    /// Starts a node again that was crashed or stopped: same host, key, disk and configuration, another boot.
     ///
     /// # Errors
     /// When it runs, or doesn't start.
@@ -190,10 +195,12 @@ impl World {
             random: Mutex::new(self.random(&format!("node {} start {starts}", inner.name))),
             names: self.names.clone(),
         };
+        let disk = Arc::new(Disk::new(&inner.kept));
         let mut builder = Node::builder()
             .key(inner.key.clone())
             .moniker(inner.name.clone())
             .transport_settings(transport_settings())
+            .store(disk.clone())
             .environment(Arc::new(environment));
         if inner.listens {
             builder = builder.listen(DialAddress::from_socket_addr(node.socket_address())?.without_peer_id());
@@ -203,6 +210,7 @@ impl World {
             tokio::spawn(watch(self.net.clone(), inner.host, started.clone(), inner.events.clone()));
         let mut life = lock(&inner.life);
         life.watcher = Some(watcher.abort_handle());
+        life.disk = Some(disk);
         life.node = Some(started);
         Ok(())
     }
@@ -303,10 +311,10 @@ impl Description {
         let host = host.unwrap_or_else(|| world.net.host());
         let ip = world.net.ip(host);
         let key = key.unwrap_or_else(|| NodeKey::from_seed(world.derive(&format!("key of {name}"))));
-        let (configure, life, events): (Configure, _, _) =
-            (Box::new(configure), Mutex::default(), Arc::default());
+        let (configure, kept): (Configure, _) = (Box::new(configure), MemoryStore::default());
+        let (life, events) = (Mutex::default(), Arc::default());
         let node = SimNode {
-            inner: Arc::new(Inner { name, host, ip, key, listens, skew, configure, life, events }),
+            inner: Arc::new(Inner { name, host, ip, key, listens, skew, configure, life, kept, events }),
         };
         lock(&world.nodes).push(node.clone());
         world.restart(&node).await?;

@@ -66,6 +66,23 @@ fn a_seed_is_found_by_its_name_and_at_its_new_address_after_a_move() -> Result<(
 }
 
 #[test]
+fn a_crashed_node_finds_its_peers_again_by_what_is_on_its_disk() -> Result<(), Failed> {
+    simulate(8, async |world| {
+        let friend = world.node("friend", |builder| builder).await?;
+        let guest = world.node("guest", |builder| builder).await?;
+        // Nothing in its configuration names the friend.
+        guest.node().connect(friend.address()).await?;
+        connected(&world, &guest, &friend).await?;
+        world.run_for(10 * SECOND).await;
+        world.crash(&guest);
+        world.run_for(60 * SECOND).await;
+        world.restart(&guest).await?;
+        world.until("the guest is back", 30 * SECOND, || guest.is_connected_to(&friend)).await?;
+        Ok(())
+    })
+}
+
+#[test]
 fn a_bulk_transfer_fills_a_narrow_path_of_small_packets() -> Result<(), Failed> {
     simulate(6, async |world| {
         let (rate, queue) = (20_000_000, 60_000);

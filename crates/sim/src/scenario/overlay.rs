@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use peerage::{AdmissionSettings, NodeBuilder};
+use peerage::{AdmissionSettings, NodeBuilder, PeersConfig};
 
 use crate::ensure;
 use crate::failed::Failed;
@@ -96,6 +96,9 @@ pub(super) async fn hub(world: World, plan: Plan) -> Result<Report, Failed> {
     let by_peer = peers.iter().map(peak_of).max().unwrap_or(0);
     let admitted = AdmissionSettings::default().unvalidated.burst as usize;
     ensure!(at_hub <= admitted, "{at_hub} dials within one second, more than the hub's {admitted}");
+    let config = PeersConfig::default();
+    let budget = (config.dial_burst + config.dials_per_second).ceil() as usize;
+    ensure!(by_hub <= budget, "the hub dialled {by_hub} times within one second: its budget is {budget}");
     ensure!(by_peer <= 3, "one peer dialled {by_peer} times within one second");
     Ok(vec![
         ("back in s", took.as_secs_f64()),
