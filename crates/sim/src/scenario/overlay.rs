@@ -113,6 +113,8 @@ pub(super) async fn hub(world: World, plan: Plan) -> Result<Report, Failed> {
 pub(super) async fn rolling(world: World, plan: Plan) -> Result<Report, Failed> {
     let nodes = overlay(&world, plan.size(10, 30)).await?;
     world.until("an overlay of all nodes", FORMED_WITHIN, || parts(&nodes) == 1).await?;
+    // Long enough for what was learned to be on the disks.
+    world.run_for(seconds(10)).await;
     let dialled = world.dials().len();
     let mut slowest = Duration::ZERO;
     for (number, node) in nodes.iter().enumerate() {
