@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::path::Path;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
+    "channel.proto",
     "chat.proto",
     "envelope.proto",
     "exchange.proto",

@@ -29,6 +29,12 @@ impl TokenBucket {
         enough
     }
 
+    /// How many tokens are there.
+    pub fn available(&mut self, now: Now) -> f64 {
+        self.refill(now);
+        self.tokens
+    }
+
     /// How long until `tokens` are there; `None` if they never will be.
     pub fn wait_for(&mut self, tokens: f64, now: Now) -> Option<Duration> {
         self.refill(now);
@@ -73,6 +79,7 @@ mod tests {
         let mut bucket = TokenBucket::new(3.0, 2.0, at(0));
         assert!((0..3).all(|_| bucket.take(1.0, at(0))));
         assert!(!bucket.take(1.0, at(400)));
+        assert!((bucket.available(at(400)) - 0.8).abs() < 1e-9);
         assert!(bucket.take(1.0, at(500)));
         assert_eq!(bucket.wait_for(4.0, at(500)), None);
         assert!(bucket.is_full(at(5000)));

@@ -21,6 +21,7 @@ use crate::data_dir::DataDir;
 use crate::environment::{Environment, SystemEnvironment, seed};
 use crate::error::StartError;
 use crate::listening::{INTERFACE_INTERVAL, Listening, MAX_LISTEN};
+use crate::memory::MemoryLimits;
 use crate::node::Node;
 use crate::protocols::identify;
 use crate::registry::Service;
@@ -58,6 +59,7 @@ pub struct NodeBuilder {
     allowed: Option<BTreeSet<PeerId>>,
     foreign: Option<ForeignPolicy>,
     perf: bool,
+    memory: MemoryLimits,
 }
 
 impl Default for NodeBuilder {
@@ -82,6 +84,7 @@ impl Default for NodeBuilder {
             allowed: None,
             foreign: None,
             perf: false,
+            memory: MemoryLimits::default(),
         }
     }
 }
@@ -238,6 +241,12 @@ impl NodeBuilder {
         self
     }
 
+    /// How much memory channels may use.
+    pub fn memory(mut self, limits: MemoryLimits) -> Self {
+        self.memory = limits;
+        self
+    }
+
     /// What looks names up. Default: the environment's resolver, which is the system's where there is no other environment.
     pub fn resolver(mut self, resolver: Arc<dyn Resolve>) -> Self {
         self.resolver = Some(resolver);
@@ -261,6 +270,7 @@ impl NodeBuilder {
             return Err(StartError::Limits(detail));
         }
         self.calls.check().map_err(StartError::Limits)?;
+        self.memory.validate().map_err(StartError::Limits)?;
         let listen =
             self.listen.iter().map(|text| ListenAddress::from_str(text)).collect::<Result<Vec<_>, _>>()?;
         if listen.len() > MAX_LISTEN {
@@ -313,6 +323,8 @@ impl NodeBuilder {
             secrets: self.secrets,
             saving,
             to_driver,
+            memory_limits: self.memory,
+            random: random.fork(),
         });
         if self.perf {
             shared

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use peerage_identity::PeerId;
@@ -144,7 +145,10 @@ impl Driver {
     fn handle(&mut self, message: Message) {
         let now = self.shared.clock.now();
         match message {
-            Message::Input(input) => self.manager.handle(now, input),
+            Message::Input(input) => {
+                self.manager.handle(now, input);
+                self.mark_persistent();
+            }
             Message::Handshaken { conn, connection, direction, attempt, orders } => {
                 let (peer, remote) = (connection.peer_id(), connection.remote_address());
                 let rtt = connection.rtt();
@@ -271,6 +275,7 @@ impl Driver {
         let connection = session.connection.clone();
         let about = session.about.take().map(|about| *about).unwrap_or_default();
         let peer = Peer::new(self.shared.clone(), connection, session.direction, foreign, about);
+        peer.persistent.store(self.manager.is_persistent(&peer.id), Ordering::Relaxed);
         session.peer = Some(peer.clone());
         let before = self.shared.peer(&peer.id);
         before.iter().for_each(|before| peer.follow(before));
@@ -278,6 +283,13 @@ impl Driver {
         self.shared.insert_peer(peer.clone());
         before.iter().for_each(|before| before.finish_outboxes());
         self.order(conn, Order::Admit(peer));
+    }
+
+    /// Tells the connected peers which of them are always wanted.
+    fn mark_persistent(&self) {
+        for peer in self.sessions.values().filter_map(|session| session.peer.as_ref()) {
+            peer.persistent.store(self.manager.is_persistent(&peer.id), Ordering::Relaxed);
+        }
     }
 
     fn close(&mut self, conn: ConnId, reason: CloseReason) {

@@ -1,5 +1,7 @@
 //! What can go wrong, one type for each family of operations. Each message names the thing at fault and the remedy.
 
+use std::time::Duration;
+
 use peerage_identity::{AddressError, ListenAddress, PeerId, PeerIdError};
 use peerage_peers::{Blame, Failure, PeerClass};
 use peerage_transport::BindError;
@@ -165,9 +167,10 @@ pub enum SendError {
         /// The channel's name.
         channel: String,
     },
-    /// The message exceeds the channel's bound.
+    /// The message exceeds the channel's bound, here or at the peer.
     #[error(
-        "a message of {length} bytes exceeds the {most} that channel {channel} takes: raise its max_message_bytes"
+        "a message of {length} bytes exceeds the {most} that channel {channel} takes{}: raise its max_message_bytes there",
+        at_whom(.at)
     )]
     TooLarge {
         /// The message's length in bytes.
@@ -176,10 +179,47 @@ pub enum SendError {
         most: usize,
         /// The channel's name.
         channel: String,
+        /// Whose bound it is. `None`: this node's.
+        at: Option<PeerId>,
     },
-    /// The queue to the peer is full, and the caller did not want to wait.
-    #[error("the send queue is full: wait with send, or raise the channel's send_queue_bytes")]
+    /// The queue to the peer is full, and the caller or the channel's policy does not wait.
+    #[error(
+        "the send queue is full: wait with send, or raise the channel's send_queue_bytes or send_queue_messages"
+    )]
     QueueFull,
+    /// The queue to the peer stayed full for as long as the channel's policy waits.
+    #[error("the send queue stayed full for {after:?}: the peer takes messages too slowly")]
+    TimedOut {
+        /// How long.
+        after: Duration,
+    },
+    /// A newer message took its place in the queue, as the channel's policy says.
+    #[error("the send queue was full, and a newer message took the place")]
+    Dropped,
+    /// The memory that is accounted for is used up.
+    #[error("the memory limit {limit} of {most} bytes is reached: read faster, send less, or raise it")]
+    NoMemory {
+        /// The limit's name, in [`crate::MemoryLimits`] or [`crate::ChannelConfig`].
+        limit: &'static str,
+        /// The limit in bytes.
+        most: usize,
+    },
+    /// The peer does not confirm what it takes: it is foreign, or of an older version.
+    #[error("{peer} confirms no messages (it is not a Peerage node, or of an older version): use send")]
+    NotConfirmed {
+        /// Whom.
+        peer: PeerId,
+    },
+    /// The peer ended the channel's stream.
+    #[error("{peer} takes no more on channel {channel}: {detail}")]
+    Stopped {
+        /// Who.
+        peer: PeerId,
+        /// The channel's name.
+        channel: String,
+        /// Why, in its words.
+        detail: String,
+    },
     /// The connection ended before the message was sent.
     #[error("the connection to {peer} ended: {cause}")]
     Lost {
@@ -191,4 +231,8 @@ pub enum SendError {
     /// The channel or the node has been closed.
     #[error("the channel has been closed")]
     Closed,
+}
+
+fn at_whom(peer: &Option<PeerId>) -> String {
+    peer.map_or_else(String::new, |peer| format!(" at {peer}"))
 }

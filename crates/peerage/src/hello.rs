@@ -10,13 +10,16 @@ use peerage_identity::{DialAddress, PeerId, SignedPeerRecord};
 use peerage_peers::{Answer, HelloFacts, PeerAnswer, RejectReason};
 use peerage_wire::hello::{self as wire, answer::Verdict};
 
+use crate::channel::ChannelLimits;
 use crate::peer::About;
 use crate::shared::Shared;
 
 /// The protocol's name.
 pub(crate) const PROTOCOL: &str = "/peerage/hello/1";
 /// The versions of the Peerage protocols that this node speaks.
-pub(crate) const VERSIONS: &[u32] = &[1];
+pub(crate) const VERSIONS: &[u32] = &[1, 2];
+/// The first version whose channels account for what they accept (proto/channel.proto).
+pub(crate) const WITH_ACCOUNTS: u32 = 2;
 /// The longest hello that is read, in bytes.
 pub(crate) const MAX_HELLO_BYTES: usize = 16 * 1024;
 /// The longest answer that is read, in bytes: eight records and some words.
@@ -24,7 +27,7 @@ pub(crate) const MAX_ANSWER_BYTES: usize = 72 * 1024;
 /// Texts for people are cut here, in bytes.
 const MAX_TEXT: usize = 128;
 /// Channels that a hello lists.
-const MAX_CHANNELS: usize = 128;
+pub(crate) const MAX_CHANNELS: usize = 128;
 /// Records of others that a refusal may carry.
 const MAX_ALTERNATIVES: usize = 8;
 
@@ -38,12 +41,7 @@ pub(crate) fn ours(shared: &Shared, order: u64, observed: Option<&DialAddress>) 
         order,
         signed_record: shared.listening.here().record.as_bytes().clone(),
         observed_addr: observed.map(|address| Bytes::from(address.to_bytes())).unwrap_or_default(),
-        channels: channels
-            .map(|core| wire::Channel {
-                name: core.config.name.clone(),
-                max_message_bytes: core.config.max_message_bytes as u64,
-            })
-            .collect(),
+        channels: channels.map(|core| crate::channel::in_hello(&core.config)).collect(),
         agent: shared.agent.clone(),
         moniker: shared.moniker.clone(),
         sealed: Vec::new(),
@@ -66,12 +64,15 @@ pub(crate) fn read(network: &str, peer: PeerId, hello: wire::Hello) -> (HelloFac
         problem,
     };
     let observed = observed.map(|address| address.to_string());
-    let channels = hello.channels.into_iter().take(MAX_CHANNELS);
+    let channels: Vec<_> =
+        hello.channels.into_iter().take(MAX_CHANNELS).map(ChannelLimits::from_hello).collect();
     let about = About {
         agent: text(hello.agent),
         moniker: text(hello.moniker),
-        protocols: channels.map(|channel| text(channel.name)).collect(),
+        protocols: channels.iter().map(|channel| channel.name.clone()).collect(),
         observed,
+        version: common_version(&hello.versions).unwrap_or(0),
+        channels,
         ..About::default()
     };
     (facts, about)
@@ -189,7 +190,8 @@ mod tests {
     /// without a common version there is a refusal with that reason.
     #[test]
     fn the_highest_common_version_is_taken_and_none_is_a_refusal() {
-        assert_eq!(common_version(&[1, 2, 3]), Some(1));
+        assert_eq!(common_version(&[1, 2, 3]), Some(2));
+        assert_eq!(common_version(&[1]), Some(1));
         assert_eq!(common_version(&[7]), None);
         assert_eq!(common_version(&[]), None);
     }

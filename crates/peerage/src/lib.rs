@@ -55,6 +55,7 @@ mod faults;
 pub mod fuzzing;
 mod hello;
 mod listening;
+mod memory;
 mod metrics;
 mod node;
 mod peer;
@@ -75,10 +76,14 @@ mod watch;
 
 pub use book::{BookError, MAX_BOOK_BYTES};
 pub use builder::NodeBuilder;
-pub use channel::{Channel, ChannelConfig, Payload, PeerSender, Raw};
+pub use channel::{
+    Channel, ChannelConfig, ChannelLimits, ChannelRate, ChannelStatus, ChannelTotals, Class, Overflow,
+    Payload, PeerSender, Raw, Receipt, To, Verdict,
+};
 pub use data_dir::{DataDirError, KEY_FILE};
 pub use environment::{Environment, SystemEnvironment};
 pub use error::{ConnectError, ListenError, RegisterError, SendError, StartError};
+pub use memory::MemoryLimits;
 pub use metrics::{Metric, MetricKind, Sample};
 pub use node::{ListenWatch, Node, Shutdown};
 pub use peer::{About, PeerInfo};
@@ -103,9 +108,9 @@ pub use peerage_peers::{
     Entry, Fault, ForeignPolicy, PeerClass, PeerEvent, PeerState, PeersConfig, Penalty, RejectReason, Story,
 };
 pub use peerage_transport::{
-    AdmissionSettings, BindError, CertificateKind, CloseCode, PathStats, ProtocolTraffic, Rate, ReadError,
-    RecvStream, SendStream, SettingsError, SocketBuffers, Stream, StreamCode, TransportSettings, UdpSocket,
-    WriteError, quinn,
+    AdmissionSettings, BindError, CertificateKind, CloseCode, Congestion, PathStats, ProtocolTraffic, Rate,
+    ReadError, RecvStream, SendStream, SettingsError, SocketBuffers, Stream, StreamCode, TransportSettings,
+    UdpSocket, WriteError, quinn,
 };
 
 /// The README's code is compiled and run with the documentation tests.

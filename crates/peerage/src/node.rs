@@ -13,7 +13,7 @@ use peerage_transport::{CloseCode, ProtocolTraffic, Stream};
 use tokio::sync::oneshot;
 
 use crate::builder::NodeBuilder;
-use crate::channel::{Channel, ChannelConfig, ChannelCore, Inbox, Payload};
+use crate::channel::{Channel, ChannelConfig, ChannelCore, Payload};
 use crate::data_dir::DataDir;
 use crate::driver::Message;
 use crate::error::{ConnectError, ListenError, RegisterError};
@@ -55,6 +55,8 @@ struct Running {
 pub struct Shutdown {
     /// Messages that were queued on channels and never sent.
     pub lost_messages: u64,
+    /// Messages that were sent and that a peer has not said to have, where it would say so.
+    pub unknown_messages: u64,
     /// Tasks that had not ended at the deadline. Anything but 0 is a defect of Peerage or a handler that blocks its thread.
     pub unfinished_tasks: usize,
 }
@@ -176,7 +178,7 @@ impl Node {
     /// [`RegisterError`]: the name is taken or malformed, or the limits contradict each other.
     pub fn channel<M: Payload>(&self, config: ChannelConfig) -> Result<Channel<M>, RegisterError> {
         config.check()?;
-        let core = Arc::new(ChannelCore { inbox: Inbox::new(&config), config });
+        let core = ChannelCore::new(config);
         self.shared.registry.add(&core.config.name, Service::Channel(core.clone()))?;
         Ok(Channel::new(self.shared.clone(), core))
     }
@@ -474,6 +476,7 @@ impl Node {
         let _ = tokio::time::timeout(END_DEADLINE, shared.tasks.wait()).await;
         Shutdown {
             lost_messages: shared.lost_messages.load(Ordering::Relaxed),
+            unknown_messages: shared.unknown_messages.load(Ordering::Relaxed),
             unfinished_tasks: shared.tasks.len(),
         }
     }

@@ -1,6 +1,5 @@
 //! An admitted peer, as the rest of the node sees it.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
@@ -11,8 +10,9 @@ use peerage_peers::Direction;
 use peerage_transport::{Connection, Stream};
 use tokio::sync::Notify;
 
-use crate::channel::{ChannelCore, Outbox};
+use crate::channel::{ChannelCore, ChannelLimits, Class, EndedBy, Flight, Outbox, Seen};
 use crate::error::SendError;
+use crate::memory::{Budget, Budgets};
 use crate::request::Slots;
 use crate::shared::Shared;
 
@@ -25,11 +25,24 @@ pub(crate) struct Peer {
     pub(crate) foreign: bool,
     pub(crate) shared: Arc<Shared>,
     about: Mutex<About>,
-    outboxes: Mutex<BTreeMap<String, Arc<Outbox>>>,
+    outboxes: Mutex<Vec<Arc<Outbox>>>,
     /// Told when an outbox is gone.
     outbox_gone: Notify,
     /// The older connection to the same peer whose place this one has taken.
     before: OnceLock<Weak<Peer>>,
+    /// What it lately sent, for each channel that asks; the newest registration of a name holds.
+    seen: Mutex<Vec<(String, Arc<Seen>)>>,
+    /// The version of the Peerage protocols that both speak; 0 for a foreign peer.
+    version: u32,
+    /// Always wanted: part of every fanout.
+    pub(crate) persistent: AtomicBool,
+    /// What all channels hold for this peer.
+    memory: Arc<Budget>,
+    /// What channels may leave unread of the connection's window, and what control channels may beside it.
+    unread: Arc<Budget>,
+    unread_control: Arc<Budget>,
+    /// What channels have on their way of the connection's send window.
+    pub(crate) flight: Flight,
     useful: AtomicBool,
     /// Places for our requests to it.
     pub(crate) calls: Slots,
@@ -60,6 +73,10 @@ pub struct About {
     pub listen: Vec<String>,
     /// The address at which it sees us.
     pub observed: Option<String>,
+    /// The version of the Peerage protocols that it and this node speak; 0 for a foreign peer.
+    pub version: u32,
+    /// Its channels with their limits, as far as it has told us.
+    pub channels: Vec<ChannelLimits>,
 }
 
 /// A connected peer, as a value.
@@ -95,10 +112,19 @@ impl Peer {
         foreign: bool,
         about: About,
     ) -> Arc<Self> {
+        let (limits, settings) = (&shared.memory_limits, shared.endpoint.settings());
+        let budget = |name, most| Budget::new(name, most);
         let calls = &shared.call_limits;
         Arc::new(Self {
             id: connection.peer_id(),
             calls: Slots::new(calls.max_concurrent_per_peer, calls.max_waiting_per_peer),
+            version: about.version,
+            persistent: AtomicBool::new(false),
+            memory: budget("peer_bytes", limits.peer_bytes),
+            unread: budget("peer_window_bytes", limits.of_window(settings.peer_window_bytes.into())),
+            unread_control: budget("window_reserve_bytes", limits.window_reserve_bytes / 2),
+            flight: Flight::new(limits.of_window(settings.send_window_bytes)),
+            seen: Mutex::default(),
             connection,
             direction,
             foreign,
@@ -145,10 +171,15 @@ impl Peer {
         self.useful.load(Ordering::Relaxed)
     }
 
+    /// Whether it keeps to credit and tells what it has accepted.
+    pub(crate) fn confirms(&self) -> bool {
+        self.version >= crate::hello::WITH_ACCOUNTS
+    }
+
     /// The queue to this peer on one channel; its writer is started on first use.
     pub(crate) fn outbox(self: &Arc<Self>, core: &Arc<ChannelCore>) -> Result<Arc<Outbox>, SendError> {
         let mut outboxes = self.lock_outboxes();
-        if let Some(outbox) = outboxes.get(&core.config.name)
+        if let Some(outbox) = outboxes.iter().find(|outbox| outbox.is_of(core))
             && !outbox.has_ended()
         {
             return Ok(outbox.clone());
@@ -156,17 +187,21 @@ impl Peer {
         if let Some(cause) = self.connection.close_cause() {
             return Err(SendError::Lost { peer: self.id, cause: cause.to_string() });
         }
-        let outbox = Outbox::new(&core.config);
-        outboxes.insert(core.config.name.clone(), outbox.clone());
+        let known = self.known_limits(&core.config.name);
+        let budgets: Budgets = [self.shared.memory.clone(), self.memory.clone(), core.memory.clone()].into();
+        let now = self.shared.clock.now();
+        let outbox = Outbox::new(self.id, core.clone(), self.confirms(), known.as_ref(), budgets, now);
+        outboxes.retain(|outbox| !outbox.is_of(core));
+        outboxes.push(outbox.clone());
         drop(outboxes);
         let writing = crate::channel::run_writer(self.clone(), core.clone(), outbox.clone());
         match self.before.get().and_then(Weak::upgrade) {
             // Spawned as it is: within another future it would take its room twice.
             None => self.shared.spawn(writing),
             Some(before) => {
-                let channel = core.config.name.clone();
+                let core = core.clone();
                 self.shared.spawn(async move {
-                    before.outbox_is_gone(&channel).await;
+                    before.outbox_is_gone(&core).await;
                     writing.await;
                 });
             }
@@ -179,46 +214,47 @@ impl Peer {
         let _ = self.before.set(Arc::downgrade(before));
     }
 
-    async fn outbox_is_gone(&self, channel: &str) {
+    async fn outbox_is_gone(&self, core: &Arc<ChannelCore>) {
         loop {
             let gone = self.outbox_gone.notified();
-            if !self.lock_outboxes().contains_key(channel) {
+            if self.outbox_of(core).is_none() {
                 return;
             }
             gone.await;
         }
     }
 
+    /// The queue to this peer on one channel, if there is one.
+    pub(crate) fn outbox_of(&self, core: &Arc<ChannelCore>) -> Option<Arc<Outbox>> {
+        self.lock_outboxes().iter().find(|outbox| outbox.is_of(core)).cloned()
+    }
+
     /// Forgets an outbox whose writer has ended.
-    pub(crate) fn forget_outbox(&self, channel: &str, ended: &Arc<Outbox>) {
-        let mut outboxes = self.lock_outboxes();
-        if outboxes.get(channel).is_some_and(|outbox| Arc::ptr_eq(outbox, ended)) {
-            outboxes.remove(channel);
-        }
-        drop(outboxes);
+    pub(crate) fn forget_outbox(&self, ended: &Arc<Outbox>) {
+        self.lock_outboxes().retain(|outbox| !Arc::ptr_eq(outbox, ended));
         self.outbox_gone.notify_waiters();
     }
 
     /// Ends the queue of one channel.
-    pub(crate) fn drop_outbox(&self, channel: &str) {
-        if let Some(outbox) = self.lock_outboxes().remove(channel) {
-            outbox.end(SendError::Closed);
-            self.outbox_gone.notify_waiters();
+    pub(crate) fn drop_outbox(&self, core: &Arc<ChannelCore>) {
+        if let Some(outbox) = self.outbox_of(core) {
+            let lost = outbox.end(&SendError::Closed, EndedBy::Break);
+            self.shared.lost_messages.fetch_add(lost, Ordering::Relaxed);
         }
+        self.lock_seen().retain(|(name, _)| *name != core.config.name);
     }
 
-    /// Ends every queue. How many messages were never sent.
+    /// Ends every queue. How many messages were never sent; their writers tell of those that were begun.
     pub(crate) fn end_outboxes(&self, cause: &str) -> u64 {
         let outboxes = std::mem::take(&mut *self.lock_outboxes());
         self.outbox_gone.notify_waiters();
-        let lost =
-            |outbox: Arc<Outbox>| outbox.end(SendError::Lost { peer: self.id, cause: cause.to_owned() });
-        outboxes.into_values().map(lost).sum()
+        let error = SendError::Lost { peer: self.id, cause: cause.to_owned() };
+        outboxes.iter().map(|outbox| outbox.end(&error, EndedBy::Break)).sum()
     }
 
     /// Takes in no more messages; the writers send what there is.
     pub(crate) fn finish_outboxes(&self) {
-        self.lock_outboxes().values().for_each(|outbox| outbox.finish());
+        self.lock_outboxes().iter().for_each(|outbox| outbox.finish());
     }
 
     /// Whether every writer has ended.
@@ -226,7 +262,77 @@ impl Peer {
         self.lock_outboxes().is_empty()
     }
 
-    fn lock_outboxes(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Outbox>>> {
+    /// What the peer has lately sent on a channel.
+    pub(crate) fn seen(&self, core: &ChannelCore) -> Arc<Seen> {
+        let mut seen = self.lock_seen();
+        if let Some((_, seen)) = seen.iter().find(|(name, _)| *name == core.config.name) {
+            return seen.clone();
+        }
+        let mut key = [0; 16];
+        self.shared.random.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).fill(&mut key);
+        let new = Arc::new(Seen::new(key));
+        seen.push((core.config.name.clone(), new.clone()));
+        new
+    }
+
+    /// The accounts of what a channel may be sent by this peer.
+    pub(crate) fn receive_budgets(&self, core: &ChannelCore) -> Budgets {
+        let unread = if core.config.class == Class::Control { &self.unread_control } else { &self.unread };
+        [self.shared.memory.clone(), self.memory.clone(), core.memory.clone(), unread.clone()].into()
+    }
+
+    /// The account of what lies unread in the connection's window alone.
+    pub(crate) fn unread_budgets(&self) -> Budgets {
+        [self.unread.clone()].into()
+    }
+
+    /// What all channels hold for this peer, and have promised it, in bytes.
+    pub(crate) fn accounted_bytes(&self) -> usize {
+        self.memory.used()
+    }
+
+    /// What the peer has told of its side of a channel.
+    pub(crate) fn known_limits(&self, channel: &str) -> Option<ChannelLimits> {
+        self.about().channels.iter().find(|limits| limits.name == channel).cloned()
+    }
+
+    /// The peer tells of its side of a channel. A difference from ours is reported once.
+    pub(crate) fn note_limits(&self, core: &ChannelCore, limits: &ChannelLimits) {
+        let mut about = self.about();
+        match about.channels.iter().position(|known| known.name == limits.name) {
+            Some(known) if about.channels[known] == *limits => return,
+            Some(known) => about.channels[known] = limits.clone(),
+            None => {
+                if about.channels.len() < crate::hello::MAX_CHANNELS {
+                    about.channels.push(limits.clone());
+                }
+            }
+        }
+        drop(about);
+        self.report_difference(core, limits);
+    }
+
+    /// Compares the channels of the peer's hello with ours.
+    pub(crate) fn compare_channels(&self) {
+        for core in self.shared.registry.channels() {
+            if let Some(limits) = self.known_limits(&core.config.name) {
+                self.report_difference(&core, &limits);
+            }
+        }
+    }
+
+    fn report_difference(&self, core: &ChannelCore, limits: &ChannelLimits) {
+        let differences = limits.differences(&core.config);
+        if !differences.is_empty() {
+            tracing::warn!(peer = %self.id, channel = core.config.name, differences, "a channel is declared otherwise at a peer");
+        }
+    }
+
+    fn lock_seen(&self) -> MutexGuard<'_, Vec<(String, Arc<Seen>)>> {
+        self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn lock_outboxes(&self) -> MutexGuard<'_, Vec<Arc<Outbox>>> {
         self.outboxes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

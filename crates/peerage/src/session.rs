@@ -252,6 +252,7 @@ impl Session {
                 }
             });
         }
+        peer.compare_channels();
         // It fails when it was done before.
         let _ = self.gate.peer.set(peer);
     }

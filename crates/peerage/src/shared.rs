@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use peerage_identity::{NetworkSecret, NodeKey, PeerId};
+use peerage_machine::Random;
 use peerage_transport::Endpoint;
 use tokio::sync::mpsc;
 use tokio_util::future::FutureExt;
@@ -18,6 +19,7 @@ use crate::driver::Message;
 use crate::environment::Environment;
 use crate::error::SendError;
 use crate::listening::Listening;
+use crate::memory::{Budget, MemoryLimits};
 use crate::metrics::EventCounts;
 use crate::peer::Peer;
 use crate::registry::Registry;
@@ -54,6 +56,13 @@ pub(crate) struct Shared {
     pub(crate) traffic: NodeTraffic,
     /// Messages that were queued and never sent.
     pub(crate) lost_messages: AtomicU64,
+    /// Messages that were sent and never confirmed, to peers that confirm.
+    pub(crate) unknown_messages: AtomicU64,
+    pub(crate) memory_limits: MemoryLimits,
+    /// What all channels hold.
+    pub(crate) memory: Arc<Budget>,
+    /// For choices among peers.
+    pub(crate) random: Mutex<Random>,
     /// What has happened to peers.
     pub(crate) events: EventCounts,
     /// Admitted peers. Written when one comes or goes, read on each send by ID.
@@ -76,6 +85,8 @@ pub(crate) struct Parts {
     pub(crate) secrets: Vec<NetworkSecret>,
     pub(crate) saving: Saving,
     pub(crate) to_driver: mpsc::Sender<Message>,
+    pub(crate) memory_limits: MemoryLimits,
+    pub(crate) random: Random,
 }
 
 impl Shared {
@@ -101,6 +112,10 @@ impl Shared {
             stop: CancellationToken::new(),
             traffic: NodeTraffic::default(),
             lost_messages: AtomicU64::new(0),
+            unknown_messages: AtomicU64::new(0),
+            memory: Budget::new("node_bytes", parts.memory_limits.node_bytes),
+            memory_limits: parts.memory_limits,
+            random: Mutex::new(parts.random),
             events: EventCounts::default(),
             peers: RwLock::default(),
         })
@@ -122,13 +137,6 @@ impl Shared {
         let mut peers: Vec<_> = self.read_peers().values().cloned().collect();
         peers.sort_by_key(|peer| peer.id);
         peers
-    }
-
-    /// The IDs of every admitted peer, sorted.
-    pub(crate) fn connected_ids(&self) -> Vec<PeerId> {
-        let mut ids: Vec<_> = self.read_peers().keys().copied().collect();
-        ids.sort_unstable();
-        ids
     }
 
     /// The queue to a peer on a channel.
@@ -154,9 +162,9 @@ impl Shared {
     }
 
     /// Ends a channel's queues to all peers.
-    pub(crate) fn drop_outboxes(&self, channel: &str) {
+    pub(crate) fn drop_outboxes(&self, core: &Arc<ChannelCore>) {
         for peer in self.connected() {
-            peer.drop_outbox(channel);
+            peer.drop_outbox(core);
         }
     }
 

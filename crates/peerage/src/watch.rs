@@ -96,7 +96,8 @@ impl<T> Receiver<T> {
         Borrowed(state)
     }
 
-    /// Waits for a value that `is_right`. Cancel-safe.
+    /// Waits for a value that `is_right`.
+    #[cfg(test)]
     pub(crate) async fn wait_for(&mut self, is_right: impl Fn(&T) -> bool) -> Result<T, Closed>
     where
         T: Clone,

@@ -48,6 +48,7 @@ fn raw(text: &str) -> Raw {
     Raw(Bytes::copy_from_slice(text.as_bytes()))
 }
 
+/// Contract C-3.
 #[tokio::test]
 async fn messages_on_a_channel_arrive_in_order_in_both_directions() {
     let (a, b) = pair().await;
@@ -120,6 +121,7 @@ async fn a_slow_receiver_makes_its_sender_wait_and_no_other_channel() {
     .await;
 }
 
+/// Contract C-6.
 #[tokio::test]
 async fn a_send_is_refused_with_its_reason() {
     let (a, b) = pair().await;
@@ -138,23 +140,20 @@ async fn a_send_is_refused_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_message_over_the_receivers_bound_ends_the_stream_and_not_the_connection() {
+async fn a_message_over_the_receivers_bound_is_refused_at_the_sender() {
     let (a, b) = pair().await;
     let at_a = a.channel::<Raw>(ChannelConfig::new("/test/bound/1")).unwrap();
     let at_b = b.channel::<Raw>(ChannelConfig::new("/test/bound/1").max_message_bytes(100)).unwrap();
     at_a.send(b.peer_id(), &raw("small")).await.unwrap();
     assert_eq!(within("the small one", at_b.recv()).await.unwrap().1, raw("small"));
-    let sender = at_a.to(b.peer_id()).unwrap();
-    let lost = within("the end of the stream", async {
-        loop {
-            if let Err(error) = sender.send(&Raw(Bytes::from(vec![0; 101]))).await {
-                return error;
-            }
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    assert!(matches!(lost, SendError::Lost { .. }), "{lost}");
+    let refused = at_a.send(b.peer_id(), &Raw(Bytes::from(vec![0; 101]))).await;
+    let bound = SendError::TooLarge {
+        length: 101,
+        most: 100,
+        channel: "/test/bound/1".into(),
+        at: Some(b.peer_id()),
+    };
+    assert_eq!(refused, Err(bound));
     within("a ping", a.ping(b.peer_id())).await.unwrap();
 }
 
@@ -471,6 +470,7 @@ async fn a_restarted_node_replaces_its_old_connection_at_once() {
 }
 
 /// closing drains, tells and ends everything.
+/// Contract C-14.
 #[tokio::test]
 async fn closing_sends_what_is_queued_tells_the_peers_and_ends_every_task() {
     let (a, b) = pair().await;

@@ -299,7 +299,8 @@ impl PeerManager {
         }
     }
 
-    pub(crate) fn is_persistent(&self, peer: &PeerId) -> bool {
+    /// Whether a peer is always wanted.
+    pub fn is_persistent(&self, peer: &PeerId) -> bool {
         self.book.classes.has(peer, PeerClass::Persistent)
     }
 

@@ -107,7 +107,9 @@ pub use negotiate::{MAX_LINE, MAX_PROPOSALS, NegotiationError};
 pub use proof::CertificateFault;
 pub use recv::{ReadError, RecvStream};
 pub use send::{SendStream, WriteError};
-pub use settings::{CertificateKind, MAX_DATAGRAM, MAX_STREAM_WINDOW, SettingsError, TransportSettings};
+pub use settings::{
+    CertificateKind, Congestion, MAX_DATAGRAM, MAX_STREAM_WINDOW, SettingsError, TransportSettings,
+};
 pub use socket::{BindError, SocketBuffers, UdpSocket};
 pub use stream::{InboundStream, OpenError, Stream};
 pub use traffic::{MAX_COUNTED_PROTOCOLS, OTHER_PROTOCOLS, ProtocolTraffic, TrafficTotals};

@@ -135,6 +135,15 @@ impl RecvStream {
         poll_fn(|cx| self.poll_read_chunk(cx, most)).await
     }
 
+    /// Fills `out` from its front with what has arrived, without a copy: how many pieces, 0 at the end of the stream. One call costs one look
+    /// at the connection, where [`RecvStream::read_chunk`] costs one for each piece. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the half is of no more use then.
+    pub async fn read_chunks(&mut self, out: &mut [Bytes]) -> Result<usize, ReadError> {
+        poll_fn(|cx| self.poll_read_chunks(cx, out)).await
+    }
+
     /// The next message's bytes, refused when its length exceeds `most`; `None` when the stream ended between two messages. Cancel-safe.
     ///
     /// A message that came in one packet is not copied.
@@ -213,6 +222,44 @@ impl RecvStream {
             Some(_) => Poll::Ready(Ok(self.held.pop_front())),
             None => self.poll_quinn(cx, most),
         }
+    }
+
+    /// [`RecvStream::read_chunks`] for hand-written futures.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn poll_read_chunks(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut [Bytes],
+    ) -> Poll<Result<usize, ReadError>> {
+        let Some(first) = out.first_mut() else { return Poll::Ready(Ok(0)) };
+        if self.answer.is_some()
+            || self.failed.is_some()
+            || self.frames.is_some()
+            || !self.held.is_empty()
+            || self.end.is_some()
+        {
+            return Poll::Ready(match ready!(self.poll_read_chunk(cx, usize::MAX))? {
+                Some(chunk) => {
+                    *first = chunk;
+                    Ok(1)
+                }
+                None => Ok(0),
+            });
+        }
+        let read = pin!(self.quinn.read_chunks(out)).poll(cx);
+        Poll::Ready(match ready!(read) {
+            Ok(Some(count)) => {
+                self.count(out[..count].iter().map(Bytes::len).sum());
+                Ok(count)
+            }
+            Ok(None) => {
+                self.end = Some(End::Finished);
+                Ok(0)
+            }
+            Err(error) => Err(self.error(error)),
+        })
     }
 
     /// [`RecvStream::read_frame`] for hand-written futures.

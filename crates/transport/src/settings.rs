@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use crate::admission::AdmissionSettings;
@@ -45,8 +46,23 @@ pub struct TransportSettings {
     pub socket_buffer_bytes: usize,
     /// The largest UDP payload that is tried on a path, in bytes. 1452 fits Ethernet; up to [`MAX_DATAGRAM`] where frames are larger.
     pub max_datagram_bytes: u16,
+    /// How fast is sent on a path, and what is taken for a full one.
+    pub congestion: Congestion,
     /// The key type of the certificate that is made for the endpoint.
     pub certificate: CertificateKind,
+}
+
+/// Congestion control: what decides how much is on the way at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Congestion {
+    /// CUBIC (RFC 9438): slows down on loss, and comes back quickly on long and fast paths.
+    #[default]
+    Cubic,
+    /// NewReno (RFC 9002 § 7): slows down on loss, and comes back by one packet each round trip.
+    NewReno,
+    /// BBR, an early version: goes by measured rate and delay. It keeps queues short, bears random loss, and may push others aside.
+    Bbr,
 }
 
 /// The key type of the endpoint's certificate, which is unrelated to the node key.
@@ -58,6 +74,16 @@ pub enum CertificateKind {
     P256,
     /// Ed25519: cheaper to verify, not understood by every implementation.
     Ed25519,
+}
+
+impl Congestion {
+    fn factory(self) -> Arc<dyn ControllerFactory + Send + Sync> {
+        match self {
+            Self::Cubic => Arc::new(CubicConfig::default()),
+            Self::NewReno => Arc::new(NewRenoConfig::default()),
+            Self::Bbr => Arc::new(BbrConfig::default()),
+        }
+    }
 }
 
 impl Default for TransportSettings {
@@ -80,6 +106,7 @@ impl Default for TransportSettings {
             send_window_bytes: 8 * 1024 * 1024,
             socket_buffer_bytes: 4 * 1024 * 1024,
             max_datagram_bytes: 1452,
+            congestion: Congestion::Cubic,
             certificate: CertificateKind::P256,
         }
     }
@@ -210,6 +237,7 @@ impl TransportSettings {
             .max_idle_timeout(Some(idle))
             .keep_alive_interval(Some(self.keep_alive))
             .mtu_discovery_config(Some(mtu))
+            .congestion_controller_factory(self.congestion.factory())
             .allow_spin(false);
         Arc::new(config)
     }

@@ -27,6 +27,8 @@ macro_rules! generated {
 }
 
 generated! {
+    /// What a channel's receiver tells its sender (`proto/channel.proto`).
+    channel: "peerage.channel",
     /// Texts and echoes of the `peerage` program (`proto/chat.proto`).
     chat: "peerage.chat",
     /// Signed envelopes, libp2p RFC 0002 (`proto/envelope.proto`).

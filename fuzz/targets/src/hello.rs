@@ -24,9 +24,10 @@ pub fn run(data: &[u8]) {
 
 /// What a peer says about itself, from whichever message.
 pub fn assert_about(about: &About) {
-    let About { agent, moniker, protocol_version, protocols, listen, observed } = about;
-    assert!(protocols.len() <= 256 && listen.len() <= 32);
-    for text in [agent, moniker, protocol_version].into_iter().chain(protocols) {
+    let About { agent, moniker, protocol_version, protocols, listen, observed, channels, .. } = about;
+    assert!(protocols.len() <= 256 && listen.len() <= 32 && channels.len() <= 128);
+    let channels = channels.iter().map(|channel| &channel.name);
+    for text in [agent, moniker, protocol_version].into_iter().chain(protocols).chain(channels) {
         assert_plain(text, 128);
     }
     for address in listen.iter().chain(observed) {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use peerage::{Channel, ChannelConfig, Node, PeerId, RegisterError};
+use peerage::{Channel, ChannelConfig, Node, PeerId, RegisterError, To};
 use peerage_wire::chat::{Chat, EchoRequest, EchoResponse};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep_until};
@@ -80,7 +80,8 @@ impl Chatting {
         let _forget = Forget { chatting: self, id };
         let start = Instant::now();
         let message = Chat { id, text: text.to_owned(), wants_reply: true, reply_to: 0 };
-        let mut verdicts = Box::pin(self.channel.broadcast_to(peers.iter().copied(), &message));
+        let mut verdicts =
+            Box::pin(self.channel.broadcast_to(To::These(peers.iter().copied().collect()), &message));
         let (mut sent, mut open, mut known) = (false, peers.clone(), BTreeMap::new());
         while !open.is_empty() {
             tokio::select! {

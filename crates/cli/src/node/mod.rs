@@ -115,7 +115,8 @@ async fn start(settings: &Settings, foreign: Option<ForeignPolicy>, data: PathBu
         .data_dir(data)
         .peers_config(settings.peers.clone())
         .transport_settings(settings.transport.clone())
-        .call_limits(settings.requests.clone());
+        .call_limits(settings.requests.clone())
+        .memory(settings.memory.clone());
     if let Some(name) = &node.network {
         builder = builder.network(name);
     }

@@ -102,6 +102,7 @@ fn unknown(name: &str) -> String {
 
 /// What no single line can be checked for.
 pub(super) fn check(settings: &Settings) -> Result<(), String> {
+    settings.memory.validate()?;
     settings.transport.validate().map_err(|error| error.to_string())
 }
 

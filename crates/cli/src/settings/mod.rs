@@ -9,7 +9,7 @@ mod table;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use peerage::{CallLimits, DialAddress, ListenAddress, PeerId, PeersConfig, TransportSettings};
+use peerage::{CallLimits, DialAddress, ListenAddress, MemoryLimits, PeerId, PeersConfig, TransportSettings};
 
 use crate::transfer::inbox::Limits;
 
@@ -27,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) transport: TransportSettings,
     /// What this node asks of others at once.
     pub(crate) requests: CallLimits,
+    /// What channels may hold.
+    pub(crate) memory: MemoryLimits,
     /// What the inbox takes.
     pub(crate) inbox: Limits,
 }

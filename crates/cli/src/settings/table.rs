@@ -1,6 +1,6 @@
 //! The table of settings: one line each.
 
-use peerage::{CertificateKind, ForeignPolicy};
+use peerage::{CertificateKind, Congestion, ForeignPolicy};
 use toml::de::DeValue;
 
 use super::Settings;
@@ -117,6 +117,7 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit bytes transport.send_window_bytes: "What may be on the way to a peer, not yet acknowledged"
     Limit bytes transport.socket_buffer_bytes: "Kernel buffer of each UDP socket and direction; the kernel may give less"
     Limit count transport.max_datagram_bytes: "The largest UDP payload that is tried on a path, in bytes"
+    Limit choice transport.congestion: "What decides how much is on the way at a time; bbr keeps queues short, and may push others aside"
     Limit choice transport.certificate: "The key type of the TLS certificate; not the node's own key"
     Limit count transport.admission.max_unvalidated_handshakes: "Handshakes at once with addresses that are not validated; beyond it, senders are told to retry"
     Limit count transport.admission.max_validated_handshakes: "Handshakes at once with validated addresses; beyond it, senders are refused"
@@ -129,6 +130,9 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit count transport.admission.max_tracked: "Addresses, and as many subnets, whose rates are remembered"
     Limit count requests.max_concurrent_per_peer: "Requests of this node to one peer that are under way at once"
     Limit count requests.max_waiting_per_peer: "Requests of this node to one peer that wait for that; more fail at once"
+    Limit bytes memory.node_bytes: "What all channels may hold: messages that wait, are on their way, or were promised room"
+    Limit bytes memory.peer_bytes: "The same for one peer"
+    Limit bytes memory.window_reserve_bytes: "What channels leave free of each connection's windows"
     Limit bytes inbox.max_bytes: "What the inbox takes in all, partial files at their full size"
     Limit count inbox.max_files: "Files in the inbox, partial ones included"
     Limit count inbox.max_transfers: "Transfers at once"
@@ -140,6 +144,11 @@ pub(crate) const TABLE: &[Setting] = settings! {
 
 impl Choice for ForeignPolicy {
     const ALL: &'static [(&'static str, Self)] = &[("allow", Self::Allow), ("refuse", Self::Refuse)];
+}
+
+impl Choice for Congestion {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("cubic", Self::Cubic), ("new-reno", Self::NewReno), ("bbr", Self::Bbr)];
 }
 
 impl Choice for CertificateKind {

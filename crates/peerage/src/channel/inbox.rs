@@ -1,104 +1,306 @@
-//! What came in on one channel, from all peers, until the application takes it.
+//! What came in on one channel, until the application takes it.
 //!
-//! A reader that finds no room waits, so its stream's flow control stops the peer: backpressure reaches the sender, and only on
-//! this channel.
+//! Each peer has a lane with bounds of its own, so that none can fill another's, and the lanes take turns, a message each, so that none waits
+//! behind another's backlog. A lane holds runs of framed messages as their reader put them there; the messages are cut out when they are
+//! taken. What the application takes is counted for the stream that it came on, whose reader returns it as credit.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use peerage_identity::PeerId;
-use tokio::sync::{Notify, Semaphore};
+use peerage_wire::uvarint;
+use tokio::sync::Notify;
 
 use super::ChannelConfig;
 
-/// A bounded queue of received messages.
+/// A queue of received messages.
 #[derive(Debug)]
 pub(crate) struct Inbox {
+    most_bytes: usize,
+    most_messages: usize,
     state: Mutex<State>,
     news: Notify,
-    space: Semaphore,
-    capacity: u32,
-    min_cost: usize,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    messages: VecDeque<(PeerId, Bytes)>,
-    /// Room that was taken out and is given back in one go.
-    owed: usize,
+    lanes: Vec<Option<Lane>>,
+    by_peer: BTreeMap<PeerId, usize>,
+    /// Lanes with messages, in the order of their turns.
+    ready: VecDeque<usize>,
+    /// Receivers that wait.
+    sleeping: usize,
+    /// How full all lanes are together.
+    bytes: usize,
+    messages: usize,
     closed: bool,
+}
+
+/// What came from one peer.
+#[derive(Debug)]
+struct Lane {
+    peer: PeerId,
+    runs: VecDeque<Run>,
+    bytes: usize,
+    messages: usize,
+    /// Streams that lead here.
+    intakes: Vec<Arc<Intake>>,
+    /// Of those, the ones whose readers wait for room.
+    waiting: Vec<Arc<Intake>>,
+}
+
+/// Whole messages that came in one piece.
+#[derive(Debug)]
+struct Run {
+    intake: Arc<Intake>,
+    bytes: Bytes,
+}
+
+/// One stream's side of a lane: what the application has taken of it.
+#[derive(Debug, Default)]
+pub(crate) struct Intake {
+    lane: usize,
+    /// Framed bytes.
+    taken: AtomicU64,
+    /// The reader wants to hear when so many are taken.
+    wake_at: AtomicU64,
+    pub(crate) wake: Notify,
+}
+
+impl Intake {
+    /// Framed bytes of this stream that the application has taken.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Acquire)
+    }
+
+    /// Has the reader woken when so many are taken.
+    pub(crate) fn wake_at(&self, taken: u64) {
+        self.wake_at.store(taken, Ordering::Release);
+    }
+
+    fn took(&self, bytes: usize) {
+        let taken = self.taken.load(Ordering::Relaxed) + bytes as u64;
+        // Only receivers write it, and they hold the inbox's lock.
+        self.taken.store(taken, Ordering::Release);
+        if taken >= self.wake_at.load(Ordering::Acquire) {
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// Room for more of one peer's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) bytes: usize,
+    pub(crate) messages: usize,
+}
+
+/// How full an inbox is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct InboxLevels {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
 }
 
 impl Inbox {
     pub(crate) fn new(config: &ChannelConfig) -> Self {
-        let capacity = config.receive_queue_cost();
         Self {
+            most_bytes: Self::bound(config),
+            most_messages: config.receive_queue_messages,
             state: Mutex::default(),
             news: Notify::new(),
-            space: Semaphore::new(capacity as usize),
-            capacity,
-            min_cost: config.min_cost(config.receive_queue_bytes, config.receive_queue_messages),
         }
     }
 
-    /// For readers: waits for room and adds messages of one peer. False when the channel is gone.
-    pub(crate) async fn push(&self, peer: PeerId, messages: &mut Vec<Bytes>) -> bool {
-        let mut rest = messages.drain(..).peekable();
-        while let Some(first) = rest.next() {
-            let mut cost = self.cost(&first);
-            let Ok(permits) = self.space.acquire_many(cost).await else { return false };
-            permits.forget();
-            let mut state = self.lock();
-            state.messages.push_back((peer, first));
-            while let Some(next) = rest.peek() {
-                cost = self.cost(next);
-                let Ok(permits) = self.space.try_acquire_many(cost) else { break };
-                permits.forget();
-                state.messages.extend(rest.next().map(|next| (peer, next)));
+    /// Framed bytes of one peer that may wait: at least one longest message.
+    pub(crate) fn bound(config: &ChannelConfig) -> usize {
+        config.receive_queue_bytes.max(config.max_message_bytes + uvarint::MAX_LEN)
+    }
+
+    /// Registers a stream of `peer`. `None` when the channel is gone, or the peer has `most` of its streams open already.
+    pub(crate) fn enter(&self, peer: PeerId, most: usize) -> Option<Arc<Intake>> {
+        let mut state = self.lock();
+        if state.closed {
+            return None;
+        }
+        let lane = match state.by_peer.get(&peer) {
+            Some(lane) => *lane,
+            None => state.add_lane(peer),
+        };
+        let intake = Arc::new(Intake { lane, wake_at: AtomicU64::new(u64::MAX), ..Intake::default() });
+        let streams = &mut state.lane(lane)?.intakes;
+        if streams.len() >= most {
+            return None;
+        }
+        streams.push(intake.clone());
+        Some(intake)
+    }
+
+    /// A stream has ended. What it brought can still be received.
+    pub(crate) fn leave(&self, intake: &Arc<Intake>) {
+        let mut state = self.lock();
+        if let Some(lane) = state.lane(intake.lane) {
+            lane.intakes.retain(|other| !Arc::ptr_eq(other, intake));
+            lane.waiting.retain(|other| !Arc::ptr_eq(other, intake));
+        }
+        state.tidy(intake.lane);
+    }
+
+    /// Room in the lane of a stream; `None` when the channel is gone. A reader that finds too little is woken when there is more.
+    pub(crate) fn room(&self, intake: &Intake) -> Option<Room> {
+        let state = self.lock();
+        let lane = state.lanes.get(intake.lane)?.as_ref().filter(|_| !state.closed)?;
+        Some(self.room_in(lane))
+    }
+
+    /// Has a reader woken when its lane has room again.
+    pub(crate) fn await_room(&self, intake: &Arc<Intake>) {
+        let mut state = self.lock();
+        if let Some(lane) = state.lane(intake.lane)
+            && !lane.waiting.iter().any(|other| Arc::ptr_eq(other, intake))
+        {
+            lane.waiting.push(intake.clone());
+            if self.is_roomy(lane) {
+                self.wake_waiting(lane);
             }
-            drop(state);
+        }
+    }
+
+    /// Adds a run of so many whole messages. False, and nothing is added, when there is no room for it or the channel is gone.
+    pub(crate) fn push(&self, intake: &Arc<Intake>, bytes: &Bytes, messages: usize) -> bool {
+        let mut state = self.lock();
+        let State { lanes, ready, closed, .. } = &mut *state;
+        let lane = lanes.get_mut(intake.lane).and_then(Option::as_mut).filter(|_| !*closed);
+        let Some(lane) = lane else { return false };
+        let room = self.room_in(lane);
+        if bytes.len() > room.bytes || messages > room.messages {
+            return false;
+        }
+        if lane.runs.is_empty() {
+            ready.push_back(intake.lane);
+        }
+        lane.runs.push_back(Run { intake: intake.clone(), bytes: bytes.clone() });
+        lane.bytes += bytes.len();
+        lane.messages += messages;
+        state.bytes += bytes.len();
+        state.messages += messages;
+        let sleeping = state.sleeping > 0;
+        drop(state);
+        if sleeping {
             self.news.notify_one();
         }
         true
     }
 
-    /// The next message, in the order of arrival; `None` after [`Inbox::close`] when all were taken.
+    /// The next message: of each peer in the order of arrival, the peers in turn. `None` after [`Inbox::close`] when all were taken.
     pub(crate) async fn recv(&self) -> Option<(PeerId, Bytes)> {
         loop {
-            {
+            let news = {
                 let mut state = self.lock();
-                if let Some((peer, message)) = state.messages.pop_front() {
-                    state.owed += self.cost(&message) as usize;
-                    let more = !state.messages.is_empty();
-                    if !more || state.owed >= self.capacity as usize / 4 {
-                        self.space.add_permits(std::mem::take(&mut state.owed));
-                    }
+                if let Some(next) = self.take(&mut state) {
+                    let more = state.sleeping > 0 && !state.ready.is_empty();
                     drop(state);
                     if more {
-                        // Another receiver may be waiting for what is left.
                         self.news.notify_one();
                     }
-                    return Some((peer, message));
+                    return Some(next);
                 }
                 if state.closed {
+                    drop(state);
                     self.news.notify_one();
                     return None;
                 }
-            }
-            self.news.notified().await;
+                state.sleeping += 1;
+                self.news.notified()
+            };
+            let _sleeping = Sleeping(self);
+            news.await;
         }
+    }
+
+    /// The next message, if one is there.
+    pub(crate) fn try_recv(&self) -> Option<(PeerId, Bytes)> {
+        self.take(&mut self.lock())
+    }
+
+    fn take(&self, state: &mut State) -> Option<(PeerId, Bytes)> {
+        let number = *state.ready.front()?;
+        let lane = state.lane(number).expect("a lane with messages is kept");
+        let run = lane.runs.front_mut().expect("a ready lane has messages");
+        let (length, head) =
+            uvarint::take(&run.bytes).ok().flatten().expect("the reader put whole messages in");
+        let framed = head + length as usize;
+        run.bytes.advance(head);
+        run.intake.took(framed);
+        let message = if run.bytes.len() == length as usize {
+            lane.runs.pop_front().map(|run| run.bytes).unwrap_or_default()
+        } else {
+            run.bytes.split_to(length as usize)
+        };
+        lane.bytes -= framed;
+        lane.messages -= 1;
+        let peer = lane.peer;
+        if !lane.waiting.is_empty() && self.is_roomy(lane) {
+            self.wake_waiting(lane);
+        }
+        let emptied = lane.runs.is_empty();
+        state.bytes -= framed;
+        state.messages -= 1;
+        if emptied {
+            state.ready.pop_front();
+            state.tidy(number);
+        } else if state.ready.len() > 1 {
+            state.ready.rotate_left(1);
+        }
+        Some((peer, message))
     }
 
     /// No more messages are taken in; those that are there can still be received.
     pub(crate) fn close(&self) {
-        self.space.close();
-        self.lock().closed = true;
+        let mut state = self.lock();
+        state.closed = true;
+        for lane in state.lanes.iter().flatten() {
+            lane.intakes.iter().for_each(|intake| intake.wake.notify_one());
+        }
+        drop(state);
         self.news.notify_one();
     }
 
-    fn cost(&self, message: &Bytes) -> u32 {
-        u32::try_from(message.len().max(self.min_cost)).unwrap_or(u32::MAX).min(self.capacity)
+    /// Whether [`Inbox::close`] was called.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// How full it is.
+    pub(crate) fn levels(&self) -> InboxLevels {
+        let state = self.lock();
+        InboxLevels { messages: state.messages, bytes: state.bytes }
+    }
+
+    /// How full one peer's lane is.
+    pub(crate) fn levels_of(&self, peer: &PeerId) -> InboxLevels {
+        let state = self.lock();
+        let lane = state.by_peer.get(peer).and_then(|lane| state.lanes.get(*lane)?.as_ref());
+        lane.map_or(InboxLevels::default(), |lane| InboxLevels { messages: lane.messages, bytes: lane.bytes })
+    }
+
+    fn room_in(&self, lane: &Lane) -> Room {
+        Room {
+            bytes: self.most_bytes.saturating_sub(lane.bytes),
+            messages: self.most_messages.saturating_sub(lane.messages),
+        }
+    }
+
+    /// Enough room to be worth waking a reader: a quarter, or all there is.
+    fn is_roomy(&self, lane: &Lane) -> bool {
+        lane.messages == 0
+            || (4 * lane.messages <= 3 * self.most_messages && 4 * lane.bytes <= 3 * self.most_bytes)
+    }
+
+    fn wake_waiting(&self, lane: &mut Lane) {
+        lane.waiting.drain(..).for_each(|intake| intake.wake.notify_one());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -106,53 +308,182 @@ impl Inbox {
     }
 }
 
+impl Lane {
+    fn new(peer: PeerId) -> Self {
+        Self { peer, runs: VecDeque::new(), bytes: 0, messages: 0, intakes: Vec::new(), waiting: Vec::new() }
+    }
+}
+
+impl State {
+    fn lane(&mut self, number: usize) -> Option<&mut Lane> {
+        self.lanes.get_mut(number)?.as_mut()
+    }
+
+    fn add_lane(&mut self, peer: PeerId) -> usize {
+        let number = self.lanes.iter().position(Option::is_none).unwrap_or(self.lanes.len());
+        if number == self.lanes.len() {
+            self.lanes.push(None);
+        }
+        self.lanes[number] = Some(Lane::new(peer));
+        self.by_peer.insert(peer, number);
+        number
+    }
+
+    /// Forgets a lane that nothing leads to and nothing lies in.
+    fn tidy(&mut self, number: usize) {
+        let idle = |lane: &mut Lane| lane.intakes.is_empty() && lane.runs.is_empty();
+        if let Some(slot) = self.lanes.get_mut(number)
+            && let Some(gone) = slot.take_if(idle)
+        {
+            self.by_peer.remove(&gone.peer);
+        }
+    }
+}
+
+/// Counts a receiver that waits, until it is woken or gives up.
+struct Sleeping<'a>(&'a Inbox);
+
+impl Drop for Sleeping<'_> {
+    fn drop(&mut self) {
+        self.0.lock().sleeping -= 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+    use proptest::prelude::*;
 
-    fn inbox() -> Arc<Inbox> {
-        let mut config = ChannelConfig::new("/test/1");
-        config.receive_queue_bytes = 100;
-        config.receive_queue_messages = 4;
-        Arc::new(Inbox::new(&config))
+    const MANY: usize = 100;
+
+    fn inbox(bytes: usize, messages: usize) -> Inbox {
+        Inbox::new(&ChannelConfig::new("/test/1").max_message_bytes(1).receive_queue(bytes, messages))
+    }
+
+    fn peer() -> PeerId {
+        peerage_identity::NodeKey::generate().peer_id()
+    }
+
+    /// A run of messages of one byte each.
+    fn run(numbers: std::ops::Range<u8>) -> (Bytes, usize) {
+        let framed: Vec<u8> = numbers.clone().flat_map(|n| [1, n]).collect();
+        (framed.into(), numbers.len())
+    }
+
+    fn push(inbox: &Inbox, intake: &Arc<Intake>, numbers: std::ops::Range<u8>) -> bool {
+        let (bytes, messages) = run(numbers);
+        inbox.push(intake, &bytes, messages)
+    }
+
+    #[test]
+    fn one_peers_flood_fills_its_own_lane_and_the_others_get_their_turns() {
+        let inbox = inbox(100, 10);
+        let (flooder, other) = (peer(), peer());
+        let (flood, quiet) = (inbox.enter(flooder, MANY).unwrap(), inbox.enter(other, MANY).unwrap());
+        assert!(push(&inbox, &flood, 0..10));
+        assert!(!push(&inbox, &flood, 10..11), "the lane is full");
+        assert!(push(&inbox, &quiet, 100..102));
+        let taken: Vec<_> = std::iter::from_fn(|| inbox.try_recv()).map(|(_, m)| m[0]).collect();
+        assert_eq!(taken, [0, 100, 1, 101, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!((flood.taken(), quiet.taken()), (20, 4));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reader_waits_while_the_queue_is_full_and_nothing_is_lost_or_reordered() {
-        let inbox = inbox();
-        let peer = peerage_identity::NodeKey::generate().peer_id();
-        let reader = tokio::spawn({
-            let inbox = inbox.clone();
-            async move { inbox.push(peer, &mut (0..20).map(|n| Bytes::from(vec![n])).collect()).await }
-        });
-        for _ in 0..50 {
-            tokio::task::yield_now().await;
-        }
-        assert!(!reader.is_finished());
-        assert_eq!(inbox.lock().messages.len(), 4);
-        for n in 0..20 {
-            assert_eq!(inbox.recv().await.unwrap().1, vec![n]);
-        }
-        assert!(reader.await.unwrap());
+    async fn a_reader_is_woken_when_its_lane_has_room_or_a_place_is_reached() {
+        let inbox = inbox(100, 4);
+        let intake = inbox.enter(peer(), MANY).unwrap();
+        assert!(push(&inbox, &intake, 0..4));
+        assert_eq!(inbox.room(&intake), Some(Room { bytes: 92, messages: 0 }));
+        inbox.await_room(&intake);
+        let woken = async |what| {
+            let woken = tokio::time::timeout(std::time::Duration::from_secs(1), intake.wake.notified()).await;
+            assert_eq!(woken.is_ok(), what);
+        };
+        woken(false).await;
+        inbox.recv().await.unwrap();
+        woken(true).await;
+        intake.wake_at(6);
+        inbox.recv().await.unwrap();
+        woken(false).await;
+        inbox.recv().await.unwrap();
+        woken(true).await;
     }
 
     #[tokio::test]
     async fn after_the_close_the_rest_is_delivered_and_then_nothing() {
-        let inbox = inbox();
-        assert!(
-            inbox
-                .push(peerage_identity::NodeKey::generate().peer_id(), &mut vec![Bytes::from_static(b"last")])
-                .await
-        );
+        let inbox = inbox(100, 10);
+        let intake = inbox.enter(peer(), MANY).unwrap();
+        assert!(push(&inbox, &intake, 7..8));
         inbox.close();
-        assert_eq!(inbox.recv().await.unwrap().1, "last");
+        assert_eq!(inbox.recv().await.unwrap().1, vec![7]);
         assert!(inbox.recv().await.is_none());
         assert!(inbox.recv().await.is_none());
-        assert!(
-            !inbox
-                .push(peerage_identity::NodeKey::generate().peer_id(), &mut vec![Bytes::from_static(b"no")])
-                .await
-        );
+        assert!(!push(&inbox, &intake, 8..9));
+        assert!(inbox.room(&intake).is_none() && inbox.enter(peer(), MANY).is_none());
+    }
+
+    #[test]
+    fn a_lane_is_forgotten_when_its_streams_have_ended_and_its_messages_are_taken() {
+        let inbox = inbox(100, 10);
+        let who = peer();
+        let intake = inbox.enter(who, 1).unwrap();
+        assert!(inbox.enter(who, 1).is_none(), "more streams than a peer may have");
+        push(&inbox, &intake, 0..1);
+        inbox.leave(&intake);
+        assert_eq!(inbox.lock().by_peer.len(), 1);
+        inbox.try_recv().unwrap();
+        assert!(inbox.lock().lanes.iter().flatten().next().is_none() && inbox.lock().by_peer.is_empty());
+    }
+
+    #[tokio::test]
+    async fn every_receiver_that_waits_gets_a_message_and_one_that_gave_up_keeps_none() {
+        let inbox = Arc::new(inbox(100, 10));
+        let gave_up = tokio::spawn({
+            let inbox = inbox.clone();
+            async move { inbox.recv().await }
+        });
+        let receivers: Vec<_> = (0..3)
+            .map(|_| {
+                let inbox = inbox.clone();
+                tokio::spawn(async move { inbox.recv().await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        gave_up.abort();
+        let _ = gave_up.await;
+        let intake = inbox.enter(peer(), MANY).unwrap();
+        assert!(push(&inbox, &intake, 0..3));
+        for receiver in receivers {
+            assert!(receiver.await.unwrap().is_some());
+        }
+        assert_eq!((inbox.levels(), inbox.lock().sleeping), (InboxLevels::default(), 0));
+    }
+
+    proptest! {
+        /// Per peer nothing is lost or reordered, and no lane ever exceeds its bounds.
+        #[test]
+        fn each_peers_messages_come_out_in_order(steps in prop::collection::vec((0usize..3, 1u8..5, any::<bool>()), 1..100)) {
+            let inbox = inbox(30, 8);
+            let peers: Vec<_> = (0..3).map(|_| peer()).collect();
+            let intakes: Vec<_> = peers.iter().map(|peer| inbox.enter(*peer, MANY).unwrap()).collect();
+            let (mut next_in, mut next_out) = ([0u8; 3], [0u8; 3]);
+            for (index, count, receive) in steps {
+                if receive {
+                    if let Some((peer, message)) = inbox.try_recv() {
+                        let from = peers.iter().position(|p| *p == peer).unwrap();
+                        prop_assert_eq!(message[0], next_out[from]);
+                        next_out[from] = next_out[from].wrapping_add(1);
+                    }
+                } else if next_in[index] < 250 && push(&inbox, &intakes[index], next_in[index]..next_in[index] + count) {
+                    next_in[index] += count;
+                }
+                for lane in inbox.lock().lanes.iter().flatten() {
+                    prop_assert!(lane.messages <= 8 && lane.bytes <= 30);
+                    prop_assert_eq!(lane.messages, lane.bytes / 2);
+                }
+            }
+            let left: usize = (0..3).map(|i| usize::from(next_in[i] - next_out[i])).sum();
+            prop_assert_eq!(inbox.levels().messages, left);
+        }
     }
 }

@@ -1,83 +1,68 @@
 //! Channels: a named, bounded queue of messages to every peer that has it.
 //!
 //! On the wire a channel is one stream in each direction, opened when the first message is sent, that carries uvarint-delimited
-//! messages. The way of a message: [`Channel::send`] encodes it into the peer's [`outbox`]; the [`writer`](run_writer) hands what is
-//! queued to the QUIC stream; the peer's [`reader`](run_reader) cuts the stream into messages and puts them into the [`inbox`];
-//! [`Channel::recv`] decodes.
+//! messages and nothing else. Between Peerage nodes the receiver answers on the same stream's other half: what it has accepted, and how far
+//! the sender may go (`proto/channel.proto`).
+//!
+//! The way of a message: [`Channel::send`] encodes it into the peer's `outbox`, a [`queue`] with a bound; the `writer` hands what credit and
+//! rate allow to the QUIC stream; the peer's `reader` puts whole messages into the sender's lane of its `inbox` and accounts for them;
+//! [`Channel::recv`] takes from the lanes in turn and decodes; what was taken is returned to the sender as credit, by the rules of `window`.
 
+mod broadcast;
 mod config;
 mod inbox;
+mod limits;
 mod outbox;
-mod streams;
+mod pace;
+mod payload;
+mod queue;
+mod reader;
+mod seen;
+mod status;
+mod verdict;
+mod window;
+mod writer;
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use peerage_identity::PeerId;
+use tokio::sync::oneshot;
 
 use crate::error::SendError;
+use crate::memory::Budget;
 use crate::shared::Shared;
 
-pub use config::ChannelConfig;
+pub use broadcast::To;
+pub use config::{ChannelConfig, ChannelRate, Class, Overflow};
 pub(crate) use inbox::Inbox;
-pub(crate) use outbox::Outbox;
-pub(crate) use streams::{run_reader, run_writer};
-
-/// What a channel or a request carries: any protobuf message, or [`Raw`] bytes.
-pub trait Payload: Sized + Send + 'static {
-    /// Its encoded length in bytes.
-    fn length(&self) -> usize;
-    /// Writes exactly [`Payload::length`] bytes.
-    fn write(&self, out: &mut BytesMut);
-    /// The encoded bytes, when they are already there.
-    fn as_bytes(&self) -> Option<&Bytes> {
-        None
-    }
-    /// Reads it back.
-    ///
-    /// # Errors
-    /// A sentence on what is wrong with the bytes.
-    fn read(bytes: Bytes) -> Result<Self, String>;
-}
-
-impl<M: prost::Message + Default + 'static> Payload for M {
-    fn length(&self) -> usize {
-        self.encoded_len()
-    }
-    fn write(&self, out: &mut BytesMut) {
-        self.encode(out).expect("the buffer grows as needed");
-    }
-    fn read(bytes: Bytes) -> Result<Self, String> {
-        M::decode(bytes).map_err(|error| error.to_string())
-    }
-}
-
-/// Bytes as they are, for applications with an encoding of their own.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Raw(pub Bytes);
-
-impl Payload for Raw {
-    fn length(&self) -> usize {
-        self.0.len()
-    }
-    fn write(&self, out: &mut BytesMut) {
-        out.extend_from_slice(&self.0);
-    }
-    fn as_bytes(&self) -> Option<&Bytes> {
-        Some(&self.0)
-    }
-    fn read(bytes: Bytes) -> Result<Self, String> {
-        Ok(Self(bytes))
-    }
-}
+pub use limits::ChannelLimits;
+pub(crate) use limits::in_hello;
+pub(crate) use outbox::{EndedBy, Flight, Outbox};
+pub(crate) use payload::encoded;
+pub use payload::{Payload, Raw};
+pub(crate) use reader::run_reader;
+pub(crate) use seen::Seen;
+pub(crate) use status::Counts;
+pub use status::{ChannelStatus, ChannelTotals};
+pub use verdict::{Receipt, Verdict};
+pub(crate) use writer::run_writer;
 
 /// What the node keeps of a registered channel.
 #[derive(Debug)]
 pub(crate) struct ChannelCore {
     pub(crate) config: ChannelConfig,
     pub(crate) inbox: Inbox,
+    pub(crate) memory: Arc<Budget>,
+    pub(crate) counts: Counts,
+}
+
+impl ChannelCore {
+    pub(crate) fn new(config: ChannelConfig) -> Arc<Self> {
+        let memory = Budget::new("memory_bytes", config.memory_bytes);
+        Arc::new(Self { inbox: Inbox::new(&config), memory, counts: Counts::default(), config })
+    }
 }
 
 /// A channel of this node. Clones share one receive queue; when the last is dropped, the channel is gone and its name free again.
@@ -99,32 +84,48 @@ impl<M: Payload> Channel<M> {
         &self.core.config.name
     }
 
-    /// Queues a message to a connected peer, waiting while its queue is full. The first message to a peer also waits until the peer
-    /// has said that it has the channel.
+    /// What it was declared as.
+    pub fn config(&self) -> &ChannelConfig {
+        &self.core.config
+    }
+
+    /// Queues a message to a connected peer; when its queue is full, as [`ChannelConfig::overflow`] says. The first message to a peer also waits
+    /// until the peer has said that it has the channel.
     ///
     /// Messages to one peer arrive in the order in which they were queued, each at most once. `Ok` means queued: it is lost if the
-    /// connection ends before it was sent.
+    /// connection ends before it was sent. [`Channel::send_confirmed`] tells more.
     ///
     /// # Errors
     /// [`SendError`]: refused, and why.
     pub async fn send(&self, peer: PeerId, message: &M) -> Result<(), SendError> {
-        self.check_length(message)?;
+        self.check_length(message.length())?;
         let outbox = self.shared.outbox(peer, &self.core)?;
-        queue(&outbox, message).await?;
-        outbox.opened().await
+        if outbox.push(message, None).await? { Ok(()) } else { outbox.opened().await }
     }
 
-    /// Queues a message if there is room now.
+    /// Queues a message if there is room now, or can be made as [`ChannelConfig::overflow`] says.
     ///
     /// # Errors
     /// [`SendError::QueueFull`], or why it was refused.
     pub fn try_send(&self, peer: PeerId, message: &M) -> Result<(), SendError> {
-        self.check_length(message)?;
-        let outbox = self.shared.outbox(peer, &self.core)?;
-        match message.as_bytes() {
-            Some(bytes) => outbox.try_push_bytes(bytes),
-            None => outbox.try_push(message.length(), |out| message.write(out)),
+        self.check_length(message.length())?;
+        self.shared.outbox(peer, &self.core)?.try_push(message, None).map(|_| ())
+    }
+
+    /// Sends a message and waits until the peer's receive queue has it, or until it is known what became of it.
+    pub async fn send_confirmed(&self, peer: PeerId, message: &M) -> Verdict {
+        match self.queue_confirmed(peer, message).await {
+            Ok(receipt) => receipt.await,
+            Err(error) => Verdict::Refused(error),
         }
+    }
+
+    /// Queues a message as [`Channel::send`] does and returns its receipt, so that many can be on their way.
+    ///
+    /// # Errors
+    /// [`SendError`]: refused, and why. [`SendError::NotConfirmed`] for a peer that is foreign or of an older version.
+    pub async fn queue_confirmed(&self, peer: PeerId, message: &M) -> Result<Receipt, SendError> {
+        self.to(peer)?.queue_confirmed(message).await
     }
 
     /// A sender to one peer, for many messages: it looks the peer up once.
@@ -136,75 +137,46 @@ impl<M: Payload> Channel<M> {
         Ok(PeerSender { peer, outbox, channel: self.clone() })
     }
 
-    /// Queues a message to every connected peer, encoded once. A peer whose queue is full refuses it; nobody waits for a slow one.
-    ///
-    /// The verdicts come in the order of the peer IDs. A foreign peer, or one that does not have the channel, is in the list with
-    /// [`SendError::NotSupported`].
-    pub async fn broadcast(&self, message: &M) -> Vec<(PeerId, Result<(), SendError>)> {
-        self.broadcast_to(self.shared.connected_ids(), message).await
-    }
-
-    /// Queues a message to each of `peers`, encoded once.
-    pub async fn broadcast_to(
-        &self,
-        peers: impl IntoIterator<Item = PeerId>,
-        message: &M,
-    ) -> Vec<(PeerId, Result<(), SendError>)> {
-        let bytes = match message.as_bytes() {
-            Some(bytes) => bytes.clone(),
-            None => {
-                let mut out = BytesMut::with_capacity(message.length());
-                message.write(&mut out);
-                out.freeze()
-            }
-        };
-        let queued: Vec<_> = peers
-            .into_iter()
-            .map(|peer| {
-                let outbox = self.check_length(message).and_then(|()| self.shared.outbox(peer, &self.core));
-                (peer, outbox.and_then(|outbox| outbox.try_push_bytes(&bytes).map(|()| outbox)))
-            })
-            .collect();
-        let mut verdicts = Vec::with_capacity(queued.len());
-        for (peer, outbox) in queued {
-            let verdict = match outbox {
-                Ok(outbox) => outbox.opened().await,
-                Err(error) => Err(error),
-            };
-            verdicts.push((peer, verdict));
-        }
-        verdicts
-    }
-
-    /// The next message from any peer; `None` when the node has been shut down. A message that can't be decoded is reported in the
-    /// log and passed over.
+    /// The next message: of each peer in the order in which it sent them, the peers in turn. `None` when the node has been shut down. A message
+    /// that can't be decoded is reported in the log and passed over.
     ///
     /// Cancel-safe: a message is not lost when the future is dropped.
     pub async fn recv(&self) -> Option<(PeerId, M)> {
         loop {
             let (peer, bytes) = self.core.inbox.recv().await?;
-            match M::read(bytes) {
-                Ok(message) => return Some((peer, message)),
-                Err(error) => {
-                    tracing::warn!(%peer, channel = self.name(), error, "a message cannot be decoded");
-                }
+            if let Some(message) = self.decode(peer, bytes) {
+                return Some((peer, message));
             }
         }
     }
 
-    fn check_length(&self, message: &M) -> Result<(), SendError> {
-        let (length, most) = (message.length(), self.core.config.max_message_bytes);
+    /// The next message, if one is there.
+    pub fn try_recv(&self) -> Option<(PeerId, M)> {
+        loop {
+            let (peer, bytes) = self.core.inbox.try_recv()?;
+            if let Some(message) = self.decode(peer, bytes) {
+                return Some((peer, message));
+            }
+        }
+    }
+
+    fn decode(&self, peer: PeerId, bytes: bytes::Bytes) -> Option<M> {
+        match M::read(bytes) {
+            Ok(message) => Some(message),
+            Err(error) => {
+                self.core.counts.undecodable();
+                tracing::warn!(%peer, channel = self.name(), error, "a message cannot be decoded");
+                None
+            }
+        }
+    }
+
+    fn check_length(&self, length: usize) -> Result<(), SendError> {
+        let most = self.core.config.max_message_bytes;
         if length <= most {
             return Ok(());
         }
-        Err(SendError::TooLarge { length, most, channel: self.core.config.name.clone() })
-    }
-}
-
-async fn queue<M: Payload>(outbox: &Outbox, message: &M) -> Result<(), SendError> {
-    match message.as_bytes() {
-        Some(bytes) => outbox.push_bytes(bytes).await,
-        None => outbox.push(message.length(), |out| message.write(out)).await,
+        Err(SendError::TooLarge { length, most, channel: self.core.config.name.clone(), at: None })
     }
 }
 
@@ -238,13 +210,27 @@ impl<M: Payload> PeerSender<M> {
         self.peer
     }
 
-    /// Queues a message, waiting while the queue is full.
+    /// Queues a message; when the queue is full, as [`ChannelConfig::overflow`] says.
     ///
     /// # Errors
     /// [`SendError::Lost`] when that connection is gone; make a new sender then.
     pub async fn send(&self, message: &M) -> Result<(), SendError> {
-        self.channel.check_length(message)?;
-        queue(&self.outbox, message).await
+        self.channel.check_length(message.length())?;
+        self.outbox.push(message, None).await.map(|_| ())
+    }
+
+    /// Queues a message and returns its receipt, as [`Channel::queue_confirmed`].
+    ///
+    /// # Errors
+    /// [`SendError`]: refused, and why.
+    pub async fn queue_confirmed(&self, message: &M) -> Result<Receipt, SendError> {
+        self.channel.check_length(message.length())?;
+        if !self.outbox.confirms() {
+            return Err(SendError::NotConfirmed { peer: self.peer });
+        }
+        let (reply, receipt) = oneshot::channel();
+        self.outbox.push(message, Some(reply)).await?;
+        Ok(Receipt(receipt))
     }
 
     /// Messages that are queued and not yet handed to the connection.
@@ -270,6 +256,6 @@ impl Drop for Registration {
     fn drop(&mut self) {
         self.core.inbox.close();
         self.shared.registry.remove(&self.core.config.name);
-        self.shared.drop_outboxes(&self.core.config.name);
+        self.shared.drop_outboxes(&self.core);
     }
 }

@@ -1,28 +1,40 @@
-//! What waits to be sent to one peer on one channel.
+//! What waits to be sent to one peer on one channel, what is on its way, and who waits to hear of it.
 //!
-//! A sender encodes its message straight into the buffer that the writer will take, so a small message costs no allocation and no
-//! task hop. Messages that queue while one write is under way leave together, at most [`MAX_BATCH`] at once: many small writes on
-//! a QUIC stream are slow, few large ones are not. A lone message leaves at once.
+//! Senders put messages into a [`Queue`]; the writer takes what the peer's credit, the connection's share and the channel's rate let pass.
+//! Places in the stream are counted in bytes, as the peer's accounts do: a message is delivered when the peer has accepted the byte at
+//! which it ends.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
+use peerage_identity::PeerId;
+use peerage_machine::Now;
+use peerage_wire::channel as wire;
 use peerage_wire::uvarint;
 use tokio::sync::{Notify, Semaphore};
 
-use super::ChannelConfig;
+use super::config::Overflow;
+use super::limits::ChannelLimits;
+use super::pace::Pace;
+use super::queue::{Queue, Taken, ends_within};
+use super::verdict::{Reply, Verdict};
+use super::{ChannelCore, Payload};
 use crate::error::SendError;
-use crate::watch;
+use crate::memory::{Budgets, Reservation};
 
-/// The most bytes that one write joins.
-pub(crate) const MAX_BATCH: usize = 32 * 1024;
-/// A payload of this size or more is handed on as it is instead of being copied behind others.
-const MIN_WHOLE: usize = 8 * 1024;
+/// Bytes that may be sent before the peer's first account (proto/channel.proto).
+pub(crate) const FIRST_CREDIT: u64 = 16 * 1024;
+/// The most that the writer takes at once, in bytes.
+const MAX_TAKE: usize = 256 * 1024;
+/// A reservation this much beyond twice its use is made smaller.
+const MAX_SLACK: usize = 128 * 1024;
 
 /// How far the stream behind an outbox is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Readiness {
+enum Phase {
     /// The peer has not answered yet whether it has the channel.
     Opening,
     /// It has.
@@ -34,245 +46,526 @@ pub(crate) enum Readiness {
 /// A bounded queue of encoded messages, with one writer.
 #[derive(Debug)]
 pub(crate) struct Outbox {
+    peer: PeerId,
+    core: Arc<ChannelCore>,
+    /// The peer tells what it accepts.
+    credit: bool,
+    /// Framed bytes that may wait.
+    most_bytes: usize,
     state: Mutex<State>,
-    work: Notify,
-    /// One permit for each byte that may be queued.
-    space: Semaphore,
-    capacity: u32,
-    min_cost: usize,
-    readiness: watch::Sender<Readiness>,
+    /// Tells the writer of messages, credit, and the end.
+    pub(crate) work: Notify,
+    /// Tells the sender whose turn it is of room.
+    room: Notify,
+    /// Senders that wait, in the order in which they came.
+    turn: Semaphore,
+    /// Tells of the phase, and of what was accepted after [`Outbox::finish`].
+    changed: Notify,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    /// Finished pieces, in order.
-    pieces: VecDeque<Bytes>,
-    /// Small messages that came after the last piece.
-    tail: BytesMut,
-    /// Cost of what is in `pieces` and `tail`, for giving back.
-    cost: usize,
-    messages: u64,
-    /// Messages that are queued, or taken and not yet written.
-    unwritten: u64,
-    /// No more messages are taken in; the writer ends when all are written.
-    finishing: bool,
-}
-
-/// What the writer takes at once.
 #[derive(Debug)]
-pub(crate) struct Batch {
-    pub(crate) pieces: Vec<Bytes>,
-    pub(crate) messages: u64,
-    cost: usize,
+struct State {
+    queue: Queue,
+    phase: Phase,
+    /// The longest message that the peer takes, as far as it is known.
+    peer_most: usize,
+    /// It is only known from before the stream.
+    peer_most_is_old: bool,
+    /// No more messages are taken in; the writer ends when all are accepted.
+    finishing: bool,
+    /// The stream should be opened though nothing may be sent on it yet.
+    open_wanted: bool,
+    /// Senders that wait for room.
+    waiting: usize,
+    /// The writer waits for work.
+    idle: bool,
+    sent: Place,
+    written: Place,
+    accepted: Place,
+    /// Bytes that may be sent altogether.
+    limit: u64,
+    /// Bytes of messages that were dropped from the queue: places counted when they were queued are so much too high.
+    dropped: u64,
+    /// Who waits for messages that were not begun, with the place where each ends.
+    queued: VecDeque<(u64, Reply)>,
+    /// Who waits for messages that were.
+    begun: VecDeque<(u64, Reply)>,
+    pace: Pace,
+    memory: Reservation,
+}
+
+/// A place in the stream.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    bytes: u64,
+    messages: u64,
+}
+
+/// What the writer should do next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Write(Taken),
+    /// Send the protocol's name.
+    Open,
+    /// Nothing may be sent now; look again after the time, if one is given, or when the connection has room.
+    Wait {
+        after: Option<Duration>,
+        for_flight: bool,
+    },
+    /// All is written.
+    Finished,
+    Ended,
+}
+
+/// What an end leaves behind, in messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Left {
+    /// Never sent as a whole, so certainly not delivered.
+    pub(crate) lost: u64,
+    /// Sent and not confirmed, where the peer confirms.
+    pub(crate) unknown: u64,
+}
+
+/// Who ended a stream, which decides what is known of the messages on their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndedBy {
+    /// The peer said that it takes nothing beyond what it has accepted.
+    Peer,
+    /// The connection, or this node.
+    Break,
 }
 
 impl Outbox {
-    pub(crate) fn new(config: &ChannelConfig) -> Arc<Self> {
-        let capacity = config.send_queue_cost();
+    pub(crate) fn new(
+        peer: PeerId,
+        core: Arc<ChannelCore>,
+        credit: bool,
+        known: Option<&ChannelLimits>,
+        budgets: Budgets,
+        now: Now,
+    ) -> Arc<Self> {
+        let config = &core.config;
+        let rate = known.map_or(config.rate, |known| config.rate.and(known.rate));
+        let state = State {
+            queue: Queue::default(),
+            phase: Phase::Opening,
+            peer_most: known.map_or(usize::MAX, ChannelLimits::max_length),
+            peer_most_is_old: credit && known.is_some(),
+            finishing: false,
+            open_wanted: false,
+            waiting: 0,
+            idle: false,
+            sent: Place::default(),
+            written: Place::default(),
+            accepted: Place::default(),
+            limit: if credit { FIRST_CREDIT } else { u64::MAX },
+            dropped: 0,
+            queued: VecDeque::new(),
+            begun: VecDeque::new(),
+            pace: Pace::new(rate, 1.0, now),
+            memory: Reservation::new(budgets),
+        };
         Arc::new(Self {
-            state: Mutex::default(),
+            peer,
+            credit,
+            most_bytes: config.send_queue_bytes.max(config.max_message_bytes + uvarint::MAX_LEN),
+            core,
+            state: Mutex::new(state),
             work: Notify::new(),
-            space: Semaphore::new(capacity as usize),
-            capacity,
-            min_cost: config.min_cost(config.send_queue_bytes, config.send_queue_messages),
-            readiness: watch::Sender::new(Readiness::Opening),
+            room: Notify::new(),
+            turn: Semaphore::new(1),
+            changed: Notify::new(),
         })
     }
 
-    /// Queues a message of `length` bytes that `encode` writes, if there is room now.
-    pub(crate) fn try_push(
+    /// Queues a message as the channel's policy says. Whoever waits for room gets it in the order in which they came. True when the
+    /// peer is known to have the channel.
+    pub(crate) async fn push(&self, message: &impl Payload, reply: Option<Reply>) -> Result<bool, SendError> {
+        self.learn_most(message.length()).await?;
+        let mut reply = reply;
+        match self.offer(message, &mut reply, false) {
+            Err(SendError::QueueFull) => {}
+            settled => return settled,
+        }
+        let Overflow::Wait(patience) = self.core.config.overflow else { return Err(SendError::QueueFull) };
+        let waited = tokio::time::timeout(patience, self.push_in_turn(message, &mut reply)).await;
+        waited.unwrap_or(Err(SendError::TimedOut { after: patience }))
+    }
+
+    /// Queues a message if there is room now, or can be made as the channel's policy says.
+    pub(crate) fn try_push(&self, message: &impl Payload, reply: Option<Reply>) -> Result<bool, SendError> {
+        let pushed = self.offer(message, &mut { reply }, false);
+        if let Err(SendError::TooLarge { .. }) = pushed {
+            self.want_open();
+        }
+        pushed
+    }
+
+    async fn push_in_turn(
         &self,
-        length: usize,
-        encode: impl FnOnce(&mut BytesMut),
-    ) -> Result<(), SendError> {
-        let cost = self.room_now(length)?;
-        self.append(length, cost, encode);
-        Ok(())
+        message: &impl Payload,
+        reply: &mut Option<Reply>,
+    ) -> Result<bool, SendError> {
+        let _waiting = Waiting::new(self);
+        let Ok(_turn) = self.turn.acquire().await else { return Err(SendError::Closed) };
+        loop {
+            let room = self.room.notified();
+            match self.offer(message, reply, true) {
+                Err(SendError::QueueFull) => room.await,
+                settled => return settled,
+            }
+        }
     }
 
-    /// Queues a message, waiting for room. Senders get it in the order in which they came.
-    pub(crate) async fn push(
+    /// Takes a message in, unless there is no room or others wait for it already.
+    fn offer(
         &self,
-        length: usize,
-        encode: impl FnOnce(&mut BytesMut),
-    ) -> Result<(), SendError> {
-        let cost = self.room(length).await?;
-        self.append(length, cost, encode);
+        message: &impl Payload,
+        reply: &mut Option<Reply>,
+        in_turn: bool,
+    ) -> Result<bool, SendError> {
+        let length = message.length();
+        let framed = Queue::framed(length);
+        let mut state = self.lock();
+        match &state.phase {
+            Phase::Ended(error) => return Err(error.clone()),
+            _ if state.finishing => return Err(SendError::Closed),
+            _ if length > state.peer_most => return Err(self.too_large(length, state.peer_most)),
+            _ => {}
+        }
+        let drops = self.core.config.overflow == Overflow::DropOldest;
+        while !self.has_room(&state, framed) {
+            if !drops || !self.drop_oldest(&mut state) {
+                return Err(SendError::QueueFull);
+            }
+        }
+        if state.waiting > 0 && !in_turn {
+            return Err(SendError::QueueFull);
+        }
+        self.reserve(&mut state, framed)?;
+        state.queue.push(message);
+        if let Some(reply) = reply.take() {
+            let ends = state.sent.bytes + state.queue.bytes() as u64 + state.dropped;
+            state.queued.push_back((ends, reply));
+        }
+        let (idle, open) = (std::mem::take(&mut state.idle), state.phase == Phase::Open);
+        drop(state);
+        if idle {
+            self.work.notify_one();
+        }
+        Ok(open)
+    }
+
+    fn has_room(&self, state: &State, framed: usize) -> bool {
+        state.queue.messages() < self.core.config.send_queue_messages
+            && state.queue.bytes() + framed <= self.most_bytes
+    }
+
+    fn drop_oldest(&self, state: &mut State) -> bool {
+        let Some(bytes) = state.queue.drop_oldest() else { return false };
+        let end = state.sent.bytes + state.queue.rest() as u64 + bytes as u64 + state.dropped;
+        state.dropped += bytes as u64;
+        self.core.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        if state.queued.front().is_some_and(|(ends, _)| *ends == end)
+            && let Some((_, reply)) = state.queued.pop_front()
+        {
+            let _ = reply.send(Verdict::Refused(SendError::Dropped));
+        }
+        true
+    }
+
+    /// Has memory accounted for one more message.
+    fn reserve(&self, state: &mut State, framed: usize) -> Result<(), SendError> {
+        let needed = self.held(state) + framed;
+        if needed <= state.memory.bytes() {
+            return Ok(());
+        }
+        // Some more than needed, so that the accounts are not asked for every message.
+        if state.memory.resize((2 * needed).max(4096)).is_ok() {
+            return Ok(());
+        }
+        state.memory.resize(needed).map_err(SendError::from)
+    }
+
+    /// Gives back what is accounted for beyond need.
+    fn release(&self, state: &mut State) {
+        let held = self.held(state);
+        if held == 0 || state.memory.bytes() > 2 * held + MAX_SLACK {
+            // Less always succeeds.
+            let _ = state.memory.resize(held);
+        }
+    }
+
+    /// Bytes that wait or are on their way.
+    fn held(&self, state: &State) -> usize {
+        let gone = if self.credit { state.accepted.bytes } else { state.written.bytes };
+        state.queue.bytes() + (state.sent.bytes - gone) as usize
+    }
+
+    /// Where the peer's bound is only known from before the stream and forbids the message, waits for the stream to tell.
+    async fn learn_most(&self, length: usize) -> Result<(), SendError> {
+        let unsure = {
+            let state = self.lock();
+            state.peer_most_is_old && length > state.peer_most
+        };
+        if unsure {
+            self.want_open();
+            self.opened().await?;
+        }
         Ok(())
     }
 
-    /// Queues a payload that is already in a buffer, waiting for room: a large one without a copy.
-    pub(crate) async fn push_bytes(&self, payload: &Bytes) -> Result<(), SendError> {
-        let cost = self.room(payload.len()).await?;
-        self.append_bytes(payload, cost);
-        Ok(())
+    fn want_open(&self) {
+        self.lock().open_wanted = true;
+        self.work.notify_one();
     }
 
-    /// Queues a payload that is already in a buffer, if there is room now.
-    pub(crate) fn try_push_bytes(&self, payload: &Bytes) -> Result<(), SendError> {
-        let cost = self.room_now(payload.len())?;
-        self.append_bytes(payload, cost);
-        Ok(())
+    fn too_large(&self, length: usize, most: usize) -> SendError {
+        SendError::TooLarge { length, most, channel: self.core.config.name.clone(), at: Some(self.peer) }
     }
 
     /// Waits until the peer has said that it has the channel.
     pub(crate) async fn opened(&self) -> Result<(), SendError> {
-        if *self.readiness.borrow() == Readiness::Open {
-            return Ok(());
-        }
-        let mut readiness = self.readiness.subscribe();
-        let settled = readiness.wait_for(|now| *now != Readiness::Opening).await;
-        match settled {
-            Ok(Readiness::Ended(error)) => Err(error),
-            Ok(_) => Ok(()),
-            Err(_) => Err(SendError::Closed),
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match &self.lock().phase {
+                Phase::Opening => {}
+                Phase::Open => return Ok(()),
+                Phase::Ended(error) => return Err(error.clone()),
+            }
+            changed.await;
         }
     }
 
     /// The peer has the channel.
     pub(crate) fn set_open(&self) {
-        self.readiness.send_replace(Readiness::Open);
-    }
-
-    /// Nothing more will be sent. How many messages are lost.
-    pub(crate) fn end(&self, error: SendError) -> u64 {
-        self.readiness.send_modify(|now| {
-            // The first to end it says why.
-            if !matches!(now, Readiness::Ended(_)) {
-                *now = Readiness::Ended(error);
-            }
-        });
-        self.space.close();
-        let lost = std::mem::take(&mut *self.lock());
-        self.work.notify_one();
-        lost.messages
+        let mut state = self.lock();
+        if state.phase == Phase::Opening {
+            state.phase = Phase::Open;
+        }
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// Whether [`Outbox::end`] was called.
     pub(crate) fn has_ended(&self) -> bool {
-        matches!(*self.readiness.borrow(), Readiness::Ended(_))
+        matches!(self.lock().phase, Phase::Ended(_))
     }
 
     /// How many messages are not yet handed to the connection.
     pub(crate) fn queued(&self) -> u64 {
-        self.lock().unwritten
+        let state = self.lock();
+        state.queue.messages() as u64 + state.sent.messages - state.written.messages
     }
 
     /// Takes in no more messages; the writer sends what there is, and ends.
     pub(crate) fn finish(&self) {
         self.lock().finishing = true;
-        self.space.close();
+        self.room.notify_one();
         self.work.notify_one();
     }
 
-    /// For the writer: waits for messages and takes all of them. `None` after [`Outbox::end`], or when all is written after
-    /// [`Outbox::finish`].
-    pub(crate) async fn next_batch(&self) -> Option<Batch> {
+    /// For the writer: what to do next, with `flight` bytes of the connection's share free. What is to be written is put into `out`.
+    pub(crate) fn next(&self, flight: usize, now: Now, out: &mut Vec<Bytes>) -> Next {
+        let mut state = self.lock();
+        if let Phase::Ended(_) = state.phase {
+            return Next::Ended;
+        }
+        if std::mem::take(&mut state.open_wanted) && state.sent.bytes == 0 && state.queue.bytes() == 0 {
+            return Next::Open;
+        }
+        if state.queue.bytes() == 0 {
+            if state.finishing {
+                return Next::Finished;
+            }
+            state.idle = true;
+            return Next::Wait { after: None, for_flight: false };
+        }
+        let credit = usize::try_from(state.limit - state.sent.bytes).unwrap_or(usize::MAX);
+        let (mut bytes, mut messages) = (MAX_TAKE.min(credit).min(flight), usize::MAX);
+        if !state.pace.is_unlimited() {
+            let (at_rate, count) = state.pace.allowance(now);
+            (bytes, messages) = (bytes.min(at_rate), count);
+        }
+        let taken = state.queue.take(bytes, messages, out);
+        if taken.bytes == 0 {
+            state.idle = true;
+            let after =
+                Some(state.pace.wait(now)).filter(|wait| !state.pace.is_unlimited() && !wait.is_zero());
+            return Next::Wait { after, for_flight: flight < credit };
+        }
+        state.pace.spend(taken.bytes, taken.messages, now);
+        state.sent.bytes += taken.bytes as u64;
+        state.sent.messages += taken.messages as u64;
+        let begun = state.sent.bytes + state.queue.rest() as u64;
+        while let Some((ends, _)) = state.queued.front()
+            && ends - state.dropped <= begun
+            && let Some((ends, reply)) = state.queued.pop_front()
+        {
+            let ends = ends - state.dropped;
+            state.begun.push_back((ends, reply));
+        }
+        let waiting = state.waiting > 0;
+        drop(state);
+        if waiting {
+            self.room.notify_one();
+        }
+        Next::Write(taken)
+    }
+
+    /// For the writer: so many bytes of what it took are handed to the connection. All of them, unless the stream is broken.
+    pub(crate) fn written(&self, taken: Taken, bytes: usize, pieces: &[Bytes]) {
+        let messages =
+            if bytes == taken.bytes { taken.messages } else { ends_within(pieces, taken, bytes) } as u64;
+        let mut state = self.lock();
+        state.written.bytes += bytes as u64;
+        state.written.messages += messages;
+        if !self.credit {
+            self.release(&mut state);
+        }
+        state.queue.forget_buffer();
+        drop(state);
+        self.core.counts.sent.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// For the writer: what the peer's account says. How many bytes were accepted anew.
+    pub(crate) fn hear(&self, account: &wire::Account, now: Now) -> Result<usize, &'static str> {
+        let mut state = self.lock();
+        if account.accepted > state.sent.bytes
+            || account.messages > state.sent.messages
+            || account.accepted < state.accepted.bytes
+            || account.messages < state.accepted.messages
+        {
+            return Err("it accounts for what was never sent, or takes back what it accepted");
+        }
+        let (more, messages) =
+            (account.accepted - state.accepted.bytes, account.messages - state.accepted.messages);
+        state.accepted = Place { bytes: account.accepted, messages: account.messages };
+        state.limit = state.limit.max(account.limit);
+        if let Some(limits) = &account.limits {
+            let limits = ChannelLimits::from_account(&self.core.config.name, limits);
+            state.peer_most = limits.max_length();
+            state.peer_most_is_old = false;
+            state.pace.change(self.core.config.rate.and(limits.rate), 1.0, now);
+        }
+        while let Some((ends, _)) = state.begun.front()
+            && *ends <= account.accepted
+            && let Some((_, reply)) = state.begun.pop_front()
+        {
+            // Whoever asked may have stopped waiting.
+            let _ = reply.send(Verdict::Delivered);
+        }
+        self.release(&mut state);
+        let (idle, finishing) = (std::mem::take(&mut state.idle), state.finishing);
+        drop(state);
+        self.core.counts.delivered.fetch_add(messages, Ordering::Relaxed);
+        if idle {
+            self.work.notify_one();
+        }
+        if finishing {
+            self.changed.notify_waiters();
+        }
+        Ok(more as usize)
+    }
+
+    /// Waits until the peer has accepted all that was sent.
+    pub(crate) async fn all_accepted(&self) {
         loop {
-            if let Some(batch) = self.take_batch() {
-                return Some(batch);
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let state = self.lock();
+                if state.accepted.bytes == state.sent.bytes {
+                    return;
+                }
             }
-            if self.has_ended() || self.lock().finishing {
-                return None;
-            }
-            self.work.notified().await;
+            changed.await;
         }
     }
 
-    /// For the writer: a batch has been handed to the connection, so its room is free.
-    pub(crate) fn written(&self, batch: &Batch) {
+    /// Bytes that are on their way to a peer that confirms what it takes.
+    pub(crate) fn in_flight(&self) -> usize {
+        let state = self.lock();
+        if self.credit { (state.sent.bytes - state.accepted.bytes) as usize } else { 0 }
+    }
+
+    /// Whom it is for.
+    pub(crate) fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Whether the peer confirms what it takes.
+    pub(crate) fn confirms(&self) -> bool {
+        self.credit
+    }
+
+    /// Whether it belongs to this channel.
+    pub(crate) fn is_of(&self, core: &Arc<ChannelCore>) -> bool {
+        Arc::ptr_eq(&self.core, core)
+    }
+
+    /// Nothing more will be taken in or begun. How many messages are lost by it: those that wait.
+    ///
+    /// What was begun is for the writer to settle, who alone knows how much the connection took.
+    pub(crate) fn end(&self, error: &SendError, by: EndedBy) -> u64 {
         let mut state = self.lock();
-        // Zero already when the outbox has ended meanwhile.
-        state.unwritten = state.unwritten.saturating_sub(batch.messages);
-        if state.messages == 0 {
-            // The rest of the buffer would be kept as long as the connection is quiet.
-            state.tail = BytesMut::new();
+        if let Phase::Ended(_) = state.phase {
+            return 0;
         }
+        state.phase = Phase::Ended(error.clone());
+        let queue = std::mem::take(&mut state.queue);
+        for (_, reply) in state.queued.drain(..) {
+            let _ = reply.send(match by {
+                EndedBy::Peer => Verdict::Refused(error.clone()),
+                EndedBy::Break => Verdict::Lost(error.clone()),
+            });
+        }
+        self.release(&mut state);
         drop(state);
-        self.space.add_permits(batch.cost);
-    }
-
-    fn take_batch(&self) -> Option<Batch> {
-        let mut state = self.lock();
-        if state.messages == 0 {
-            return None;
-        }
-        // Everything that is queued goes at once: the queue's own bound limits it, and the pieces are handed over without a copy.
-        let mut pieces: Vec<Bytes> = std::mem::take(&mut state.pieces).into();
-        let tail = state.tail.split();
-        if !tail.is_empty() {
-            pieces.push(tail.freeze());
-        }
-        let cost = std::mem::take(&mut state.cost);
-        let messages = std::mem::take(&mut state.messages);
-        Some(Batch { pieces, messages, cost })
-    }
-
-    fn append(&self, length: usize, cost: u32, encode: impl FnOnce(&mut BytesMut)) {
-        let framed = uvarint::len(length as u64) + length;
-        let mut state = self.lock();
-        if state.tail.len() + framed > MAX_BATCH && !state.tail.is_empty() {
-            let full = state.tail.split().freeze();
-            state.pieces.push_back(full);
-        }
-        if state.tail.capacity() - state.tail.len() < framed {
-            let more = framed.max(MAX_BATCH.min(4 * state.tail.capacity().max(256)));
-            state.tail.reserve(more);
-        }
-        uvarint::put(length as u64, &mut state.tail);
-        encode(&mut state.tail);
-        state.messages += 1;
-        state.unwritten += 1;
-        state.cost += cost as usize;
-        drop(state);
+        let lost = queue.messages() as u64;
+        self.core.counts.lost.fetch_add(lost, Ordering::Relaxed);
+        self.room.notify_one();
         self.work.notify_one();
+        self.changed.notify_waiters();
+        lost
     }
 
-    fn append_bytes(&self, payload: &Bytes, cost: u32) {
-        if payload.len() < MIN_WHOLE {
-            return self.append(payload.len(), cost, |out| out.put_slice(payload));
-        }
+    /// For the writer, at its end, after [`Outbox::end`]: what becomes of the messages that were begun.
+    pub(crate) fn settle(&self, error: &SendError, by: EndedBy) -> Left {
         let mut state = self.lock();
-        uvarint::put(payload.len() as u64, &mut state.tail);
-        let before = state.tail.split().freeze();
-        state.pieces.push_back(before);
-        state.pieces.push_back(payload.clone());
-        state.messages += 1;
-        state.unwritten += 1;
-        state.cost += cost as usize;
+        let written = state.written;
+        for (ends, reply) in state.begun.drain(..) {
+            let _ = reply.send(match by {
+                EndedBy::Peer => Verdict::Refused(error.clone()),
+                EndedBy::Break if ends > written.bytes => Verdict::Lost(error.clone()),
+                EndedBy::Break => Verdict::Unknown(error.clone()),
+            });
+        }
+        let never = state.sent.messages - written.messages;
+        let unconfirmed = if self.credit { written.messages - state.accepted.messages } else { 0 };
+        let left = match by {
+            EndedBy::Peer => Left { lost: never + unconfirmed, unknown: 0 },
+            EndedBy::Break => Left { lost: never, unknown: unconfirmed },
+        };
+        // Nothing is held any more; less always succeeds.
+        let _ = state.memory.resize(0);
+        (state.sent, state.written) = (state.accepted, state.accepted);
         drop(state);
-        self.work.notify_one();
+        self.core.counts.lost.fetch_add(left.lost, Ordering::Relaxed);
+        self.core.counts.unknown.fetch_add(left.unknown, Ordering::Relaxed);
+        left
     }
 
-    async fn room(&self, length: usize) -> Result<u32, SendError> {
-        self.check()?;
-        let cost = self.cost(length);
-        match self.space.acquire_many(cost).await {
-            Ok(permits) => permits.forget(),
-            Err(_) => return Err(self.check().err().unwrap_or(SendError::Closed)),
-        }
-        Ok(cost)
-    }
-
-    fn room_now(&self, length: usize) -> Result<u32, SendError> {
-        self.check()?;
-        let cost = self.cost(length);
-        match self.space.try_acquire_many(cost) {
-            Ok(permits) => permits.forget(),
-            Err(_) => return Err(self.check().err().unwrap_or(SendError::QueueFull)),
-        }
-        Ok(cost)
-    }
-
-    /// The permits that a message of `length` bytes takes: its bytes, but at least so many that the bound in messages holds too.
-    fn cost(&self, length: usize) -> u32 {
-        u32::try_from(length.max(self.min_cost)).unwrap_or(u32::MAX).min(self.capacity)
-    }
-
-    fn check(&self) -> Result<(), SendError> {
-        match &*self.readiness.borrow() {
-            Readiness::Ended(error) => Err(error.clone()),
-            _ => Ok(()),
+    /// How full it is.
+    pub(crate) fn levels(&self) -> Levels {
+        let state = self.lock();
+        Levels {
+            queued_messages: state.queue.messages(),
+            queued_bytes: state.queue.bytes(),
+            in_flight_bytes: (state.sent.bytes - state.accepted.bytes) as usize * usize::from(self.credit),
         }
     }
 
@@ -281,69 +574,62 @@ impl Outbox {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// How full an outbox is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Levels {
+    pub(crate) queued_messages: usize,
+    pub(crate) queued_bytes: usize,
+    pub(crate) in_flight_bytes: usize,
+}
 
-    fn config() -> ChannelConfig {
-        let mut config = ChannelConfig::new("/test/1");
-        config.send_queue_bytes = 1000;
-        config.send_queue_messages = 10;
-        config
-    }
+/// Counts a sender that waits for room, until it has it or gives up.
+struct Waiting<'a>(&'a Outbox);
 
-    fn joined(batch: &Batch) -> Vec<u8> {
-        batch.pieces.concat()
-    }
-
-    #[tokio::test]
-    async fn messages_that_queue_leave_together_and_in_order() {
-        let outbox = Outbox::new(&config());
-        for text in [&b"one"[..], b"two", b"three"] {
-            outbox.push_bytes(&Bytes::from_static(text)).await.unwrap();
-        }
-        let batch = outbox.next_batch().await.unwrap();
-        assert_eq!(joined(&batch), b"\x03one\x03two\x05three");
-        assert_eq!((batch.messages, batch.pieces.len()), (3, 1));
-    }
-
-    #[tokio::test]
-    async fn a_large_payload_is_not_copied() {
-        let mut config = config();
-        config.send_queue_bytes = 100_000;
-        let outbox = Outbox::new(&config);
-        let payload = Bytes::from(vec![7; MIN_WHOLE]);
-        outbox.push_bytes(&payload).await.unwrap();
-        let batch = outbox.next_batch().await.unwrap();
-        assert_eq!(batch.pieces[1].as_ptr(), payload.as_ptr());
-        assert_eq!(batch.pieces[0].len() + batch.pieces[1].len(), MIN_WHOLE + 2);
-    }
-
-    #[tokio::test]
-    async fn the_bounds_in_bytes_and_in_messages_hold_and_writing_frees_room() {
-        let outbox = Outbox::new(&config());
-        for _ in 0..10 {
-            outbox.try_push_bytes(&Bytes::from_static(b"x")).unwrap();
-        }
-        assert_eq!(outbox.try_push_bytes(&Bytes::from_static(b"x")), Err(SendError::QueueFull));
-        let batch = outbox.next_batch().await.unwrap();
-        assert_eq!(outbox.try_push_bytes(&Bytes::from_static(b"x")), Err(SendError::QueueFull));
-        outbox.written(&batch);
-        outbox.try_push_bytes(&Bytes::from(vec![0; 900])).unwrap();
-        assert_eq!(outbox.try_push_bytes(&Bytes::from(vec![0; 101])), Err(SendError::QueueFull));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_waiting_sender_learns_of_the_end() {
-        let outbox = Outbox::new(&config());
-        outbox.try_push_bytes(&Bytes::from(vec![0; 1000])).unwrap();
-        let waiting = tokio::spawn({
-            let outbox = outbox.clone();
-            async move { outbox.push_bytes(&Bytes::from_static(b"late")).await }
-        });
-        tokio::task::yield_now().await;
-        assert_eq!(outbox.end(SendError::Closed), 1);
-        assert_eq!(waiting.await.unwrap(), Err(SendError::Closed));
-        assert!(outbox.next_batch().await.is_none());
+impl<'a> Waiting<'a> {
+    fn new(outbox: &'a Outbox) -> Self {
+        outbox.lock().waiting += 1;
+        Self(outbox)
     }
 }
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().waiting -= 1;
+        // The next one may fit where this one did not.
+        self.0.room.notify_one();
+    }
+}
+
+/// The bytes of all channels that are on their way to one peer. They stay below the connection's send window, so that what is written on
+/// another stream never waits for them.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    most: usize,
+    used: AtomicUsize,
+    pub(crate) freed: Notify,
+}
+
+impl Flight {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, used: AtomicUsize::new(0), freed: Notify::new() }
+    }
+
+    pub(crate) fn room(&self) -> usize {
+        self.most.saturating_sub(self.used.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn add(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub(&self, bytes: usize) {
+        if bytes > 0 {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            self.freed.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;

@@ -1,0 +1,91 @@
+//! A channel's rate towards one peer, in bytes and messages, from two token buckets.
+
+use std::time::Duration;
+
+use peerage_machine::{Now, TokenBucket};
+
+use super::config::ChannelRate;
+
+/// Lets so much pass in a second.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    rate: ChannelRate,
+    bytes: Option<TokenBucket>,
+    messages: Option<TokenBucket>,
+}
+
+impl Pace {
+    /// Full, with so many seconds' worth at once.
+    pub(crate) fn new(rate: ChannelRate, seconds: f64, now: Now) -> Self {
+        let bucket = |rate: u64| TokenBucket::new((rate as f64 * seconds).max(1.0), rate as f64, now);
+        Self {
+            rate,
+            bytes: rate.bytes_per_second.map(bucket),
+            messages: rate.messages_per_second.map(bucket),
+        }
+    }
+
+    /// Follows another rate from now on.
+    pub(crate) fn change(&mut self, rate: ChannelRate, seconds: f64, now: Now) {
+        if rate != self.rate {
+            *self = Self::new(rate, seconds, now);
+        }
+    }
+
+    /// Whether there is anything to keep.
+    pub(crate) fn is_unlimited(&self) -> bool {
+        self.rate.is_unlimited()
+    }
+
+    /// Bytes and messages that may pass now.
+    pub(crate) fn allowance(&mut self, now: Now) -> (usize, usize) {
+        let whole = |bucket: &mut Option<TokenBucket>| match bucket {
+            Some(bucket) => bucket.available(now) as usize,
+            None => usize::MAX,
+        };
+        (whole(&mut self.bytes), whole(&mut self.messages))
+    }
+
+    /// What passed. It is no more than the allowance was.
+    pub(crate) fn spend(&mut self, bytes: usize, messages: usize, now: Now) {
+        for (bucket, spent) in [(&mut self.bytes, bytes), (&mut self.messages, messages)] {
+            if let Some(bucket) = bucket {
+                bucket.take(spent as f64, now);
+            }
+        }
+    }
+
+    /// How long until a tenth of a second's worth may pass, at least one byte and one message: so that a steady sender is not woken for each.
+    pub(crate) fn wait(&mut self, now: Now) -> Duration {
+        let bucket_wait = |bucket: &mut Option<TokenBucket>, rate: Option<u64>| {
+            let wanted = (rate.unwrap_or(0) as f64 / 10.0).max(1.0);
+            bucket.as_mut().and_then(|bucket| bucket.wait_for(wanted, now)).unwrap_or(Duration::ZERO)
+        };
+        bucket_wait(&mut self.bytes, self.rate.bytes_per_second)
+            .max(bucket_wait(&mut self.messages, self.rate.messages_per_second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seconds_worth_passes_at_once_and_then_the_rate_holds_in_bytes_and_in_messages() {
+        let rate = ChannelRate { bytes_per_second: Some(1000), messages_per_second: Some(10) };
+        let mut pace = Pace::new(rate, 1.0, Now::ZERO);
+        let (mut now, mut bytes, mut messages) = (Now::ZERO, 0, 0);
+        while now.mono < Duration::from_secs(10) {
+            let (b, m) = pace.allowance(now);
+            // Messages of 40 bytes: the count is the stricter bound.
+            let count = m.min(b / 40);
+            pace.spend(40 * count, count, now);
+            (bytes, messages) = (bytes + 40 * count, messages + count);
+            now = now.after(pace.wait(now).max(Duration::from_millis(1)));
+        }
+        assert!((100..=110).contains(&messages), "{messages}");
+        assert!(bytes <= 11_000, "{bytes}");
+        let unlimited = Pace::new(ChannelRate::default(), 1.0, now);
+        assert!(unlimited.is_unlimited());
+    }
+}

@@ -1,0 +1,214 @@
+//! Memory that is accounted for, in bytes: of the node, of each peer, of each channel.
+//!
+//! What a channel holds for a peer, or has promised that it will take from it, is reserved before it is held, in every account that it
+//! belongs to. A reservation that any of them refuses is refused, by the name of that limit. Reservations are guards: dropped, they give
+//! back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::error::SendError;
+
+/// How much memory the channels of a node may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryLimits {
+    /// Bytes that all channels together may hold: messages that wait to be sent, that are on their way, that wait for the application,
+    /// and room that peers were promised. Default: 256 MiB.
+    pub node_bytes: usize,
+    /// The same for one peer. Default: 32 MiB.
+    pub peer_bytes: usize,
+    /// The part of each connection's windows, in bytes, that channels leave free, so that whatever they hold unread, requests, raw streams and
+    /// keep-alives pass. Channels of the class [`crate::Class::Control`] may use half of it. Default: 1 MiB.
+    pub window_reserve_bytes: usize,
+}
+
+impl Default for MemoryLimits {
+    fn default() -> Self {
+        Self {
+            node_bytes: 256 * 1024 * 1024,
+            peer_bytes: 32 * 1024 * 1024,
+            window_reserve_bytes: 1024 * 1024,
+        }
+    }
+}
+
+impl MemoryLimits {
+    /// Sets the node's bound, in bytes.
+    #[must_use]
+    pub fn node_bytes(mut self, most: usize) -> Self {
+        self.node_bytes = most;
+        self
+    }
+
+    /// Sets the bound for each peer, in bytes.
+    #[must_use]
+    pub fn peer_bytes(mut self, most: usize) -> Self {
+        self.peer_bytes = most;
+        self
+    }
+
+    /// Sets what channels leave free of each connection's windows, in bytes.
+    #[must_use]
+    pub fn window_reserve_bytes(mut self, bytes: usize) -> Self {
+        self.window_reserve_bytes = bytes;
+        self
+    }
+
+    /// Checks that the limits leave room for anything.
+    ///
+    /// # Errors
+    /// A sentence that names the limit.
+    pub fn validate(&self) -> Result<(), String> {
+        let least = 64 * 1024;
+        for (name, bytes) in [("node_bytes", self.node_bytes), ("peer_bytes", self.peer_bytes)] {
+            if bytes < least {
+                return Err(format!("the memory limit {name} is {bytes}: give at least {least}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What channels may use of a window of `bytes`: at least half of it.
+    pub(crate) fn of_window(&self, bytes: u64) -> usize {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        bytes.saturating_sub(self.window_reserve_bytes).max(bytes / 2)
+    }
+}
+
+/// One account: how much of it is reserved.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    /// The limit's name, for errors.
+    name: &'static str,
+    most: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    pub(crate) fn new(name: &'static str, most: usize) -> Arc<Self> {
+        Arc::new(Self { name, most, used: AtomicUsize::new(0) })
+    }
+
+    /// Bytes that are reserved.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that are free.
+    pub(crate) fn free(&self) -> usize {
+        self.most.saturating_sub(self.used())
+    }
+
+    /// Less than an eighth is free.
+    fn is_tight(&self) -> bool {
+        self.free() < self.most / 8
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let more = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.most);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A limit that has no room left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exhausted {
+    pub(crate) limit: &'static str,
+    pub(crate) most: usize,
+}
+
+impl From<Exhausted> for SendError {
+    fn from(exhausted: Exhausted) -> Self {
+        Self::NoMemory { limit: exhausted.limit, most: exhausted.most }
+    }
+}
+
+/// The accounts that one queue draws on.
+pub(crate) type Budgets = Arc<[Arc<Budget>]>;
+
+/// Bytes that are reserved in each of some accounts.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    budgets: Budgets,
+    bytes: usize,
+}
+
+impl Reservation {
+    /// Nothing yet, in these accounts.
+    pub(crate) fn new(budgets: Budgets) -> Self {
+        Self { budgets, bytes: 0 }
+    }
+
+    /// What is reserved.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Makes it `bytes`, in all accounts or in none. Less always succeeds.
+    pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), Exhausted> {
+        if bytes <= self.bytes {
+            let less = self.bytes - bytes;
+            self.budgets.iter().for_each(|budget| budget.give_back(less));
+            self.bytes = bytes;
+            return Ok(());
+        }
+        let more = bytes - self.bytes;
+        for (index, budget) in self.budgets.iter().enumerate() {
+            if !budget.take(more) {
+                self.budgets[..index].iter().for_each(|taken| taken.give_back(more));
+                return Err(Exhausted { limit: budget.name, most: budget.most });
+            }
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    /// One of the accounts is nearly full: time to ask for less.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.budgets.iter().any(|budget| budget.is_tight())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        // Giving back never fails.
+        let _ = self.resize(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budgets(sizes: &[usize]) -> Budgets {
+        sizes.iter().map(|most| Budget::new("test_bytes", *most)).collect()
+    }
+
+    #[test]
+    fn a_reservation_holds_in_every_account_or_in_none_and_is_given_back_when_dropped() {
+        let both = budgets(&[100, 50]);
+        let mut first = Reservation::new(both.clone());
+        first.resize(40).unwrap();
+        let mut second = Reservation::new(both.clone());
+        assert_eq!(second.resize(20), Err(Exhausted { limit: "test_bytes", most: 50 }));
+        assert_eq!((both[0].used(), both[1].used()), (40, 40), "what the first account gave was given back");
+        first.resize(10).unwrap();
+        second.resize(40).unwrap();
+        assert!(second.is_tight());
+        drop(first);
+        drop(second);
+        assert_eq!((both[0].used(), both[1].used()), (0, 0));
+    }
+
+    #[test]
+    fn a_window_keeps_its_reserve_and_a_small_one_keeps_half() {
+        let limits = MemoryLimits::default();
+        assert_eq!(limits.of_window(8 << 20), 7 << 20);
+        assert_eq!(limits.of_window(128 << 10), 64 << 10);
+    }
+}

@@ -1,0 +1,192 @@
+//! Unread channels, slow peers and floods: whom they may cost anything.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use peerage::{ChannelConfig, MemoryLimits, Overflow, Raw, SendError, ServeError};
+
+use crate::support::{Handmade, builder, framed, join, pair, raw, until, within};
+
+/// channels that nobody reads are filled to the brim, and everything else on the connection goes on.
+/// Contract C-8.
+#[tokio::test]
+async fn unread_channels_leave_the_connection_to_control_requests_and_pings() {
+    let (a, b) = pair().await;
+    b.serve("/test/echo/1", |_, question: Raw| async move { Ok::<_, ServeError>(question) }).unwrap();
+    let config = |n: usize| ChannelConfig::new(format!("/test/unread/{n}")).overflow(Overflow::Refuse);
+    let (mut senders, mut unread) = (Vec::new(), Vec::new());
+    for n in 0..12 {
+        unread.push(b.channel::<Raw>(config(n)).unwrap());
+        senders.push(a.channel::<Raw>(config(n)).unwrap());
+    }
+    let message = Raw(Bytes::from(vec![1; 64 * 1024]));
+    let mut full = 0;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // Full means: the queue stays full although there is nothing but this traffic.
+    while full < 12 * 20 && Instant::now() < deadline {
+        for sender in &senders {
+            match sender.try_send(b.peer_id(), &message) {
+                Ok(()) => full = 0,
+                Err(SendError::QueueFull | SendError::NoMemory { .. }) => full += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(full >= 12 * 20, "the channels never filled");
+    let held = unread[0].status(a.peer_id()).unwrap().peer_accounted_bytes;
+    assert!(held <= 7 << 20, "what is promised leaves the reserve of the connection's window: {held}");
+    let quick = || ChannelConfig::control("/test/quick/1");
+    let (quick_a, quick_b) = (a.channel::<Raw>(quick()).unwrap(), b.channel::<Raw>(quick()).unwrap());
+    for round in 0..20 {
+        let message = raw(&round.to_string());
+        assert!(
+            within("a control message", quick_a.send_confirmed(b.peer_id(), &message)).await.is_delivered()
+        );
+        assert_eq!(quick_b.recv().await.unwrap().1, message);
+        let answer = within("a request", a.request::<Raw, Raw>(b.peer_id(), "/test/echo/1", &message)).await;
+        assert_eq!(answer.unwrap(), message);
+        within("a ping", a.ping(b.peer_id())).await.unwrap();
+    }
+    // When they are read at last, everything that was queued arrives.
+    for (sender, receiver) in senders.iter().zip(&unread) {
+        let queued = async {
+            while sender.totals().sent > receiver.totals().received
+                || sender.status(b.peer_id()).unwrap().queued_messages > 0
+            {
+                let _ = tokio::time::timeout(Duration::from_millis(20), receiver.recv()).await;
+            }
+        };
+        within("what was queued", queued).await;
+    }
+}
+
+/// Contract C-8.
+#[tokio::test]
+async fn one_peers_flood_keeps_no_other_peer_from_being_heard() {
+    let hub = builder().start().await.unwrap();
+    let config =
+        || ChannelConfig::new("/test/flood/1").receive_queue(256 * 1024, 100).max_message_bytes(4096);
+    let at_hub = hub.channel::<Raw>(config()).unwrap();
+    let (flooder, other) = (builder().start().await.unwrap(), builder().start().await.unwrap());
+    let (flood, quiet) = (flooder.channel::<Raw>(config()).unwrap(), other.channel::<Raw>(config()).unwrap());
+    join(&flooder, &hub).await;
+    join(&other, &hub).await;
+    let sender = flood.to(hub.peer_id()).unwrap();
+    let flooding =
+        tokio::spawn(async move { while sender.send(&Raw(vec![0; 4000].into())).await.is_ok() {} });
+    until("a full lane", || at_hub.status(flooder.peer_id()).unwrap().waiting_bytes > 200 * 1024).await;
+    assert!(within("a verdict", quiet.send_confirmed(hub.peer_id(), &raw("me too"))).await.is_delivered());
+    let firsts = [at_hub.try_recv().unwrap().0, at_hub.try_recv().unwrap().0];
+    assert!(firsts.contains(&other.peer_id()), "the peers take turns");
+    let status = at_hub.status(flooder.peer_id()).unwrap();
+    assert!(status.waiting_messages <= 100 && status.waiting_bytes <= 256 * 1024, "{status:?}");
+    flooding.abort();
+}
+
+/// Contract C-8.
+#[tokio::test]
+async fn one_peer_that_reads_nothing_slows_no_other_down() {
+    let hub = builder().start().await.unwrap();
+    let config = || {
+        ChannelConfig::new("/test/slow/1")
+            .max_message_bytes(8192)
+            .receive_queue(64 * 1024, 64)
+            .send_queue(64 * 1024, 64)
+    };
+    let at_hub = hub.channel::<Raw>(config()).unwrap();
+    let (deaf, keen) = (builder().start().await.unwrap(), builder().start().await.unwrap());
+    let (_unread, read) = (deaf.channel::<Raw>(config()).unwrap(), keen.channel::<Raw>(config()).unwrap());
+    join(&deaf, &hub).await;
+    join(&keen, &hub).await;
+    let message = Raw(Bytes::from(vec![3; 8000]));
+    while at_hub.try_send(deaf.peer_id(), &message) != Err(SendError::QueueFull) {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..500 {
+        at_hub.send(keen.peer_id(), &message).await.unwrap();
+        within("a message", read.recv()).await.unwrap();
+    }
+    within("a ping to the deaf one", hub.ping(deaf.peer_id())).await.unwrap();
+}
+
+/// Contract C-9.
+#[tokio::test]
+async fn a_flood_of_senders_stays_within_the_memory_that_is_accounted_for() {
+    let line = 1 << 20;
+    let hub =
+        builder().memory(MemoryLimits::default().node_bytes(line).peer_bytes(600_000)).start().await.unwrap();
+    let channels: Vec<_> =
+        (0..4).map(|n| hub.channel::<Raw>(ChannelConfig::new(format!("/test/line/{n}"))).unwrap()).collect();
+    let accounted = || channels.iter().map(|channel| channel.totals().accounted_bytes).sum::<usize>();
+    let mut flooders = Vec::new();
+    for _ in 0..4 {
+        let node = builder().start().await.unwrap();
+        let sending: Vec<_> = (0..4)
+            .map(|n| node.channel::<Raw>(ChannelConfig::new(format!("/test/line/{n}"))).unwrap())
+            .collect();
+        join(&node, &hub).await;
+        flooders.push((node, sending));
+    }
+    // Each needs room of its own as soon as it has begun.
+    let message = Raw(Bytes::from(vec![1; 100_000]));
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        for channel in flooders.iter().flat_map(|(_, channels)| channels) {
+            let _ = channel.try_send(hub.peer_id(), &message);
+        }
+        assert!(accounted() <= line, "{} of {line}", accounted());
+        for (node, _) in &flooders {
+            let held = channels[0].status(node.peer_id()).map_or(0, |status| status.peer_accounted_bytes);
+            assert!(held <= 600_000, "{held}");
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(accounted() > line / 2, "the flood came near the line: {}", accounted());
+    // Our own sends are refused by the same line, by name.
+    let to = flooders[0].0.peer_id();
+    let big = Raw(Bytes::from(vec![0; 700_000]));
+    let refused = channels[0].try_send(to, &big);
+    assert!(
+        matches!(refused, Err(SendError::NoMemory { limit: "node_bytes" | "peer_bytes", .. })),
+        "{refused:?}"
+    );
+    // A reader brings everything into motion again.
+    let before = channels[0].totals().received;
+    let reading = async {
+        while channels[0].totals().received < before + 100 {
+            for (_, channels) in &flooders {
+                let _ = channels[0].try_send(hub.peer_id(), &message);
+            }
+            while channels.iter().any(|channel| channel.try_recv().is_some()) {}
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(accounted() <= line, "{} of {line}", accounted());
+        }
+    };
+    within("100 more", reading).await;
+}
+
+#[tokio::test]
+async fn a_foreign_peer_cannot_fill_the_connection_with_unread_channels() {
+    let node = builder().start().await.unwrap();
+    let config = |n: usize| {
+        ChannelConfig::new(format!("/test/foreign/{n}")).max_message_bytes(1000).receive_queue(4000, 4)
+    };
+    let channels: Vec<_> = (0..6).map(|n| node.channel::<Raw>(config(n)).unwrap()).collect();
+    let peer = Handmade::connect(&node, &[1], &[]).await;
+    let mut streams = Vec::new();
+    let mut refused = 0;
+    for channel in &channels {
+        let mut stream = peer.connection.open_lazy(channel.name()).await.unwrap();
+        let more = framed(&[0; 900]).repeat(4000);
+        let pushed =
+            tokio::time::timeout(Duration::from_millis(700), stream.send.write_chunk(more.into())).await;
+        // A stream that is stopped is refused; one that only waits fills its own window.
+        refused += usize::from(matches!(pushed, Ok(Err(_))));
+        streams.push(stream);
+    }
+    assert_eq!(refused, 3, "three windows of 2 MiB leave the reserve of an 8 MiB window free");
+    let mut free = peer.connection.open_lazy(channels[5].name()).await.unwrap();
+    free.send.write_chunk(framed(b"after all")).await.unwrap();
+    within("its message", async { while channels[5].recv().await.unwrap().1 != raw("after all") {} }).await;
+}

@@ -1,0 +1,164 @@
+//! What the tests share: nodes on loopback, and a peer made by hand that keeps to no rules but those it is told to.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage::{Change, Node, NodeBuilder, NodeKey, PeerEvent, PeerId, Raw};
+use peerage_identity::SignedPeerRecord;
+use peerage_transport::{Connection, Endpoint, EndpointConfig, Stream};
+use peerage_wire::hello::{Accept, Answer, Channel, Hello, answer::Verdict};
+
+/// Far more than anything here takes; a test that gets there has failed.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+pub(crate) fn builder() -> NodeBuilder {
+    Node::builder().network("test").listen("/ip4/127.0.0.1/udp/0/quic-v1")
+}
+
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(LIMIT, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("no end after {LIMIT:?}: {what}"),
+    }
+}
+
+/// Two connected nodes: the second dialled the first.
+pub(crate) async fn pair() -> (Node, Node) {
+    let first = builder().start().await.unwrap();
+    let second = builder().start().await.unwrap();
+    join(&second, &first).await;
+    (first, second)
+}
+
+/// Connects `from` to `to`.
+pub(crate) async fn join(from: &Node, to: &Node) {
+    within("a connection", from.connect(&to.listen_addresses()[0])).await.unwrap();
+    connected(to, from.peer_id()).await;
+}
+
+/// Waits until `node` has admitted `peer`.
+pub(crate) async fn connected(node: &Node, peer: PeerId) {
+    wait_for(
+        node,
+        |event| matches!(event, PeerEvent::Connected { peer: p, .. } if *p == peer),
+        |watch| watch.iter().any(|info| info.peer_id == peer),
+    )
+    .await;
+}
+
+/// Waits until `node` has no connection to `peer`.
+pub(crate) async fn gone(node: &Node, peer: PeerId) {
+    wait_for(
+        node,
+        |event| matches!(event, PeerEvent::Disconnected { peer: p, .. } if *p == peer),
+        |watch| watch.iter().all(|info| info.peer_id != peer),
+    )
+    .await;
+}
+
+async fn wait_for(
+    node: &Node,
+    wanted: impl Fn(&PeerEvent) -> bool,
+    already: impl Fn(&[peerage::PeerInfo]) -> bool,
+) {
+    let mut watch = node.peers().watch().await.unwrap();
+    if already(&watch.connected) {
+        return;
+    }
+    let happens = async {
+        loop {
+            if let Change::Event(event) = watch.next().await.unwrap()
+                && wanted(&event)
+            {
+                return;
+            }
+        }
+    };
+    within("an event", happens).await;
+}
+
+/// Repeats a look until it finds what it wants.
+pub(crate) async fn until(what: &str, mut look: impl FnMut() -> bool) {
+    let looking = async {
+        while !look() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    within(what, looking).await;
+}
+
+pub(crate) fn raw(text: &str) -> Raw {
+    Raw(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+/// A node whose every byte the test decides.
+pub(crate) struct Handmade {
+    pub(crate) id: PeerId,
+    pub(crate) connection: Connection,
+    _endpoint: Endpoint,
+}
+
+impl Handmade {
+    /// Connects to `node` and is admitted, with a hello of these versions that lists `channels`.
+    pub(crate) async fn connect(node: &Node, versions: &[u32], channels: &[&str]) -> Self {
+        let key = NodeKey::generate();
+        let endpoint = Endpoint::bind(EndpointConfig::new(key.clone()), &[]).await.unwrap();
+        let address = node.listen_addresses()[0].socket_addr().unwrap();
+        let connection = endpoint.dial(address, Some(node.peer_id())).await.unwrap();
+        let channel = |name: &&str| Channel {
+            name: (*name).to_owned(),
+            max_message_bytes: 1 << 20,
+            ..Channel::default()
+        };
+        let hello = Hello {
+            network: "test".into(),
+            versions: versions.to_vec(),
+            boot_nonce: 7,
+            order: 1,
+            signed_record: SignedPeerRecord::sign(&key, 1, &[]).unwrap().as_bytes().clone(),
+            channels: channels.iter().map(channel).collect(),
+            ..Hello::default()
+        };
+        let asking = async {
+            let mut stream = connection.open_lazy("/peerage/hello/1").await.unwrap();
+            stream.send.write_frame(&hello).await.unwrap();
+            stream.send.finish().unwrap();
+            stream.recv.read_message::<Answer>(1 << 16).await.unwrap().unwrap()
+        };
+        let answering = async {
+            let (_, mut stream) = accept(&connection).await;
+            let theirs: Hello = stream.recv.read_message(1 << 16).await.unwrap().unwrap();
+            let accept = Accept { order: 2, version: 1 };
+            stream.send.write_frame(&Answer { verdict: Some(Verdict::Accept(accept)) }).await.unwrap();
+            stream.send.finish().unwrap();
+            theirs
+        };
+        let (answer, _) = within("both hellos", async { tokio::join!(asking, answering) }).await;
+        assert!(matches!(answer.verdict, Some(Verdict::Accept(_))), "{answer:?}");
+        connected(node, key.peer_id()).await;
+        Self { id: key.peer_id(), connection, _endpoint: endpoint }
+    }
+
+    /// The next stream that the node opens under a name.
+    pub(crate) async fn accept(&self, name: &str) -> Stream {
+        loop {
+            let (other, stream) = within("a stream", accept(&self.connection)).await;
+            if other == name {
+                return stream;
+            }
+        }
+    }
+}
+
+async fn accept(connection: &Connection) -> (String, Stream) {
+    let (name, stream) = connection.accept_stream().await.unwrap().negotiate(|_| true, LIMIT).await.unwrap();
+    (name.to_string(), stream)
+}
+
+/// A message with its length in front.
+pub(crate) fn framed(payload: &[u8]) -> Bytes {
+    let mut out = peerage_wire::frame::prefix(payload.len()).to_vec();
+    out.extend_from_slice(payload);
+    out.into()
+}
