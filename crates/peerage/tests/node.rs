@@ -78,6 +78,7 @@ async fn messages_on_a_channel_arrive_in_order_in_both_directions() {
     .await;
 }
 
+/// Contract C-8.
 #[tokio::test]
 async fn a_slow_receiver_makes_its_sender_wait_and_no_other_channel() {
     let (a, b) = pair().await;
@@ -451,6 +452,7 @@ async fn a_full_node_refuses_and_a_disconnected_peer_stays_away() {
     b.connect(&address).await.unwrap();
 }
 
+/// Contract C-18.
 #[tokio::test]
 async fn a_restarted_node_replaces_its_old_connection_at_once() {
     let hub = builder().start().await.unwrap();
@@ -470,7 +472,7 @@ async fn a_restarted_node_replaces_its_old_connection_at_once() {
 }
 
 /// closing drains, tells and ends everything.
-/// Contract C-14.
+/// Contract C-38.
 #[tokio::test]
 async fn closing_sends_what_is_queued_tells_the_peers_and_ends_every_task() {
     let (a, b) = pair().await;

@@ -117,6 +117,7 @@ fn when_the_peer_ends_the_stream_nothing_is_unknown() {
     assert_eq!(verdicts, [Verdict::Delivered, refused.clone(), refused]);
 }
 
+/// what is dropped is counted.
 /// Contract C-7.
 #[test]
 fn the_oldest_make_room_where_the_policy_says_so_and_are_counted_and_told() {

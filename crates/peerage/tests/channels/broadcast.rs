@@ -32,6 +32,7 @@ fn ids(nodes: &[(Node, Channel<Raw>)]) -> BTreeSet<PeerId> {
     nodes.iter().map(|(node, _)| node.peer_id()).collect()
 }
 
+/// one result for each recipient.
 /// Contract C-12.
 #[tokio::test]
 async fn a_broadcast_goes_to_whom_it_is_meant_for_with_a_verdict_for_each() {

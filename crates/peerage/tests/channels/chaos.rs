@@ -83,7 +83,7 @@ async fn log_of(channel: Channel<Raw>, from: PeerId, log: std::sync::Arc<std::sy
 }
 
 /// what is said of a message is true at the receiver, wherever the connection broke.
-/// Contract C-3, C-4, C-5.
+/// Contract C-3, C-4, C-5, C-15, C-16.
 #[tokio::test]
 async fn whatever_breaks_the_receivers_log_agrees_with_the_verdicts() {
     for seed in 0..3 {

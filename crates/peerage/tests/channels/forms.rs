@@ -91,6 +91,7 @@ async fn the_first_account_names_the_limits_and_acceptance_and_credit_come_back_
 }
 
 /// a peer that breaks the rules loses the stream, after what was right before it, and keeps the connection.
+/// Contract C-17.
 #[tokio::test]
 async fn a_peer_that_breaks_the_rules_loses_its_stream_and_no_more() {
     let node = builder().start().await.unwrap();
