@@ -213,7 +213,7 @@ impl Driver {
                 let _ = reply.send(());
             }
             Message::Why { peer, reply } => {
-                let _ = reply.send(self.manager.why(&peer));
+                let _ = reply.send(self.manager.why(self.shared.clock.now(), &peer));
             }
         }
     }

@@ -220,7 +220,8 @@ impl PeerManager {
             };
             self.outputs.push_back(Output::Close { conn: id, reason: close });
             self.event(PeerEvent::Refused { peer, reason });
-            let said = format!("we refused {peer}, which does not speak the Peerage hello, because {reason}");
+            let why = reason.as_we_say();
+            let said = format!("we refused {peer}, which does not speak the Peerage hello, because {why}");
             let failure = Failure::new(Fault::RefusedByUs(reason), said);
             return self.ended(now, id, failure, false);
         }
@@ -446,7 +447,7 @@ impl PeerManager {
         };
         let said = if detail.is_empty() { String::new() } else { format!(": {detail}") };
         let fault = Fault::RefusedByUs(reason);
-        let failure = Failure::new(fault, format!("we refused {peer} because {reason}{said}"));
+        let failure = Failure::new(fault, format!("we refused {peer} because {}{said}", reason.as_we_say()));
         let answer = Answer::Reject { reason, detail, retry_after, alternatives };
         self.outputs.push_back(Output::Answer { conn: id, answer });
         self.event(PeerEvent::Refused { peer, reason });

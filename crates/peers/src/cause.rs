@@ -74,7 +74,7 @@ macro_rules! faults {
                 match self {
                     $(Fault::$fault => f.write_str($text),)*
                     Fault::RefusedByPeer(reason) => write!(f, "the peer refused us because {reason}"),
-                    Fault::RefusedByUs(reason) => write!(f, "we refused the peer because {reason}"),
+                    Fault::RefusedByUs(reason) => write!(f, "we refused the peer because {}", reason.as_we_say()),
                 }
             }
         }
@@ -346,6 +346,17 @@ impl RejectReason {
         match self {
             RejectReason::Other(code) => format!("other-{code}"),
             known => kebab(&format!("{known:?}")),
+        }
+    }
+
+    /// The reason in the words of the node that refuses; [`fmt::Display`] has those of the one that was refused.
+    pub(crate) fn as_we_say(self) -> String {
+        match self {
+            RejectReason::Full => "no place is free here".to_owned(),
+            RejectReason::ShuttingDown => "this node is shutting down".to_owned(),
+            RejectReason::ForeignRefused => "only Peerage nodes are admitted here".to_owned(),
+            RejectReason::Banned => "it is banned here".to_owned(),
+            other => other.to_string(),
         }
     }
 

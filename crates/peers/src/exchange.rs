@@ -12,8 +12,8 @@ use bytes::Bytes;
 use peerage_identity::{PeerId, SignedPeerRecord};
 use peerage_machine::{Now, TokenBucket};
 
-use crate::book::{Source, Teller};
-use crate::cause::Cause;
+use crate::book::{Source, Teller, in_scope};
+use crate::cause::{Cause, Failure, Fault};
 use crate::manager::{Conn, ConnectedPeer, PeerManager};
 use crate::penalty::Penalty;
 use crate::types::{ConnId, Direction, Output};
@@ -125,6 +125,11 @@ impl PeerManager {
             }
             places.extend(record.addresses().iter().map(|address| address.clone().without_peer_id()));
             let is_new = self.book.get(&peer).is_none();
+            let named = record.addresses();
+            if is_new && !named.is_empty() && !named.iter().any(|address| in_scope(address, teller.at)) {
+                self.note_out_of_scope(now, peer, teller);
+                continue;
+            }
             if is_new && room == 0 {
                 continue;
             }
@@ -139,6 +144,14 @@ impl PeerManager {
             self.note(now, peer, Cause::Told, &format!("by {}", teller.peer));
         }
         news
+    }
+
+    /// Nothing is kept of a peer whose addresses its teller may not name, but the journal says so.
+    fn note_out_of_scope(&mut self, now: Now, peer: PeerId, teller: Teller) {
+        if self.journal.has_room() {
+            let detail = format!("{} told us of addresses in a network that is not its own", teller.peer);
+            self.note_failure(now, peer, &Failure::new(Fault::OutOfScope, detail));
+        }
     }
 
     /// Asks one peer, drawn at random, when it is time and places are free.

@@ -10,6 +10,7 @@ use peerage_identity::PeerId;
 use peerage_machine::Now;
 use serde::{Serialize, Serializer};
 
+use crate::bans::Ban;
 use crate::cause::{Cause, Fault};
 use crate::manager::PeerManager;
 use crate::state::PeerState;
@@ -86,15 +87,17 @@ impl Journal {
         }
         let detail = detail[..detail.floor_char_boundary(MAX_DETAIL)].to_owned();
         let entries = self.peers.entry(peer).or_default();
-        let again = |(_, entry): &&mut (u64, Entry)| entry.cause == cause && entry.state == state;
-        if let Some((_, entry)) = entries.iter_mut().rev().take(LOOK_BACK).find(again) {
-            entry.times = entry.times.saturating_add(1);
-            entry.unix_ms = now.unix_millis();
-            entry.detail = detail;
-            return;
+        let mut times = 1;
+        let again = |(_, entry): &(u64, Entry)| entry.cause == cause && entry.state == state;
+        let first = entries.len().saturating_sub(LOOK_BACK);
+        if let Some(index) = (first..entries.len()).rev().find(|index| again(&entries[*index]))
+            && let Some((number, entry)) = entries.remove(index)
+        {
+            self.by_age.remove(&number);
+            times = entry.times.saturating_add(1);
         }
         self.next += 1;
-        entries.push_back((self.next, Entry { unix_ms: now.unix_millis(), cause, detail, state, times: 1 }));
+        entries.push_back((self.next, Entry { unix_ms: now.unix_millis(), cause, detail, state, times }));
         self.by_age.insert(self.next, peer);
         if entries.len() > self.max_per_peer
             && let Some((old, _)) = entries.pop_front()
@@ -110,6 +113,12 @@ impl Journal {
         self.peers.get(peer).into_iter().flatten().map(|(_, entry)| entry)
     }
 
+    /// Whether at least half of the journal is free: room for what happened to peers of whom nothing is kept, so that somebody who makes
+    /// up peers pushes out nothing else.
+    pub(crate) fn has_room(&self) -> bool {
+        self.by_age.len() < self.max_entries / 2
+    }
+
     fn drop_oldest(&mut self) {
         let Some((_, peer)) = self.by_age.pop_first() else { return };
         let Some(entries) = self.peers.get_mut(&peer) else { return };
@@ -121,12 +130,10 @@ impl Journal {
 }
 
 impl PeerManager {
-    /// Why a peer is what it is: connected or not, and what led to it.
-    pub fn why(&self, peer: &PeerId) -> Story {
+    /// Why a peer is what it is at this moment: connected or not, and what led to it.
+    pub fn why(&self, now: Now, peer: &PeerId) -> Story {
         let state = self.state(peer);
-        let mut history: Vec<Entry> = self.journal.of(peer).cloned().collect();
-        // An entry that counts stands where it happened first, and tells when it happened last.
-        history.sort_by_key(|entry| entry.unix_ms);
+        let history: Vec<Entry> = self.journal.of(peer).cloned().collect();
         let since_admitted =
             history.iter().rev().take_while(|entry| entry.cause != Cause::Admitted).find_map(|entry| {
                 match entry.cause {
@@ -134,9 +141,14 @@ impl PeerManager {
                     _ => None,
                 }
             });
-        let cause = self.holding(peer, state.as_ref(), &history);
+        let cause = self.holding(now, peer, state.as_ref(), &history);
         let connected = matches!(state, Some(PeerState::Connected { .. }));
-        let (fault, said) = since_admitted.filter(|_| !connected).unzip();
+        let (fault, mut said) = since_admitted.filter(|_| !connected).unzip();
+        if cause == Cause::Failed(Fault::Banned)
+            && let Some(ban) = self.ban_on_any(peer)
+        {
+            said = Some(ban.reason.clone());
+        }
         let mut summary = match &state {
             Some(state) => format!("{peer} is {state}: {cause}"),
             None => format!("{peer} is not known here: {cause}"),
@@ -151,12 +163,28 @@ impl PeerManager {
     }
 
     /// What keeps a peer in its state now.
-    fn holding(&self, peer: &PeerId, state: Option<&PeerState>, history: &[Entry]) -> Cause {
+    fn holding(&self, now: Now, peer: &PeerId, state: Option<&PeerState>, history: &[Entry]) -> Cause {
         let last = history.last().map_or(Cause::Unknown, |entry| entry.cause);
         match state {
-            Some(PeerState::Banned) => Cause::Failed(Fault::Banned),
+            // Whatever became of other connections and dials to it meanwhile.
+            Some(PeerState::Connected { .. }) => Cause::Admitted,
             Some(PeerState::Held) => Cause::Held,
-            Some(PeerState::Waiting { due, failures }) if *due > self.clock => match last {
+            Some(PeerState::Banned) => Cause::Failed(Fault::Banned),
+            Some(PeerState::Dialling { .. } | PeerState::Greeting { .. }) => last,
+            _ if !self.is_allowed(peer) => Cause::Failed(Fault::NotAllowed),
+            None => last,
+            Some(PeerState::Known | PeerState::Waiting { .. }) if self.shutting_down => {
+                Cause::Failed(Fault::ThisNodeCloses)
+            }
+            Some(PeerState::Known | PeerState::Waiting { .. }) if self.ban_on_any(peer).is_some() => {
+                Cause::Failed(Fault::Banned)
+            }
+            Some(PeerState::Known) => match self.book.get(peer) {
+                Some(known) if known.addresses.is_empty() => Cause::Failed(Fault::NoAddress),
+                _ => last,
+            },
+            Some(PeerState::Waiting { due, failures }) if *due > now.mono => match last {
+                Cause::DialBudget => Cause::DialBudget,
                 // Overload and bad luck of ours wait too, without a count.
                 Cause::Failed(_) => Cause::Backoff,
                 _ if *failures > 0 => Cause::Backoff,
@@ -164,15 +192,14 @@ impl PeerManager {
             },
             Some(PeerState::Waiting { .. }) if self.is_short_of_places(peer) => Cause::NoPlace,
             Some(PeerState::Waiting { .. }) => Cause::DialBudget,
-            Some(PeerState::Known) if !self.is_allowed(peer) => Cause::Failed(Fault::NotAllowed),
-            Some(PeerState::Known) if self.book.get(peer).is_some_and(|known| known.addresses.is_empty()) => {
-                match last {
-                    Cause::Failed(fault) => Cause::Failed(fault),
-                    _ => Cause::Failed(Fault::NoAddress),
-                }
-            }
-            _ => last,
         }
+    }
+
+    /// The ban on a peer, or on the address at which it would be dialled.
+    fn ban_on_any(&self, peer: &PeerId) -> Option<&Ban> {
+        let best = self.book.get(peer).and_then(|known| known.best_address());
+        let ip = best.and_then(|best| best.address.socket_addr()).map(|socket| socket.ip());
+        self.ban_on(peer, ip)
     }
 }
 

@@ -366,37 +366,51 @@ impl PeerManager {
         self.note(now, peer, Cause::Named, if on { "persistent" } else { "no longer persistent" });
     }
 
-    fn connect(&mut self, ticket: Ticket, target: Target) {
+    fn connect(&mut self, now: Now, ticket: Ticket, target: Target) {
         let peer = match &target {
             Target::Peer(peer) => Some(*peer),
             Target::Address(address) => address.peer_id(),
         };
+        if let Some(peer) = peer.filter(|peer| self.admitted(peer).is_some()) {
+            return self.resolve(vec![ticket], &Ok(peer));
+        }
+        let Err(failure) = self.may_connect(peer, &target) else {
+            return self.explicit.push_back((ticket, target));
+        };
         if let Some(peer) = peer {
-            if self.admitted(&peer).is_some() {
-                return self.resolve(vec![ticket], &Ok(peer));
-            }
-            if peer == self.me {
-                let fault = Fault::RefusedByUs(RejectReason::SelfDial);
-                let failure = Failure::new(fault, format!("{peer} is this node itself"));
-                return self.resolve(vec![ticket], &Err(failure));
-            }
+            self.note_failure(now, peer, &failure);
+        }
+        self.resolve(vec![ticket], &Err(failure));
+    }
+
+    /// Whether an explicit connect may wait for its dial, or what speaks against it.
+    fn may_connect(&self, peer: Option<PeerId>, target: &Target) -> Result<(), Failure> {
+        if let Some(peer) = peer.filter(|peer| *peer == self.me) {
+            let fault = Fault::RefusedByUs(RejectReason::SelfDial);
+            return Err(Failure::new(fault, format!("{peer} is this node itself")));
         }
         if let Some(peer) = peer.filter(|peer| !self.is_allowed(peer)) {
-            return self.resolve(vec![ticket], &Err(not_allowed(peer)));
+            return Err(not_allowed(peer));
         }
-        let ip = match &target {
-            Target::Peer(_) => None,
-            Target::Address(address) => address.socket_addr().map(|socket| socket.ip()),
+        // A peer is dialled at its best address.
+        let best =
+            |peer| self.book.get(peer).and_then(|known| known.best_address()).map(|best| &best.address);
+        let address = match target {
+            Target::Peer(peer) => best(peer),
+            Target::Address(address) => Some(address),
         };
+        let ip = address.and_then(DialAddress::socket_addr).map(|socket| socket.ip());
         if let Some(ban) = peer.and_then(|peer| self.ban_on(&peer, ip)) {
             let why = format!("{} is banned here ({}): lift the ban first", ban.target, ban.reason);
-            return self.resolve(vec![ticket], &Err(Failure::new(Fault::Banned, why)));
+            return Err(Failure::new(Fault::Banned, why));
         }
-        if self.shutting_down || self.explicit.len() >= MAX_EXPLICIT_WAITING {
-            let fault = if self.shutting_down { Fault::ThisNodeCloses } else { Fault::TooManyConnects };
-            return self.resolve(vec![ticket], &Err(Failure::from(fault)));
+        if self.shutting_down {
+            return Err(Failure::from(Fault::ThisNodeCloses));
         }
-        self.explicit.push_back((ticket, target));
+        match self.explicit.len() >= MAX_EXPLICIT_WAITING {
+            true => Err(Failure::from(Fault::TooManyConnects)),
+            false => Ok(()),
+        }
     }
 
     fn disconnect(&mut self, now: Now, peer: PeerId) {
@@ -465,7 +479,7 @@ impl Machine for PeerManager {
         match input {
             Input::Add { address, role } => self.add(now, &address, role),
             Input::SetClass { peer, class, on } => self.set_class(now, peer, class, on),
-            Input::Connect { ticket, target } => self.connect(ticket, target),
+            Input::Connect { ticket, target } => self.connect(now, ticket, target),
             Input::Disconnect { peer } => self.disconnect(now, peer),
             Input::DialFailed { attempt, failure } => self.dial_failed(now, attempt, failure),
             Input::Handshaken { conn, peer, direction, remote, attempt } => {

@@ -85,6 +85,9 @@ impl fmt::Display for PeerState {
             PeerState::Held => f.write_str("held: the user wants no connection to it"),
             PeerState::Banned => f.write_str("banned"),
             PeerState::Waiting { due, failures: 0 } => write!(f, "waiting for its dial, due at {due:.1?}"),
+            PeerState::Waiting { due, failures: 1 } => {
+                write!(f, "waiting for its dial after a failure, due at {due:.1?}")
+            }
             PeerState::Waiting { due, failures } => {
                 write!(f, "waiting for its dial after {failures} failures, due at {due:.1?}")
             }
@@ -158,7 +161,13 @@ impl PeerManager {
         let dialled = self.attempts.values().filter_map(crate::manager::Attempt::peer);
         let all = self.book.iter().map(|(peer, _)| *peer).chain(conns).chain(dialled);
         for peer in all.chain(self.told.keys().copied()) {
-            assert_eq!(self.told.get(&peer), self.state(&peer).as_ref(), "{peer}: {:?}", self.why(&peer));
+            let now = Now { mono: self.clock, unix: Duration::ZERO };
+            assert_eq!(
+                self.told.get(&peer),
+                self.state(&peer).as_ref(),
+                "{peer}: {:?}",
+                self.why(now, &peer)
+            );
         }
     }
 

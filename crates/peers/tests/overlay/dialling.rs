@@ -246,7 +246,7 @@ fn seeds_are_left_alone_once_enough_peers_are_connected_and_dialled_again_when_t
     };
     world.run_for(secs(3600));
     assert_eq!(to_seed(&world), 0);
-    assert_eq!(world.nodes[a].manager.why(&world.id(seed)).cause, Cause::NoPlace);
+    assert_eq!(world.nodes[a].manager.why(world.now(), &world.id(seed)).cause, Cause::NoPlace);
     world.crash(peers[0]);
     world.notice(peers[0], secs(1));
     world.run_for(secs(60));

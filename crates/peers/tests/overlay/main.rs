@@ -9,3 +9,5 @@ mod observed;
 mod places;
 mod stories;
 mod support;
+mod why;
+mod why_cases;
