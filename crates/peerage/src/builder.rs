@@ -96,7 +96,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Where the node keeps its key, made on first use. One running node at a time holds the directory.
+    /// Where the node keeps its key, made on first use, its address book and its bans. One running node at a time holds the directory.
     pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(path.into());
         self
@@ -134,7 +134,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Where the address book is kept over restarts. Default: a file in the data directory; without one, nowhere.
+    /// Where the address book and the bans are kept over restarts. Default: a file in the data directory; without one, nowhere.
     pub fn store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = Some(store);
         self
@@ -340,7 +340,8 @@ impl NodeBuilder {
             manager.handle(now, Input::SetClass { peer, class, on: true });
         }
         if keeps_book {
-            manager.handle(now, Input::Load { peers: stored });
+            manager.handle(now, Input::Bans { bans: stored.bans });
+            manager.handle(now, Input::Load { peers: stored.peers });
             let saving = shared.clone();
             shared.spawn(async move { saving.saving.run().await });
         }

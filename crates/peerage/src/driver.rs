@@ -261,9 +261,6 @@ impl Driver {
                     tracing::info!(?addresses, "where others see this node has changed");
                     crate::listening::set_observed(&self.shared, addresses);
                 }
-                Output::BansChanged => {
-                    tracing::debug!(count = self.manager.bans().count(), "the bans have changed");
-                }
                 Output::Save { changes } => self.shared.saving.add(changes),
                 Output::Event(event) => self.tell(event),
             }

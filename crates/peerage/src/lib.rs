@@ -104,8 +104,9 @@ pub use peerage_identity::{
     PublicKey, SecretError, SecretFileError,
 };
 pub use peerage_peers::{
-    AddressEntry, Ban, BanError, BanTarget, BanTargetError, Blame, BookChange, BookEntry, Cause, Direction,
-    Entry, Fault, ForeignPolicy, PeerClass, PeerEvent, PeerState, PeersConfig, Penalty, RejectReason, Story,
+    AddressEntry, Ban, BanEntry, BanError, BanTarget, BanTargetError, Blame, BookChange, BookEntry, Cause,
+    Direction, Entry, Fault, ForeignPolicy, PeerClass, PeerEvent, PeerState, PeersConfig, Penalty,
+    RejectReason, Story,
 };
 pub use peerage_transport::{
     AdmissionSettings, BindError, CertificateKind, CloseCode, Congestion, PathStats, ProtocolTraffic, Rate,

@@ -488,7 +488,9 @@ async fn save(shared: &Shared) {
     if shared.to_driver.send(Message::CaughtUp { reply }).await.is_ok() {
         let _ = caught_up.await;
     }
-    shared.saving.flush().await;
+    if let Err(error) = shared.saving.flush().await {
+        tracing::warn!(error, "the last changes of the address book and the bans were not stored");
+    }
 }
 
 impl Running {

@@ -81,7 +81,7 @@ impl Peers {
     /// Keeps a peer, an address or a subnet out for `lasts`, or until [`Peers::unban`] when that is `None`. Connections end at once with
     /// [`crate::CloseCode::Banned`], later ones are refused, and nobody there is dialled. A ban on an address or a subnet does not touch persistent and
     /// unconditional peers in it; one on a peer ID touches any. The reason is for people and not told to the peer. A new ban of the same target
-    /// replaces the old one.
+    /// replaces the old one. Where the node keeps an address book, bans are stored there within moments, and hold after a restart.
     ///
     /// # Errors
     /// [`BanError`]: this node itself, or more bans than are kept.

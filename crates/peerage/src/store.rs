@@ -1,21 +1,22 @@
-//! What a node keeps over restarts: the address book, with the backoff of each peer.
+//! What a node keeps over restarts: the address book, with the backoff of each peer, and the bans.
 //!
-//! The peer manager says what changed, at most every two seconds; changes wait here, one for each peer, until the store has taken the
-//! ones before. [`RedbStore`] keeps them in one file, each batch in one transaction that is on the disk when it is done, so that a crash at
+//! The peer manager says what changed, of the book at most every two seconds and of the bans at once; changes wait in [`saving`], one for each
+//! peer or ban, until the store has taken the ones before. [`RedbStore`] keeps them in one file, each batch in one transaction that is on the disk when it is done, so that a crash at
 //! any moment costs the changes of the last seconds and nothing else. A file that cannot be read is renamed and reported, and the node
-//! starts with an empty book.
+//! starts with an empty book and without bans.
 
 mod redb_store;
+mod saving;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use peerage_peers::{BookChange, BookEntry, StoredPeer};
-use tokio::sync::Notify;
+use peerage_peers::{BanEntry, BookChange, BookEntry};
 
 pub use redb_store::{BOOK_FILE, RedbStore};
+pub(crate) use saving::Saving;
 
 /// Keeps what a node knows over restarts. A test or a simulation gives its own, such as [`MemoryStore`].
 pub trait Store: fmt::Debug + Send + Sync + 'static {
@@ -28,7 +29,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Stores changes, all or none. They are durable when this returns.
     ///
     /// # Errors
-    /// [`StoreError`]; the changes are handed in again with later ones.
+    /// [`StoreError`]; the changes are handed in again, after a second and then ever more rarely, down to once a minute.
     fn save(&self, changes: &[BookChange]) -> Result<(), StoreError>;
 
     /// Whether it may be called on an async thread, because it never waits for a disk.
@@ -42,6 +43,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 pub struct Stored {
     /// The address book.
     pub peers: Vec<BookEntry>,
+    /// The bans, with those that have ended since.
+    pub bans: Vec<BanEntry>,
     /// Where the file went that could not be read, and why, if that happened.
     pub set_aside: Option<(PathBuf, String)>,
 }
@@ -72,27 +75,47 @@ pub enum StoreError {
 
 /// A store in memory, for tests and simulations: clones share what is stored, so that it survives the node.
 #[derive(Debug, Clone, Default)]
-pub struct MemoryStore(Arc<Mutex<BTreeMap<String, BookEntry>>>);
+pub struct MemoryStore(Arc<Mutex<Tables>>);
+
+/// Both by their text.
+#[derive(Debug, Default)]
+struct Tables {
+    peers: BTreeMap<String, BookEntry>,
+    bans: BTreeMap<String, BanEntry>,
+}
 
 impl MemoryStore {
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, BookEntry>> {
+    fn tables(&self) -> MutexGuard<'_, Tables> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Store for MemoryStore {
     fn load(&self) -> Result<Stored, StoreError> {
-        Ok(Stored { peers: self.entries().values().cloned().collect(), set_aside: None })
+        let tables = self.tables();
+        let (peers, bans) =
+            (tables.peers.values().cloned().collect(), tables.bans.values().cloned().collect());
+        Ok(Stored { peers, bans, set_aside: None })
     }
 
     fn save(&self, changes: &[BookChange]) -> Result<(), StoreError> {
-        let mut entries = self.entries();
+        let mut tables = self.tables();
         for change in changes {
             match change {
-                BookChange::Put(entry) => entries.insert(entry.peer.clone(), (**entry).clone()),
-                BookChange::Remove(peer) => entries.remove(&peer.to_string()),
-                _ => None,
-            };
+                BookChange::Put(entry) => {
+                    tables.peers.insert(entry.peer.clone(), (**entry).clone());
+                }
+                BookChange::Remove(peer) => {
+                    tables.peers.remove(&peer.to_string());
+                }
+                BookChange::PutBan(ban) => {
+                    tables.bans.insert(ban.target.clone(), (**ban).clone());
+                }
+                BookChange::RemoveBan(target) => {
+                    tables.bans.remove(&target.to_string());
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -100,115 +123,4 @@ impl Store for MemoryStore {
     fn is_quick(&self) -> bool {
         true
     }
-}
-
-/// Changes on their way into a store.
-#[derive(Debug, Default)]
-pub(crate) struct Saving {
-    /// Taken away when the node ends, so that another one can open the store.
-    store: Mutex<Option<Arc<dyn Store>>>,
-    /// The latest change of each peer: no more than the book holds, and those that left it.
-    waiting: Mutex<BTreeMap<String, BookChange>>,
-    arrived: Notify,
-    /// Held while a batch is written, so that a later one never overtakes it.
-    writing: tokio::sync::Mutex<()>,
-}
-
-impl Saving {
-    pub(crate) fn new(store: Option<Arc<dyn Store>>) -> Self {
-        Self { store: Mutex::new(store), ..Self::default() }
-    }
-
-    /// Reads what the store holds. Without a store there is nothing.
-    pub(crate) async fn load(&self) -> Result<Vec<StoredPeer>, StoreError> {
-        let Some(store) = self.store() else { return Ok(Vec::new()) };
-        if store.is_quick() {
-            return Ok(read(store.load()?));
-        }
-        // Signatures are checked there too: of thousands of records that takes a while.
-        let loading = tokio::task::spawn_blocking(move || Ok(read(store.load()?)));
-        loading.await.unwrap_or_else(|error| {
-            Err(StoreError::Failed { path: PathBuf::from(BOOK_FILE), detail: error.to_string() })
-        })
-    }
-
-    /// Takes changes in. Never waits.
-    pub(crate) fn add(&self, changes: Vec<BookChange>) {
-        let mut waiting = self.waiting();
-        for change in changes {
-            let peer = match &change {
-                BookChange::Put(entry) => entry.peer.clone(),
-                BookChange::Remove(peer) => peer.to_string(),
-                _ => continue,
-            };
-            waiting.insert(peer, change);
-        }
-        self.arrived.notify_one();
-    }
-
-    /// Writes what arrives, until the task is dropped.
-    pub(crate) async fn run(&self) {
-        loop {
-            self.arrived.notified().await;
-            self.flush().await;
-        }
-    }
-
-    /// Writes everything that waits.
-    pub(crate) async fn flush(&self) {
-        let _writing = self.writing.lock().await;
-        let Some(store) = self.store() else { return };
-        let batch: Vec<BookChange> = std::mem::take(&mut *self.waiting()).into_values().collect();
-        if batch.is_empty() {
-            return;
-        }
-        let (saved, batch) = if store.is_quick() {
-            (store.save(&batch).map_err(|error| error.to_string()), batch)
-        } else {
-            let job = tokio::task::spawn_blocking(move || {
-                let saved = store.save(&batch).map_err(|error| error.to_string());
-                (saved, batch)
-            });
-            match job.await {
-                Ok(done) => done,
-                Err(error) => (Err(error.to_string()), Vec::new()),
-            }
-        };
-        if let Err(error) = saved {
-            tracing::warn!(error, "the address book was not stored; it is tried again with the next change");
-            let mut waiting = self.waiting();
-            for change in batch {
-                if let BookChange::Put(entry) = &change {
-                    waiting.entry(entry.peer.clone()).or_insert(change);
-                }
-            }
-        }
-    }
-
-    /// Gives the store up.
-    pub(crate) fn close(&self) {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-
-    fn store(&self) -> Option<Arc<dyn Store>> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<String, BookChange>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn read(stored: Stored) -> Vec<StoredPeer> {
-    if let Some((path, why)) = stored.set_aside {
-        tracing::warn!(path = %path.display(), why, "the stored address book cannot be read: it was set aside, and the node starts with an empty one");
-    }
-    let read = |entry: &BookEntry| match StoredPeer::read(entry) {
-        Ok(peer) => Some(peer),
-        Err(error) => {
-            tracing::warn!(%error, "an entry of the stored address book is passed over");
-            None
-        }
-    };
-    stored.peers.iter().filter_map(read).collect()
 }

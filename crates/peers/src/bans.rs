@@ -4,8 +4,8 @@
 //! NAT have done nothing; but when several IDs from one address were banned, the address is banned too, because a new ID costs nothing. A
 //! persistent peer is never banned automatically, and a ban on a block does not touch persistent and unconditional peers in it.
 //!
-//! Bans end by the date, so that they outlast a restart: [`crate::PeerManager::bans`] gives them to a store, [`crate::Input::Bans`] takes them
-//! back, and [`crate::Output::BansChanged`] says when to write.
+//! Bans end by the date, so that they outlast a restart: each change is handed out at once to be stored ([`crate::Output::Save`]), and
+//! [`crate::Input::Bans`] takes them back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,6 +20,7 @@ use peerage_machine::Now;
 use crate::cause::{Cause, Failure, Fault};
 use crate::manager::PeerManager;
 use crate::penalty::Penalty;
+use crate::record::{BanEntry, BookChange};
 use crate::types::{CloseReason, Output, PeerEvent};
 
 /// The longest reason that is kept, in bytes.
@@ -196,6 +197,10 @@ impl PeerManager {
     /// Lifts a ban. False when there was none.
     pub fn unban(&mut self, now: Now, target: BanTarget) -> bool {
         let lifted = self.lift(now, &target);
+        if !lifted {
+            // It may be one that is stored and found no room here.
+            self.store_ban(&target);
+        }
         self.after_input(now);
         lifted
     }
@@ -205,11 +210,17 @@ impl PeerManager {
         self.bans.bans.values()
     }
 
-    /// Takes bans back from a store. Those that have ended meanwhile are left out; one in force for the same target stays.
-    pub(crate) fn restore_bans(&mut self, now: Now, bans: Vec<Ban>) {
+    /// Takes bans back from a store, the user's first. Those that have ended meanwhile are taken out of it; one in force for the same
+    /// target stays.
+    pub(crate) fn restore_bans(&mut self, now: Now, mut bans: Vec<Ban>) {
+        bans.sort_by_key(|ban| (ban.penalty.is_some(), ban.target));
         for mut ban in bans {
+            if self.bans.bans.contains_key(&ban.target) {
+                continue;
+            }
             let over = ban.until.is_some_and(|until| until <= now.unix);
-            if over || ban.target == BanTarget::Peer(self.me) || self.bans.bans.contains_key(&ban.target) {
+            if over || ban.target == BanTarget::Peer(self.me) {
+                self.store_ban(&ban.target);
                 continue;
             }
             ban.reason.truncate(ban.reason.floor_char_boundary(MAX_BAN_REASON));
@@ -272,12 +283,13 @@ impl PeerManager {
             self.lift(now, &target);
         }
         // The date may jump, so the timer is set anew each time.
-        self.ban_timer = self.bans.next_end().map(|end| now.mono + end.saturating_sub(now.unix));
+        self.ban_timer =
+            self.bans.next_end().map(|end| now.mono.saturating_add(end.saturating_sub(now.unix)));
     }
 
     fn lift(&mut self, now: Now, target: &BanTarget) -> bool {
         let Some(ban) = self.bans.remove(target) else { return false };
-        self.outputs.push_back(Output::BansChanged);
+        self.store_ban(target);
         self.event(PeerEvent::Unbanned { target: ban.target });
         // Those whom the ban took out of the queues come back.
         let back: Vec<PeerId> = match target {
@@ -311,12 +323,22 @@ impl PeerManager {
                 return Err(BanError::TooMany { most: self.config.max_bans });
             };
             self.bans.remove(&weakest);
+            self.store_ban(&weakest);
         }
         self.bans.insert(ban.clone());
-        self.outputs.push_back(Output::BansChanged);
+        self.store_ban(&ban.target);
         self.hang_up_on(now, &ban);
         self.event(PeerEvent::Banned { ban });
         Ok(())
+    }
+
+    /// Has a target stored as it is now: banned or not.
+    fn store_ban(&mut self, target: &BanTarget) {
+        let change = match self.bans.bans.get(target) {
+            Some(ban) => BookChange::PutBan(Box::new(BanEntry::write(ban))),
+            None => BookChange::RemoveBan(*target),
+        };
+        self.outputs.push_back(Output::Save { changes: vec![change] });
     }
 
     /// Ends what a ban does not allow.

@@ -64,7 +64,7 @@ pub use door::{Door, DoorState};
 pub use journal::{Entry, Story};
 pub use manager::{ConnectedPeer, PeerManager};
 pub use penalty::Penalty;
-pub use record::{AddressEntry, BadEntry, BookChange, BookEntry, StoredPeer};
+pub use record::{AddressEntry, BadEntry, BanEntry, BookChange, BookEntry, StoredPeer};
 pub use state::PeerState;
 pub use types::{
     Answer, AttemptId, CloseReason, ConnId, Direction, HelloFacts, Input, Output, PeerAnswer, PeerEvent,

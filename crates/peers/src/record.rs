@@ -1,8 +1,8 @@
-//! The address book as plain data: what is stored, exported and imported.
+//! The address book and the bans as plain data: what is stored, exported and imported.
 //!
-//! [`BookEntry`] is one peer in text and numbers, the same in the store and in an exported file. Fields that are missing have their
+//! [`BookEntry`] is one peer in text and numbers, the same in the store and in an exported file; [`BanEntry`] is one ban, which is only stored. Fields that are missing have their
 //! defaults and unknown ones are passed over, so that versions can read one another's. What comes back from outside goes through
-//! [`StoredPeer::read`], which checks signatures; nothing else can be loaded.
+//! [`StoredPeer::read`], which checks signatures, or [`Ban::read`]; nothing else can be loaded.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,10 +13,12 @@ use peerage_identity::{AddressScope, DialAddress, PeerId, SignedPeerRecord};
 use peerage_machine::Now;
 use serde::{Deserialize, Serialize};
 
+use crate::bans::{Ban, BanTarget, MAX_BAN_REASON};
 use crate::book::{KnownAddress, KnownPeer, Source};
 use crate::cause::Cause;
 use crate::class::PeerClass;
 use crate::manager::PeerManager;
+use crate::penalty::Penalty;
 use crate::types::Output;
 
 /// What is known of one peer. Times are milliseconds since 1970 unless the name says otherwise.
@@ -67,7 +69,28 @@ pub struct AddressEntry {
     pub rtt_micros: Option<u64>,
 }
 
-/// A change of the address book that is to be stored.
+/// One ban. Times are milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BanEntry {
+    /// Who: the text of a [`BanTarget`].
+    pub target: String,
+    /// Why, for people.
+    pub reason: String,
+    /// Since when.
+    pub since: u64,
+    /// Until when; missing until it is lifted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+    /// The name of the penalty, when it was not the user who banned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub penalty: Option<String>,
+    /// Where a peer that was banned automatically came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen_at: Option<String>,
+}
+
+/// A change of the address book or the bans that is to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BookChange {
@@ -75,6 +98,10 @@ pub enum BookChange {
     Put(Box<BookEntry>),
     /// The peer is no longer in the book.
     Remove(PeerId),
+    /// A ban that is in force.
+    PutBan(Box<BanEntry>),
+    /// There is no such ban any more.
+    RemoveBan(BanTarget),
 }
 
 /// An entry whose text was read and whose signature was checked.
@@ -88,7 +115,7 @@ pub struct StoredPeer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the entry of {peer:?} cannot be read: {detail}")]
 pub struct BadEntry {
-    /// What stands where the peer ID should be, shortened.
+    /// What stands where the peer ID, or the target of a ban, should be, shortened.
     pub peer: String,
     /// What is wrong.
     pub detail: String,
@@ -107,10 +134,7 @@ impl StoredPeer {
     /// # Errors
     /// [`BadEntry`] when it names no peer, or nothing that is left of it is of use.
     pub fn read(entry: &BookEntry) -> Result<Self, BadEntry> {
-        let bad = |detail: String| {
-            let shown = &entry.peer[..entry.peer.floor_char_boundary(MAX_SHOWN)];
-            BadEntry { peer: shown.to_owned(), detail }
-        };
+        let bad = |detail: String| BadEntry::new(&entry.peer, detail);
         let peer = PeerId::from_str(&entry.peer).map_err(|error| bad(error.to_string()))?;
         let addresses = entry.addresses.iter().take(MAX_ADDRESSES);
         let addresses: Vec<_> = addresses.filter_map(AddressEntry::read).collect();
@@ -133,6 +157,48 @@ impl StoredPeer {
     /// Whose entry it is.
     pub fn peer(&self) -> PeerId {
         self.peer
+    }
+}
+
+impl BadEntry {
+    fn new(shown: &str, detail: String) -> Self {
+        Self { peer: shown[..shown.floor_char_boundary(MAX_SHOWN)].to_owned(), detail }
+    }
+}
+
+impl Ban {
+    /// Reads a ban from outside. Of what is not known here, such as the penalty of a later version, the ban is kept without it.
+    ///
+    /// # Errors
+    /// [`BadEntry`] when it names nobody who can be banned.
+    pub fn read(entry: &BanEntry) -> Result<Self, BadEntry> {
+        let target = entry.target.parse::<BanTarget>();
+        let target = target.map_err(|error| BadEntry::new(&entry.target, error.to_string()))?;
+        let block = |text: &String| match text.parse() {
+            Ok(BanTarget::Block(block)) => Some(block),
+            _ => None,
+        };
+        Ok(Self {
+            target,
+            reason: entry.reason[..entry.reason.floor_char_boundary(MAX_BAN_REASON)].to_owned(),
+            since: Duration::from_millis(entry.since),
+            until: entry.until.map(Duration::from_millis),
+            penalty: entry.penalty.as_deref().and_then(Penalty::from_name),
+            seen_at: entry.seen_at.as_ref().and_then(block),
+        })
+    }
+}
+
+impl BanEntry {
+    pub(crate) fn write(ban: &Ban) -> Self {
+        Self {
+            target: ban.target.to_string(),
+            reason: ban.reason.clone(),
+            since: millis(ban.since),
+            until: ban.until.map(millis),
+            penalty: ban.penalty.map(|penalty| penalty.name().to_owned()),
+            seen_at: ban.seen_at.map(|block| block.to_string()),
+        }
     }
 }
 

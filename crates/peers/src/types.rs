@@ -191,7 +191,7 @@ pub enum Input {
         /// What.
         penalty: Penalty,
     },
-    /// Bans that were stored, back from the store.
+    /// Bans that were stored, back from the store; given before [`Input::Load`], so that nobody who is banned is dialled.
     Bans {
         /// The bans.
         bans: Vec<Ban>,
@@ -368,11 +368,9 @@ pub enum Output {
         /// All that enough peers agree on.
         addresses: Vec<SocketAddr>,
     },
-    /// The bans have changed: store what [`crate::PeerManager::bans`] gives.
-    BansChanged,
-    /// Store these changes of the address book.
+    /// Store these changes of the address book and the bans.
     Save {
-        /// One for each peer that changed.
+        /// One for each peer or ban that changed.
         changes: Vec<BookChange>,
     },
     /// Something that users want to know.

@@ -7,22 +7,25 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use peerage_peers::{BookChange, BookEntry};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use peerage_peers::BookChange;
+use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::de::DeserializeOwned;
 
 use super::{Store, StoreError, Stored};
 
-/// The address book's file name in a data directory.
+/// The name of the file in a data directory that holds the address book and the bans.
 pub const BOOK_FILE: &str = "peers.redb";
 
-/// The format of the file. An entry is JSON, in which unknown fields are passed over: a new field needs no new format.
+/// The format of the file. An entry is JSON, in which unknown fields are passed over: a new field needs no new format, nor does a new table.
 const FORMAT: u64 = 1;
 const META: TableDefinition<'_, &[u8], u64> = TableDefinition::new("meta");
 /// By peer ID. Keys are bytes, because redb trusts a file to hold good text where a text is declared.
 const PEERS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("peers");
+/// By target.
+const BANS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("bans");
 /// What redb may keep in memory; its own default is a gigabyte.
 const CACHE_BYTES: usize = 2 << 20;
-/// Entries that are read: more than any address book holds.
+/// Entries that are read of a table: more than any address book holds.
 const MAX_ENTRIES: usize = 1_000_000;
 /// How long a node of this process that has just ended may take to close the file: so many looks, this far apart.
 const LOOKS: u32 = 40;
@@ -68,12 +71,13 @@ impl RedbStore {
         }
     }
 
-    fn read(&self, database: &Database) -> Result<Vec<BookEntry>, Fault> {
+    fn read(&self, database: &Database) -> Result<Stored, Fault> {
         let fault = |error: redb::Error| self.fault(error);
         let transaction = database.begin_write().map_err(|error| fault(error.into()))?;
         let format = {
             let mut meta = transaction.open_table(META).map_err(|error| fault(error.into()))?;
             transaction.open_table(PEERS).map_err(|error| fault(error.into()))?;
+            transaction.open_table(BANS).map_err(|error| fault(error.into()))?;
             let found =
                 meta.get(&b"format"[..]).map_err(|error| fault(error.into()))?.map(|found| found.value());
             if found.is_none() {
@@ -90,25 +94,16 @@ impl RedbStore {
         }
         transaction.commit().map_err(|error| fault(error.into()))?;
         let transaction = database.begin_read().map_err(|error| fault(error.into()))?;
-        let peers = transaction.open_table(PEERS).map_err(|error| fault(error.into()))?;
-        let mut entries = Vec::new();
-        for row in peers.iter().map_err(|error| fault(error.into()))?.take(MAX_ENTRIES) {
-            let (peer, json) = row.map_err(|error| fault(error.into()))?;
-            match serde_json::from_slice::<BookEntry>(json.value()) {
-                Ok(entry) => entries.push(entry),
-                Err(error) => {
-                    let peer = String::from_utf8_lossy(peer.value()).escape_default().to_string();
-                    tracing::warn!(peer, %error, "a stored entry is passed over");
-                }
-            }
-        }
-        Ok(entries)
+        let peers = read_table(&transaction, PEERS).map_err(fault)?;
+        let bans = read_table(&transaction, BANS).map_err(fault)?;
+        Ok(Stored { peers, bans, set_aside: None })
     }
 
     fn write(&self, database: &Database, changes: &[BookChange]) -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
         {
             let mut peers = transaction.open_table(PEERS)?;
+            let mut bans = transaction.open_table(BANS)?;
             for change in changes {
                 match change {
                     BookChange::Put(entry) => {
@@ -117,6 +112,13 @@ impl RedbStore {
                     }
                     BookChange::Remove(peer) => {
                         peers.remove(peer.to_string().as_bytes())?;
+                    }
+                    BookChange::PutBan(ban) => {
+                        let json = serde_json::to_vec(&**ban).map_err(|e| redb::Error::Io(e.into()))?;
+                        bans.insert(ban.target.as_bytes(), json.as_slice())?;
+                    }
+                    BookChange::RemoveBan(target) => {
+                        bans.remove(target.to_string().as_bytes())?;
                     }
                     _ => {}
                 }
@@ -139,11 +141,11 @@ impl RedbStore {
     }
 
     /// Opens the file and reads it. A defect in the file that makes redb panic is a corrupt file like any other.
-    fn open_and_read(&self) -> Result<(Database, Vec<BookEntry>), Fault> {
+    fn open_and_read(&self) -> Result<(Database, Stored), Fault> {
         let reading = catch_unwind(AssertUnwindSafe(|| {
             let database = self.open()?;
-            let entries = self.read(&database)?;
-            Ok((database, entries))
+            let stored = self.read(&database)?;
+            Ok((database, stored))
         }));
         reading.unwrap_or_else(|_| Err(Fault::Corrupt("its pages contradict one another".to_owned())))
     }
@@ -158,7 +160,7 @@ impl Store for RedbStore {
         let mut open = self.locked();
         *open = None;
         let (database, stored) = match self.open_and_read() {
-            Ok((database, peers)) => (database, Stored { peers, set_aside: None }),
+            Ok(read) => read,
             Err(Fault::Other(error)) => return Err(error),
             Err(Fault::Corrupt(why)) => {
                 let aside = self.path.with_extension("redb.corrupt");
@@ -167,11 +169,11 @@ impl Store for RedbStore {
                     path: self.path.clone(),
                     detail: format!("{why}; and it cannot be renamed: {error}"),
                 })?;
-                let (database, peers) = self.open_and_read().map_err(|fault| match fault {
+                let (database, stored) = self.open_and_read().map_err(|fault| match fault {
                     Fault::Other(error) => error,
                     Fault::Corrupt(detail) => StoreError::Failed { path: self.path.clone(), detail },
                 })?;
-                (database, Stored { peers, set_aside: Some((aside, why)) })
+                (database, Stored { set_aside: Some((aside, why)), ..stored })
             }
         };
         *open = Some(database);
@@ -191,6 +193,26 @@ impl Store for RedbStore {
     }
 }
 
+/// The entries of a table. One that makes no sense is passed over.
+fn read_table<T: DeserializeOwned>(
+    transaction: &ReadTransaction,
+    table: TableDefinition<'static, &'static [u8], &'static [u8]>,
+) -> Result<Vec<T>, redb::Error> {
+    let table = transaction.open_table(table)?;
+    let mut entries = Vec::new();
+    for row in table.iter()?.take(MAX_ENTRIES) {
+        let (key, json) = row?;
+        match serde_json::from_slice(json.value()) {
+            Ok(entry) => entries.push(entry),
+            Err(error) => {
+                let key = String::from_utf8_lossy(key.value()).escape_default().to_string();
+                tracing::warn!(key, %error, "a stored entry is passed over");
+            }
+        }
+    }
+    Ok(entries)
+}
+
 fn open_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -208,6 +230,7 @@ fn is_content(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use peerage_identity::NodeKey;
+    use peerage_peers::{Ban, BanEntry, BookEntry};
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
 
@@ -312,6 +335,37 @@ mod tests {
     }
 
     /// Contract C-42.
+    #[test]
+    fn bans_are_stored_and_removed_and_what_a_later_version_adds_to_them_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(BOOK_FILE);
+        let ban =
+            |target: &str| BanEntry { target: target.to_owned(), until: Some(7), ..BanEntry::default() };
+        let put = |target: &str| BookChange::PutBan(Box::new(ban(target)));
+        let store = RedbStore::at(&path);
+        store.load().unwrap();
+        store.save(&[put("192.0.2.0/24"), put("192.0.2.1/32"), entry(1, 0)]).unwrap();
+        store.save(&[BookChange::RemoveBan("192.0.2.1/32".parse().unwrap())]).unwrap();
+        {
+            let open = store.locked();
+            let transaction = open.as_ref().unwrap().begin_write().unwrap();
+            let later: &[u8] = br#"{"target":"192.0.2.9/32","penalty":"of-later","weight":3}"#;
+            for (key, json) in [(&b"192.0.2.9/32"[..], later), (b"x", b"{")] {
+                transaction.open_table(BANS).unwrap().insert(key, json).unwrap();
+            }
+            transaction.commit().unwrap();
+        }
+        drop(store);
+        let found = RedbStore::at(&path).load().unwrap();
+        assert_eq!((found.peers.len(), found.bans.len()), (1, 2));
+        assert_eq!(found.bans[0], ban("192.0.2.0/24"));
+        let later = Ban::read(&found.bans[1]).unwrap();
+        assert_eq!(
+            (later.target.to_string().as_str(), later.penalty, later.until),
+            ("192.0.2.9/32", None, None)
+        );
+    }
+
     #[test]
     fn a_file_of_a_later_version_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();

@@ -9,9 +9,9 @@ use std::time::Duration;
 use peerage_identity::{DialAddress, IpPrefix, NodeKey, PeerId, SignedPeerRecord};
 use peerage_machine::{Machine, Now, Random};
 use peerage_peers::{
-    Answer, AttemptId, BookChange, BookEntry, CloseReason, ConnId, Direction, Door, DoorState, Failure,
-    Fault, HelloFacts, Input, Output, PeerAnswer, PeerEvent, PeerManager, PeersConfig, RejectReason, Role,
-    StoredPeer, Ticket,
+    Answer, AttemptId, Ban, BanEntry, BookChange, BookEntry, CloseReason, ConnId, Direction, Door, DoorState,
+    Failure, Fault, HelloFacts, Input, Output, PeerAnswer, PeerEvent, PeerManager, PeersConfig, RejectReason,
+    Role, StoredPeer, Ticket,
 };
 
 /// Something that reaches a node at a time.
@@ -71,7 +71,9 @@ pub(crate) struct Node {
     pub(crate) says: Option<Vec<SignedPeerRecord>>,
     pub(crate) closed: Vec<(ConnId, CloseReason)>,
     pub(crate) observed: Vec<SocketAddr>,
-    pub(crate) bans_changed: u64,
+    pub(crate) disk_bans: BTreeMap<String, BanEntry>,
+    /// Changes of bans that were handed out to be stored.
+    pub(crate) bans_stored: u64,
     pub(crate) events: Vec<(Duration, PeerEvent)>,
     pub(crate) answers: BTreeMap<Ticket, Result<PeerId, Failure>>,
     pub(crate) dials: Vec<(Duration, DialAddress)>,
@@ -91,6 +93,14 @@ impl Node {
                 }
                 BookChange::Remove(peer) => {
                     self.disk.remove(&peer.to_string());
+                }
+                BookChange::PutBan(ban) => {
+                    self.bans_stored += 1;
+                    self.disk_bans.insert(ban.target.clone(), *ban);
+                }
+                BookChange::RemoveBan(target) => {
+                    self.bans_stored += 1;
+                    self.disk_bans.remove(&target.to_string());
                 }
                 other => panic!("{other:?}"),
             }
@@ -192,7 +202,8 @@ impl World {
             says: None,
             closed: Vec::new(),
             observed: Vec::new(),
-            bans_changed: 0,
+            disk_bans: BTreeMap::new(),
+            bans_stored: 0,
             events: Vec::new(),
             answers: BTreeMap::new(),
             dials: Vec::new(),
@@ -365,7 +376,6 @@ impl World {
                 }
                 Output::Door(door) => self.nodes[node].door = door,
                 Output::Observed { addresses } => self.nodes[node].observed = addresses,
-                Output::BansChanged => self.nodes[node].bans_changed += 1,
                 Output::Ask { conn } => self.deliver_to_other(node, conn, |_| Delivery::AskedBy { conn }),
                 Output::Connected { ticket, result } => {
                     self.nodes[node].answers.insert(ticket, result);
@@ -495,6 +505,8 @@ impl World {
 
     /// Reads what an earlier run of the node has stored, and stores from now on.
     pub(crate) fn load(&mut self, node: usize) {
+        let bans = self.nodes[node].disk_bans.values().map(|ban| Ban::read(ban).unwrap()).collect();
+        self.give(node, Input::Bans { bans });
         let peers = self.nodes[node].disk.values().map(|entry| StoredPeer::read(entry).unwrap()).collect();
         self.give(node, Input::Load { peers });
     }
