@@ -1,9 +1,13 @@
 //! The address book over restarts, and as a file that users pass on.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use peerage::{BookError, Change, Node, NodeBuilder, PeerClass, PeerEvent, PeerId};
+use peerage::{
+    BOOK_FILE, Ban, BanTarget, BookError, Change, ConnectError, MemoryStore, Node, NodeBuilder, PeerClass,
+    PeerEvent, PeerId, Store,
+};
 
 /// Far more than anything here takes; a test that gets there has failed.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -64,4 +68,85 @@ async fn an_exported_book_is_taken_in_elsewhere_and_names_no_private_peer() {
     assert!(matches!(none, Err(BookError::Malformed { .. })), "{none:?}");
     let later = other.peers().import_book(r#"{"version": 99, "peers": []}"#).await;
     assert_eq!(later, Err(BookError::Newer { found: 99 }));
+}
+
+async fn refusal(from: &Node, to: &Node) -> String {
+    let refused = tokio::time::timeout(LIMIT, from.connect(&to.listen_addresses()[0])).await;
+    match refused.expect("a refusal") {
+        Err(ConnectError::Failed { detail, .. }) => detail,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Contract C-43.
+#[tokio::test]
+async fn a_ban_holds_after_a_restart_until_it_is_over_or_lifted() {
+    let folder = tempfile::tempdir().unwrap();
+    // It would dial those of its book, were they not banned.
+    let start = || builder().data_dir(folder.path()).start();
+    let (hub, guest) = (start().await.unwrap(), passive().await);
+    hub.connect(&guest.listen_addresses()[0]).await.unwrap();
+    let target = BanTarget::Peer(guest.peer_id());
+    let (subnet, ended) = ("192.0.2.0/24".parse().unwrap(), "198.51.100.1".parse().unwrap());
+    hub.peers().ban(target, "too loud", None).await.unwrap();
+    hub.peers().ban(subnet, "of another time", Some(Duration::from_secs(3600))).await.unwrap();
+    hub.peers().ban(ended, "", Some(Duration::from_millis(1))).await.unwrap();
+    let lasting: Vec<Ban> = hub.peers().bans().await.into_iter().filter(|ban| ban.target != ended).collect();
+    hub.close().await;
+
+    let hub = start().await.unwrap();
+    let shown = |bans: &[Ban]| -> Vec<_> {
+        let millis = |time: Duration| time.as_millis();
+        bans.iter().map(|b| (b.target, b.reason.clone(), millis(b.since), b.until.map(millis))).collect()
+    };
+    assert_eq!(shown(&hub.peers().bans().await), shown(&lasting));
+    assert!(refusal(&guest, &hub).await.contains("it is banned there"));
+    let ours = refusal(&hub, &guest).await;
+    assert!(ours.contains("is banned here (too loud)"), "{ours}");
+    assert!(hub.peers().unban(target).await && hub.peers().unban(subnet).await);
+    hub.close().await;
+
+    let hub = start().await.unwrap();
+    assert_eq!(hub.peers().bans().await, []);
+    connected(&hub, guest.peer_id()).await;
+}
+
+#[tokio::test]
+async fn a_ban_is_in_the_store_without_a_clean_end() {
+    let store = MemoryStore::default();
+    let start = || Node::builder().store(Arc::new(store.clone())).start();
+    let node = start().await.unwrap();
+    let target: BanTarget = "192.0.2.1".parse().unwrap();
+    node.peers().ban(target, "", None).await.unwrap();
+    let stored = async {
+        while store.load().unwrap().bans.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, stored).await.expect("the ban is stored");
+    drop(node);
+    let bans = start().await.unwrap().peers().bans().await;
+    assert_eq!(bans.iter().map(|ban| ban.target).collect::<Vec<_>>(), [target]);
+}
+
+/// Contract C-42.
+#[tokio::test]
+async fn a_node_starts_beside_a_book_that_cannot_be_read_and_stores_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || builder().data_dir(folder.path()).start();
+    let (hub, first) = (passive().await, start().await.unwrap());
+    let id = first.peer_id();
+    first.connect(&hub.listen_addresses()[0]).await.unwrap();
+    first.close().await;
+    let book = folder.path().join(BOOK_FILE);
+    std::fs::write(&book, [0x5a; 5000]).unwrap();
+
+    let second = start().await.unwrap();
+    assert_eq!(second.peer_id(), id);
+    let aside = book.with_extension("redb.corrupt");
+    assert_eq!(std::fs::read(&aside).unwrap(), [0x5a; 5000], "it is kept for whoever wants to look at it");
+    assert_eq!(second.peers().watch().await.unwrap().states, [], "nobody is known");
+    second.connect(&hub.listen_addresses()[0]).await.unwrap();
+    second.close().await;
+    connected(&start().await.unwrap(), hub.peer_id()).await;
 }

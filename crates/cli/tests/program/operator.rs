@@ -144,3 +144,36 @@ async fn get(place: &str, request: &str) -> (String, String) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.to_owned(), body.to_owned())
 }
+
+#[tokio::test]
+async fn a_book_is_given_from_node_to_node_and_one_that_cannot_be_read_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| folder.path().join(name));
+    let mut first = Running::node(&a, 0, ["--control", "stdio"]);
+    let listening: Value = serde_json::from_str(&first.line().await.unwrap()).unwrap();
+    let address = listening["address"].as_str().unwrap().to_owned();
+    let peer = address.rsplit_once("/p2p/").unwrap().1;
+    let mut second = Running::node(&b, 0, ["--seed", &address]);
+    second.address().await;
+    assert!(first.line().await.unwrap().contains("peer_connected"));
+
+    let book = folder.path().join("book.json");
+    let exporting = ["book", "export", book.to_str().unwrap(), "--data", b.to_str().unwrap()];
+    assert_eq!(run(exporting).await.code, Some(0));
+    assert!(fs::read_to_string(&book).unwrap().contains(peer));
+    let mut third = Running::node(&c, 0, [] as [&str; 0]);
+    third.address().await;
+    assert_eq!(json(&["book", "import", book.to_str().unwrap()], &c).await, json!(1));
+    assert!(first.line().await.unwrap().contains("peer_connected"), "c dials whom the book names");
+    let why = run(["why", peer, "--data", c.to_str().unwrap()]).await.stdout;
+    assert!(why.contains("address book") && why.contains(peer), "{why}");
+
+    third.signal(Signal::TERM);
+    assert_eq!(third.end().await.code(), Some(0));
+    fs::write(c.join("peers.redb"), "spoilt").unwrap();
+    let mut third = Running::node(&c, 0, [] as [&str; 0]);
+    third.address().await;
+    third.signal(Signal::TERM);
+    let log = third.rest_of_stderr().await;
+    assert!(log.contains("set aside") && c.join("peers.redb.corrupt").exists(), "{log}");
+}
