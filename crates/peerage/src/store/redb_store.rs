@@ -334,7 +334,6 @@ mod tests {
         assert!(aside >= 20, "{aside}");
     }
 
-    /// Contract C-42.
     #[test]
     fn bans_are_stored_and_removed_and_what_a_later_version_adds_to_them_is_passed_over() {
         let folder = tempfile::tempdir().unwrap();
@@ -366,6 +365,7 @@ mod tests {
         );
     }
 
+    /// Contract C-42.
     #[test]
     fn a_file_of_a_later_version_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
