@@ -263,13 +263,14 @@ impl PeerManager {
     /// Dials the peer of a connection that is to be replaced, where an address of it is known.
     fn start_instead_of(&mut self, now: Now, id: ConnId) {
         let Some(conn) = self.conns.get(&id).filter(|_| self.is_admitted_inbound(id)) else { return };
-        let (peer, counted) = (conn.peer, conn.counted);
+        let peer = conn.peer;
         if self.attempts.values().any(|attempt| attempt.peer() == Some(peer)) {
             return;
         }
         if let Some((address, told_from)) = self.best_address(&peer) {
             let (target, tickets, instead_of) = (Target::Peer(peer), Vec::new(), Some(id));
-            let dial = Attempt { target, address, tickets, counted, instead_of };
+            // It stands for a connection that took an inbound place: no outbound peer has to make room for it.
+            let dial = Attempt { target, address, tickets, counted: false, instead_of };
             self.dial(now, dial, told_from, Cause::Moved);
         }
     }
