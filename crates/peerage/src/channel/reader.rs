@@ -1,6 +1,7 @@
 //! The receiving end of a channel's stream: reads, puts whole messages into the inbox, and tells a Peerage peer what was accepted and how
 //! far it may go.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,6 +23,8 @@ use crate::peer::Peer;
 
 /// Pieces that one read takes from a stream. Each is a part of one packet.
 const PIECES: usize = 8;
+/// What is read while whole messages wait is kept in blocks of this size.
+const BLOCK: usize = 32 * 1024;
 /// Streams of one channel that one Peerage peer may have open: an old one that ends, and its successor.
 const MAX_STREAMS: usize = 2;
 /// Streams of one channel that a foreign peer may have open: some open one for each message.
@@ -97,6 +100,10 @@ struct Reader<'a> {
     intake: &'a Arc<Intake>,
     /// Read and not yet accepted, from the beginning of a message.
     buffer: BytesMut,
+    /// What was read after it while whole messages wait there, in blocks: a buffer that grew would be copied again and again.
+    backlog: VecDeque<BytesMut>,
+    /// Whole messages wait in the buffer.
+    blocked: bool,
     /// Nothing more will come: why.
     ended: Option<String>,
     /// Framed bytes and messages that were put into the inbox.
@@ -134,6 +141,8 @@ impl<'a> Reader<'a> {
             core,
             intake,
             buffer: BytesMut::new(),
+            backlog: VecDeque::new(),
+            blocked: false,
             ended: None,
             accepted: 0,
             messages: 0,
@@ -162,6 +171,7 @@ impl<'a> Reader<'a> {
         self.account(send, None).await?;
         loop {
             let block = self.accept()?;
+            self.blocked = matches!(block, Block::Room | Block::Rate(_));
             if block == Block::Empty {
                 if let Some(how) = self.ended.take() {
                     return Err(End::ByPeer(how));
@@ -183,7 +193,7 @@ impl<'a> Reader<'a> {
 
     /// Tells the peer what it wants to know, and waits for what is needed.
     async fn wait(&mut self, block: Block, recv: &mut RecvStream, send: &mut SendStream) -> Result<(), End> {
-        if matches!(block, Block::Room | Block::Rate(_)) {
+        if self.blocked {
             self.stall()?;
         }
         let later = self.account_if_due(send).await?;
@@ -266,18 +276,26 @@ impl<'a> Reader<'a> {
         {
             return Err(End::Violation("it sent more than it was allowed to".to_owned()));
         }
-        // A buffer for each read: what is not yet taken out of the inbox keeps the older ones alive.
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::with_capacity(bytes);
-        }
-        pieces[..count].iter().for_each(|piece| self.buffer.extend_from_slice(piece));
+        let target = if self.blocked {
+            if self.backlog.back().is_none_or(|last| last.capacity() - last.len() < bytes) {
+                self.backlog.push_back(BytesMut::with_capacity(bytes.max(BLOCK)));
+            }
+            self.backlog.back_mut().unwrap_or(&mut self.buffer)
+        } else {
+            // A buffer for each read: what is not yet taken out of the inbox keeps the older ones alive.
+            if self.buffer.is_empty() {
+                self.buffer = BytesMut::with_capacity(bytes);
+            }
+            &mut self.buffer
+        };
+        pieces[..count].iter().for_each(|piece| target.extend_from_slice(piece));
         Ok(())
     }
 
     /// Puts the whole messages of the buffer into the inbox, as far as the lane and the rate allow.
     fn accept(&mut self) -> Result<Block, End> {
         loop {
-            if self.buffer.is_empty() {
+            if self.buffer.is_empty() && !self.go_on_with_backlog() {
                 return Ok(Block::Empty);
             }
             let room = self.core.inbox.room(self.intake).ok_or(End::Closed)?;
@@ -285,6 +303,10 @@ impl<'a> Reader<'a> {
             let (bytes, messages) = self.at_rate(room, now);
             let cut = Cut::of(&self.buffer, bytes, messages, self.core.config.max_message_bytes)?;
             if cut.messages == 0 {
+                let is_cut = cut.next.is_none_or(|next| next > self.buffer.len());
+                if is_cut && self.go_on_with_backlog() {
+                    continue;
+                }
                 return self.why_nothing(&cut, room, now);
             }
             let run = self.buffer.split_to(cut.bytes).freeze();
@@ -304,6 +326,17 @@ impl<'a> Reader<'a> {
                 messages_of(run).for_each(|message| seen.note(&message, now.mono));
             }
         }
+    }
+
+    /// Adds the next block to the buffer, of which no whole message is left.
+    fn go_on_with_backlog(&mut self) -> bool {
+        let Some(block) = self.backlog.pop_front() else { return false };
+        if self.buffer.is_empty() {
+            self.buffer = block;
+        } else {
+            self.buffer.extend_from_slice(&block);
+        }
+        true
     }
 
     /// What of the room the channel's rate lets be used now.
@@ -373,7 +406,8 @@ impl<'a> Reader<'a> {
     }
 
     fn received(&self) -> u64 {
-        self.accepted + self.buffer.len() as u64
+        let waiting = self.buffer.len() + self.backlog.iter().map(BytesMut::len).sum::<usize>();
+        self.accepted + waiting as u64
     }
 
     /// Accepted bytes that the peer was not told of.
@@ -413,7 +447,7 @@ impl<'a> Reader<'a> {
         let (peer, channel) = (self.peer.id, self.core.config.name.as_str());
         let (reason, code, detail) = match end {
             End::ByPeer(how) => {
-                let cut = self.buffer.len();
+                let cut = self.received() - self.accepted;
                 tracing::debug!(%peer, channel, how, cut, "a channel's stream ended");
                 // It may still want to know what was accepted.
                 let _ = self.account(send, None).await;

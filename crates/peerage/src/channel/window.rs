@@ -55,8 +55,12 @@ impl Window {
         } else if now.saturating_sub(self.renewed) <= (4 * rtt).max(FAST) {
             self.window = (2 * self.window).min(self.most);
         }
-        self.renewed = now;
         let wanted = (received + self.window).min(taken + self.most);
+        if wanted < self.limit + self.worth_taking() {
+            // Not worth an account of its own: the sender still has some, or the application takes more soon.
+            return false;
+        }
+        self.renewed = now;
         let reserved = self.memory.bytes() as u64;
         // Where memory is short, what the application gives back is promised again by halves, down to the first credit.
         let kept = if tight { (reserved / 2).max(FIRST_CREDIT) } else { reserved };

@@ -190,3 +190,25 @@ async fn a_foreign_peer_cannot_fill_the_connection_with_unread_channels() {
     free.send.write_chunk(framed(b"after all")).await.unwrap();
     within("its message", async { while channels[5].recv().await.unwrap().1 != raw("after all") {} }).await;
 }
+
+/// A backlog of many small reads is not copied again with each of them: the time to take it in grows with its size and no faster.
+#[tokio::test]
+async fn a_backlog_that_nobody_reads_costs_its_sender_no_more_than_its_size() {
+    let (a, b) = pair().await;
+    let config = || ChannelConfig::new("/test/backlog/1").max_message_bytes(1000).receive_queue(4 << 20, 10);
+    let (at_a, at_b) = (a.channel::<Raw>(config()).unwrap(), b.channel::<Raw>(config()).unwrap());
+    let sender = at_a.to(b.peer_id()).unwrap();
+    let sending = tokio::spawn(async move {
+        for number in 0..10_000u32 {
+            sender.send(&Raw([&number.to_be_bytes()[..], &[0; 300]].concat().into())).await.unwrap();
+        }
+    });
+    // Ten messages fill the lane; the rest is read all the same, up to what was promised.
+    until("all to be sent", || at_a.totals().sent == 10_000).await;
+    assert_eq!(at_b.totals().received, 10);
+    for number in 0..10_000u32 {
+        let (_, message) = within("a message", at_b.recv()).await.unwrap();
+        assert_eq!(message.0[..4], number.to_be_bytes());
+    }
+    sending.await.unwrap();
+}
