@@ -53,6 +53,7 @@ fn p99(sorted: &[Duration]) -> Duration {
 }
 
 /// 100 Mbit/s, 50 ms, a queue of half a bandwidth-delay product that drops what does not fit.
+/// Contract C-11.
 #[test]
 fn control_stays_fast_and_bulk_keeps_its_rate_on_a_full_path() -> Result<(), Failed> {
     let (rate, rtt_ms) = (100_000_000, 50);
