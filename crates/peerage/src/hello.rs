@@ -9,6 +9,7 @@ use bytes::Bytes;
 use peerage_identity::{DialAddress, PeerId, SignedPeerRecord};
 use peerage_peers::{Answer, HelloFacts, PeerAnswer, RejectReason};
 use peerage_wire::hello::{self as wire, answer::Verdict};
+use prost::Message;
 
 use crate::channel::ChannelLimits;
 use crate::peer::About;
@@ -33,18 +34,42 @@ const MAX_ALTERNATIVES: usize = 8;
 
 /// Our hello to a peer that we see at `observed`.
 pub(crate) fn ours(shared: &Shared, order: u64, observed: Option<&DialAddress>) -> wire::Hello {
-    let channels = shared.registry.channels().into_iter().take(MAX_CHANNELS);
-    wire::Hello {
+    let mut hello = wire::Hello {
         network: shared.network.clone(),
         versions: VERSIONS.to_vec(),
         boot_nonce: shared.boot_nonce,
         order,
         signed_record: shared.listening.here().record.as_bytes().clone(),
         observed_addr: observed.map(|address| Bytes::from(address.to_bytes())).unwrap_or_default(),
-        channels: channels.map(|core| crate::channel::in_hello(&core.config)).collect(),
+        channels: Vec::new(),
         agent: shared.agent.clone(),
         moniker: shared.moniker.clone(),
         sealed: Vec::new(),
+    };
+    let channels = shared.registry.channels();
+    list_channels(&mut hello, channels.iter().map(|core| crate::channel::in_hello(&core.config)));
+    if hello.channels.len() < channels.len() {
+        let (listed, of) = (hello.channels.len(), channels.len());
+        tracing::debug!(
+            listed,
+            of,
+            "a hello has no room for all channels: peers learn the rest with their streams"
+        );
+    }
+    hello
+}
+
+/// Lists the channels in a hello, as many as it may hold. What a hello says of a channel comes again with the first account on its stream, so
+/// those that are left out work all the same.
+fn list_channels(hello: &mut wire::Hello, channels: impl Iterator<Item = wire::Channel>) {
+    let mut length = hello.encoded_len();
+    for channel in channels.take(MAX_CHANNELS) {
+        let bytes = channel.encoded_len();
+        length += 1 + prost::length_delimiter_len(bytes) + bytes;
+        if length > MAX_HELLO_BYTES {
+            return;
+        }
+        hello.channels.push(channel);
     }
 }
 
@@ -165,6 +190,28 @@ mod tests {
         assert_eq!(text("a\u{1b}[2Jb\n".into()), "a[2Jb");
         assert_eq!(text("ü".repeat(100)).len(), 128);
         assert_eq!(text(format!("x{}", "ü".repeat(100))).len(), 127);
+    }
+
+    #[test]
+    fn a_hello_lists_as_many_channels_as_it_may_hold() {
+        let channel = |number: usize, length: usize| wire::Channel {
+            name: format!("/{number:0>length$}"),
+            max_message_bytes: u64::MAX,
+            bytes_per_second: u64::MAX,
+            messages_per_second: u64::MAX,
+            class: 3,
+        };
+        for length in 3..256 {
+            let mut hello = wire::Hello { network: "n".repeat(32), ..wire::Hello::default() };
+            list_channels(&mut hello, (0..200).map(|number| channel(number, length)));
+            let (listed, bytes) = (hello.channels.len(), hello.encoded_len());
+            assert!(bytes <= MAX_HELLO_BYTES && listed <= MAX_CHANNELS, "{listed}: {bytes}");
+            hello.channels.push(channel(0, length));
+            assert!(
+                listed == MAX_CHANNELS || hello.encoded_len() > MAX_HELLO_BYTES,
+                "{listed} of length {length}"
+            );
+        }
     }
 
     #[test]

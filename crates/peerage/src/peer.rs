@@ -192,16 +192,23 @@ impl Peer {
         let now = self.shared.clock.now();
         let outbox = Outbox::new(self.id, core.clone(), self.confirms(), known.as_ref(), budgets, now);
         outboxes.retain(|outbox| !outbox.is_of(core));
+        // Of a channel of this name that was dropped, and still sends.
+        let earlier = outboxes.iter().rfind(|outbox| outbox.name() == core.config.name).cloned();
         outboxes.push(outbox.clone());
         drop(outboxes);
         let writing = crate::channel::run_writer(self.clone(), core.clone(), outbox.clone());
-        match self.before.get().and_then(Weak::upgrade) {
+        match (self.before.get().and_then(Weak::upgrade), earlier) {
             // Spawned as it is: within another future it would take its room twice.
-            None => self.shared.spawn(writing),
-            Some(before) => {
-                let core = core.clone();
+            (None, None) => self.shared.spawn(writing),
+            (before, earlier) => {
+                let (peer, name) = (self.clone(), core.config.name.clone());
                 self.shared.spawn(async move {
-                    before.outbox_is_gone(&core).await;
+                    if let Some(before) = before {
+                        before.while_any(|outbox| outbox.name() == name).await;
+                    }
+                    if let Some(earlier) = earlier {
+                        peer.while_any(|outbox| Arc::ptr_eq(outbox, &earlier)).await;
+                    }
                     writing.await;
                 });
             }
@@ -214,10 +221,11 @@ impl Peer {
         let _ = self.before.set(Arc::downgrade(before));
     }
 
-    async fn outbox_is_gone(&self, core: &Arc<ChannelCore>) {
+    /// Waits as long as there is such an outbox.
+    async fn while_any(&self, is: impl Fn(&Arc<Outbox>) -> bool) {
         loop {
             let gone = self.outbox_gone.notified();
-            if self.outbox_of(core).is_none() {
+            if !self.lock_outboxes().iter().any(&is) {
                 return;
             }
             gone.await;
@@ -235,13 +243,17 @@ impl Peer {
         self.outbox_gone.notify_waiters();
     }
 
-    /// Ends the queue of one channel.
-    pub(crate) fn drop_outbox(&self, core: &Arc<ChannelCore>) {
-        if let Some(outbox) = self.outbox_of(core) {
-            let lost = outbox.end(&SendError::Closed, EndedBy::Break);
-            self.shared.lost_messages.fetch_add(lost, Ordering::Relaxed);
-        }
+    /// The channel is gone here: its queue takes in no more. The outbox, if it has something left to send and may.
+    pub(crate) fn finish_outbox(&self, core: &Arc<ChannelCore>) -> Option<Weak<Outbox>> {
         self.lock_seen().retain(|(name, _)| *name != core.config.name);
+        let outbox = self.outbox_of(core)?;
+        if outbox.has_unsent() && !core.config.linger.is_zero() {
+            outbox.finish();
+            return Some(Arc::downgrade(&outbox));
+        }
+        let lost = outbox.end(&SendError::Closed, EndedBy::Break);
+        self.shared.lost_messages.fetch_add(lost, Ordering::Relaxed);
+        None
     }
 
     /// Ends every queue. How many messages were never sent; their writers tell of those that were begun.

@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use peerage_identity::{NetworkSecret, NodeKey, PeerId};
 use peerage_machine::Random;
 use peerage_transport::Endpoint;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::channel::{ChannelCore, Outbox};
+use crate::channel::{ChannelCore, EndedBy, Outbox};
 use crate::clock::Clock;
 use crate::driver::Message;
 use crate::environment::Environment;
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) saving: Saving,
     pub(crate) to_driver: mpsc::Sender<Message>,
     pub(crate) tasks: TaskTracker,
+    /// Where the tasks run.
+    runtime: Handle,
     /// Ends every task.
     pub(crate) stop: CancellationToken,
     pub(crate) traffic: NodeTraffic,
@@ -109,6 +112,7 @@ impl Shared {
             saving: parts.saving,
             to_driver: parts.to_driver,
             tasks: TaskTracker::new(),
+            runtime: Handle::current(),
             stop: CancellationToken::new(),
             traffic: NodeTraffic::default(),
             lost_messages: AtomicU64::new(0),
@@ -161,11 +165,22 @@ impl Shared {
         self.lost_messages.fetch_add(lost, Ordering::Relaxed);
     }
 
-    /// Ends a channel's queues to all peers.
-    pub(crate) fn drop_outboxes(&self, core: &Arc<ChannelCore>) {
-        for peer in self.connected() {
-            peer.drop_outbox(core);
+    /// Takes in no more for a channel. What its queues hold is sent, as long as the channel lingers; the rest is lost.
+    pub(crate) fn finish_outboxes_of(self: &Arc<Self>, core: &Arc<ChannelCore>) {
+        let left: Vec<_> = self.connected().iter().filter_map(|peer| peer.finish_outbox(core)).collect();
+        if left.is_empty() {
+            return;
         }
+        let (shared, linger) = (self.clone(), core.config.linger);
+        let giving_up = async move {
+            tokio::time::sleep(linger).await;
+            for outbox in left.iter().filter_map(Weak::upgrade) {
+                let lost = outbox.end(&SendError::Closed, EndedBy::Break);
+                shared.lost_messages.fetch_add(lost, Ordering::Relaxed);
+            }
+        };
+        // A handle may be dropped outside of the runtime.
+        self.tasks.spawn_on(giving_up.with_cancellation_token_owned(self.stop.clone()), &self.runtime);
     }
 
     fn read_peers(&self) -> std::sync::RwLockReadGuard<'_, HashMap<PeerId, Arc<Peer>>> {

@@ -115,6 +115,8 @@ pub struct ChannelConfig {
     pub rate: ChannelRate,
     /// What happens when the queue to a peer is full. Default: the sender waits, for 30 s at most.
     pub overflow: Overflow,
+    /// How long what is queued is still sent after the last handle of the channel was dropped; what is left then is lost. Default: 30 s.
+    pub linger: Duration,
     /// A broadcast passes over peers that lately sent the same message themselves. Default: it does not.
     pub skip_known: bool,
 }
@@ -134,6 +136,7 @@ impl ChannelConfig {
             memory_bytes: 128 * 1024 * 1024,
             rate: ChannelRate::default(),
             overflow: Overflow::Wait(Duration::from_secs(30)),
+            linger: Duration::from_secs(30),
             skip_known: false,
         }
     }
@@ -225,6 +228,13 @@ impl ChannelConfig {
     #[must_use]
     pub fn overflow(mut self, policy: Overflow) -> Self {
         self.overflow = policy;
+        self
+    }
+
+    /// Sets how long what is queued is still sent after the last handle was dropped; zero to give it up at once.
+    #[must_use]
+    pub fn linger(mut self, time: Duration) -> Self {
+        self.linger = time;
         self
     }
 

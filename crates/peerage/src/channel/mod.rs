@@ -65,7 +65,8 @@ impl ChannelCore {
     }
 }
 
-/// A channel of this node. Clones share one receive queue; when the last is dropped, the channel is gone and its name free again.
+/// A channel of this node. Clones share one receive queue; when the last is dropped, the channel is gone and its name free again. What is queued
+/// then is still sent, for [`ChannelConfig::linger`] at most, and before anything of a channel that is declared anew under the name.
 pub struct Channel<M> {
     shared: Arc<Shared>,
     core: Arc<ChannelCore>,
@@ -256,6 +257,6 @@ impl Drop for Registration {
     fn drop(&mut self) {
         self.core.inbox.close();
         self.shared.registry.remove(&self.core.config.name);
-        self.shared.drop_outboxes(&self.core);
+        self.shared.finish_outboxes_of(&self.core);
     }
 }

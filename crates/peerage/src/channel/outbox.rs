@@ -360,6 +360,13 @@ impl Outbox {
         state.queue.messages() as u64 + state.sent.messages - state.written.messages
     }
 
+    /// Whether something of it may not have arrived.
+    pub(crate) fn has_unsent(&self) -> bool {
+        let state = self.lock();
+        let arrived = if self.credit { state.accepted.bytes } else { 0 };
+        state.queue.bytes() > 0 || state.sent.bytes > arrived
+    }
+
     /// Takes in no more messages; the writer sends what there is, and ends.
     pub(crate) fn finish(&self) {
         self.lock().finishing = true;
@@ -470,7 +477,7 @@ impl Outbox {
         Ok(more as usize)
     }
 
-    /// Waits until the peer has accepted all that was sent.
+    /// Waits until the peer has accepted all that was sent, or the end.
     pub(crate) async fn all_accepted(&self) {
         loop {
             let changed = self.changed.notified();
@@ -478,7 +485,7 @@ impl Outbox {
             changed.as_mut().enable();
             {
                 let state = self.lock();
-                if state.accepted.bytes == state.sent.bytes {
+                if state.accepted.bytes == state.sent.bytes || matches!(state.phase, Phase::Ended(_)) {
                     return;
                 }
             }
@@ -490,6 +497,11 @@ impl Outbox {
     pub(crate) fn in_flight(&self) -> usize {
         let state = self.lock();
         if self.credit { (state.sent.bytes - state.accepted.bytes) as usize } else { 0 }
+    }
+
+    /// The channel's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.core.config.name
     }
 
     /// Whom it is for.

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage::{ChannelConfig, Raw, SendError, Verdict};
+use peerage::{ChannelConfig, NetworkSecret, Node, Raw, SendError, Verdict};
 use peerage_transport::{ReadError, StreamCode};
 use peerage_wire::channel::Account;
 use peerage_wire::frame;
 
-use crate::support::{Handmade, LIMIT, builder, framed, raw, until, within};
+use crate::support::{Handmade, LIMIT, builder, framed, join, raw, until, within};
 
 const NAME: &str = "/test/forms/1";
 
@@ -169,4 +169,27 @@ async fn the_receiver_takes_no_more_than_its_rate() {
     })
     .await;
     assert!(start.elapsed() > Duration::from_millis(1400) && start.elapsed() < LIMIT);
+}
+
+/// As many channels as a hello lists, with names as long as they may be, are more than a hello holds.
+#[tokio::test]
+async fn nodes_with_more_channels_than_a_hello_holds_meet_and_use_them_all() {
+    let name = |number: usize| format!("/test/{number:0>250}");
+    let secret = || NetworkSecret::new("a secret of some length").unwrap();
+    let open = (builder().start().await.unwrap(), builder().start().await.unwrap());
+    let private = || builder().network_secrets([secret()]).start();
+    for (a, b) in [open, (private().await.unwrap(), private().await.unwrap())] {
+        let declare = |node: &Node| -> Vec<_> {
+            (0..200).map(|number| node.channel::<Raw>(ChannelConfig::new(name(number))).unwrap()).collect()
+        };
+        let (at_a, at_b) = (declare(&a), declare(&b));
+        join(&a, &b).await;
+        let told = a.peers().get(b.peer_id()).unwrap().about.channels.len();
+        assert!((40..128).contains(&told), "{told} channels were listed");
+        for number in [0, told, 199] {
+            let sent = within("a verdict", at_a[number].send_confirmed(b.peer_id(), &raw("hello"))).await;
+            assert_eq!(sent, Verdict::Delivered);
+            assert_eq!(within("it", at_b[number].recv()).await, Some((a.peer_id(), raw("hello"))));
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 mod broadcast;
 mod chaos;
+mod ends;
 mod forms;
 mod pressure;
 mod support;

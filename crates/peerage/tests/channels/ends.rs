@@ -1,0 +1,101 @@
+//! Channels that are dropped with something in their queues.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage::{ChannelConfig, Node, Raw};
+
+use crate::support::{Handmade, builder, pair, raw, until, within};
+
+const NAME: &str = "/test/dropped/1";
+
+/// A message of 1 KiB that begins with its number.
+fn numbered(number: u32) -> Raw {
+    let mut body = number.to_be_bytes().to_vec();
+    body.resize(1024, 0);
+    Raw(Bytes::from(body))
+}
+
+/// Queues so many messages on a channel that is dropped then. The receiver has read none so far.
+async fn drop_with(from: &Node, to: &Node, numbers: std::ops::Range<u32>) {
+    let channel = from.channel::<Raw>(ChannelConfig::new(NAME)).unwrap();
+    for number in numbers {
+        within("room in the queue", channel.send(to.peer_id(), &numbered(number))).await.unwrap();
+    }
+}
+
+/// Contract C-44.
+#[tokio::test]
+async fn what_a_dropped_channel_had_queued_is_sent_before_the_node_closes() {
+    let (a, b) = pair().await;
+    let at_b = b.channel::<Raw>(ChannelConfig::new(NAME)).unwrap();
+    drop_with(&a, &b, 0..1000).await;
+    let end = within("the close", a.close()).await;
+    assert_eq!((end.lost_messages, end.unknown_messages, end.unfinished_tasks), (0, 0, 0));
+    for number in 0..1000 {
+        assert_eq!(within("a message", at_b.recv()).await.unwrap().1, numbered(number));
+    }
+}
+
+/// Contract C-3, C-44.
+#[tokio::test]
+async fn a_channel_that_is_declared_anew_sends_after_the_one_that_was_dropped() {
+    let (a, b) = pair().await;
+    // It takes little at a time, so that each channel is dropped with much in its queue.
+    let at_b =
+        b.channel::<Raw>(ChannelConfig::new(NAME).max_message_bytes(2048).receive_queue(8192, 8)).unwrap();
+    let sending = async {
+        for round in 0..5 {
+            drop_with(&a, &b, round * 200..(round + 1) * 200).await;
+        }
+    };
+    let receiving = async {
+        for number in 0..1000 {
+            assert_eq!(within("a message", at_b.recv()).await.unwrap().1, numbered(number));
+        }
+    };
+    tokio::join!(sending, receiving);
+}
+
+/// Contract C-44.
+#[tokio::test]
+async fn a_dropped_channel_lingers_no_longer_than_it_was_told_to() {
+    let (a, b) = pair().await;
+    let config = || ChannelConfig::new(NAME).max_message_bytes(2048).receive_queue(8192, 8);
+    let unread = b.channel::<Raw>(config()).unwrap();
+    let channel = a.channel::<Raw>(config().linger(Duration::from_millis(300))).unwrap();
+    let mut receipts = Vec::new();
+    for number in 0..500 {
+        receipts.push(channel.queue_confirmed(b.peer_id(), &numbered(number)).await.unwrap());
+    }
+    drop(channel);
+    let verdicts = within("the verdicts", futures::future::join_all(receipts)).await;
+    let delivered = verdicts.iter().filter(|verdict| verdict.is_delivered()).count() as u64;
+    assert!(delivered < 500, "the receiver took all");
+    until("what was delivered", || unread.totals().received >= delivered).await;
+    let end = within("the close", a.close()).await;
+    assert_eq!(end.lost_messages + end.unknown_messages, 500 - delivered);
+}
+
+/// The plainest peer tells nothing: what it was sent is not cut off.
+#[tokio::test]
+async fn a_dropped_channel_ends_its_stream_in_order_towards_a_peer_of_the_older_form() {
+    let node = builder().start().await.unwrap();
+    let peer = Handmade::connect(&node, &[1], &[NAME]).await;
+    let channel = node.channel::<Raw>(ChannelConfig::new(NAME)).unwrap();
+    let reading = async {
+        let mut stream = peer.accept(NAME).await;
+        let mut got = Vec::new();
+        while let Some(message) = stream.recv.read_frame(1 << 20).await.unwrap() {
+            got.push(message);
+        }
+        got
+    };
+    let sending = async {
+        channel.send(peer.id, &raw("first")).await.unwrap();
+        channel.send(peer.id, &raw("last")).await.unwrap();
+        drop(channel);
+    };
+    let (got, ()) = within("the end of the stream", Box::pin(async { tokio::join!(reading, sending) })).await;
+    assert_eq!(got, [&b"first"[..], b"last"]);
+}
