@@ -66,6 +66,7 @@ const WITHOUT_FAULTS: &[(&str, &str)] = &[
     ("rolling", "lost connections for"),
     ("loss", "not 30 %"),
     ("slow-reader", "never filled"),
+    ("priority", "never filled"),
     ("clones", "a clone was not told"),
     ("malicious", "violations were tried"),
 ];

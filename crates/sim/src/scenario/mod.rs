@@ -6,6 +6,7 @@
 mod hostile;
 mod intruder;
 mod overlay;
+mod priority;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -111,6 +112,13 @@ pub const SCENARIOS: &[Scenario] = &[
         has_faults: true,
         has_large: false,
         run: |world, plan| Box::pin(traffic::slow_reader(world, plan)),
+    },
+    Scenario {
+        name: "priority",
+        about: "a bulk channel fills a path of 100 Mbit/s; a control channel stays fast, and bulk keeps its rate",
+        has_faults: true,
+        has_large: false,
+        run: |world, plan| Box::pin(priority::priority(world, plan)),
     },
     Scenario {
         name: "clones",
