@@ -268,7 +268,7 @@ impl PeerManager {
             self.event(PeerEvent::DialFailed { address, peer: Some(peer), cause, fault, retry_in });
         } else {
             let wait = self.random.up_to(self.config.backoff_base);
-            self.enqueue(peer, now.mono + wait);
+            self.requeue(now, peer, wait);
             self.note_failure(now, peer, &failure);
         }
         if let Some(tickets) = self.waiting.remove(&peer) {
@@ -321,7 +321,7 @@ impl PeerManager {
         if self.is_linked(&conn.peer) {
             return self.note_failure(now, conn.peer, &Failure::from(Fault::Duplicate));
         }
-        self.enqueue(conn.peer, now.mono + self.config.backoff_base);
+        self.requeue(now, conn.peer, self.config.backoff_base);
         let why = format!("{} still holds an older connection to this node", conn.peer);
         let failure = Failure::new(Fault::RefusedByPeer(RejectReason::Duplicate), why);
         self.note_failure(now, conn.peer, &failure);
@@ -388,6 +388,10 @@ impl PeerManager {
         self.dequeue(&peer);
         if let Some(mut known) = self.book.get_mut(&peer) {
             known.connected = true;
+            // Who crashes right after the first contact must not need its seeds once more.
+            if known.is_verified() && !std::mem::replace(&mut self.found_one, true) {
+                self.save_due = Some(now.mono);
+            }
         }
         self.await_usefulness(id);
         self.note(now, peer, Cause::Admitted, "");

@@ -3,6 +3,7 @@
 //! A peer that is not on it is turned away as soon as its key is proved, before it is told anything.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use peerage_identity::PeerId;
 use peerage_machine::Now;
@@ -38,7 +39,7 @@ impl PeerManager {
         for peer in known {
             if self.is_allowed(&peer) {
                 if self.due(&peer).is_none() {
-                    self.enqueue(peer, now.mono);
+                    self.requeue(now, peer, Duration::ZERO);
                     self.note(now, peer, Cause::Named, "allowed");
                 }
             } else {

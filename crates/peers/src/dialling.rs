@@ -66,6 +66,17 @@ impl PeerManager {
         queue.set(Target::Peer(peer), due);
     }
 
+    /// Puts a peer that stands in no queue back into its own, due after `wait`, or later while its backoff still runs.
+    pub(crate) fn requeue(&mut self, now: Now, peer: PeerId, wait: Duration) {
+        if self.due(&peer).is_some() {
+            return;
+        }
+        let backoff = self.book.get(&peer).map(|known| known.retry_at.saturating_sub(now.unix));
+        // The date may have been set back: nobody waits longer than the longest pause that is ever drawn.
+        let longest = self.config.rotation_interval.max(self.config.backoff_ceiling * 2);
+        self.enqueue(peer, now.mono + wait.max(backoff.unwrap_or_default().min(longest)));
+    }
+
     /// Takes a peer out of whichever queue it stands in.
     pub(crate) fn dequeue(&mut self, peer: &PeerId) {
         let target = Target::Peer(*peer);

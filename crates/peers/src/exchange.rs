@@ -138,9 +138,7 @@ impl PeerManager {
             }
             room -= usize::from(is_new);
             news = true;
-            if self.due(&peer).is_none() {
-                self.enqueue(peer, now.mono);
-            }
+            self.requeue(now, peer, Duration::ZERO);
             self.note(now, peer, Cause::Told, &format!("by {}", teller.peer));
         }
         news

@@ -89,6 +89,8 @@ pub struct PeerManager {
     /// Somebody told us of one.
     pub(crate) told_of_clone: bool,
     pub(crate) shutting_down: bool,
+    /// A peer that can be dialled again was admitted since the start.
+    pub(crate) found_one: bool,
     pub(crate) outputs: VecDeque<Output>,
     /// The time of the latest input.
     pub(crate) clock: Duration,
@@ -201,6 +203,7 @@ impl PeerManager {
             clones: VecDeque::new(),
             told_of_clone: false,
             shutting_down: false,
+            found_one: false,
             outputs: VecDeque::new(),
             clock: Duration::ZERO,
             order: 0,
@@ -450,6 +453,7 @@ impl PeerManager {
             let peer = self.conns.get(&id).map(|conn| conn.peer);
             if let Some(mut known) = peer.and_then(|peer| self.book.get_mut(&peer)) {
                 known.failures = 0;
+                known.retry_at = known.retry_at.min(now.unix);
             }
         }
     }

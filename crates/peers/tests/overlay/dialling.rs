@@ -331,3 +331,83 @@ fn only_a_useful_connection_resets_the_backoff() {
         "{state:?}"
     );
 }
+
+/// A peer that we cannot reach, and that comes to us and is turned away, is dialled no sooner for that.
+#[test]
+fn a_peer_that_is_turned_away_while_its_backoff_runs_is_dialled_no_sooner() {
+    let mut world = World::new(13);
+    let a = world.add(PeersConfig { max_inbound: 0, ..Default::default() });
+    let b = world.add(PeersConfig { max_outbound: 0, ..Default::default() });
+    world.crash(b);
+    world.seed_with(a, b, Role::Known);
+    let due = |world: &World| match world.nodes[a].manager.state(&world.id(b)) {
+        Some(PeerState::Waiting { due, .. }) => due,
+        _ => Duration::ZERO,
+    };
+    while due(&world) < world.now + secs(120) {
+        world.run_for(secs(1));
+    }
+    world.restart(b);
+    let (before, dials) = (due(&world), world.nodes[a].dials.len());
+    for round in 1..=5 {
+        let target = Target::Address(world.address(a));
+        world.give(b, Input::Connect { ticket: Ticket(round), target });
+        world.run_for(secs(10));
+        assert!(world.nodes[b].answers[&Ticket(round)].is_err(), "it was to be turned away");
+        assert_eq!((due(&world), world.nodes[a].dials.len()), (before, dials), "after refusal {round}");
+    }
+    world.run_for(before - world.now + secs(2));
+    assert_eq!(world.peers_of(a).len(), 1, "at its time it is dialled");
+}
+
+#[test]
+fn the_first_contact_is_stored_at_once_and_is_enough_to_come_back_without_seeds() {
+    let mut world = World::new(14);
+    let (a, seed) = (world.add(PeersConfig::default()), world.add(PeersConfig::default()));
+    world.load(a);
+    world.seed_with(a, seed, Role::Seed);
+    while world.peers_of(a).is_empty() {
+        world.run_for(Duration::from_millis(1));
+    }
+    world.crash(a);
+    world.notice(a, secs(1));
+    world.run_for(secs(5));
+    world.restart(a);
+    world.load(a);
+    world.run_for(secs(5));
+    assert_eq!(world.peers_of(a).len(), 1, "{:?}", world.nodes[a].disk);
+}
+
+/// what an earlier run has stored of a seed keeps no start from trying it at once.
+#[test]
+fn seeds_are_dialled_at_each_start_whatever_backoff_was_stored() {
+    for with_id in [true, false] {
+        let mut world = World::new(15);
+        let (a, seed) = (world.add(PeersConfig::default()), world.add(PeersConfig::default()));
+        let address = if with_id { world.address(seed) } else { world.address(seed).without_peer_id() };
+        let name_it = |world: &mut World| {
+            world.give(a, Input::Add { address: address.clone(), role: Role::Seed });
+        };
+        // It is known from before as a peer that has not answered for long.
+        world.crash(seed);
+        world.load(a);
+        world.seed_with(a, seed, Role::Known);
+        let waits_long = |world: &World| {
+            let state = world.nodes[a].manager.state(&world.id(seed));
+            matches!(state, Some(PeerState::Waiting { due, .. }) if due > world.now + secs(100))
+        };
+        while !waits_long(&world) {
+            world.run_for(secs(1));
+        }
+        world.run_for(secs(5));
+        world.crash(a);
+        world.restart(seed);
+        world.restart(a);
+        world.load(a);
+        world.run_for(secs(5));
+        assert!(world.peers_of(a).is_empty(), "the stored backoff holds while nobody names the peer");
+        name_it(&mut world);
+        world.run_for(secs(2));
+        assert_eq!(world.peers_of(a).len(), 1, "with a peer ID: {with_id}");
+    }
+}
