@@ -29,6 +29,12 @@ impl TokenBucket {
         enough
     }
 
+    /// Puts tokens back that were taken for something that cost nothing after all.
+    pub fn give_back(&mut self, tokens: f64, now: Now) {
+        self.refill(now);
+        self.tokens = (self.tokens + tokens).min(self.burst);
+    }
+
     /// How many tokens are there.
     pub fn available(&mut self, now: Now) -> f64 {
         self.refill(now);
@@ -80,6 +86,8 @@ mod tests {
         assert!((0..3).all(|_| bucket.take(1.0, at(0))));
         assert!(!bucket.take(1.0, at(400)));
         assert!((bucket.available(at(400)) - 0.8).abs() < 1e-9);
+        assert!(bucket.take(1.0, at(500)));
+        bucket.give_back(1.0, at(500));
         assert!(bucket.take(1.0, at(500)));
         assert_eq!(bucket.wait_for(4.0, at(500)), None);
         assert!(bucket.is_full(at(5000)));

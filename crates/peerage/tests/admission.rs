@@ -139,25 +139,3 @@ async fn a_class_for_nobody_is_refused_at_the_start_with_the_remedy() {
     let no_id = builder().unconditional("/ip4/127.0.0.1/udp/1/quic-v1").start().await;
     assert!(matches!(no_id, Err(StartError::Address(_))), "{no_id:?}");
 }
-
-/// Two running nodes with one key: the later one has the place at a third, the earlier one is told so, and nothing flaps.
-#[tokio::test]
-async fn of_two_nodes_with_one_key_the_later_one_keeps_its_place() {
-    let third = builder().start().await.unwrap();
-    let key = peerage::NodeKey::from_seed([8; 32]);
-    let (first, second) =
-        (builder().key(key.clone()).start().await.unwrap(), builder().key(key).start().await.unwrap());
-    let mut watch = third.peers().watch().await.unwrap();
-    first.connect(&third.listen_addresses()[0]).await.unwrap();
-    let mut at_first = first.peers().watch().await.unwrap();
-    second.connect(&third.listen_addresses()[0]).await.unwrap();
-    event(&mut at_first, "the end", |event| matches!(event, PeerEvent::Disconnected { .. })).await;
-    // What a node that has ended had under way still arrives for a moment and is no sign of a clone.
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    let refused = refusal(&first, &third).await;
-    assert!(refused.contains("another node runs with the same key"), "{refused}");
-    let told = |event: &PeerEvent| matches!(event, PeerEvent::CloneSeen { told_by: Some(_), .. });
-    event(&mut at_first, "the word of a clone", told).await;
-    event(&mut watch, "the same at the third", |event| matches!(event, PeerEvent::PeerCloned { .. })).await;
-    assert_eq!(second.peers().connected().len(), 1, "the later one was not disturbed");
-}

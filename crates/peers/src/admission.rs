@@ -77,6 +77,9 @@ impl PeerManager {
 
     /// A dial has found `peer` at its address.
     fn dial_proved(&mut self, now: Now, peer: PeerId, attempt: &Attempt) {
+        if attempt.budgeted {
+            self.budget.give_back(now, &attempt.address);
+        }
         if peer == self.me {
             return self.seeds.remove(&attempt.address);
         }
@@ -259,6 +262,7 @@ impl PeerManager {
             return;
         }
         if was_admitted {
+            self.note_left(now, &conn);
             let redial_in = self.lost(now, &conn, &failure, useful);
             self.disconnected(now, &conn, &failure, redial_in);
         } else if let Some(address) = conn.dialled {

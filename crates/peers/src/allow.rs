@@ -40,7 +40,7 @@ impl PeerManager {
             if self.is_allowed(&peer) {
                 if self.due(&peer).is_none() {
                     self.requeue(now, peer, Duration::ZERO);
-                    self.note(now, peer, Cause::Named, "allowed");
+                    self.note(now, peer, Cause::Allowed, "");
                 }
             } else {
                 self.dequeue(&peer);

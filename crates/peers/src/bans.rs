@@ -343,7 +343,7 @@ impl PeerManager {
 
     /// Ends what a ban does not allow.
     fn hang_up_on(&mut self, now: Now, ban: &Ban) {
-        let failure = Failure::new(Fault::Banned, format!("banned: {}", ban.reason));
+        let failure = Failure::new(Fault::Banned, ban.reason.clone());
         let hit: BTreeSet<PeerId> = match ban.target {
             BanTarget::Peer(peer) => BTreeSet::from([peer]),
             BanTarget::Block(block) => {

@@ -2,7 +2,8 @@
 //!
 //! The node's budget spreads the redials of a node that restarts with many peers to come back to. The budgets per address (an IPv6 /64
 //! counts as one) and per subnet (/24, /48) hold for addresses that only others have vouched for: whoever makes up peers at a victim's
-//! address cannot make this node dial it more often than that. Names that nobody has proved share one budget, for they may all lead to
+//! address cannot make this node dial it more often than that. A dial that finds its peer there is given back, so that many nodes behind
+//! one address wait for one another no longer than it takes to try them. Names that nobody has proved share one budget, for they may all lead to
 //! the same place. Loopback is exempt from the rules per address.
 
 use std::collections::BTreeMap;
@@ -70,6 +71,15 @@ impl DialBudget {
         if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
 
+    /// A dial for which [`DialBudget::take`] was asked has found its peer.
+    pub(crate) fn give_back(&mut self, now: Now, address: &DialAddress) {
+        for (target, _) in self.targets_of(address) {
+            if let Some(bucket) = self.targets.get_mut(&target) {
+                bucket.give_back(1.0, now);
+            }
+        }
+    }
+
     fn targets_of(&self, address: &DialAddress) -> Vec<(Target, (f64, f64))> {
         match address.socket_addr().map(|socket| socket.ip()) {
             None => vec![(Target::Names, self.address)],
@@ -131,6 +141,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_found_is_given_back() {
+        let mut budget = DialBudget::new(&PeersConfig::default());
+        let at_port = |port: u32| format!("/ip4/20.0.0.1/udp/{port}/quic-v1").parse().unwrap();
+        for port in 1..50 {
+            assert_eq!(budget.take(at(0), &at_port(port)), Ok(()));
+            budget.give_back(at(0), &at_port(port));
+        }
+        let failing = (50..100).filter(|port| budget.take(at(0), &at_port(*port)).is_ok()).count();
+        assert_eq!(failing as f64, PeersConfig::default().address_dial_burst);
     }
 
     #[test]

@@ -187,6 +187,8 @@ impl fmt::Display for Failure {
 pub enum Cause {
     /// The user named it.
     Named,
+    /// The allow-list was changed, and no longer stands against it.
+    Allowed,
     /// It stood in the stored address book.
     Loaded,
     /// Another peer told us of it.
@@ -224,6 +226,14 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// What went wrong, if that is the cause.
+    pub(crate) fn fault(self) -> Option<Fault> {
+        match self {
+            Cause::Failed(fault) => Some(fault),
+            _ => None,
+        }
+    }
+
     /// Its name in data, such as `admitted` or `timeout`.
     pub fn name(self) -> String {
         match self {
@@ -237,6 +247,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Cause::Named => "the user named it",
+            Cause::Allowed => "the allow-list was changed, and no longer stands against it",
             Cause::Loaded => "it stood in the stored address book",
             Cause::Told => "another peer told us of it",
             Cause::CameIn => "it connected to us",

@@ -39,11 +39,11 @@ pub struct PeersConfig {
     pub dial_burst: f64,
     /// Dials that the node may begin in a second, in the long run.
     pub dials_per_second: f64,
-    /// Dials at once to one address that only others have vouched for; an IPv6 /64 is one. Loopback is exempt.
+    /// Dials at once to one address that only others have vouched for, and that find nobody; an IPv6 /64 is one. Loopback is exempt.
     pub address_dial_burst: f64,
     /// The same, a second in the long run.
     pub address_dials_per_second: f64,
-    /// Dials at once to one subnet (/24, /48) at addresses that only others have vouched for. Loopback is exempt.
+    /// Dials at once to one subnet (/24, /48) at addresses that only others have vouched for, and that find nobody. Loopback is exempt.
     pub subnet_dial_burst: f64,
     /// The same, a second in the long run.
     pub subnet_dials_per_second: f64,
@@ -127,7 +127,7 @@ impl Default for PeersConfig {
             dial_burst: 20.0,
             dials_per_second: 10.0,
             address_dial_burst: 4.0,
-            address_dials_per_second: 1.0 / 30.0,
+            address_dials_per_second: 1.0 / 300.0,
             subnet_dial_burst: 32.0,
             subnet_dials_per_second: 0.5,
             rotation_interval: Duration::from_secs(15 * 60),

@@ -249,7 +249,7 @@ impl PeerManager {
         };
         let Some(address) = address else {
             let what = peer.map(|peer| peer.to_string()).unwrap_or_default();
-            let why = format!("no address is known for {what}: add one with peers().add");
+            let why = format!("no address of {what} is known: add one with peers().add");
             let failure = Failure::new(Fault::NoAddress, why);
             if let Some(peer) = peer {
                 self.note_failure(now, peer, &failure);
@@ -260,7 +260,14 @@ impl PeerManager {
             self.dequeue(peer);
         }
         let target = peer.map_or(target, Target::Peer);
-        let dial = Attempt { target, address, tickets: vec![ticket], counted: false, instead_of: None };
+        let dial = Attempt {
+            target,
+            address,
+            tickets: vec![ticket],
+            counted: false,
+            budgeted: false,
+            instead_of: None,
+        };
         self.dial(now, dial, told_from.flatten(), Cause::Asked);
     }
 
@@ -281,7 +288,7 @@ impl PeerManager {
         if let Some((address, told_from)) = self.best_address(&peer) {
             let (target, tickets, instead_of) = (Target::Peer(peer), Vec::new(), Some(id));
             // It stands for a connection that took an inbound place: no outbound peer has to make room for it.
-            let dial = Attempt { target, address, tickets, counted: false, instead_of };
+            let dial = Attempt { target, address, tickets, counted: false, budgeted: false, instead_of };
             self.dial(now, dial, told_from, Cause::Moved);
         }
     }
@@ -292,33 +299,33 @@ impl PeerManager {
     }
 
     fn start(&mut self, now: Now, target: Target, counted: bool, cause: Cause) {
-        let (address, told_from) = match &target {
+        let (address, told_from, budgeted) = match &target {
             Target::Address(address) if self.seeds.has(address) => {
                 if self.seed_is_linked(address) {
                     return;
                 }
-                (address.clone(), None)
+                (address.clone(), None, false)
             }
             Target::Address(address) => {
                 self.address_failures.entry(address.clone()).or_default();
-                (address.clone(), None)
+                (address.clone(), None, false)
             }
             Target::Peer(peer) => match self.address_to_dial(now, *peer) {
                 Some(found) => found,
                 None => return,
             },
         };
-        self.dial(
-            now,
-            Attempt { target, address, tickets: Vec::new(), counted, instead_of: None },
-            told_from,
-            cause,
-        );
+        let dial = Attempt { target, address, tickets: Vec::new(), counted, budgeted, instead_of: None };
+        self.dial(now, dial, told_from, cause);
     }
 
-    /// The address at which to dial a peer that is due. `None` when it needs no dial, has no address, or must wait once more because
-    /// enough dials went there lately.
-    fn address_to_dial(&mut self, now: Now, peer: PeerId) -> Option<(DialAddress, Option<AddressScope>)> {
+    /// The address at which to dial a peer that is due, from where it was told, and whether it was taken from the budget of the address.
+    /// `None` when it needs no dial, has no address, or must wait once more because enough dials went there lately.
+    fn address_to_dial(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+    ) -> Option<(DialAddress, Option<AddressScope>, bool)> {
         if self.is_linked(&peer) || self.attempts.values().any(|attempt| attempt.peer() == Some(peer)) {
             return None;
         }
@@ -333,17 +340,16 @@ impl PeerManager {
             self.note_failure(now, peer, &failure);
             return None;
         }
-        if best.is_unproved()
-            && let Err(wait) = self.budget.take(now, &address)
-        {
+        let unproved = best.is_unproved();
+        if unproved && let Err(wait) = self.budget.take(now, &address) {
             // Many may wait for the same budget: they don't all come back at the moment when one of them may go.
             let wait = wait + self.random.up_to(wait);
             self.enqueue(peer, now.mono + wait);
-            let detail = format!("enough dials went to the neighbourhood of {address} lately");
+            let detail = format!("at {address} or near it");
             self.note(now, peer, Cause::DialBudget, &detail);
             return None;
         }
-        Some((address, told_from))
+        Some((address, told_from, unproved))
     }
 
     fn dial(&mut self, now: Now, dial: Attempt, told_from: Option<AddressScope>, cause: Cause) {

@@ -3,7 +3,8 @@
 //! Rates hold both ways: a peer that asks too often gets no answer and pays for it ([`Penalty::Flood`]); we ask each peer more rarely than it allows.
 //!
 //! An answer counts when it was asked for, and only so much of it as was asked for; anything else costs its sender. Whom do we ask? Peers that we
-//! dialled, because we chose them; those that came by themselves, in any number, only while there is nobody else to ask or to dial.
+//! dialled, because we chose them; those that came by themselves, in any number, only when for two minutes there was nobody else to ask or to dial: who has just started, or was just left alone,
+//! waits for an answer of those whom it knows first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,12 +21,16 @@ use crate::types::{ConnId, Direction, Output};
 
 /// Peers whose questions are counted. Beyond that, those who have not asked for long are forgotten.
 const MAX_ASKERS: usize = 1024;
+/// So long nobody whom we have chosen was connected, before those are asked that came by themselves.
+const ALONE_FOR: Duration = Duration::from_secs(120);
 
 /// When to ask peers whom they know, and how often they asked us.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     due: Duration,
     pause: Duration,
+    /// When a peer that we have chosen was connected last.
+    chosen_at: Duration,
     asked_us: BTreeMap<PeerId, TokenBucket>,
     /// Our questions on each connection.
     asked: BTreeMap<ConnId, Asked>,
@@ -40,7 +45,13 @@ struct Asked {
 
 impl Exchange {
     pub(crate) fn new(pause: Duration) -> Self {
-        Self { due: Duration::ZERO, pause, asked_us: BTreeMap::new(), asked: BTreeMap::new() }
+        Self {
+            due: Duration::ZERO,
+            pause,
+            chosen_at: Duration::ZERO,
+            asked_us: BTreeMap::new(),
+            asked: BTreeMap::new(),
+        }
     }
 
     /// A connection has ended. How often its peer asked is still known: coming back is no new allowance.
@@ -147,7 +158,7 @@ impl PeerManager {
     /// Nothing is kept of a peer whose addresses its teller may not name, but the journal says so.
     fn note_out_of_scope(&mut self, now: Now, peer: PeerId, teller: Teller) {
         if self.journal.has_room() {
-            let detail = format!("{} told us of addresses in a network that is not its own", teller.peer);
+            let detail = format!("told by {}", teller.peer);
             self.note_failure(now, peer, &Failure::new(Fault::OutOfScope, detail));
         }
     }
@@ -200,13 +211,22 @@ impl PeerManager {
         }
     }
 
-    /// Who may be asked: those that we dialled and those that the user named. Everyone, when these are none and nobody is about to be dialled.
+    /// A connection has ended.
+    pub(crate) fn note_left(&mut self, now: Now, conn: &Conn) {
+        if self.is_chosen(&conn.peer, conn.direction) {
+            self.exchange.chosen_at = now.mono;
+        }
+    }
+
+    /// Who may be asked: those that we dialled and those that the user named. Everyone, when these were none for a while and nobody is about
+    /// to be dialled.
     fn askable(&self, now: Now) -> Vec<ConnectedPeer> {
         let peers: Vec<_> = self.connected().filter(|peer| !peer.foreign).collect();
         let chosen = |peer: &&ConnectedPeer| self.is_chosen(&peer.peer, peer.direction);
         let ours: Vec<_> = peers.iter().filter(chosen).cloned().collect();
         let soon = now.mono + self.config.exchange_pause_ceiling / 4;
         let dialling = !self.attempts.is_empty() || self.candidates.next_due().is_some_and(|due| due < soon);
-        if ours.is_empty() && !dialling { peers } else { ours }
+        let alone = now.mono.saturating_sub(self.exchange.chosen_at) >= ALONE_FOR;
+        if ours.is_empty() && !dialling && alone { peers } else { ours }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::time::Duration;
 
 use peerage_identity::PeerId;
 use peerage_machine::Now;
@@ -32,6 +33,8 @@ pub struct Story {
     pub fault: Option<Fault>,
     /// All of it in one sentence.
     pub summary: String,
+    /// When it was told, in milliseconds since 1970.
+    pub told_unix_ms: u64,
     /// What happened, oldest first.
     pub history: Vec<Entry>,
 }
@@ -143,23 +146,29 @@ impl PeerManager {
             });
         let cause = self.holding(now, peer, state.as_ref(), &history);
         let connected = matches!(state, Some(PeerState::Connected { .. }));
-        let (fault, mut said) = since_admitted.filter(|_| !connected).unzip();
-        if cause == Cause::Failed(Fault::Banned)
-            && let Some(ban) = self.ban_on_any(peer)
-        {
-            said = Some(ban.reason.clone());
-        }
+        let (fault, said) = since_admitted.filter(|_| !connected).unzip();
+        let said = said.unwrap_or_default();
         let mut summary = match &state {
-            Some(state) => format!("{peer} is {state}: {cause}"),
-            None => format!("{peer} is not known here: {cause}"),
+            Some(state) => format!("{peer} is {}", state.in_words(now)),
+            None => format!("{peer} is not known here"),
         };
-        if let Some(fault) = fault.filter(|fault| cause != Cause::Failed(*fault)) {
-            summary.push_str(&format!("; before that: {fault}"));
+        match cause {
+            // The state says as much.
+            Cause::Admitted | Cause::Held | Cause::Backoff => {}
+            Cause::Failed(Fault::Banned) => {
+                let reason = self.ban_on_any(peer).map_or(said.as_str(), |ban| ban.reason.as_str());
+                summary.push_str(&format!(": {}", in_words(cause, reason)));
+            }
+            Cause::Failed(_) if cause.fault() == fault => {
+                summary.push_str(&format!(": {}", in_words(cause, &said)));
+            }
+            other => summary.push_str(&format!(": {other}")),
         }
-        if let Some(said) = said.filter(|said| !said.is_empty() && !summary.contains(said.as_str())) {
-            summary.push_str(&format!(" ({said})"));
+        if let Some(fault) = fault.filter(|fault| cause.fault() != Some(*fault)) {
+            let last = in_words(Cause::Failed(fault), &said);
+            summary.push_str(&format!("; what went wrong last: {last}"));
         }
-        Story { peer: *peer, state, cause, fault, summary, history }
+        Story { peer: *peer, state, cause, fault, summary, told_unix_ms: now.unix_millis(), history }
     }
 
     /// What keeps a peer in its state now.
@@ -207,16 +216,41 @@ impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.summary)?;
         for Entry { unix_ms, cause, detail, state, times } in &self.history {
-            write!(f, "  {}.{:03}  {cause}", unix_ms / 1000, unix_ms % 1000)?;
-            if !detail.is_empty() && *detail != cause.to_string() {
-                write!(f, ": {detail}")?;
-            }
+            let ago = Duration::from_millis(self.told_unix_ms.saturating_sub(*unix_ms));
+            write!(f, "  {:>13} ago  {}", span(ago), in_words(*cause, detail))?;
             if *times > 1 {
                 write!(f, " ({times} times)")?;
             }
             writeln!(f, " → {}", state.unwrap_or("not known"))?;
         }
         Ok(())
+    }
+}
+
+/// A cause and the words on it, without saying anything twice: a detail that says all that the cause does stands alone.
+fn in_words(cause: Cause, detail: &str) -> String {
+    let whole = cause.to_string();
+    let core = match cause {
+        Cause::Failed(Fault::RefusedByPeer(reason)) => reason.to_string(),
+        Cause::Failed(Fault::RefusedByUs(reason)) => reason.as_we_say(),
+        _ => whole.clone(),
+    };
+    let core = core.trim_start_matches("it is ").trim_start_matches("that is ");
+    match detail {
+        "" => whole,
+        detail if detail.contains(core) => detail.to_owned(),
+        detail => format!("{whole}: {detail}"),
+    }
+}
+
+/// A time in the two units that matter.
+pub(crate) fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{:.1} s", time.as_secs_f64()),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..172_800 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} days", seconds / 86_400),
     }
 }
 
@@ -245,9 +279,9 @@ fn fault_as_name<S: Serializer>(fault: &Option<Fault>, serializer: S) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cause::RejectReason;
     use peerage_identity::NodeKey;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     proptest! {
         #[test]
@@ -268,6 +302,31 @@ mod tests {
                 prop_assert_eq!(all, journal.by_age.len());
             }
         }
+    }
+
+    #[test]
+    fn nothing_is_said_twice() {
+        let full = RejectReason::Full;
+        for (cause, detail, text) in [
+            (Cause::Due, "", "its turn in the dial queue came"),
+            (Cause::Failed(Fault::Timeout), "nothing answered", "nothing answered"),
+            (Cause::Failed(Fault::Timeout), "5 s passed", "nothing answered: 5 s passed"),
+            (Cause::Failed(Fault::Banned), "it sold us spam", "it is banned here: it sold us spam"),
+            (
+                Cause::Failed(Fault::RefusedByPeer(full)),
+                "it refused us: it has no place free (all 3 are taken)",
+                "it refused us: it has no place free (all 3 are taken)",
+            ),
+            (
+                Cause::Failed(Fault::RefusedByUs(full)),
+                "all 3 are taken",
+                "we refused the peer because no place is free here: all 3 are taken",
+            ),
+        ] {
+            assert_eq!(in_words(cause, detail), text);
+        }
+        let spans = [5, 90, 7300, 900_000].map(|seconds| span(Duration::from_secs(seconds)));
+        assert_eq!(spans, ["5.0 s", "1 min 30 s", "2 h 1 min", "10 days"]);
     }
 
     #[test]

@@ -136,6 +136,8 @@ pub(crate) struct Attempt {
     pub(crate) address: DialAddress,
     pub(crate) tickets: Vec<Ticket>,
     pub(crate) counted: bool,
+    /// It was taken from the budget of its address.
+    pub(crate) budgeted: bool,
     /// The connection whose place it is to take.
     pub(crate) instead_of: Option<ConnId>,
 }
@@ -421,7 +423,7 @@ impl PeerManager {
             known.held = true;
         }
         self.dequeue(&peer);
-        let failure = Failure::new(Fault::Disconnected, "disconnected on request");
+        let failure = Failure::from(Fault::Disconnected);
         self.hang_up(now, peer, CloseReason::Disconnect, &failure);
         self.note(now, peer, Cause::Held, "");
     }

@@ -12,6 +12,7 @@ use peerage_identity::{DialAddress, PeerId};
 use peerage_machine::Now;
 
 use crate::cause::{Cause, Failure};
+use crate::journal::span;
 use crate::manager::{ConnState, PeerManager};
 use crate::types::{AttemptId, ConnId, Direction, PeerEvent};
 
@@ -78,6 +79,30 @@ impl PeerState {
     }
 }
 
+impl PeerState {
+    /// For people, who know the time.
+    pub(crate) fn in_words(&self, now: Now) -> String {
+        match self {
+            PeerState::Waiting { due, failures } => {
+                let after = match failures {
+                    0 => String::new(),
+                    1 => " after a failure".to_owned(),
+                    many => format!(" after {many} failures"),
+                };
+                match due.checked_sub(now.mono).filter(|left| !left.is_zero()) {
+                    Some(left) => format!("waiting{after}, to be dialled in {}", span(left)),
+                    None => format!("waiting{after}"),
+                }
+            }
+            PeerState::Connected { direction, address, since, .. } => {
+                let lasts = span(now.mono.saturating_sub(*since));
+                format!("connected for {lasts}, {direction}, {address}")
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for PeerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -140,7 +165,12 @@ impl PeerManager {
             Some(state) => self.told.insert(peer, state.clone()),
             None => self.told.remove(&peer),
         };
-        self.journal.add(now, peer, cause, detail, state.as_ref().map(PeerState::name));
+        // The story says whose it is; in its lines the peer is «it».
+        let detail = match detail {
+            "" => String::new(),
+            detail => detail.replace(&format!("/p2p/{peer}"), "").replace(&peer.to_string(), "it"),
+        };
+        self.journal.add(now, peer, cause, &detail, state.as_ref().map(PeerState::name));
         if old != state {
             self.event(PeerEvent::Changed { peer, from: old, to: state, cause });
         }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage::{ChannelConfig, PeerEvent, Raw};
+use peerage::{ChannelConfig, NodeKey, PeerEvent, Raw};
 use peerage_sim::{Failed, Link, Nat, NatKind, SimNode, Skew, World, ensure, simulate};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -80,6 +80,56 @@ fn a_crashed_node_finds_its_peers_again_by_what_is_on_its_disk() -> Result<(), F
         world.run_for(60 * SECOND).await;
         world.restart(&guest).await?;
         world.until("the guest is back", 30 * SECOND, || guest.is_connected_to(&friend)).await?;
+        Ok(())
+    })
+}
+
+/// Nothing but the first contact itself has time to be stored.
+#[test]
+fn a_node_that_crashes_right_after_its_first_contact_comes_back_without_its_seeds() -> Result<(), Failed> {
+    simulate(9, async |world| {
+        let friend = world.node("friend", |builder| builder).await?;
+        let guest = world.node("guest", |builder| builder).await?;
+        guest.node().connect(friend.address()).await?;
+        connected(&world, &guest, &friend).await?;
+        world.run_for(Duration::from_millis(100)).await;
+        world.crash(&guest);
+        world.run_for(60 * SECOND).await;
+        world.restart(&guest).await?;
+        world.until("the guest is back", 30 * SECOND, || guest.is_connected_to(&friend)).await?;
+        Ok(())
+    })
+}
+
+/// Two running nodes with one key: the later one has the place at a third, the earlier one is told so, and nothing flaps.
+#[test]
+fn of_two_nodes_with_one_key_the_later_one_keeps_its_place() -> Result<(), Failed> {
+    simulate(10, async |world| {
+        let third = world.node("third", |builder| builder).await?;
+        let key = NodeKey::from_seed([8; 32]);
+        let first = world.describe("first").key(key.clone()).start(|builder| builder).await?;
+        first.node().connect(third.address()).await?;
+        connected(&world, &first, &third).await?;
+        let second = world.describe("second").key(key).start(|builder| builder).await?;
+        second.node().connect(third.address()).await?;
+        let lost = |(_, event): &(Duration, PeerEvent)| matches!(event, PeerEvent::Disconnected { .. });
+        world.until("the first one goes", 5 * SECOND, || first.events().iter().any(lost)).await?;
+        // What a node that has ended had under way still arrives for a moment and is no sign of a clone.
+        world.run_for(2 * SECOND).await;
+        let Err(refused) = first.node().connect(third.address()).await else {
+            return Err(Failed::new("the first one was let in again"));
+        };
+        let refused = refused.to_string();
+        ensure!(refused.contains("another node runs with the same key"), "{refused}");
+        world.run_for(60 * SECOND).await;
+        let times = |node: &SimNode, is: fn(&PeerEvent) -> bool| {
+            node.events().iter().filter(|(_, event)| is(event)).count()
+        };
+        let told = times(&first, |e| matches!(e, PeerEvent::CloneSeen { told_by: Some(_), .. }));
+        let seen = times(&third, |e| matches!(e, PeerEvent::PeerCloned { .. }));
+        ensure!((told, seen) == (1, 1), "the first was told {told} times, the third told of it {seen} times");
+        let lost = times(&second, |e| matches!(e, PeerEvent::Disconnected { .. }));
+        ensure!(lost == 0 && second.connected().len() == 1, "the later one was disturbed");
         Ok(())
     })
 }

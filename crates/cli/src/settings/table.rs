@@ -73,7 +73,7 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit count peers.seed_target: "Seeds are dialled while fewer peers are connected"
     Limit number peers.dial_burst: "Dials that may be begun at once"
     Limit number peers.dials_per_second: "Dials that may be begun in the long run, a second"
-    Limit number peers.address_dial_burst: "Dials at once to one address (an IPv6 /64) that nobody has proved; not for loopback"
+    Limit number peers.address_dial_burst: "Dials at once to one address (an IPv6 /64) that nobody has proved, and that find nobody; not for loopback"
     Limit number peers.address_dials_per_second: "The same in the long run, a second"
     Limit number peers.subnet_dial_burst: "Dials at once to addresses of one subnet (/24, /48) that nobody has proved; not for loopback"
     Limit number peers.subnet_dials_per_second: "The same in the long run, a second"

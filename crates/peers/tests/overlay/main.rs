@@ -10,4 +10,3 @@ mod places;
 mod stories;
 mod support;
 mod why;
-mod why_cases;

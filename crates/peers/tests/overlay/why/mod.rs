@@ -1,5 +1,11 @@
 //! `why` names the right cause of each fault, in text and as data, and is content again once the fault is gone.
 
+mod case;
+mod course;
+mod keys;
+mod limits;
+mod lists;
+
 use std::time::Duration;
 
 use peerage_identity::PeerId;
@@ -144,11 +150,28 @@ pub(crate) fn check(
     let first = text.lines().next().unwrap();
     assert_eq!(data["summary"], first, "{case}");
     assert!(first.contains(says), "{case}: {text}");
+    assert_no_words_twice(&text);
+    assert_eq!(text.matches(&story.peer.to_string()).count(), 1, "{case}: {text}");
     assert_eq!(text.lines().count(), 1 + story.history.len(), "{case}: {text}");
     if let Some((fault, name)) = fault {
-        assert!(first.contains(&fault.to_string()), "{case}: {text}");
+        let refusal = matches!(fault, Fault::RefusedByPeer(_) | Fault::RefusedByUs(_));
+        assert!(refusal || first.contains(&fault.to_string()), "{case}: {text}");
         let history = data["history"].as_array().unwrap();
         assert!(history.iter().any(|entry| entry["cause"] == name), "{case}: {text}");
+    }
+}
+
+/// In no line do three words stand twice in the same order, nor the peer's ID behind the summary's beginning.
+#[track_caller]
+fn assert_no_words_twice(text: &str) {
+    for line in text.lines() {
+        let letters = |c: char| c.is_alphabetic() || c == ' ';
+        let plain: String = line.chars().map(|c| if letters(c) { c } else { ' ' }).collect();
+        let words: Vec<&str> = plain.split_whitespace().filter(|word| word.len() > 1).collect();
+        let threes: Vec<_> = words.windows(3).collect();
+        for (index, three) in threes.iter().enumerate() {
+            assert!(!threes[index + 1..].contains(three), "{three:?} twice in {line:?}");
+        }
     }
 }
 
@@ -161,7 +184,7 @@ pub(crate) fn check_recovery(case: &str, stage: &mut Stage) {
             break;
         }
     }
-    check(case, &stage.why(), (Cause::Admitted, "admitted"), None, "is connected, ");
+    check(case, &stage.why(), (Cause::Admitted, "admitted"), None, "is connected for ");
 }
 
 /// Where a fault comes in.
