@@ -178,18 +178,18 @@ fn a_liar_that_everybody_has_chosen_gets_no_more_than_the_budget_of_an_address()
     let mut world = World::new(9);
     world.checks = false;
     let liar = world.add(PeersConfig { max_inbound: 200, max_outbound: 0, ..Default::default() });
-    let nodes: Vec<_> = (0..100).map(|_| world.add(PeersConfig::default())).collect();
+    let nodes: Vec<_> = (0..40).map(|_| world.add(PeersConfig::default())).collect();
     nodes.iter().for_each(|node| world.seed_with(*node, liar, Role::Seed));
-    for round in 0..60u64 {
+    for round in 0..30u64 {
         let port = |number: u64| at([99, 9, 9, 9], (1000 + round * 30 + number) as u16);
         let lies: Vec<_> =
             (0..30).flat_map(|number| sybils(&world, round * 30 + number, 1, &port(number))).collect();
         world.nodes[liar].says = Some(lies);
-        world.run_for(secs(60));
+        world.run_for(secs(120));
     }
     let config = PeersConfig::default();
     let most = config.address_dial_burst + config.address_dials_per_second * 3600.0;
     let dials = dials_to(&world, &nodes, &at([99, 9, 9, 9], 1));
-    assert_eq!(dials.len(), 100, "the lies were believed by nobody: this test proves nothing");
+    assert_eq!(dials.len(), nodes.len(), "the lies were believed by nobody: this test proves nothing");
     assert!(dials.values().all(|count| *count as f64 <= most), "{dials:?}");
 }
