@@ -25,7 +25,7 @@ use crate::memory::MemoryLimits;
 use crate::node::Node;
 use crate::protocols::identify;
 use crate::registry::Service;
-use crate::request::CallLimits;
+use crate::request::{CallLimits, RequestLimits};
 use crate::resolve::Resolve;
 use crate::shared::{Parts, Shared};
 use crate::store::{RedbStore, Saving, Store};
@@ -50,6 +50,7 @@ pub struct NodeBuilder {
     peers: PeersConfig,
     transport: TransportSettings,
     calls: CallLimits,
+    requests: RequestLimits,
     environment: Arc<dyn Environment>,
     resolver: Option<Arc<dyn Resolve>>,
     seed_files: Vec<PathBuf>,
@@ -75,6 +76,7 @@ impl Default for NodeBuilder {
             peers: PeersConfig::default(),
             transport: TransportSettings::default(),
             calls: CallLimits::default(),
+            requests: RequestLimits::default(),
             environment: Arc::new(SystemEnvironment),
             resolver: None,
             seed_files: Vec::new(),
@@ -204,9 +206,15 @@ impl NodeBuilder {
         self
     }
 
-    /// How many requests this node sends at once.
+    /// How many requests this node sends to one peer at once.
     pub fn call_limits(mut self, limits: CallLimits) -> Self {
         self.calls = limits;
+        self
+    }
+
+    /// How many requests this node works on, and sends, at once: over all protocols and peers.
+    pub fn request_limits(mut self, limits: RequestLimits) -> Self {
+        self.requests = limits;
         self
     }
 
@@ -241,7 +249,7 @@ impl NodeBuilder {
         self
     }
 
-    /// How much memory channels may use.
+    /// How much memory channels, and requests, may use.
     pub fn memory(mut self, limits: MemoryLimits) -> Self {
         self.memory = limits;
         self
@@ -270,6 +278,7 @@ impl NodeBuilder {
             return Err(StartError::Limits(detail));
         }
         self.calls.check().map_err(StartError::Limits)?;
+        self.requests.check().map_err(StartError::Limits)?;
         self.memory.validate().map_err(StartError::Limits)?;
         let listen =
             self.listen.iter().map(|text| ListenAddress::from_str(text)).collect::<Result<Vec<_>, _>>()?;
@@ -317,6 +326,7 @@ impl NodeBuilder {
             clock,
             endpoint,
             call_limits: self.calls,
+            request_limits: self.requests,
             resolver: self.resolver.unwrap_or_else(|| environment.resolver()),
             environment: environment.clone(),
             listening,

@@ -146,8 +146,11 @@ impl Driver {
         let now = self.shared.clock.now();
         match message {
             Message::Input(input) => {
+                let names = matches!(input, Input::SetClass { .. } | Input::Add { .. });
                 self.manager.handle(now, input);
-                self.mark_persistent();
+                if names {
+                    self.mark_classes();
+                }
             }
             Message::Handshaken { conn, connection, direction, attempt, orders } => {
                 let (peer, remote) = (connection.peer_id(), connection.remote_address());
@@ -155,7 +158,7 @@ impl Driver {
                 if let Some(attempt) = attempt {
                     self.dials.remove(&attempt);
                 }
-                self.shared.traffic.begin(conn, connection.clone());
+                self.shared.traffic.begin(conn, connection.clone(), self.manager.class_of(&peer));
                 let handle = SessionHandle { connection, direction, orders, about: None, peer: None };
                 self.sessions.insert(conn, handle);
                 self.manager.handle(now, Input::Handshaken { conn, peer, direction, remote, attempt });
@@ -282,10 +285,14 @@ impl Driver {
         self.order(conn, Order::Admit(peer));
     }
 
-    /// Tells the connected peers which of them are always wanted.
-    fn mark_persistent(&self) {
-        for peer in self.sessions.values().filter_map(|session| session.peer.as_ref()) {
-            peer.persistent.store(self.manager.is_persistent(&peer.id), Ordering::Relaxed);
+    /// Tells the connected peers which of them are always wanted, and the counters who is of which class.
+    fn mark_classes(&self) {
+        for (conn, session) in &self.sessions {
+            let id = session.connection.peer_id();
+            self.shared.traffic.classify(*conn, self.manager.class_of(&id));
+            if let Some(peer) = &session.peer {
+                peer.persistent.store(self.manager.is_persistent(&id), Ordering::Relaxed);
+            }
         }
     }
 

@@ -233,6 +233,45 @@ pub enum SendError {
     Closed,
 }
 
+impl SendError {
+    /// The names of the causes, as they stand in metrics.
+    pub const CAUSES: &'static [&'static str] = &[
+        "not_connected",
+        "not_supported",
+        "too_large",
+        "queue_full",
+        "timed_out",
+        "dropped",
+        "no_memory",
+        "not_confirmed",
+        "stopped",
+        "lost",
+        "closed",
+    ];
+
+    /// The cause in one word, for graphs: one of [`SendError::CAUSES`].
+    pub fn cause(&self) -> &'static str {
+        Self::CAUSES[self.cause_number()]
+    }
+
+    /// Its place in the list.
+    pub(crate) fn cause_number(&self) -> usize {
+        match self {
+            Self::NotConnected { .. } => 0,
+            Self::NotSupported { .. } => 1,
+            Self::TooLarge { .. } => 2,
+            Self::QueueFull => 3,
+            Self::TimedOut { .. } => 4,
+            Self::Dropped => 5,
+            Self::NoMemory { .. } => 6,
+            Self::NotConfirmed { .. } => 7,
+            Self::Stopped { .. } => 8,
+            Self::Lost { .. } => 9,
+            Self::Closed => 10,
+        }
+    }
+}
+
 fn at_whom(peer: &Option<PeerId>) -> String {
     peer.map_or_else(String::new, |peer| format!(" at {peer}"))
 }

@@ -84,14 +84,14 @@ pub use data_dir::{DataDirError, KEY_FILE};
 pub use environment::{Environment, SystemEnvironment};
 pub use error::{ConnectError, ListenError, RegisterError, SendError, StartError};
 pub use memory::MemoryLimits;
-pub use metrics::{Metric, MetricKind, Sample};
+pub use metrics::{MAX_COUNTED_CHANNELS, Metric, MetricKind, OTHER_CHANNELS, Sample};
 pub use node::{ListenWatch, Node, Shutdown};
 pub use peer::{About, PeerInfo};
 pub use peers::{Change, PeerStats, Peers, Watch};
 pub use protocols::perf::PerfTimes;
 pub use request::{
     Answers, CallConfig, CallLimits, DEFAULT_DEADLINE, MAX_REQUEST_BYTES, Request, RequestError,
-    RequestService, ServeConfig, ServeError,
+    RequestLimits, RequestService, ServeConfig, ServeError,
 };
 pub use resolve::{Resolve, SystemResolver};
 pub use secret::ChangeSecretsError;

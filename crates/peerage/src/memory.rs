@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::SendError;
 
-/// How much memory the channels of a node may use.
+/// How much memory the channels and the requests of a node may use. They have accounts of their own, so that neither starves the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryLimits {
@@ -21,6 +21,11 @@ pub struct MemoryLimits {
     /// The part of each connection's windows, in bytes, that channels leave free, so that whatever they hold unread, requests, raw streams and
     /// keep-alives pass. Channels of the class [`crate::Class::Control`] may use half of it. Default: 1 MiB.
     pub window_reserve_bytes: usize,
+    /// Bytes that all requests and answers together may hold, of those that this node serves and of those that it asks: what is being read, is
+    /// worked on, or is being written. Default: 128 MiB.
+    pub request_bytes: usize,
+    /// The same for one peer. Default: 32 MiB.
+    pub request_peer_bytes: usize,
 }
 
 impl Default for MemoryLimits {
@@ -29,6 +34,8 @@ impl Default for MemoryLimits {
             node_bytes: 256 * 1024 * 1024,
             peer_bytes: 32 * 1024 * 1024,
             window_reserve_bytes: 1024 * 1024,
+            request_bytes: 128 * 1024 * 1024,
+            request_peer_bytes: 32 * 1024 * 1024,
         }
     }
 }
@@ -55,13 +62,25 @@ impl MemoryLimits {
         self
     }
 
+    /// Sets what requests and answers may hold, in bytes: of all peers, and of one.
+    #[must_use]
+    pub fn request_bytes(mut self, all: usize, of_one_peer: usize) -> Self {
+        (self.request_bytes, self.request_peer_bytes) = (all, of_one_peer);
+        self
+    }
+
     /// Checks that the limits leave room for anything.
     ///
     /// # Errors
     /// A sentence that names the limit.
     pub fn validate(&self) -> Result<(), String> {
         let least = 64 * 1024;
-        for (name, bytes) in [("node_bytes", self.node_bytes), ("peer_bytes", self.peer_bytes)] {
+        for (name, bytes) in [
+            ("node_bytes", self.node_bytes),
+            ("peer_bytes", self.peer_bytes),
+            ("request_bytes", self.request_bytes),
+            ("request_peer_bytes", self.request_peer_bytes),
+        ] {
             if bytes < least {
                 return Err(format!("the memory limit {name} is {bytes}: give at least {least}"));
             }
@@ -90,6 +109,11 @@ impl Budget {
         Arc::new(Self { name, most, used: AtomicUsize::new(0) })
     }
 
+    /// The limit in bytes.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
     /// Bytes that are reserved.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
@@ -116,7 +140,8 @@ impl Budget {
 }
 
 /// A limit that has no room left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the memory limit {limit} of {most} bytes is reached")]
 pub(crate) struct Exhausted {
     pub(crate) limit: &'static str,
     pub(crate) most: usize,

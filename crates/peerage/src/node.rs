@@ -180,6 +180,7 @@ impl Node {
         config.check()?;
         let core = ChannelCore::new(config);
         self.shared.registry.add(&core.config.name, Service::Channel(core.clone()))?;
+        self.shared.channel_counts.begin(&core.config.name, core.counts.clone());
         Ok(Channel::new(self.shared.clone(), core))
     }
 
@@ -345,7 +346,7 @@ impl Node {
         question: &Q,
         config: &CallConfig,
     ) -> Result<A, RequestError> {
-        let peer = self.shared.peer(&peer).ok_or(RequestError::NotConnected { peer })?;
+        let peer = self.shared.peer(&peer).ok_or_else(|| self.shared.requests.not_connected(peer))?;
         request::call(&peer, protocol, question, config, None).await
     }
 
@@ -374,7 +375,7 @@ impl Node {
         question: &Q,
         config: &CallConfig,
     ) -> Result<Answers<A>, RequestError> {
-        let peer = self.shared.peer(&peer).ok_or(RequestError::NotConnected { peer })?;
+        let peer = self.shared.peer(&peer).ok_or_else(|| self.shared.requests.not_connected(peer))?;
         request::call_many(&peer, protocol, question, config).await
     }
 

@@ -46,6 +46,8 @@ pub(crate) struct Peer {
     useful: AtomicBool,
     /// Places for our requests to it.
     pub(crate) calls: Slots,
+    /// The accounts of what requests to and from it hold, once there is one.
+    request_budgets: OnceLock<Budgets>,
     /// Inbound ping streams under way.
     pub(crate) pings: tokio::sync::Semaphore,
     /// Our ping stream: one per peer, kept for the next ping (libp2p ping).
@@ -118,6 +120,7 @@ impl Peer {
         Arc::new(Self {
             id: connection.peer_id(),
             calls: Slots::new(calls.max_concurrent_per_peer, calls.max_waiting_per_peer),
+            request_budgets: OnceLock::new(),
             version: about.version,
             persistent: AtomicBool::new(false),
             memory: budget("peer_bytes", limits.peer_bytes),
@@ -237,6 +240,12 @@ impl Peer {
         self.lock_outboxes().iter().find(|outbox| outbox.is_of(core)).cloned()
     }
 
+    /// How full each of its queues is, by the channel's name.
+    pub(crate) fn queue_levels(&self) -> Vec<(Arc<Outbox>, crate::channel::Levels)> {
+        let outboxes = self.lock_outboxes().clone();
+        outboxes.into_iter().map(|outbox| (outbox.clone(), outbox.levels())).collect()
+    }
+
     /// Forgets an outbox whose writer has ended.
     pub(crate) fn forget_outbox(&self, ended: &Arc<Outbox>) {
         self.lock_outboxes().retain(|outbox| !Arc::ptr_eq(outbox, ended));
@@ -296,6 +305,15 @@ impl Peer {
     /// The account of what lies unread in the connection's window alone.
     pub(crate) fn unread_budgets(&self) -> Budgets {
         [self.unread.clone()].into()
+    }
+
+    /// The accounts of requests and answers.
+    pub(crate) fn request_budgets(&self) -> Budgets {
+        let new = || {
+            let most = self.shared.memory_limits.request_peer_bytes;
+            [self.shared.request_memory.clone(), Budget::new("request_peer_bytes", most)].into()
+        };
+        self.request_budgets.get_or_init(new).clone()
     }
 
     /// What all channels hold for this peer, and have promised it, in bytes.

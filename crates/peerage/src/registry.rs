@@ -125,6 +125,16 @@ impl Registry {
         services.values().filter_map(channel).collect()
     }
 
+    /// Requests that wait for a place of their protocol.
+    pub(crate) fn requests_waiting(&self) -> usize {
+        let services = self.services.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let waiting = |service: &Service| match service {
+            Service::Requests(handler) => handler.waiting(),
+            _ => 0,
+        };
+        services.values().map(waiting).sum()
+    }
+
     /// Tells of changes.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()

@@ -21,10 +21,10 @@ use crate::environment::Environment;
 use crate::error::SendError;
 use crate::listening::Listening;
 use crate::memory::{Budget, MemoryLimits};
-use crate::metrics::EventCounts;
+use crate::metrics::{ChannelTable, EventCounts, RequestCounts};
 use crate::peer::Peer;
 use crate::registry::Registry;
-use crate::request::CallLimits;
+use crate::request::{CallLimits, RequestLimits, Slots};
 use crate::resolve::Resolve;
 use crate::secret::Secrets;
 use crate::store::Saving;
@@ -64,6 +64,15 @@ pub(crate) struct Shared {
     pub(crate) memory_limits: MemoryLimits,
     /// What all channels hold.
     pub(crate) memory: Arc<Budget>,
+    /// What all requests and answers hold.
+    pub(crate) request_memory: Arc<Budget>,
+    /// Places for requests of this node to all peers.
+    pub(crate) calls: Slots,
+    /// Places for requests that this node works on, over all protocols.
+    pub(crate) serving: Slots,
+    pub(crate) requests: Arc<RequestCounts>,
+    /// What channels have counted.
+    pub(crate) channel_counts: ChannelTable,
     /// For choices among peers.
     pub(crate) random: Mutex<Random>,
     /// What has happened to peers.
@@ -84,6 +93,7 @@ pub(crate) struct Parts {
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) call_limits: CallLimits,
+    pub(crate) request_limits: RequestLimits,
     pub(crate) listening: Listening,
     pub(crate) secrets: Vec<NetworkSecret>,
     pub(crate) saving: Saving,
@@ -106,7 +116,11 @@ impl Shared {
             environment: parts.environment,
             resolver: parts.resolver,
             registry: Registry::new(),
+            calls: Slots::new(parts.request_limits.max_asked, parts.request_limits.max_asked_waiting),
             call_limits: parts.call_limits,
+            serving: Slots::new(parts.request_limits.max_served, parts.request_limits.max_served_waiting),
+            requests: Arc::default(),
+            channel_counts: ChannelTable::default(),
             listening: parts.listening,
             secrets: Secrets::new(parts.secrets),
             saving: parts.saving,
@@ -118,6 +132,7 @@ impl Shared {
             lost_messages: AtomicU64::new(0),
             unknown_messages: AtomicU64::new(0),
             memory: Budget::new("node_bytes", parts.memory_limits.node_bytes),
+            request_memory: Budget::new("request_bytes", parts.memory_limits.request_bytes),
             memory_limits: parts.memory_limits,
             random: Mutex::new(parts.random),
             events: EventCounts::default(),

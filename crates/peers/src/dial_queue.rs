@@ -53,6 +53,11 @@ impl DialQueue {
         self.by_time.first().map(|(due, _)| *due)
     }
 
+    /// How many targets it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.by_target.len()
+    }
+
     /// When `target` is due, if it is queued.
     pub(crate) fn due(&self, target: &Target) -> Option<Duration> {
         self.by_target.get(target).copied()

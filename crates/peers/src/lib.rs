@@ -62,7 +62,7 @@ pub use config::{ForeignPolicy, PeersConfig};
 pub use dial_queue::Target;
 pub use door::{Door, DoorState};
 pub use journal::{Entry, Story};
-pub use manager::{ConnectedPeer, PeerManager};
+pub use manager::{ConnectedPeer, Gauges, PeerManager};
 pub use penalty::Penalty;
 pub use record::{AddressEntry, BadEntry, BanEntry, BookChange, BookEntry, StoredPeer};
 pub use state::PeerState;

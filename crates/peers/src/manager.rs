@@ -60,6 +60,8 @@ pub struct PeerManager {
     /// When the node's budget allows the next dial.
     pub(crate) dials_resume: Duration,
     pub(crate) rotation: Rotation,
+    /// Rounds that were begun.
+    pub(crate) rotations: u64,
     /// When a connection will have lasted long enough to clear its peer's failures.
     useful_at: BTreeSet<(Duration, ConnId)>,
     pub(crate) journal: Journal,
@@ -159,6 +161,28 @@ pub struct ConnectedPeer {
     pub since: Duration,
 }
 
+/// How much of everything a peer manager holds, and has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Gauges {
+    /// Peers in the address book.
+    pub known: usize,
+    /// Bans in force.
+    pub bans: usize,
+    /// Dials under way, to the end of TLS.
+    pub dials: usize,
+    /// Inbound connections whose hellos are under way.
+    pub greeting_inbound: usize,
+    /// The same of outbound ones.
+    pub greeting_outbound: usize,
+    /// Targets that wait in the dial queues, due or not.
+    pub queued_dials: usize,
+    /// Explicit connects that wait for a dial slot.
+    pub waiting_connects: usize,
+    /// Rounds of rotation that were begun.
+    pub rotations: u64,
+}
+
 /// Explicit connects that may wait for a dial slot.
 const MAX_EXPLICIT_WAITING: usize = 1024;
 
@@ -198,6 +222,7 @@ impl PeerManager {
             starts: Starts::default(),
             dials_resume: Duration::ZERO,
             rotation: Rotation::default(),
+            rotations: 0,
             useful_at: BTreeSet::new(),
             told: BTreeMap::new(),
             save_due: None,
@@ -237,9 +262,35 @@ impl PeerManager {
         self.book.classes.iter()
     }
 
+    /// The class of a peer: of several the first of persistent, private and unconditional.
+    pub fn class_of(&self, peer: &PeerId) -> Option<PeerClass> {
+        let order = [PeerClass::Persistent, PeerClass::Private, PeerClass::Unconditional];
+        order.into_iter().find(|class| self.book.classes.has(peer, *class))
+    }
+
     /// How many peers the address book holds.
     pub fn known_peers(&self) -> usize {
         self.book.len()
+    }
+
+    /// How much of everything there is.
+    pub fn gauges(&self) -> Gauges {
+        let greeting = |direction| {
+            let is = |conn: &&Conn| {
+                conn.direction == direction && matches!(conn.state, ConnState::Greeting | ConnState::Greeted)
+            };
+            self.conns.values().filter(is).count()
+        };
+        Gauges {
+            known: self.book.len(),
+            bans: self.bans().count(),
+            dials: self.attempts.len(),
+            greeting_inbound: greeting(Direction::Inbound),
+            greeting_outbound: greeting(Direction::Outbound),
+            queued_dials: self.persistent.len() + self.seeds.queue.len() + self.candidates.len(),
+            waiting_connects: self.explicit.len(),
+            rotations: self.rotations,
+        }
     }
 
     /// The next number for a statement about admission.

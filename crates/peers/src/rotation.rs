@@ -52,6 +52,7 @@ impl PeerManager {
         let can_go = self.outbound_admitted().filter(|(_, conn)| self.may_go(now, conn)).count();
         if fresh && can_go > 0 {
             let open = self.config.rotation_drops.min(can_go);
+            self.rotations += 1;
             self.rotation = Rotation { due: Some(now.mono + PATIENCE), running: true, open };
         } else {
             self.rotation = Rotation { due: Some(now.mono + self.pause()), ..Rotation::default() };

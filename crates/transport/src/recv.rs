@@ -286,6 +286,11 @@ impl RecvStream {
         }
     }
 
+    /// The length of the message that [`RecvStream::poll_read_frame`] is reading, once it is known.
+    pub fn expected(&self) -> Option<usize> {
+        self.frames.as_ref().and_then(|(_, decoder)| decoder.expected())
+    }
+
     /// The decoder of messages, with this bound and all that is held.
     fn frames(&mut self, most: usize) -> &mut Decoder {
         let held = match self.frames.take() {

@@ -132,6 +132,11 @@ impl Decoder {
         self.chunks
     }
 
+    /// The length of the message that has begun and is not whole yet, once it is known.
+    pub fn expected(&self) -> Option<usize> {
+        head(&self.partial, self.most).ok().flatten().map(|(_, length)| length)
+    }
+
     /// Bytes pushed and not yet taken.
     pub fn buffered(&self) -> usize {
         self.partial.len() + self.chunks.iter().map(Bytes::len).sum::<usize>()

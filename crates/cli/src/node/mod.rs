@@ -116,6 +116,7 @@ async fn start(settings: &Settings, foreign: Option<ForeignPolicy>, data: PathBu
         .peers_config(settings.peers.clone())
         .transport_settings(settings.transport.clone())
         .call_limits(settings.requests.clone())
+        .request_limits(settings.requests_in_all.clone())
         .memory(settings.memory.clone());
     if let Some(name) = &node.network {
         builder = builder.network(name);

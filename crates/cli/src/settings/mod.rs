@@ -9,7 +9,10 @@ mod table;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use peerage::{CallLimits, DialAddress, ListenAddress, MemoryLimits, PeerId, PeersConfig, TransportSettings};
+use peerage::{
+    CallLimits, DialAddress, ListenAddress, MemoryLimits, PeerId, PeersConfig, RequestLimits,
+    TransportSettings,
+};
 
 use crate::transfer::inbox::Limits;
 
@@ -25,9 +28,11 @@ pub(crate) struct Settings {
     pub(crate) peers: PeersConfig,
     /// The transport's limits.
     pub(crate) transport: TransportSettings,
-    /// What this node asks of others at once.
+    /// What this node asks of one peer at once.
     pub(crate) requests: CallLimits,
-    /// What channels may hold.
+    /// What it asks of all peers, and all peers of it, at once.
+    pub(crate) requests_in_all: RequestLimits,
+    /// What channels and requests may hold.
     pub(crate) memory: MemoryLimits,
     /// What the inbox takes.
     pub(crate) inbox: Limits,

@@ -119,6 +119,10 @@ async fn metrics_come_as_text_and_over_http_on_loopback_and_name_no_peer() {
         "peerage_peers{direction=\"inbound\",kind=\"peerage\"} 1",
         "peerage_connections_total{direction=\"inbound\"} 1",
         "peerage_first_packets_total{answer=\"accepted\"} 1",
+        "peerage_channel_messages_total{channel=\"/peerage/chat/1\",direction=\"sent\"} 0",
+        "peerage_channel_refusals_total{channel=\"/peerage/chat/1\",reason=\"queue_full\"} 0",
+        "peerage_requests_total{side=\"served\",outcome=\"answered\"} 0",
+        "peerage_queue_length{queue=\"dials\"} 0",
         "# EOF",
     ] {
         assert!(text.lines().any(|found| found.trim_end_matches(".0") == line), "{line} is not in {text}");

@@ -92,6 +92,7 @@ impl<M: Payload> Channel<M> {
             let queued = queue(&outbox, raw)?;
             Ok((outbox, queued))
         };
+        let queue_one = |peer, id, raw: &Raw| self.core.counted(queue_one(peer, id, raw));
         let peers = self.choose(to, &bytes);
         let raw = Raw(bytes);
         peers.into_iter().map(|(id, peer)| (id, queue_one(peer, id, &raw))).collect()

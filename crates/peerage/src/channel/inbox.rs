@@ -279,6 +279,16 @@ impl Inbox {
         InboxLevels { messages: state.messages, bytes: state.bytes }
     }
 
+    /// The part of its bound that the fullest lane takes, in bytes or in messages, whichever is more.
+    pub(crate) fn fullness(&self) -> f64 {
+        let state = self.lock();
+        let of = |lane: &Lane| {
+            let messages = lane.messages as f64 / self.most_messages as f64;
+            messages.max(lane.bytes as f64 / self.most_bytes as f64)
+        };
+        state.lanes.iter().flatten().map(of).fold(0.0, f64::max)
+    }
+
     /// How full one peer's lane is.
     pub(crate) fn levels_of(&self, peer: &PeerId) -> InboxLevels {
         let state = self.lock();

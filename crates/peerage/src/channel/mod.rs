@@ -26,6 +26,7 @@ mod writer;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use peerage_identity::PeerId;
 use tokio::sync::oneshot;
@@ -39,13 +40,13 @@ pub use config::{ChannelConfig, ChannelRate, Class, Overflow};
 pub(crate) use inbox::Inbox;
 pub use limits::ChannelLimits;
 pub(crate) use limits::in_hello;
-pub(crate) use outbox::{EndedBy, Flight, Outbox};
+pub(crate) use outbox::{EndedBy, Flight, Levels, Outbox};
 pub(crate) use payload::encoded;
 pub use payload::{Payload, Raw};
 pub(crate) use reader::run_reader;
 pub(crate) use seen::Seen;
-pub(crate) use status::Counts;
 pub use status::{ChannelStatus, ChannelTotals};
+pub(crate) use status::{Counts, Sums};
 pub use verdict::{Receipt, Verdict};
 pub(crate) use writer::run_writer;
 
@@ -55,13 +56,20 @@ pub(crate) struct ChannelCore {
     pub(crate) config: ChannelConfig,
     pub(crate) inbox: Inbox,
     pub(crate) memory: Arc<Budget>,
-    pub(crate) counts: Counts,
+    pub(crate) counts: Arc<Counts>,
 }
 
 impl ChannelCore {
     pub(crate) fn new(config: ChannelConfig) -> Arc<Self> {
         let memory = Budget::new("memory_bytes", config.memory_bytes);
-        Arc::new(Self { inbox: Inbox::new(&config), memory, counts: Counts::default(), config })
+        Arc::new(Self { inbox: Inbox::new(&config), memory, counts: Arc::default(), config })
+    }
+}
+
+impl ChannelCore {
+    /// Counts a message that was not queued.
+    fn counted<T>(&self, queued: Result<T, SendError>) -> Result<T, SendError> {
+        queued.inspect_err(|error| self.counts.refused(error))
     }
 }
 
@@ -99,9 +107,14 @@ impl<M: Payload> Channel<M> {
     /// # Errors
     /// [`SendError`]: refused, and why.
     pub async fn send(&self, peer: PeerId, message: &M) -> Result<(), SendError> {
-        self.check_length(message.length())?;
-        let outbox = self.shared.outbox(peer, &self.core)?;
-        if outbox.push(message, None).await? { Ok(()) } else { outbox.opened().await }
+        let queueing = async {
+            self.check_length(message.length())?;
+            let outbox = self.shared.outbox(peer, &self.core)?;
+            let open = outbox.push(message, None).await?;
+            Ok((outbox, open))
+        };
+        let (outbox, open) = self.core.counted(queueing.await)?;
+        if open { Ok(()) } else { outbox.opened().await }
     }
 
     /// Queues a message if there is room now, or can be made as [`ChannelConfig::overflow`] says.
@@ -109,8 +122,10 @@ impl<M: Payload> Channel<M> {
     /// # Errors
     /// [`SendError::QueueFull`], or why it was refused.
     pub fn try_send(&self, peer: PeerId, message: &M) -> Result<(), SendError> {
-        self.check_length(message.length())?;
-        self.shared.outbox(peer, &self.core)?.try_push(message, None).map(|_| ())
+        let queued = self
+            .check_length(message.length())
+            .and_then(|()| self.shared.outbox(peer, &self.core)?.try_push(message, None));
+        self.core.counted(queued).map(|_| ())
     }
 
     /// Sends a message and waits until the peer's receive queue has it, or until it is known what became of it.
@@ -126,7 +141,7 @@ impl<M: Payload> Channel<M> {
     /// # Errors
     /// [`SendError`]: refused, and why. [`SendError::NotConfirmed`] for a peer that is foreign or of an older version.
     pub async fn queue_confirmed(&self, peer: PeerId, message: &M) -> Result<Receipt, SendError> {
-        self.to(peer)?.queue_confirmed(message).await
+        self.core.counted(self.to(peer))?.queue_confirmed(message).await
     }
 
     /// A sender to one peer, for many messages: it looks the peer up once.
@@ -165,7 +180,7 @@ impl<M: Payload> Channel<M> {
         match M::read(bytes) {
             Ok(message) => Some(message),
             Err(error) => {
-                self.core.counts.undecodable();
+                self.core.counts.undecodable.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%peer, channel = self.name(), error, "a message cannot be decoded");
                 None
             }
@@ -216,8 +231,11 @@ impl<M: Payload> PeerSender<M> {
     /// # Errors
     /// [`SendError::Lost`] when that connection is gone; make a new sender then.
     pub async fn send(&self, message: &M) -> Result<(), SendError> {
-        self.channel.check_length(message.length())?;
-        self.outbox.push(message, None).await.map(|_| ())
+        let queueing = async {
+            self.channel.check_length(message.length())?;
+            self.outbox.push(message, None).await
+        };
+        self.channel.core.counted(queueing.await).map(|_| ())
     }
 
     /// Queues a message and returns its receipt, as [`Channel::queue_confirmed`].
@@ -225,13 +243,16 @@ impl<M: Payload> PeerSender<M> {
     /// # Errors
     /// [`SendError`]: refused, and why.
     pub async fn queue_confirmed(&self, message: &M) -> Result<Receipt, SendError> {
-        self.channel.check_length(message.length())?;
-        if !self.outbox.confirms() {
-            return Err(SendError::NotConfirmed { peer: self.peer });
-        }
-        let (reply, receipt) = oneshot::channel();
-        self.outbox.push(message, Some(reply)).await?;
-        Ok(Receipt(receipt))
+        let queueing = async {
+            self.channel.check_length(message.length())?;
+            if !self.outbox.confirms() {
+                return Err(SendError::NotConfirmed { peer: self.peer });
+            }
+            let (reply, receipt) = oneshot::channel();
+            self.outbox.push(message, Some(reply)).await?;
+            Ok(Receipt(receipt))
+        };
+        self.channel.core.counted(queueing.await)
     }
 
     /// Messages that are queued and not yet handed to the connection.

@@ -435,6 +435,7 @@ impl Outbox {
         state.queue.forget_buffer();
         drop(state);
         self.core.counts.sent.fetch_add(messages, Ordering::Relaxed);
+        self.core.counts.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// For the writer: what the peer's account says. How many bytes were accepted anew.
@@ -538,7 +539,7 @@ impl Outbox {
         self.release(&mut state);
         drop(state);
         let lost = queue.messages() as u64;
-        self.core.counts.lost.fetch_add(lost, Ordering::Relaxed);
+        self.count_lost(lost, by);
         self.room.notify_one();
         self.work.notify_one();
         self.changed.notify_waiters();
@@ -566,17 +567,27 @@ impl Outbox {
         let _ = state.memory.resize(0);
         (state.sent, state.written) = (state.accepted, state.accepted);
         drop(state);
-        self.core.counts.lost.fetch_add(left.lost, Ordering::Relaxed);
+        self.count_lost(left.lost, by);
         self.core.counts.unknown.fetch_add(left.unknown, Ordering::Relaxed);
         left
+    }
+
+    fn count_lost(&self, messages: u64, by: EndedBy) {
+        self.core.counts.lost.fetch_add(messages, Ordering::Relaxed);
+        if by == EndedBy::Peer {
+            self.core.counts.rejected.fetch_add(messages, Ordering::Relaxed);
+        }
     }
 
     /// How full it is.
     pub(crate) fn levels(&self) -> Levels {
         let state = self.lock();
+        let (messages, bytes) = (state.queue.messages(), state.queue.bytes());
+        let of_messages = messages as f64 / self.core.config.send_queue_messages as f64;
         Levels {
-            queued_messages: state.queue.messages(),
-            queued_bytes: state.queue.bytes(),
+            queued_messages: messages,
+            queued_bytes: bytes,
+            fullness: of_messages.max(bytes as f64 / self.most_bytes as f64),
             in_flight_bytes: (state.sent.bytes - state.accepted.bytes) as usize * usize::from(self.credit),
         }
     }
@@ -587,10 +598,12 @@ impl Outbox {
 }
 
 /// How full an outbox is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Levels {
     pub(crate) queued_messages: usize,
     pub(crate) queued_bytes: usize,
+    /// The part of its bound that is taken, in bytes or in messages, whichever is more.
+    pub(crate) fullness: f64,
     pub(crate) in_flight_bytes: usize,
 }
 

@@ -78,6 +78,7 @@ async fn receive(peer: &Arc<Peer>, core: &Arc<ChannelCore>, send: &mut SendStrea
     let credit = peer.confirms();
     let most = if credit { MAX_STREAMS } else { MAX_FOREIGN_STREAMS };
     let Some(intake) = core.inbox.enter(peer.id, most) else {
+        core.counts.too_many_streams.fetch_add(1, Ordering::Relaxed);
         recv.stop(StreamCode::Overloaded);
         return send.reset(StreamCode::Overloaded);
     };
@@ -322,6 +323,7 @@ impl<'a> Reader<'a> {
             self.pace.spend(cut.bytes, cut.messages, now);
             self.peer.mark_useful();
             self.core.counts.received.fetch_add(cut.messages as u64, Ordering::Relaxed);
+            self.core.counts.received_bytes.fetch_add(cut.bytes as u64, Ordering::Relaxed);
             if let Some(seen) = &self.seen {
                 messages_of(run).for_each(|message| seen.note(&message, now.mono));
             }
@@ -445,6 +447,14 @@ impl<'a> Reader<'a> {
     /// Tells the peer why nothing more is taken, and us what happened.
     async fn say_end(&mut self, end: &End, recv: &mut RecvStream, send: &mut SendStream) {
         let (peer, channel) = (self.peer.id, self.core.config.name.as_str());
+        let counts = &self.core.counts;
+        let count = match end {
+            End::TooLarge(_) => Some(&counts.too_large),
+            End::Violation(_) => Some(&counts.violation),
+            End::NoMemory(_) => Some(&counts.no_memory),
+            End::ByPeer(_) | End::Closed => None,
+        };
+        count.into_iter().for_each(|count| _ = count.fetch_add(1, Ordering::Relaxed));
         let (reason, code, detail) = match end {
             End::ByPeer(how) => {
                 let cut = self.received() - self.accepted;

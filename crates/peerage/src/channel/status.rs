@@ -5,23 +5,65 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use peerage_identity::PeerId;
 
 use super::{Channel, ChannelLimits, Payload};
+use crate::error::SendError;
 
-/// What a channel has counted since it was declared.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    pub(crate) sent: AtomicU64,
-    pub(crate) delivered: AtomicU64,
-    pub(crate) received: AtomicU64,
-    pub(crate) dropped: AtomicU64,
-    pub(crate) lost: AtomicU64,
-    pub(crate) unknown: AtomicU64,
-    undecodable: AtomicU64,
+/// Declares the counters, a plain copy of them, and the ways from one to the other.
+macro_rules! counters {
+    ($($name:ident: $what:literal),* $(,)?) => {
+        /// What a channel has counted since it was declared.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counts {
+            $(#[doc = $what] pub(crate) $name: AtomicU64,)*
+            /// Messages that were not queued, by [`SendError::CAUSES`].
+            refused: [AtomicU64; SendError::CAUSES.len()],
+        }
+
+        /// The same, read at one moment or added up.
+        #[derive(Debug, Clone, Default)]
+        pub(crate) struct Sums {
+            $(pub(crate) $name: u64,)*
+            pub(crate) refused: [u64; SendError::CAUSES.len()],
+        }
+
+        impl Counts {
+            pub(crate) fn read(&self) -> Sums {
+                let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+                Sums { $($name: of(&self.$name),)* refused: self.refused.each_ref().map(of) }
+            }
+        }
+
+        impl Sums {
+            pub(crate) fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+                self.refused.iter_mut().zip(&other.refused).for_each(|(sum, more)| *sum += more);
+            }
+        }
+    };
+}
+
+counters! {
+    sent: "Messages handed to connections as a whole.",
+    sent_bytes: "Bytes of the stream handed to connections, lengths included.",
+    received: "Messages put into the receive queue.",
+    received_bytes: "Bytes of those, lengths included.",
+    delivered: "Messages that a peer said to have.",
+    dropped: "Messages dropped for newer ones.",
+    lost: "Messages that are certainly not delivered.",
+    rejected: "Of those, messages that the peer refused when it ended the stream.",
+    unknown: "Messages of unknown fate.",
+    undecodable: "Messages received that are none.",
+    too_many_streams: "Streams refused because the peer had too many.",
+    too_large: "Streams refused for a message beyond the bound.",
+    violation: "Streams refused for a breach of the rules.",
+    no_memory: "Streams refused for want of memory.",
 }
 
 impl Counts {
-    /// A message was received that is none.
-    pub(crate) fn undecodable(&self) {
-        self.undecodable.fetch_add(1, Ordering::Relaxed);
+    /// A message was not queued.
+    pub(crate) fn refused(&self, error: &SendError) {
+        if let Some(count) = self.refused.get(error.cause_number()) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -31,14 +73,22 @@ impl Counts {
 pub struct ChannelTotals {
     /// Handed to connections as a whole.
     pub sent: u64,
+    /// Bytes handed to connections, the messages' lengths included.
+    pub sent_bytes: u64,
     /// Of those, said to be in the peer's receive queue. Foreign and older peers don't say.
     pub delivered: u64,
     /// Put into this node's receive queue.
     pub received: u64,
+    /// Bytes of those, their lengths included.
+    pub received_bytes: u64,
     /// Dropped for newer ones, as [`crate::Overflow::DropOldest`] says.
     pub dropped: u64,
     /// Queued and certainly not delivered, because the connection or the channel ended.
     pub lost: u64,
+    /// Of those, refused by the peer, which said why.
+    pub rejected: u64,
+    /// Not queued, because it was refused at once.
+    pub refused: u64,
     /// Sent and not known to be delivered when the connection ended.
     pub unknown: u64,
     /// Received and not decodable.
@@ -76,17 +126,20 @@ pub struct ChannelStatus {
 impl<M: Payload> Channel<M> {
     /// What became of its messages.
     pub fn totals(&self) -> ChannelTotals {
-        let counts = &self.core.counts;
-        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let counts = self.core.counts.read();
         let waiting = self.core.inbox.levels();
         ChannelTotals {
-            sent: of(&counts.sent),
-            delivered: of(&counts.delivered),
-            received: of(&counts.received),
-            dropped: of(&counts.dropped),
-            lost: of(&counts.lost),
-            unknown: of(&counts.unknown),
-            undecodable: of(&counts.undecodable),
+            sent: counts.sent,
+            sent_bytes: counts.sent_bytes,
+            delivered: counts.delivered,
+            received: counts.received,
+            received_bytes: counts.received_bytes,
+            dropped: counts.dropped,
+            lost: counts.lost,
+            rejected: counts.rejected,
+            refused: counts.refused.iter().sum(),
+            unknown: counts.unknown,
+            undecodable: counts.undecodable,
             accounted_bytes: self.core.memory.used(),
             waiting_messages: waiting.messages,
             waiting_bytes: waiting.bytes,

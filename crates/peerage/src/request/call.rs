@@ -14,11 +14,14 @@ use peerage_identity::PeerId;
 use peerage_transport::{ReadError, RecvStream, SendStream, Stream as RawStream};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
+use super::body::{self, Unread};
 use super::config::CallConfig;
 use super::error::{RequestError, ServeError};
-use super::slots::{Full, Slot};
+use super::slots::{CallSlot, Full};
 use super::wire;
 use crate::channel::Payload;
+use crate::memory::Reservation;
+use crate::metrics::{Counting, Outcome};
 use crate::peer::Peer;
 
 /// Bytes of a stream of answers that a slow caller leaves under way. All streams share the connection's window, and so many such
@@ -33,24 +36,28 @@ pub(crate) async fn call<Q: Payload, A: Payload>(
     protocol: &str,
     question: &Q,
     config: &CallConfig,
-    slot: Option<Slot>,
+    slot: Option<CallSlot>,
 ) -> Result<A, RequestError> {
     let call = Call::new(peer.id, protocol, config);
-    call.check(question)?;
+    let mut counting = peer.shared.requests.asked();
     let calling = async {
+        call.check(question)?;
         let _slot = call.slot(peer, slot).await?;
-        let (_send, mut recv) = call.open(peer, question, 0).await?.split();
-        let mut pairs = Pairs { status: None };
+        let mut memory = Reservation::new(peer.request_budgets());
+        let (_send, mut recv) = call.open(peer, question, 0, &mut memory).await?.split();
+        let mut pairs = Pairs { status: None, memory };
         let body = poll_fn(|cx| pairs.poll_next(cx, &mut recv, &call)).await;
         let body = body.unwrap_or_else(|| Err(call.malformed("the answer ended too early")))?;
         // The end mostly came along: once it is seen, dropping the half says nothing to the peer.
         let _ = recv.read_chunk(1).now_or_never();
         A::read(body).map_err(|detail| call.malformed(detail))
     };
-    match call.until {
+    let answer = match call.until {
         None => calling.await,
         Some(until) => timeout_at(until, calling).await.unwrap_or_else(|_| Err(call.late())),
-    }
+    };
+    counting.ended(answer.as_ref().map_or_else(Outcome::of_failure, |_| Outcome::Answered));
+    answer
 }
 
 /// Sends a request that is answered by a stream.
@@ -61,18 +68,23 @@ pub(crate) async fn call_many<Q: Payload, A: Payload>(
     config: &CallConfig,
 ) -> Result<Answers<A>, RequestError> {
     let call = Call::new(peer.id, protocol, config);
-    call.check(question)?;
+    let mut counting = peer.shared.requests.asked();
+    let mut memory = Reservation::new(peer.request_budgets());
     let opening = async {
+        call.check(question)?;
         let slot = call.slot(peer, None).await?;
-        Ok::<_, RequestError>((slot, call.open(peer, question, WINDOW_BYTES).await?))
+        Ok::<_, RequestError>((slot, call.open(peer, question, WINDOW_BYTES, &mut memory).await?))
     };
-    let (slot, stream) = match call.until {
-        None => opening.await?,
-        Some(until) => timeout_at(until, opening).await.unwrap_or_else(|_| Err(call.late()))?,
+    let opened = match call.until {
+        None => opening.await,
+        Some(until) => timeout_at(until, opening).await.unwrap_or_else(|_| Err(call.late())),
     };
+    let (slot, stream) =
+        opened.inspect_err(|error: &RequestError| counting.ended(Outcome::of_failure(error)))?;
     let deadline = call.until.map(|until| Box::pin(sleep_until(until)));
     let grants = Grants { send: stream.send, consumed: 0, unsent: Bytes::new() };
-    let open = Open { recv: stream.recv, grants, pairs: Pairs { status: None }, deadline, _slot: slot };
+    let pairs = Pairs { status: None, memory };
+    let open = Open { recv: stream.recv, grants, pairs, deadline, counting, _slot: slot };
     Ok(Answers { call, open: Some(open), answers: PhantomData })
 }
 
@@ -98,12 +110,12 @@ impl Call {
         }
     }
 
-    async fn slot(&self, peer: &Peer, slot: Option<Slot>) -> Result<Slot, RequestError> {
+    async fn slot(&self, peer: &Peer, slot: Option<CallSlot>) -> Result<CallSlot, RequestError> {
         match slot {
             Some(slot) => Ok(slot),
             None => {
                 let busy = |Full { waiting }| RequestError::Busy { peer: self.peer, waiting };
-                peer.calls.take().await.map_err(busy)
+                CallSlot::take(&peer.calls, &peer.shared.calls).await.map_err(busy)
             }
         }
     }
@@ -114,7 +126,9 @@ impl Call {
         peer: &Peer,
         question: &impl Payload,
         window: u32,
+        memory: &mut Reservation,
     ) -> Result<RawStream, RequestError> {
+        memory.resize(question.length()).map_err(|exhausted| self.unread(exhausted.into()))?;
         let mut stream =
             peer.connection.open_lazy(&self.protocol).await.map_err(|error| self.lost(error.to_string()))?;
         let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -123,8 +137,17 @@ impl Call {
         if sent.is_ok() && window == 0 {
             let _ = stream.send.finish();
         }
+        // It is the connection's now, which has a bound of its own. Less always succeeds.
+        let _ = memory.resize(0);
         peer.mark_useful();
         Ok(stream)
+    }
+
+    fn unread(&self, unread: Unread) -> RequestError {
+        match unread {
+            Unread::Stream(error) => self.read_error(error),
+            Unread::NoMemory(full) => RequestError::NoMemory { limit: full.limit, most: full.most },
+        }
     }
 
     fn read_error(&self, error: ReadError) -> RequestError {
@@ -160,6 +183,8 @@ impl Call {
 /// Takes an answer's stream apart.
 struct Pairs {
     status: Option<Bytes>,
+    /// What the last message takes.
+    memory: Reservation,
 }
 
 impl Pairs {
@@ -173,9 +198,9 @@ impl Pairs {
         loop {
             // One bound for both messages of a pair, or what was read would be sorted anew for each.
             let most = call.config.max_answer_bytes.max(wire::MAX_ERROR_TEXT);
-            let frame = match ready!(recv.poll_read_frame(cx, most)) {
+            let frame = match ready!(body::poll_read(cx, recv, most, &mut self.memory)) {
                 Ok(frame) => frame,
-                Err(error) => return Poll::Ready(Some(Err(call.read_error(error)))),
+                Err(unread) => return Poll::Ready(Some(Err(call.unread(unread)))),
             };
             return Poll::Ready(match (frame, self.status.take()) {
                 (None, None) => None,
@@ -211,7 +236,8 @@ struct Open {
     grants: Grants,
     pairs: Pairs,
     deadline: Option<Pin<Box<Sleep>>>,
-    _slot: Slot,
+    counting: Counting,
+    _slot: CallSlot,
 }
 
 impl<A: Payload> Answers<A> {
@@ -242,6 +268,7 @@ impl<A: Payload> Stream for Answers<A> {
         if let Some(deadline) = &mut open.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
+            open.counting.ended(Outcome::Deadline);
             this.open = None;
             return Poll::Ready(Some(Err(this.call.late())));
         }
@@ -252,9 +279,12 @@ impl<A: Payload> Stream for Answers<A> {
             open.grants.poll_send(cx);
             A::read(body).map_err(|detail| this.call.malformed(detail))
         });
-        if !matches!(next, Some(Ok(_))) {
-            this.open = None;
+        match &next {
+            Some(Ok(_)) => return Poll::Ready(next),
+            Some(Err(error)) => open.counting.ended(Outcome::of_failure(error)),
+            None => open.counting.ended(Outcome::Answered),
         }
+        this.open = None;
         Poll::Ready(next)
     }
 }

@@ -1,4 +1,5 @@
-//! What requests may take: at the one that answers ([`ServeConfig`]), for one call ([`CallConfig`]), and at the caller in all ([`CallLimits`]).
+//! What requests may take: at the one that answers, ([`ServeConfig`]), for one call ([`CallConfig`]), at the caller towards one peer
+//! ([`CallLimits`]), and at a node in all ([`RequestLimits`]). What their bodies may hold stands in [`crate::MemoryLimits`].
 
 use std::time::Duration;
 
@@ -133,7 +134,51 @@ impl CallConfig {
     }
 }
 
-/// How many requests this node sends at once.
+/// What all requests of a node together may take, whatever their protocols and peers. Each protocol and each peer has limits of its own besides, in
+/// [`ServeConfig`] and [`CallLimits`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RequestLimits {
+    /// Requests of peers that are worked on at once. Default: 4,096.
+    pub max_served: usize,
+    /// Requests of peers that have a place of their own protocol and wait for one of those. More are refused with
+    /// [`crate::ServeError::OVERLOADED`]. Default: 4,096.
+    pub max_served_waiting: usize,
+    /// Requests of this node that are under way at once. Default: 4,096.
+    pub max_asked: usize,
+    /// Requests of this node that have a place towards their peer and wait for one of those. More fail with [`crate::RequestError::Busy`]. Default:
+    /// 65,536.
+    pub max_asked_waiting: usize,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self { max_served: 4096, max_served_waiting: 4096, max_asked: 4096, max_asked_waiting: 64 * 1024 }
+    }
+}
+
+impl RequestLimits {
+    /// Sets how many requests of peers are worked on at once, and how many wait for that.
+    #[must_use]
+    pub fn served(mut self, places: usize, waiting: usize) -> Self {
+        (self.max_served, self.max_served_waiting) = (places, waiting);
+        self
+    }
+
+    /// Sets how many requests of this node are under way at once, and how many wait for that.
+    #[must_use]
+    pub fn asked(mut self, places: usize, waiting: usize) -> Self {
+        (self.max_asked, self.max_asked_waiting) = (places, waiting);
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), String> {
+        places("max_served", self.max_served)?;
+        places("max_asked", self.max_asked)
+    }
+}
+
+/// How many requests this node sends to one peer at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallLimits {
     /// Requests to one peer that are under way at once. Default: 64, as many as the streams that a peer allows.
@@ -150,12 +195,14 @@ impl Default for CallLimits {
 
 impl CallLimits {
     pub(crate) fn check(&self) -> Result<(), String> {
-        match self.max_concurrent_per_peer {
-            1..=MAX_PLACES => Ok(()),
-            count => Err(format!(
-                "max_concurrent_per_peer of the request limits is {count}: set it between 1 and {MAX_PLACES}"
-            )),
-        }
+        places("max_concurrent_per_peer", self.max_concurrent_per_peer)
+    }
+}
+
+fn places(limit: &str, count: usize) -> Result<(), String> {
+    match count {
+        1..=MAX_PLACES => Ok(()),
+        _ => Err(format!("{limit} of the request limits is {count}: set it between 1 and {MAX_PLACES}")),
     }
 }
 
@@ -178,5 +225,8 @@ mod tests {
         let none = CallLimits { max_concurrent_per_peer: 0, ..CallLimits::default() };
         assert!(none.check().unwrap_err().contains("between 1 and"));
         CallLimits::default().check().unwrap();
+        RequestLimits::default().check().unwrap();
+        assert!(RequestLimits::default().served(0, 1).check().unwrap_err().contains("max_served"));
+        assert!(RequestLimits::default().asked(0, 1).check().unwrap_err().contains("max_asked"));
     }
 }

@@ -56,15 +56,23 @@ pub enum RequestError {
         /// The handler's words.
         text: String,
     },
-    /// Too many requests to the peer wait on this side already; this one was not sent.
+    /// Too many requests, to the peer or to all peers, wait on this side already; this one was not sent.
     #[error(
-        "{waiting} requests to {peer} wait already: send fewer at once, or raise max_waiting_per_peer of the request limits"
+        "{waiting} requests wait already before this one to {peer}: send fewer at once, or raise max_waiting_per_peer or max_asked_waiting of the request limits"
     )]
     Busy {
         /// Whom.
         peer: PeerId,
         /// How many may wait.
         waiting: usize,
+    },
+    /// The memory that is accounted for requests is used up: the request was not sent, or its answer not taken.
+    #[error("the memory limit {limit} of {most} bytes is reached: ask for less at once, or raise it")]
+    NoMemory {
+        /// The limit's name, in [`crate::MemoryLimits`].
+        limit: &'static str,
+        /// The limit in bytes.
+        most: usize,
     },
     /// The request exceeds the bound.
     #[error("a request of {length} bytes exceeds the {most} that are allowed")]

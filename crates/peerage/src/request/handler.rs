@@ -17,11 +17,14 @@ use peerage_transport::{ReadError, RecvStream, SendStream, StreamCode};
 use peerage_wire::frame::FrameError;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::body::{self, Unread};
 use super::config::ServeConfig;
 use super::error::ServeError;
 use super::slots::{Full, ServeSlots};
 use super::wire;
 use crate::channel::Payload;
+use crate::memory::Reservation;
+use crate::metrics::Outcome;
 use crate::peer::Peer;
 
 /// Small items of a stream of answers that are ready together leave together, up to so many bytes.
@@ -129,17 +132,23 @@ impl Handler {
     pub(crate) async fn serve(&self, peer: &Peer, stream: peerage_transport::Stream) {
         let (mut send, recv) = stream.split();
         let stopped = send.stopped();
+        let mut counting = peer.shared.requests.served();
         tokio::select! {
             biased;
-            () = self.answer(peer, &mut send, recv) => {}
+            outcome = self.answer(peer, &mut send, recv) => counting.ended(outcome),
             // The caller gave up, or is gone: so do we, whatever stage the request is in.
             _ = stopped => {}
         }
     }
 
-    async fn answer(&self, peer: &Peer, send: &mut SendStream, mut recv: RecvStream) {
+    /// How many requests wait for a place of this protocol.
+    pub(crate) fn waiting(&self) -> usize {
+        self.slots.waiting()
+    }
+
+    async fn answer(&self, peer: &Peer, send: &mut SendStream, mut recv: RecvStream) -> Outcome {
         let arrived = Instant::now();
-        let _slot = match self.slots.take(peer.id).await {
+        let _slot = match self.slots.take(peer.id, &peer.shared.serving).await {
             Ok(slot) => slot,
             Err(Full { waiting }) => {
                 recv.stop(StreamCode::Overloaded);
@@ -149,13 +158,17 @@ impl Handler {
                 return self.refuse(peer, send, error).await;
             }
         };
-        let (request, window) = match self.read(peer, &mut recv, arrived).await {
+        let mut memory = Reservation::new(peer.request_budgets());
+        let (request, window) = match self.read(peer, &mut recv, arrived, &mut memory).await {
             Ok(read) => read,
-            Err(Unread::Answer(error)) => {
-                recv.stop(StreamCode::TooLarge);
+            Err(Instead::Answer(error, code)) => {
+                recv.stop(code);
                 return self.refuse(peer, send, error).await;
             }
-            Err(Unread::Reset(code)) => return send.reset(code),
+            Err(Instead::Reset(code)) => {
+                send.reset(code);
+                return Outcome::Lost;
+            }
         };
         peer.mark_useful();
         let deadline = request.deadline;
@@ -163,21 +176,24 @@ impl Handler {
             Work::One(function) => {
                 let answer = before(deadline, caught(async { function(request).await })).await;
                 let answer = answer.and_then(|answer| self.check(answer));
-                match answer {
+                match answer.and_then(|answer| keep(&mut memory, answer.len()).map(|()| answer)) {
                     Ok(answer) => {
                         let mut head = BytesMut::with_capacity(16);
                         wire::put_answer_head(answer.len(), &mut head);
-                        if self.write(peer, send, &mut [head.freeze(), answer]).await.is_continue() {
-                            let _ = send.finish();
+                        if self.write(peer, send, &mut [head.freeze(), answer]).await.is_break() {
+                            return Outcome::Lost;
                         }
+                        let _ = send.finish();
+                        Outcome::Answered
                     }
                     Err(error) => self.refuse(peer, send, error).await,
                 }
             }
             Work::Many(function) => {
                 let credit = Credit::new(window, recv);
-                let pouring = Pouring { handler: self, peer, send, credit, batch: BytesMut::new() };
-                pouring.run(deadline, || function(request)).await;
+                let batch = BytesMut::new();
+                let pouring = Pouring { handler: self, peer, send, credit, memory, batch };
+                pouring.run(deadline, || function(request)).await
             }
         }
     }
@@ -188,25 +204,34 @@ impl Handler {
         peer: &Peer,
         recv: &mut RecvStream,
         arrived: Instant,
-    ) -> Result<(Request<Bytes>, u32), Unread> {
+        memory: &mut Reservation,
+    ) -> Result<(Request<Bytes>, u32), Instead> {
         let reading = async {
-            let Some(body) = recv.read_frame(self.config.max_request_bytes).await? else { return Ok(None) };
+            let most = self.config.max_request_bytes;
+            let Some(body) = body::read(recv, most, memory).await? else { return Ok(None) };
             let options = recv.read_frame(wire::MAX_OPTIONS_BYTES).await?;
-            let options = wire::read_options(options).map_err(FrameError::from)?;
-            Ok::<_, ReadError>(Some((body, options)))
+            let options =
+                wire::read_options(options).map_err(|error| ReadError::from(FrameError::from(error)))?;
+            Ok::<_, Unread>(Some((body, options)))
         };
         let (body, options) = match timeout(self.config.request_timeout, reading).await {
             Ok(Ok(Some(read))) => read,
-            Ok(Ok(None)) => return Err(Unread::Reset(StreamCode::Cancelled)),
-            Ok(Err(ReadError::Frame(FrameError::TooLarge { length, most }))) => {
+            Ok(Ok(None)) => return Err(Instead::Reset(StreamCode::Cancelled)),
+            Ok(Err(Unread::Stream(ReadError::Frame(FrameError::TooLarge { length, most })))) => {
                 let text = format!("a request of {length} bytes exceeds the {most} that are taken");
-                return Err(Unread::Answer(ServeError::new(ServeError::TOO_LARGE, text)));
+                let error = ServeError::new(ServeError::TOO_LARGE, text);
+                return Err(Instead::Answer(error, StreamCode::TooLarge));
             }
-            Ok(Err(error)) => {
+            Ok(Err(Unread::NoMemory(exhausted))) => {
+                let error = ServeError::overloaded(exhausted.to_string());
+                let error = ServeError { retry_after: self.config.retry_after, ..error };
+                return Err(Instead::Answer(error, StreamCode::Overloaded));
+            }
+            Ok(Err(Unread::Stream(error))) => {
                 tracing::debug!(peer = %peer.id, %error, "a request could not be read");
-                return Err(Unread::Reset(StreamCode::ProtocolViolation));
+                return Err(Instead::Reset(StreamCode::ProtocolViolation));
             }
-            Err(_) => return Err(Unread::Reset(StreamCode::TimedOut)),
+            Err(_) => return Err(Instead::Reset(StreamCode::TimedOut)),
         };
         if options.window_bytes == 0 {
             // The end mostly came along: once it is seen, dropping the half says nothing to the peer.
@@ -229,10 +254,12 @@ impl Handler {
         Err(ServeError::new(ServeError::TOO_LARGE, text))
     }
 
-    async fn refuse(&self, peer: &Peer, send: &mut SendStream, error: ServeError) {
+    async fn refuse(&self, peer: &Peer, send: &mut SendStream, error: ServeError) -> Outcome {
+        let outcome = Outcome::of_answer(&error);
         if self.write(peer, send, &mut [wire::error(error)]).await.is_continue() {
             let _ = send.finish();
         }
+        outcome
     }
 
     /// Writes, or gives the stream up when the caller takes nothing for too long.
@@ -249,10 +276,15 @@ impl Handler {
     }
 }
 
-/// What came instead of a request.
-enum Unread {
-    Answer(ServeError),
+/// What a request that could not be read gets.
+enum Instead {
+    Answer(ServeError, StreamCode),
     Reset(StreamCode),
+}
+
+/// Has memory accounted for an answer.
+fn keep(memory: &mut Reservation, bytes: usize) -> Result<(), ServeError> {
+    memory.resize(bytes).map_err(|exhausted| ServeError::new(ServeError::FAILED, exhausted.to_string()))
 }
 
 /// A stream of answers on its way out.
@@ -261,13 +293,16 @@ struct Pouring<'a> {
     peer: &'a Peer,
     send: &'a mut SendStream,
     credit: Credit,
+    /// What the request took, and what the item takes that is written.
+    memory: Reservation,
     /// Small items that were ready and have not left yet.
     batch: BytesMut,
 }
 
 impl Pouring<'_> {
     /// Polls the application's stream only while its last items were taken: a caller that doesn't read makes it wait.
-    async fn run(mut self, deadline: Option<Instant>, begin: impl FnOnce() -> Answers) {
+    async fn run(mut self, deadline: Option<Instant>, begin: impl FnOnce() -> Answers) -> Outcome {
+        let asked = self.memory.bytes();
         let begun = std::panic::catch_unwind(AssertUnwindSafe(begin));
         let mut items = begun.unwrap_or_else(|_| futures::stream::once(async { Err(panicked()) }).boxed());
         loop {
@@ -278,13 +313,16 @@ impl Pouring<'_> {
                 None => {
                     // Nothing more is ready: what there is leaves.
                     if self.flush().await.is_break() {
-                        return;
+                        return Outcome::Lost;
                     }
                     next.await
                 }
             };
             let flow = match next {
-                Ok(Some(Ok(item))) => match self.handler.check(item) {
+                Ok(Some(Ok(item))) => match self.handler.check(item).and_then(|item| {
+                    keep(&mut self.memory, asked + item.len())?;
+                    Ok(item)
+                }) {
                     Ok(item) => self.put(item).await,
                     Err(error) => return self.end(Some(error)).await,
                 },
@@ -292,7 +330,7 @@ impl Pouring<'_> {
                 Ok(None) => return self.end(None).await,
             };
             if flow.is_break() {
-                return;
+                return Outcome::Lost;
             }
         }
     }
@@ -325,13 +363,16 @@ impl Pouring<'_> {
     }
 
     /// The last word. An error needs no credit: it is small, and nothing comes behind it.
-    async fn end(mut self, error: Option<ServeError>) {
+    async fn end(mut self, error: Option<ServeError>) -> Outcome {
+        let outcome = error.as_ref().map_or(Outcome::Answered, Outcome::of_answer);
         if let Some(error) = error {
             self.batch.extend_from_slice(&wire::error(error));
         }
-        if self.flush().await.is_continue() {
-            let _ = self.send.finish();
+        if self.flush().await.is_break() {
+            return Outcome::Lost;
         }
+        let _ = self.send.finish();
+        outcome
     }
 }
 

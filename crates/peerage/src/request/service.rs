@@ -16,7 +16,7 @@ use super::call;
 use super::config::{CallConfig, ServeConfig};
 use super::error::{RequestError, ServeError};
 use super::handler::{Handler, Request};
-use super::slots::Slot;
+use super::slots::CallSlot;
 use crate::channel::Payload;
 use crate::peer::Peer;
 use crate::shared::Shared;
@@ -39,8 +39,8 @@ pub struct RequestService<Q, A> {
 /// How far the way to a place has come, and on which connection.
 enum Place {
     None,
-    Wanted(Arc<Peer>, BoxFuture<'static, Slot>),
-    Reserved(Arc<Peer>, Slot),
+    Wanted(Arc<Peer>, BoxFuture<'static, CallSlot>),
+    Reserved(Arc<Peer>, CallSlot),
 }
 
 impl<Q, A> RequestService<Q, A> {
@@ -103,9 +103,13 @@ impl<Q: Payload + Sync, A: Payload> Service<Q> for RequestService<Q, A> {
                 }
                 _ => {
                     let of = peer.clone();
-                    self.place = match peer.calls.try_take() {
+                    self.place = match CallSlot::try_take(&peer.calls, &peer.shared.calls) {
                         Some(slot) => Place::Reserved(peer, slot),
-                        None => Place::Wanted(peer, Box::pin(async move { of.calls.take_unqueued().await })),
+                        None => {
+                            let wish =
+                                async move { CallSlot::take_unqueued(&of.calls, &of.shared.calls).await };
+                            Place::Wanted(peer, Box::pin(wish))
+                        }
                     };
                 }
             }
@@ -119,7 +123,8 @@ impl<Q: Payload + Sync, A: Payload> Service<Q> for RequestService<Q, A> {
         };
         let (id, protocol, config) = (self.peer, self.protocol.clone(), self.config.clone());
         let Some(peer) = self.shared.peer(&id) else {
-            return Box::pin(std::future::ready(Err(RequestError::NotConnected { peer: id })));
+            let failed = self.shared.requests.not_connected(id);
+            return Box::pin(std::future::ready(Err(failed)));
         };
         // A place on an older connection to the peer is of no use on this one.
         let slot = reserved.and_then(|(of, slot)| Arc::ptr_eq(&of, &peer).then_some(slot));

@@ -16,6 +16,32 @@ pub(crate) struct Full {
     pub(crate) waiting: usize,
 }
 
+/// A place of each kind that an outgoing request needs, until it is dropped: one towards its peer, and one of the node's.
+#[derive(Debug)]
+pub(crate) struct CallSlot {
+    _node: Slot,
+    _own: Slot,
+}
+
+impl CallSlot {
+    pub(crate) fn try_take(own: &Slots, node: &Slots) -> Option<Self> {
+        let own = own.try_take()?;
+        Some(Self { _node: node.try_take()?, _own: own })
+    }
+
+    /// After those who asked before. Cancel-safe.
+    pub(crate) async fn take(own: &Slots, node: &Slots) -> Result<Self, Full> {
+        let own = own.take().await?;
+        Ok(Self { _node: node.take().await?, _own: own })
+    }
+
+    /// The same for one that waits without counting as waiting: it holds no request while it does.
+    pub(crate) async fn take_unqueued(own: &Slots, node: &Slots) -> Self {
+        let own = own.take_unqueued().await;
+        Self { _node: node.take_unqueued().await, _own: own }
+    }
+}
+
 /// So many places, given out in the order of asking, and a bound on those who wait.
 #[derive(Debug)]
 pub(crate) struct Slots {
@@ -33,6 +59,11 @@ pub(crate) struct Slot {
 impl Slots {
     pub(crate) fn new(places: usize, max_waiting: usize) -> Self {
         Self { places: Arc::new(Semaphore::new(places)), waiting: AtomicUsize::new(0), max_waiting }
+    }
+
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// A place, if one is free now and nobody waits for it.
@@ -73,10 +104,10 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The places of one served protocol: each peer's own, and those of all together.
+/// The places of one served protocol: each peer's own, and those of all together. Beyond them stand those of the node.
 ///
-/// A request takes one of its peer's places first and one of the common places then, so that a peer that asks for much waits for itself, and at most
-/// `max_concurrent_per_peer` of its requests stand in the common queue.
+/// A request takes one of its peer's places first, one of the protocol's then, and one of the node's last, so that a peer that asks for much waits
+/// for itself, and at most `max_concurrent_per_peer` of its requests stand in the common queue.
 #[derive(Debug)]
 pub(crate) struct ServeSlots {
     all: Slots,
@@ -87,6 +118,7 @@ pub(crate) struct ServeSlots {
 /// A place of both kinds, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ServeSlot<'a> {
+    _node: Slot,
     _all: Slot,
     _own: PeerSlot<'a>,
 }
@@ -100,15 +132,21 @@ impl ServeSlots {
         }
     }
 
-    /// A place for a request of `peer`. Cancel-safe.
-    pub(crate) async fn take(&self, peer: PeerId) -> Result<ServeSlot<'_>, Full> {
+    /// A place for a request of `peer`, and one of the node's. Cancel-safe.
+    pub(crate) async fn take(&self, peer: PeerId, node: &Slots) -> Result<ServeSlot<'_>, Full> {
         let (places, waiting) = self.peer_places;
         let own = self.lock().entry(peer).or_insert_with(|| Arc::new(Slots::new(places, waiting))).clone();
         let mut slot = PeerSlot { of: self, peer, own: Some(own), taken: None };
         if let Some(own) = &slot.own {
             slot.taken = Some(own.take().await?);
         }
-        Ok(ServeSlot { _all: self.all.take().await?, _own: slot })
+        let all = self.all.take().await?;
+        Ok(ServeSlot { _node: node.take().await?, _all: all, _own: slot })
+    }
+
+    /// How many wait, each peer's own queue included.
+    pub(crate) fn waiting(&self) -> usize {
+        self.all.waiting() + self.lock().values().map(|own| own.waiting()).sum::<usize>()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PeerId, Arc<Slots>>> {
@@ -147,14 +185,19 @@ mod tests {
         ServeSlots::new(&ServeConfig::default().concurrent(all.0, own.0).waiting(all.1, own.1))
     }
 
+    fn many() -> Slots {
+        Slots::new(100, 100)
+    }
+
     #[test]
     fn a_peer_waits_for_itself_and_is_refused_beyond_its_queue() {
         let slots = slots((10, 10), (2, 1));
         let (one, other) = (NodeKey::from_seed([1; 32]).peer_id(), NodeKey::from_seed([2; 32]).peer_id());
-        let take = |peer| slots.take(peer).now_or_never();
+        let node = many();
+        let take = |peer| slots.take(peer, &node).now_or_never();
         let first = take(one).unwrap().unwrap();
         let _second = take(one).unwrap().unwrap();
-        let mut third = Box::pin(slots.take(one));
+        let mut third = Box::pin(slots.take(one, &node));
         assert!((&mut third).now_or_never().is_none(), "it waits");
         assert_eq!(take(one).unwrap().unwrap_err(), Full { waiting: 1 });
         let _beside = take(other).unwrap().unwrap();
@@ -164,20 +207,32 @@ mod tests {
 
     #[test]
     fn the_common_places_bound_all_peers_together_and_nothing_is_kept_of_those_who_left() {
-        let slots = slots((1, 1), (1, 1));
+        let (slots, node) = (slots((1, 1), (1, 1)), many());
         let peers: Vec<_> = (1..=3).map(|seed| NodeKey::from_seed([seed; 32]).peer_id()).collect();
-        let first = slots.take(peers[0]).now_or_never().unwrap().unwrap();
-        let mut second = Box::pin(slots.take(peers[1]));
+        let first = slots.take(peers[0], &node).now_or_never().unwrap().unwrap();
+        let mut second = Box::pin(slots.take(peers[1], &node));
         assert!((&mut second).now_or_never().is_none());
-        assert_eq!(slots.take(peers[2]).now_or_never().unwrap().unwrap_err(), Full { waiting: 1 });
+        assert_eq!(slots.take(peers[2], &node).now_or_never().unwrap().unwrap_err(), Full { waiting: 1 });
         drop(first);
         let second = second.now_or_never().unwrap().unwrap();
         // One that gave up waiting leaves its place in the queue to the next.
-        let mut third = Box::pin(slots.take(peers[2]));
+        let mut third = Box::pin(slots.take(peers[2], &node));
         assert!((&mut third).now_or_never().is_none());
         drop(third);
-        assert!(slots.take(peers[0]).now_or_never().is_none());
+        assert!(slots.take(peers[0], &node).now_or_never().is_none());
         drop(second);
         assert!(slots.lock().is_empty());
+    }
+
+    #[test]
+    fn the_nodes_places_bound_all_protocols_together() {
+        let (one, other, node) = (slots((9, 9), (9, 9)), slots((9, 9), (9, 9)), Slots::new(1, 1));
+        let peers: Vec<_> = (1..=3).map(|seed| NodeKey::from_seed([seed; 32]).peer_id()).collect();
+        let first = one.take(peers[0], &node).now_or_never().unwrap().unwrap();
+        let mut second = Box::pin(other.take(peers[1], &node));
+        assert!((&mut second).now_or_never().is_none());
+        assert_eq!(one.take(peers[2], &node).now_or_never().unwrap().unwrap_err(), Full { waiting: 1 });
+        drop(first);
+        assert!(second.now_or_never().unwrap().is_ok());
     }
 }

@@ -114,6 +114,12 @@ impl Saving {
         saved
     }
 
+    /// How many changes wait.
+    pub(crate) fn waiting_changes(&self) -> usize {
+        let waiting = self.waiting();
+        waiting.put.len() + waiting.removed.len()
+    }
+
     /// Gives the store up.
     pub(crate) fn close(&self) {
         self.store.lock().unwrap_or_else(PoisonError::into_inner).take();
