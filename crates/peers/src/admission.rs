@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use peerage_identity::{PeerId, SignedPeerRecord};
 use peerage_machine::Now;
 
@@ -144,10 +145,7 @@ impl PeerManager {
         } else if self.shutting_down {
             self.reject(now, id, RejectReason::ShuttingDown, String::new(), None);
         } else if let Some(detail) = no_place {
-            // Not all who were refused at one time come back at one time.
-            let wait = self.config.full_retry_after;
-            let wait = wait + self.random.up_to(wait);
-            self.reject(now, id, RejectReason::Full, detail, Some(wait));
+            self.reject(now, id, RejectReason::Full, detail, None);
         } else {
             return false;
         }
@@ -449,9 +447,9 @@ impl PeerManager {
     ) {
         let Some(conn) = self.conns.get(&id) else { return };
         let peer = conn.peer;
-        let alternatives = match reason {
-            RejectReason::Full if self.take_refusal(now) => self.alternatives(peer),
-            _ => Vec::new(),
+        let (alternatives, retry_after) = match reason {
+            RejectReason::Full => self.way_elsewhere(now, peer),
+            _ => (Vec::new(), retry_after),
         };
         let said = if detail.is_empty() { String::new() } else { format!(": {detail}") };
         let fault = Fault::RefusedByUs(reason);
@@ -460,6 +458,18 @@ impl PeerManager {
         self.outputs.push_back(Output::Answer { conn: id, answer });
         self.event(PeerEvent::Refused { peer, reason });
         self.ended(now, id, failure, false);
+    }
+
+    /// What a full node has for a peer that it refuses: others to try, and a time to come back. Whom it can name nobody may have nowhere else to go,
+    /// and is to come back as soon as one who was refused before TLS.
+    fn way_elsewhere(&mut self, now: Now, peer: PeerId) -> (Vec<Bytes>, Option<Duration>) {
+        let alternatives = if self.take_refusal(now) { self.alternatives(peer) } else { Vec::new() };
+        let wait = match alternatives.is_empty() {
+            true => self.config.overload_pause.min(self.config.full_retry_after),
+            false => self.config.full_retry_after,
+        };
+        // Not all who were refused at one time come back at one time.
+        (alternatives, Some(wait + self.random.up_to(wait)))
     }
 
     /// Whether a connection to `peer` that we dialled is admitted.

@@ -29,9 +29,10 @@ pub struct PeersConfig {
     pub backoff_ceiling: Duration,
     /// No delay is longer after a fault of our own, such as a missing socket.
     pub local_backoff_ceiling: Duration,
-    /// The pause before a peer is dialled again that has no room and does not say when to come back; up to twice that.
+    /// The pause before a peer is dialled again that has no room and does not say when to come back; up to twice that. A peer that we refuse because
+    /// we are full, and to whom we can name no other, is told so much.
     pub overload_pause: Duration,
-    /// No delay before a seed is tried again is longer, while peers are few.
+    /// No delay before a seed is tried again is longer, while peers are few: not even where it was full and said a longer time.
     pub seed_backoff_ceiling: Duration,
     /// Seeds are dialled while fewer peers than this are connected.
     pub seed_target: usize,
@@ -77,7 +78,7 @@ pub struct PeersConfig {
     pub max_journal_entries: usize,
     /// How long a change of the address book may wait before it is stored.
     pub save_after: Duration,
-    /// How long a peer that we refuse because we are full is told to stay away: this, to twice as long.
+    /// How long a peer that we refuse because we are full is told to stay away when we named others to it: this, to twice as long.
     pub full_retry_after: Duration,
     /// Refusals with alternatives that may be given at once. Beyond them strangers are refused before TLS while no place is free.
     pub refusal_burst: f64,

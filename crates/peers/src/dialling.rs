@@ -149,10 +149,15 @@ impl PeerManager {
                 backoff::delay(base, ceiling, known.local_failures - 1, &mut self.random)
             }
             Blame::Overloaded => {
-                let ceiling = self.config.backoff_ceiling;
-                let asked = failure.retry_after.unwrap_or(self.config.overload_pause).min(ceiling);
-                // Everyone whom a full peer refused was told the same time.
-                asked + self.random.up_to(asked.max(base))
+                let pause = self.config.overload_pause;
+                // Who tells a time spreads it; a second on top serves those who don't.
+                let (asked, more) = failure.retry_after.map_or((pause, pause), |told| (told, base));
+                let ceiling = match known.seed {
+                    // Without its seed a node may have nobody. Those who were told a longer time don't come back at one time either.
+                    true => self.config.seed_backoff_ceiling.mul_f64(0.5 + self.random.unit() / 2.0),
+                    false => self.config.backoff_ceiling,
+                };
+                (asked + self.random.up_to(more)).min(ceiling)
             }
             Blame::Unlucky | Blame::Hostile => {
                 known.failures = known.failures.saturating_add(1);

@@ -187,6 +187,42 @@ fn a_full_node_names_diverse_alternatives_and_the_refused_dialler_finds_its_plac
     }
 }
 
+/// a seed that is full is tried again soon by who knows nobody else, and sooner where it could name no other.
+#[test]
+fn whom_a_full_seed_can_name_nobody_comes_back_soon_and_finds_its_place() {
+    for seed in 0..10 {
+        let mut world = World::new(seed);
+        let few = PeersConfig { max_inbound: 8, refusal_burst: 4.0, refusals_per_second: 4.0, ..passive() };
+        let hub = world.add(few);
+        let crowd: Vec<_> = (0..40).map(|_| world.add(PeersConfig::default())).collect();
+        for node in &crowd {
+            world.seed_with(*node, hub, Role::Seed);
+        }
+        world.run_for(secs(2));
+        let alone: Vec<_> = crowd.iter().filter(|node| world.peers_of(**node).is_empty()).copied().collect();
+        assert!(alone.len() >= 8, "seed {seed}: only {} are alone at first", alone.len());
+        let (named, unnamed): (Vec<_>, Vec<_>) =
+            world.refusals.iter().partition(|r| !r.alternatives.is_empty());
+        assert!(!unnamed.is_empty(), "seed {seed}: everybody was named others");
+        for (refusals, least) in [(named, 30), (unnamed, 10)] {
+            let told = refusals.iter().map(|refusal| refusal.retry_after.unwrap());
+            told.for_each(|wait| assert!((secs(least)..=secs(2 * least)).contains(&wait), "{wait:?}"));
+        }
+        for node in &crowd {
+            let waits = world.nodes[*node].events.iter().filter_map(|(_, event)| match event {
+                PeerEvent::DialFailed { peer, retry_in, .. } if *peer == Some(world.id(hub)) => *retry_in,
+                _ => None,
+            });
+            waits.for_each(|wait| {
+                assert!(wait <= secs(30), "seed {seed}: {wait:?} until the seed is tried again")
+            });
+        }
+        world.run_for(secs(58));
+        let alone = crowd.iter().filter(|node| world.peers_of(**node).is_empty()).count();
+        assert_eq!(alone, 0, "seed {seed}: {alone} nodes have no peer yet");
+    }
+}
+
 /// What a refused dialler was told is tried, and not passed on before it was found true.
 /// what was heard is passed on only after a dial has proved it.
 #[test]
