@@ -21,6 +21,7 @@ use tokio::task::AbortHandle;
 
 use crate::dial;
 use crate::error::ConnectError;
+use crate::orders::OrderGiver;
 use crate::peer::{About, Peer, PeerInfo};
 use crate::session::Order;
 use crate::shared::Shared;
@@ -36,10 +37,10 @@ pub(crate) enum Message {
         connection: Connection,
         direction: Direction,
         attempt: Option<AttemptId>,
-        orders: mpsc::Sender<Order>,
+        orders: OrderGiver,
     },
     /// A hello was read.
-    Hello { conn: ConnId, facts: HelloFacts, about: About },
+    Hello { conn: ConnId, facts: Box<HelloFacts>, about: Box<About> },
     /// A session has ended.
     Ended { conn: ConnId, failure: Failure },
     /// A peer asks whom we know.
@@ -96,7 +97,7 @@ struct Driver {
 struct SessionHandle {
     connection: Connection,
     direction: Direction,
-    orders: mpsc::Sender<Order>,
+    orders: OrderGiver,
     /// What its hello said, until it is admitted.
     about: Option<Box<About>>,
     peer: Option<Arc<Peer>>,
@@ -166,9 +167,9 @@ impl Driver {
             }
             Message::Hello { conn, facts, about } => {
                 if let Some(session) = self.sessions.get_mut(&conn) {
-                    session.about = Some(Box::new(about));
+                    session.about = Some(about);
                 }
-                self.manager.handle(now, Input::Hello { conn, hello: facts });
+                self.manager.handle(now, Input::Hello { conn, hello: *facts });
             }
             Message::Ended { conn, failure } => {
                 let useful = self.drop_session(conn, &failure.detail);
@@ -312,9 +313,9 @@ impl Driver {
 
     fn order(&mut self, conn: ConnId, order: Order) {
         let Some(session) = self.sessions.get(&conn) else { return };
-        if let Err(error) = session.orders.try_send(order) {
+        if !session.orders.0.give(order) {
             // The queue holds every order of a connection's life; a session that takes none is stuck or gone.
-            tracing::debug!(peer = %session.connection.peer_id(), %error, "a session takes no more orders");
+            tracing::debug!(peer = %session.connection.peer_id(), "a session takes no more orders");
             session.connection.close(CloseCode::Internal, "internal error");
         }
     }

@@ -58,6 +58,7 @@ mod listening;
 mod memory;
 mod metrics;
 mod node;
+mod orders;
 mod peer;
 mod peers;
 mod protocols;

@@ -4,9 +4,11 @@
 //! stream gets a task of its own that first negotiates the protocol; then a hello goes to the session, and everything else waits at
 //! the [`Gate`] until the peer is admitted. How many can wait is bounded by the few streams that QUIC grants to strangers.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use peerage_identity::DialAddress;
@@ -15,9 +17,10 @@ use peerage_transport::{
     CloseCode, Connection, InboundStream, NegotiationError, ReadError, SendStream, Stream,
 };
 use peerage_wire::hello as wire;
-use tokio::sync::{SetOnce, mpsc};
+use tokio::sync::SetOnce;
 
 use crate::driver::Message;
+use crate::orders::{OrderGiver, Orders};
 use crate::peer::Peer;
 use crate::registry;
 use crate::secret;
@@ -43,11 +46,8 @@ const DRAIN_QUIET: Duration = Duration::from_secs(1);
 const DRAIN_PROBE: Duration = Duration::from_secs(2);
 /// How often it is looked at meanwhile.
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
-/// Orders that can wait for a session. The driver sends fewer than this in a connection's life.
-const MAX_ORDERS: usize = 8;
 
-/// What is to be done on one connection; all of it but [`Order::Heard`] comes from the driver. What is large is boxed: a queue of tokio's has room
-/// for 32 at once, whatever its bound.
+/// What is to be done on one connection; all of it but [`Order::Heard`] comes from the driver.
 #[derive(Debug)]
 pub(crate) enum Order {
     SayHello {
@@ -72,13 +72,20 @@ struct Gate {
     trusted: AtomicBool,
 }
 
+/// What a session waits for.
+enum Event {
+    Order(Option<Order>),
+    Stream(InboundStream),
+    End(Failure),
+}
+
 struct Session {
     shared: Arc<Shared>,
     connection: Connection,
     id: ConnId,
     gate: Arc<Gate>,
-    /// Where stream tasks put the peer's hello.
-    orders: mpsc::WeakSender<Order>,
+    /// What the driver wants, and where stream tasks put the peer's hello.
+    orders: Arc<Orders>,
     /// The peer manager wants to hear the peer: before that, not even its streams are answered.
     welcome: bool,
     /// The first stream that the peer opened was taken.
@@ -90,8 +97,7 @@ struct Session {
 /// Runs a connection to its end.
 pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, attempt: Option<AttemptId>) {
     let id = ConnId(connection.id().0);
-    let (orders, mut inbox) = mpsc::channel(MAX_ORDERS);
-    let to_us = orders.downgrade();
+    let orders: Arc<Orders> = Arc::default();
     let handshaken = Message::Handshaken {
         conn: id,
         connection: connection.clone(),
@@ -100,9 +106,9 @@ pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, attempt: Op
             peerage_transport::Direction::Outbound => Direction::Outbound,
         },
         attempt,
-        orders,
+        orders: OrderGiver(orders.clone()),
     };
-    if shared.to_driver.send(handshaken).await.is_err() {
+    if Box::pin(shared.to_driver.send(handshaken)).await.is_err() {
         connection.close(CloseCode::Shutdown, "shutting down");
         return;
     }
@@ -111,13 +117,14 @@ pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, attempt: Op
         connection,
         id,
         gate: Arc::default(),
-        orders: to_us,
+        orders,
         welcome: false,
         took_first: false,
         to_answer: None,
     };
-    let failure = session.run(&mut inbox).await;
-    let _ = shared.to_driver.send(Message::Ended { conn: id, failure }).await;
+    let failure = session.run().await;
+    session.orders.close();
+    let _ = Box::pin(shared.to_driver.send(Message::Ended { conn: id, failure })).await;
 }
 
 impl Session {
@@ -127,41 +134,60 @@ impl Session {
     }
 
     /// What is rare is boxed, so that the task of an idle connection stays small.
-    async fn run(&mut self, orders: &mut mpsc::Receiver<Order>) -> Failure {
-        let deadline = tokio::time::sleep(HELLO_DEADLINE);
-        tokio::pin!(deadline);
-        let mut admitted = false;
+    async fn run(&mut self) -> Failure {
+        let mut early = Some(Box::pin(ends_early(self.connection.clone())));
         loop {
-            tokio::select! {
-                biased;
-                order = orders.recv() => match order {
-                    Some(Order::Admit(peer)) => {
-                        admitted = true;
-                        self.admit(peer);
-                    }
-                    Some(Order::Close(reason)) => return self.close(reason),
-                    Some(Order::Drain) => return Box::pin(self.drain(orders)).await,
-                    Some(Order::Heard(heard)) => Box::pin(self.heard(heard)).await,
-                    Some(Order::Answer(answer)) => {
-                        if let Some(failure) = Box::pin(self.answer(*answer)).await {
-                            return failure;
-                        }
-                    }
-                    Some(Order::SayHello { order }) => self.say_hello(order),
-                    None => return self.close(CloseReason::ShuttingDown),
-                },
-                cause = self.connection.closed() => return faults::of_end(&cause),
-                stream = self.connection.accept_stream(), if self.welcome => match stream {
-                    Ok(stream) => self.accept(stream),
-                    Err(cause) => return faults::of_end(&cause),
-                },
-                () = &mut deadline, if !admitted => {
-                    self.connection.close(CloseCode::HandshakeTimeout, "no hello in time");
-                    return Failure::new(Fault::HelloTimeout, format!(
-                        "{} did not finish the hello within {HELLO_DEADLINE:?}", self.connection.peer_id()));
+            let order = match self.next(&mut early).await {
+                Event::Order(order) => order,
+                Event::Stream(stream) => {
+                    self.accept(stream);
+                    continue;
                 }
+                Event::End(failure) => return failure,
+            };
+            match order {
+                Some(Order::Admit(peer)) => {
+                    self.admit(peer);
+                    early = None;
+                }
+                Some(Order::Close(reason)) => return self.close(reason),
+                Some(Order::Drain) => return Box::pin(self.drain()).await,
+                Some(Order::Heard(heard)) => Box::pin(self.heard(heard)).await,
+                Some(Order::Answer(answer)) => {
+                    if let Some(failure) = Box::pin(self.answer(*answer)).await {
+                        return failure;
+                    }
+                }
+                Some(Order::SayHello { order }) => self.say_hello(order),
+                None => return self.close(CloseReason::ShuttingDown),
             }
         }
+    }
+
+    /// What happens next. `early` watches over the connection until it is admitted; from then on, waiting for streams tells of its end.
+    async fn next(&self, early: &mut Option<Pin<Box<impl Future<Output = Failure>>>>) -> Event {
+        let stream = async {
+            match self.welcome {
+                true => self.connection.accept_stream().await,
+                false => std::future::pending().await,
+            }
+        };
+        let mut stream = pin!(stream);
+        poll_fn(|cx| {
+            if let Poll::Ready(order) = self.orders.poll_next(cx) {
+                return Poll::Ready(Event::Order(order));
+            }
+            if let Some(early) = early
+                && let Poll::Ready(failure) = early.as_mut().poll(cx)
+            {
+                return Poll::Ready(Event::End(failure));
+            }
+            Poll::Ready(match ready!(stream.as_mut().poll(cx)) {
+                Ok(stream) => Event::Stream(stream),
+                Err(cause) => Event::End(faults::of_end(&cause)),
+            })
+        })
+        .await
     }
 
     /// Sends our hello and reports the answer.
@@ -209,7 +235,7 @@ impl Session {
         self.gate.trusted.store(problem.is_none(), Ordering::Relaxed);
         let (mut facts, about) = hello::read(&self.shared.network, self.connection.peer_id(), hello);
         facts.problem = problem.or(facts.problem);
-        let message = Message::Hello { conn: self.id, facts, about };
+        let message = Message::Hello { conn: self.id, facts: Box::new(facts), about: Box::new(about) };
         let _ = self.shared.to_driver.send(message).await;
     }
 
@@ -243,6 +269,7 @@ impl Session {
     }
 
     fn admit(&mut self, peer: Arc<Peer>) {
+        self.welcome = true;
         self.connection.admit();
         if peer.foreign {
             let asking = peer.clone();
@@ -299,7 +326,7 @@ impl Session {
 
     /// Lets what runs on a connection finish whose place a newer one takes, and closes it. The peer may still open streams: what it sent before it knew of
     /// the newer one is taken.
-    async fn drain(&mut self, orders: &mut mpsc::Receiver<Order>) -> Failure {
+    async fn drain(&mut self) -> Failure {
         let connection = self.connection.clone();
         let peer = self.gate.peer.get().cloned();
         let (finished, probing) = (finished(&connection, peer.as_ref()), is_dead(&connection, peer.as_ref()));
@@ -309,7 +336,7 @@ impl Session {
         loop {
             tokio::select! {
                 biased;
-                order = orders.recv() => match order {
+                order = self.orders.next() => match order {
                     Some(Order::Close(reason)) => return self.close(reason),
                     None => return self.close(CloseReason::ShuttingDown),
                     Some(_) => {}
@@ -327,6 +354,16 @@ impl Session {
         connection.close(CloseCode::Replaced, "a newer connection replaces this one");
         Failure::from(Fault::Replaced)
     }
+}
+
+/// Resolves when a connection ends before it is admitted, or is not admitted in time.
+async fn ends_early(connection: Connection) -> Failure {
+    if let Ok(cause) = tokio::time::timeout(HELLO_DEADLINE, connection.closed()).await {
+        return faults::of_end(&cause);
+    }
+    connection.close(CloseCode::HandshakeTimeout, "no hello in time");
+    let detail = format!("{} did not finish the hello within {HELLO_DEADLINE:?}", connection.peer_id());
+    Failure::new(Fault::HelloTimeout, detail)
 }
 
 /// Resolves when nothing has run on a connection for a while.
@@ -391,15 +428,13 @@ async fn exchange_once(connection: &Connection, hello: &wire::Hello) -> Result<R
     }
 }
 
-async fn take_hello(stream: Stream, most: usize, gate: &Gate, orders: &mpsc::WeakSender<Order>) {
+async fn take_hello(stream: Stream, most: usize, gate: &Gate, orders: &Orders) {
     let (send, mut recv) = stream.split();
     match recv.read_message(most).await {
         Ok(Some(hello)) => {
             // Only the first hello counts; the stream of a later one is reset.
-            if let Some(orders) = orders.upgrade()
-                && !gate.greeted.swap(true, Ordering::Relaxed)
-            {
-                let _ = orders.try_send(Order::Heard(Box::new((hello, send))));
+            if !gate.greeted.swap(true, Ordering::Relaxed) {
+                let _ = orders.give(Order::Heard(Box::new((hello, send))));
             }
         }
         Ok(None) => {}

@@ -21,7 +21,7 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 /// Connections that are counted.
 const CONNECTIONS: usize = 40;
 /// The most bytes that one may keep on a side.
-const MOST: f64 = 47.0 * 1024.0;
+const MOST: f64 = 43.0 * 1024.0;
 /// What is waited for comes in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 

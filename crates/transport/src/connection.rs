@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use peerage_identity::{PeerId, PublicKey};
-use tokio::sync::Semaphore;
+use peerage_identity::{PeerId, PublicKey, decode_public_key};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::close::{CloseCause, CloseCode};
 use crate::endpoint::Common;
@@ -97,11 +97,12 @@ pub(crate) struct Link {
     id: ConnectionId,
     direction: Direction,
     peer_id: PeerId,
-    public_key: PublicKey,
+    /// As it is encoded, which takes far less room than the key that is ready for use.
+    public_key: Box<[u8]>,
     /// What this side said when it closed.
-    closed: OnceLock<(CloseCode, String)>,
+    closed: OnceLock<Box<(CloseCode, String)>>,
     /// The cause that was told first. quinn forgets it when the endpoint is closed later.
-    ended: OnceLock<CloseCause>,
+    ended: OnceLock<Box<CloseCause>>,
     traffic: Traffic,
     /// Streams that the admitted peer may have open at the moment; 0 before it is admitted.
     allowed_streams: AtomicU32,
@@ -164,10 +165,10 @@ impl Link {
     /// Translates quinn's word for the connection's end.
     pub(crate) fn cause(&self, error: &quinn::ConnectionError) -> CloseCause {
         let tell = || {
-            let ours = self.closed.get().or_else(|| self.common.closed.get());
-            CloseCause::new(error, ours, self.common.settings.idle_timeout)
+            let ours = self.closed.get().map(|ours| &**ours).or_else(|| self.common.closed.get());
+            Box::new(CloseCause::new(error, ours, self.common.settings.idle_timeout))
         };
-        self.ended.get_or_init(tell).clone()
+        CloseCause::clone(self.ended.get_or_init(tell))
     }
 }
 
@@ -195,7 +196,7 @@ impl Connection {
         peer: &ProvenPeer,
     ) -> Self {
         let id = common.next_connection_id();
-        let (peer_id, public_key) = (peer.peer_id, peer.public_key.clone());
+        let (peer_id, public_key) = (peer.peer_id, peer.public_key.encode_protobuf().into_boxed_slice());
         tracing::debug!(connection = %id, peer = %peer_id, address = %quinn.remote_address(), %direction, "connected");
         let turns = Semaphore::new(common.settings.max_inbound_negotiations);
         Self {
@@ -257,19 +258,29 @@ impl Connection {
     /// # Errors
     /// The cause, once the connection is gone and no stream is left to take.
     pub async fn accept_stream(&self) -> Result<InboundStream, CloseCause> {
-        let turn = tokio::select! {
-            biased;
-            Ok(turn) = self.link.turns.acquire() => {
-                turn.forget();
-                Some(NegotiationTurn(self.link.clone()))
-            }
-            // No further stream can come then; those that did may be taken.
-            _ = self.link.quinn.closed() => None,
+        let turn = match self.link.turns.try_acquire() {
+            Ok(turn) => self.turn(turn),
+            // Boxed: whoever waits for streams, which every connection does, seldom waits for this.
+            Err(_) => Box::pin(self.wait_for_turn()).await,
         };
         match self.link.quinn.accept_bi().await {
             Ok(quinn) => Ok(InboundStream::new(quinn, &self.link, turn)),
             Err(error) => Err(self.link.cause(&error)),
         }
+    }
+
+    async fn wait_for_turn(&self) -> Option<NegotiationTurn> {
+        tokio::select! {
+            biased;
+            Ok(turn) = self.link.turns.acquire() => self.turn(turn),
+            // No further stream can come then; those that did may be taken.
+            _ = self.link.quinn.closed() => None,
+        }
+    }
+
+    fn turn(&self, permit: SemaphorePermit<'_>) -> Option<NegotiationTurn> {
+        permit.forget();
+        Some(NegotiationTurn(self.link.clone()))
     }
 
     /// Raises the peer's streams and window from a stranger's to an admitted peer's: `initial_peer_streams` at first, and up to `peer_streams` as
@@ -287,7 +298,8 @@ impl Connection {
     /// Closes the connection at once. What was written and has not arrived is lost; `reason` is for people, at most a few hundred bytes.
     pub fn close(&self, code: CloseCode, reason: &str) {
         // The first to close says why, on either side.
-        if self.close_cause().is_some() || self.link.closed.set((code, reason.to_owned())).is_err() {
+        if self.close_cause().is_some() || self.link.closed.set(Box::new((code, reason.to_owned()))).is_err()
+        {
             return;
         }
         self.link.quinn.close(code.to_varint(), reason.as_bytes());
@@ -309,9 +321,9 @@ impl Connection {
         self.link.peer_id
     }
 
-    /// The peer's public key.
-    pub fn public_key(&self) -> &PublicKey {
-        &self.link.public_key
+    /// The peer's public key. It is decoded anew each time, which takes some microseconds.
+    pub fn public_key(&self) -> PublicKey {
+        decode_public_key(&self.link.public_key).expect("the handshake has decoded the same bytes")
     }
 
     /// Whether the keys were agreed on with X25519MLKEM768, so that what is recorded today stays secret from a quantum computer later. Never without the

@@ -117,7 +117,7 @@ impl Endpoint {
             Err(_) => return Err(DialError::Timeout { address: to, after }),
         };
         match verifier.proven() {
-            Some(peer) => Ok(Connection::new(quinn, self.common().clone(), Direction::Outbound, peer)),
+            Some(peer) => Ok(Connection::new(quinn, self.common().clone(), Direction::Outbound, &peer)),
             None => {
                 // No handshake succeeds without the verifier. Should one, it proved nothing.
                 let code = CloseCode::ProtocolViolation;
@@ -131,10 +131,10 @@ impl Endpoint {
     fn dial_error(&self, error: &ConnectionError, address: SocketAddr, verifier: &Verifier) -> DialError {
         match verifier.fault() {
             Some(CertificateFault::WrongPeer { expected, found }) => {
-                return DialError::WrongPeer { address, expected: expected.clone(), found: found.clone() };
+                return DialError::WrongPeer { address, expected, found };
             }
             Some(fault) => {
-                return DialError::Certificate { address, fault: fault.clone() };
+                return DialError::Certificate { address, fault };
             }
             None => {}
         }

@@ -117,7 +117,7 @@ impl Incoming {
             Ok(quinn) => quinn,
             Err(error) => {
                 return Err(match (verifier.fault(), endpoint.cause(&error)) {
-                    (Some(fault), _) => AcceptError::Certificate { address, fault: fault.clone() },
+                    (Some(fault), _) => AcceptError::Certificate { address, fault },
                     (None, CloseCause::RefusedByTls { alert, .. }) => {
                         AcceptError::RefusedByTls { address, alert }
                     }
@@ -126,7 +126,7 @@ impl Incoming {
             }
         };
         match verifier.proven() {
-            Some(peer) => Ok(Connection::new(quinn, endpoint.common().clone(), Direction::Inbound, peer)),
+            Some(peer) => Ok(Connection::new(quinn, endpoint.common().clone(), Direction::Inbound, &peer)),
             None => {
                 // No handshake succeeds without the verifier. Should one, it proved nothing.
                 let code = CloseCode::ProtocolViolation;

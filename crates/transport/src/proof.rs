@@ -84,7 +84,7 @@ pub enum CertificateFault {
 #[derive(Debug, Clone)]
 pub(crate) struct ProvenPeer {
     pub(crate) peer_id: PeerId,
-    pub(crate) public_key: PublicKey,
+    pub(crate) public_key: Box<PublicKey>,
     /// The certificate's key in DER, for the CertificateVerify message.
     pub(crate) spki: Vec<u8>,
 }
@@ -111,7 +111,8 @@ pub(crate) fn verify(
     if !verify_signature(&public_key, &signed_message(certificate.spki), host_signature.as_bytes()) {
         return Err(CertificateFault::BadHostSignature);
     }
-    Ok(ProvenPeer { peer_id: public_key.to_peer_id(), public_key, spki: certificate.spki.to_vec() })
+    let peer_id = public_key.to_peer_id();
+    Ok(ProvenPeer { peer_id, public_key: Box::new(public_key), spki: certificate.spki.to_vec() })
 }
 
 /// The parts of a certificate that matter here (RFC 5280 § 4.1). Signed parts are slices of the original, not written anew.

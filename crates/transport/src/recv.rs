@@ -60,13 +60,13 @@ pub struct RecvStream {
     /// Where what is read is counted, once the protocol is known.
     counters: Option<Arc<Counters>>,
     /// The answer to our proposal, as far as it is still due.
-    answer: Option<Dialler>,
+    answer: Option<Box<Dialler>>,
     /// Why the negotiation failed: said again by every read.
-    failed: Option<NegotiationError>,
+    failed: Option<Box<NegotiationError>>,
     /// Read off the stream and not yet given out, in order.
     held: VecDeque<Bytes>,
-    /// Set while messages are read, with the bound on one; then it has what is held.
-    frames: Option<(usize, Decoder)>,
+    /// Set while a message is read of which something has come, with the bound on it; then it has what is held.
+    frames: Option<Box<(usize, Decoder)>>,
     end: Option<End>,
     /// The peer opened the stream.
     inbound: bool,
@@ -116,7 +116,7 @@ impl RecvStream {
 
     /// Makes the first read expect the answer to a proposal.
     pub(crate) fn await_answer(&mut self, dialler: Dialler) {
-        self.answer = Some(dialler);
+        self.answer = Some(Box::new(dialler));
     }
 
     /// Gives back bytes that were read beyond the negotiation.
@@ -214,12 +214,19 @@ impl RecvStream {
     ) -> Poll<Result<Option<Bytes>, ReadError>> {
         ready!(self.poll_answer(cx))?;
         let most = most.max(1);
-        if let Some((_, decoder)) = self.frames.take() {
-            self.held = decoder.into_rest();
+        if let Some(frames) = self.frames.take() {
+            self.held = frames.1.into_rest();
         }
         match self.held.front_mut() {
             Some(front) if front.len() > most => Poll::Ready(Ok(Some(front.split_to(most)))),
-            Some(_) => Poll::Ready(Ok(self.held.pop_front())),
+            Some(_) => {
+                let chunk = self.held.pop_front();
+                if self.held.is_empty() {
+                    // Its memory would be kept for as long as the stream lasts.
+                    self.held = VecDeque::new();
+                }
+                Poll::Ready(Ok(chunk))
+            }
             None => self.poll_quinn(cx, most),
         }
     }
@@ -273,13 +280,21 @@ impl RecvStream {
     ) -> Poll<Result<Option<Bytes>, ReadError>> {
         ready!(self.poll_answer(cx))?;
         loop {
-            if let Some(frame) = self.frames(most).next_frame()? {
-                return Poll::Ready(Ok(Some(frame)));
+            if self.frames.is_some() || !self.held.is_empty() {
+                let decoder = self.frames(most);
+                let frame = decoder.next_frame()?;
+                if decoder.buffered() == 0 {
+                    // A stream on which no message has begun keeps nothing.
+                    self.frames = None;
+                }
+                if frame.is_some() {
+                    return Poll::Ready(Ok(frame));
+                }
             }
             match ready!(self.poll_quinn(cx, usize::MAX))? {
                 Some(chunk) => self.frames(most).push(chunk),
                 None => {
-                    self.frames(most).finish()?;
+                    self.frames.as_ref().map_or(Ok(()), |frames| frames.1.finish())?;
                     return Poll::Ready(Ok(None));
                 }
             }
@@ -295,18 +310,18 @@ impl RecvStream {
     fn frames(&mut self, most: usize) -> &mut Decoder {
         let held = match self.frames.take() {
             Some(frames) if frames.0 == most => return &mut self.frames.insert(frames).1,
-            Some((_, decoder)) => decoder.into_rest(),
+            Some(frames) => frames.1.into_rest(),
             None => mem::take(&mut self.held),
         };
         let mut decoder = Decoder::new(most);
         held.into_iter().for_each(|chunk| decoder.push(chunk));
-        &mut self.frames.insert((most, decoder)).1
+        &mut self.frames.insert(Box::new((most, decoder))).1
     }
 
     /// Reads the answer to a proposal, if one is due.
     pub(crate) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
         if let Some(error) = &self.failed {
-            return Poll::Ready(Err(error.clone().into()));
+            return Poll::Ready(Err(NegotiationError::clone(error).into()));
         }
         if self.answer.is_none() {
             return Poll::Ready(Ok(()));
@@ -321,7 +336,7 @@ impl RecvStream {
             }
             Err(error) => error,
         };
-        self.failed = Some(error.clone());
+        self.failed = Some(Box::new(error.clone()));
         self.stop(StreamCode::NotSupported);
         Poll::Ready(Err(error.into()))
     }
@@ -348,12 +363,12 @@ impl RecvStream {
 
     /// A name is agreed on: what came behind the answer is data.
     pub(crate) fn end_negotiation(&mut self) {
-        let rest = self.answer.take().map(Dialler::into_rest).unwrap_or_default();
+        let rest = self.answer.take().map(|dialler| dialler.into_rest()).unwrap_or_default();
         self.hold(rest);
     }
 
     pub(crate) fn dialler(&mut self) -> Option<&mut Dialler> {
-        self.answer.as_mut()
+        self.answer.as_deref_mut()
     }
 
     /// Reads off the stream itself, past whatever is held.

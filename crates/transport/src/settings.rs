@@ -99,7 +99,7 @@ impl Default for TransportSettings {
             max_incoming: 1024,
             stranger_streams: 4,
             stranger_window_bytes: 128 * 1024,
-            initial_peer_streams: 16,
+            initial_peer_streams: 8,
             peer_streams: 64,
             peer_window_bytes: 8 * 1024 * 1024,
             stream_window_bytes: 2 * 1024 * 1024,

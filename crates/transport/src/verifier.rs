@@ -1,7 +1,7 @@
 //! The verifiers that rustls calls: one per dial, one per accept. Each keeps the peer that its handshake proved.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use peerage_identity::PeerId;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -17,14 +17,26 @@ use crate::proof::{self, CertificateFault, ProvenPeer};
 
 /// Judges the certificate of one handshake, in either direction.
 ///
-/// What it found is of worth only when the handshake has succeeded: read [`Verifier::proven`] then and not before.
+/// What it found is of worth only when the handshake has succeeded: take [`Verifier::proven`] then and not before. TLS keeps the verifier for as long as the
+/// connection lives, so nothing large stays in it.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     provider: Arc<CryptoProvider>,
-    expected: Option<PeerId>,
+    expected: Option<Box<PeerId>>,
     /// How many certificates this endpoint has judged.
     judged: Arc<AtomicU64>,
-    found: OnceLock<Result<ProvenPeer, CertificateFault>>,
+    found: Mutex<Found>,
+}
+
+/// What a handshake's certificate was worth.
+#[derive(Debug)]
+enum Found {
+    /// None came yet.
+    Nothing,
+    Good(Box<ProvenPeer>),
+    Bad(Box<CertificateFault>),
+    /// It was good, and the connection has it.
+    Taken,
 }
 
 impl Verifier {
@@ -34,17 +46,31 @@ impl Verifier {
         expected: Option<PeerId>,
         judged: Arc<AtomicU64>,
     ) -> Self {
-        Self { provider, expected, judged, found: OnceLock::new() }
+        Self { provider, expected: expected.map(Box::new), judged, found: Mutex::new(Found::Nothing) }
     }
 
-    /// The peer that the handshake proved. `None` when no certificate was judged, or a bad one.
-    pub(crate) fn proven(&self) -> Option<&ProvenPeer> {
-        self.found.get()?.as_ref().ok()
+    /// The peer that the handshake proved, once. `None` when no certificate was judged, or a bad one.
+    pub(crate) fn proven(&self) -> Option<Box<ProvenPeer>> {
+        let mut found = self.found();
+        match std::mem::replace(&mut *found, Found::Taken) {
+            Found::Good(proven) => Some(proven),
+            other => {
+                *found = other;
+                None
+            }
+        }
     }
 
     /// Why the certificate was refused, if it was.
-    pub(crate) fn fault(&self) -> Option<&CertificateFault> {
-        self.found.get()?.as_ref().err()
+    pub(crate) fn fault(&self) -> Option<CertificateFault> {
+        match &*self.found() {
+            Found::Bad(fault) => Some((**fault).clone()),
+            _ => None,
+        }
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn judge(
@@ -53,17 +79,17 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
-        let mut first = false;
-        let found = self.found.get_or_init(|| {
-            first = true;
-            self.judge_once(end_entity, intermediates, now)
-        });
-        match found {
-            Ok(_) if first => Ok(()),
+        let mut found = self.found();
+        match &*found {
+            Found::Nothing => {}
+            Found::Bad(fault) => return Err(fault.to_rustls()),
             // A handshake has one certificate message: rustls doesn't ask twice.
-            Ok(_) => Err(PeerMisbehaved::TooManyRenegotiationRequests.into()),
-            Err(fault) => Err(fault.to_rustls()),
+            Found::Good(_) | Found::Taken => return Err(PeerMisbehaved::TooManyRenegotiationRequests.into()),
         }
+        let judged = self.judge_once(end_entity, intermediates, now);
+        let result = judged.as_ref().map(|_| ()).map_err(CertificateFault::to_rustls);
+        *found = judged.map_or_else(|fault| Found::Bad(fault.into()), |proven| Found::Good(proven.into()));
+        result
     }
 
     fn judge_once(
@@ -77,9 +103,9 @@ impl Verifier {
         }
         self.judged.fetch_add(1, Ordering::Relaxed);
         let proven = proof::verify(end_entity, now, &self.provider.signature_verification_algorithms)?;
-        match self.expected {
-            Some(expected) if expected != proven.peer_id => Err(CertificateFault::WrongPeer {
-                expected: Box::new(expected),
+        match &self.expected {
+            Some(expected) if **expected != proven.peer_id => Err(CertificateFault::WrongPeer {
+                expected: expected.clone(),
                 found: Box::new(proven.peer_id),
             }),
             _ => Ok(proven),
@@ -92,7 +118,8 @@ impl Verifier {
         message: &[u8],
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let Some(proven) = self.proven() else {
+        let found = self.found();
+        let Found::Good(proven) = &*found else {
             return Err(Error::NoCertificatesPresented);
         };
         verify_tls13_signature_with_raw_key(

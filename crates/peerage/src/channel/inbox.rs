@@ -26,7 +26,8 @@ pub(crate) struct Inbox {
 
 #[derive(Debug, Default)]
 struct State {
-    lanes: Vec<Option<Lane>>,
+    /// Boxed, because the list grows by doubling.
+    lanes: Vec<Option<Box<Lane>>>,
     by_peer: BTreeMap<PeerId, usize>,
     /// Lanes with messages, in the order of their turns.
     ready: VecDeque<usize>,
@@ -172,7 +173,7 @@ impl Inbox {
     pub(crate) fn push(&self, intake: &Arc<Intake>, bytes: &Bytes, messages: usize) -> bool {
         let mut state = self.lock();
         let State { lanes, ready, closed, .. } = &mut *state;
-        let lane = lanes.get_mut(intake.lane).and_then(Option::as_mut).filter(|_| !*closed);
+        let lane = lanes.get_mut(intake.lane).and_then(Option::as_deref_mut).filter(|_| !*closed);
         let Some(lane) = lane else { return false };
         let room = self.room_in(lane);
         if bytes.len() > room.bytes || messages > room.messages {
@@ -246,6 +247,10 @@ impl Inbox {
             self.wake_waiting(lane);
         }
         let emptied = lane.runs.is_empty();
+        if emptied {
+            // Many lanes are quiet for long.
+            lane.runs = VecDeque::new();
+        }
         state.bytes -= framed;
         state.messages -= 1;
         if emptied {
@@ -326,7 +331,7 @@ impl Lane {
 
 impl State {
     fn lane(&mut self, number: usize) -> Option<&mut Lane> {
-        self.lanes.get_mut(number)?.as_mut()
+        self.lanes.get_mut(number)?.as_deref_mut()
     }
 
     fn add_lane(&mut self, peer: PeerId) -> usize {
@@ -334,14 +339,14 @@ impl State {
         if number == self.lanes.len() {
             self.lanes.push(None);
         }
-        self.lanes[number] = Some(Lane::new(peer));
+        self.lanes[number] = Some(Box::new(Lane::new(peer)));
         self.by_peer.insert(peer, number);
         number
     }
 
     /// Forgets a lane that nothing leads to and nothing lies in.
     fn tidy(&mut self, number: usize) {
-        let idle = |lane: &mut Lane| lane.intakes.is_empty() && lane.runs.is_empty();
+        let idle = |lane: &mut Box<Lane>| lane.intakes.is_empty() && lane.runs.is_empty();
         if let Some(slot) = self.lanes.get_mut(number)
             && let Some(gone) = slot.take_if(idle)
         {

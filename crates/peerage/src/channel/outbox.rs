@@ -40,7 +40,7 @@ enum Phase {
     /// It has.
     Open,
     /// No more can be sent.
-    Ended(SendError),
+    Ended(Box<SendError>),
 }
 
 /// A bounded queue of encoded messages, with one writer.
@@ -228,7 +228,7 @@ impl Outbox {
         let framed = Queue::framed(length);
         let mut state = self.lock();
         match &state.phase {
-            Phase::Ended(error) => return Err(error.clone()),
+            Phase::Ended(error) => return Err(SendError::clone(error)),
             _ if state.finishing => return Err(SendError::Closed),
             _ if length > state.peer_most => return Err(self.too_large(length, state.peer_most)),
             _ => {}
@@ -333,7 +333,7 @@ impl Outbox {
             match &self.lock().phase {
                 Phase::Opening => {}
                 Phase::Open => return Ok(()),
-                Phase::Ended(error) => return Err(error.clone()),
+                Phase::Ended(error) => return Err(SendError::clone(error)),
             }
             changed.await;
         }
@@ -528,7 +528,7 @@ impl Outbox {
         if let Phase::Ended(_) = state.phase {
             return 0;
         }
-        state.phase = Phase::Ended(error.clone());
+        state.phase = Phase::Ended(Box::new(error.clone()));
         let queue = std::mem::take(&mut state.queue);
         for (_, reply) in state.queued.drain(..) {
             let _ = reply.send(match by {

@@ -8,7 +8,13 @@ use super::config::ChannelRate;
 
 /// Lets so much pass in a second.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Pace(
+    /// Most channels have no rate, and each peer of each channel has two of these.
+    Option<Box<Limited>>,
+);
+
+#[derive(Debug)]
+struct Limited {
     rate: ChannelRate,
     bytes: Option<TokenBucket>,
     messages: Option<TokenBucket>,
@@ -18,23 +24,25 @@ impl Pace {
     /// Full, with so many seconds' worth at once.
     pub(crate) fn new(rate: ChannelRate, seconds: f64, now: Now) -> Self {
         let bucket = |rate: u64| TokenBucket::new((rate as f64 * seconds).max(1.0), rate as f64, now);
-        Self {
-            rate,
-            bytes: rate.bytes_per_second.map(bucket),
-            messages: rate.messages_per_second.map(bucket),
-        }
+        Self((!rate.is_unlimited()).then(|| {
+            Box::new(Limited {
+                rate,
+                bytes: rate.bytes_per_second.map(bucket),
+                messages: rate.messages_per_second.map(bucket),
+            })
+        }))
     }
 
     /// Follows another rate from now on.
     pub(crate) fn change(&mut self, rate: ChannelRate, seconds: f64, now: Now) {
-        if rate != self.rate {
+        if rate != self.0.as_ref().map_or_else(ChannelRate::default, |limited| limited.rate) {
             *self = Self::new(rate, seconds, now);
         }
     }
 
     /// Whether there is anything to keep.
     pub(crate) fn is_unlimited(&self) -> bool {
-        self.rate.is_unlimited()
+        self.0.is_none()
     }
 
     /// Bytes and messages that may pass now.
@@ -43,12 +51,16 @@ impl Pace {
             Some(bucket) => bucket.available(now) as usize,
             None => usize::MAX,
         };
-        (whole(&mut self.bytes), whole(&mut self.messages))
+        match &mut self.0 {
+            Some(limited) => (whole(&mut limited.bytes), whole(&mut limited.messages)),
+            None => (usize::MAX, usize::MAX),
+        }
     }
 
     /// What passed. It is no more than the allowance was.
     pub(crate) fn spend(&mut self, bytes: usize, messages: usize, now: Now) {
-        for (bucket, spent) in [(&mut self.bytes, bytes), (&mut self.messages, messages)] {
+        let Some(limited) = &mut self.0 else { return };
+        for (bucket, spent) in [(&mut limited.bytes, bytes), (&mut limited.messages, messages)] {
             if let Some(bucket) = bucket {
                 bucket.take(spent as f64, now);
             }
@@ -61,8 +73,10 @@ impl Pace {
             let wanted = (rate.unwrap_or(0) as f64 / 10.0).max(1.0);
             bucket.as_mut().and_then(|bucket| bucket.wait_for(wanted, now)).unwrap_or(Duration::ZERO)
         };
-        bucket_wait(&mut self.bytes, self.rate.bytes_per_second)
-            .max(bucket_wait(&mut self.messages, self.rate.messages_per_second))
+        let Some(limited) = &mut self.0 else { return Duration::ZERO };
+        let rate = limited.rate;
+        bucket_wait(&mut limited.bytes, rate.bytes_per_second)
+            .max(bucket_wait(&mut limited.messages, rate.messages_per_second))
     }
 }
 

@@ -2,12 +2,14 @@
 //! far it may go.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures::FutureExt;
 use peerage_machine::Now;
 use peerage_transport::{ReadError, RecvStream, SendStream, Stream, StreamCode};
 use peerage_wire::{channel as wire, uvarint};
@@ -217,23 +219,31 @@ impl<'a> Reader<'a> {
         if self.core.inbox.is_closed() {
             return Err(End::Closed);
         }
-        let mut pieces = [const { Bytes::new() }; PIECES];
         // What was promised is always read, so that it never fills the connection's window, and more than was promised is noticed.
         let reads = self.ended.is_none() && (self.window.is_some() || block == Block::Empty);
-        let sleep = async {
-            match timer {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => std::future::pending().await,
+        // Boxed, because an idle reader waits for neither; and what is read is put on the stack only while there is something to read.
+        let mut closed = (!reads).then(|| Box::pin(self.peer.connection.closed()));
+        let mut sleep = timer.map(|wait| Box::pin(tokio::time::sleep(wait)));
+        let mut woken = pin!(self.intake.wake.notified());
+        poll_fn(|cx| {
+            if reads && let Poll::Ready(took) = self.poll_read(cx, recv) {
+                return Poll::Ready(took);
             }
-        };
-        tokio::select! {
-            biased;
-            read = recv.read_chunks(&mut pieces), if reads => self.took(read, &pieces),
-            () = self.intake.wake.notified() => Ok(()),
+            if woken.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
             // What came before the connection ended and found no room is given up.
-            cause = self.peer.connection.closed(), if !reads => Err(End::ByPeer(cause.to_string())),
-            () = sleep => Ok(()),
-        }
+            if let Some(closed) = &mut closed
+                && let Poll::Ready(cause) = closed.as_mut().poll(cx)
+            {
+                return Poll::Ready(Err(End::ByPeer(cause.to_string())));
+            }
+            match &mut sleep {
+                Some(sleep) => sleep.as_mut().poll(cx).map(Ok),
+                None => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// A peer without credit fills its stream's window now. What all such streams may hold leaves the rest of the connection its room.
@@ -250,11 +260,15 @@ impl<'a> Reader<'a> {
 
     /// Reads what has arrived. False when nothing has.
     fn read_now(&mut self, recv: &mut RecvStream) -> Result<bool, End> {
-        let mut pieces = [const { Bytes::new() }; PIECES];
-        match recv.read_chunks(&mut pieces).now_or_never() {
-            Some(read) => self.took(read, &pieces).map(|()| true),
-            None => Ok(false),
+        match self.poll_read(&mut Context::from_waker(Waker::noop()), recv) {
+            Poll::Ready(took) => took.map(|()| true),
+            Poll::Pending => Ok(false),
         }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, recv: &mut RecvStream) -> Poll<Result<(), End>> {
+        let mut pieces = [const { Bytes::new() }; PIECES];
+        recv.poll_read_chunks(cx, &mut pieces).map(|read| self.took(read, &pieces))
     }
 
     /// Adds what was read.
@@ -441,7 +455,9 @@ impl<'a> Reader<'a> {
         let account = wire::Account { accepted: self.accepted, messages: self.messages, limit, limits, end };
         let at = self.now().mono;
         self.told = Told { accepted: self.accepted, messages: self.messages, limit, at, limits: true };
-        Box::pin(send.write_frame(&account)).await.map_err(|error| End::ByPeer(error.to_string()))
+        Box::pin(async move { send.write_frame(&account).await })
+            .await
+            .map_err(|error| End::ByPeer(error.to_string()))
     }
 
     /// Tells the peer why nothing more is taken, and us what happened.

@@ -56,6 +56,11 @@ struct Batch {
 }
 
 impl Batch {
+    /// Gives the room up that the pieces took: the next ones may be long in coming.
+    fn forget_buffers(&mut self) {
+        (self.pieces, self.left) = (Vec::new(), Vec::new());
+    }
+
     /// Tells the outbox how much of it was written.
     fn report(&mut self, outbox: &Outbox) {
         if self.taken.bytes > 0 {
@@ -99,7 +104,7 @@ impl Writer {
         };
         match sent {
             Sent::All | Sent::Ended => (SendError::Closed, EndedBy::Break),
-            Sent::Broken(detail) => match tokio::time::timeout(REFUSAL_PATIENCE, hearing).await {
+            Sent::Broken(detail) => match Box::pin(tokio::time::timeout(REFUSAL_PATIENCE, hearing)).await {
                 Ok(heard) => heard,
                 Err(_) => lost(peer.id, detail),
             },
@@ -161,6 +166,7 @@ async fn write(
                 }
             }
             Next::Wait { after, for_flight } => {
+                batch.forget_buffers();
                 wait(outbox, after, flight.filter(|_| for_flight), room).await
             }
             Next::Finished => break,
@@ -170,7 +176,7 @@ async fn write(
     let _ = send.finish();
     // Until the peer has all of it, the end of the connection could overtake it.
     if peer.confirms() {
-        outbox.all_accepted().await;
+        Box::pin(outbox.all_accepted()).await;
     } else {
         let _ = Box::pin(send.stopped()).await;
     }
@@ -179,6 +185,14 @@ async fn write(
 
 /// Waits for messages or credit, for the time, or for the connection's share to have more than `room` free.
 async fn wait(outbox: &Outbox, after: Option<Duration>, flight: Option<&Flight>, room: usize) {
+    // An idle writer waits for messages only, and need not be larger than that.
+    match (after, flight) {
+        (None, None) => outbox.work.notified().await,
+        _ => Box::pin(wait_for_any(outbox, after, flight, room)).await,
+    }
+}
+
+async fn wait_for_any(outbox: &Outbox, after: Option<Duration>, flight: Option<&Flight>, room: usize) {
     let timer = async {
         match after {
             Some(after) => tokio::time::sleep(after).await,

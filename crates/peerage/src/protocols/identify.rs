@@ -244,6 +244,7 @@ pub(crate) fn describe(peer: PeerId, message: Identify, about: &mut About) -> bo
     }
     if !message.protocols.is_empty() {
         about.protocols = message.protocols.into_iter().take(MAX_PROTOCOLS).map(text).collect();
+        about.protocols.shrink_to_fit();
     }
     if let Some(version) = message.protocol_version {
         about.protocol_version = text(version);
@@ -251,6 +252,7 @@ pub(crate) fn describe(peer: PeerId, message: Identify, about: &mut About) -> bo
     if !message.listen_addrs.is_empty() {
         let addresses = message.listen_addrs.into_iter().take(MAX_ADDRESSES);
         about.listen = addresses.filter_map(|bytes| address_text(&bytes)).collect();
+        about.listen.shrink_to_fit();
     }
     if let Some(observed) = message.observed_addr {
         about.observed = DialAddress::from_bytes(&observed).ok().map(|address| address.to_string());

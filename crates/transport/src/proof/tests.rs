@@ -93,7 +93,7 @@ fn our_own_certificates_prove_our_peer_id() {
         let (key, certificate) = own(kind);
         let proven = check(&certificate, TODAY).unwrap();
         assert_eq!(proven.peer_id, key.peer_id());
-        assert_eq!(proven.public_key, key.public());
+        assert_eq!(*proven.public_key, key.public());
     }
 }
 
