@@ -67,16 +67,8 @@ impl Peers {
     /// # Errors
     /// [`BookError`] when the text is no exported book.
     pub async fn import_book(&self, json: &str) -> Result<usize, BookError> {
-        if json.len() > MAX_BOOK_BYTES {
-            return Err(BookError::TooLong { length: json.len() });
-        }
-        let malformed = |error: serde_json::Error| BookError::Malformed { detail: error.to_string() };
-        let book: Exported = serde_json::from_str(json).map_err(malformed)?;
-        if book.version > VERSION {
-            return Err(BookError::Newer { found: book.version });
-        }
         let mut peers = Vec::new();
-        for (index, entry) in book.peers.iter().enumerate() {
+        for (index, entry) in read(json)?.iter().enumerate() {
             match StoredPeer::read(entry) {
                 Ok(peer) => peers.push(peer),
                 Err(error) => tracing::warn!(%error, "an entry of the imported address book is passed over"),
@@ -91,4 +83,17 @@ impl Peers {
         self.shared.to_driver.send(import).await.map_err(|_| BookError::Closed)?;
         Ok(good)
     }
+}
+
+/// The entries of an exported book, not yet checked one by one.
+pub(crate) fn read(json: &str) -> Result<Vec<BookEntry>, BookError> {
+    if json.len() > MAX_BOOK_BYTES {
+        return Err(BookError::TooLong { length: json.len() });
+    }
+    let malformed = |error: serde_json::Error| BookError::Malformed { detail: error.to_string() };
+    let book: Exported = serde_json::from_str(json).map_err(malformed)?;
+    if book.version > VERSION {
+        return Err(BookError::Newer { found: book.version });
+    }
+    Ok(book.peers)
 }

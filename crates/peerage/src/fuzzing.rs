@@ -3,14 +3,24 @@
 //! Each function takes all that a peer says on one stream, behind the negotiated name.
 
 use bytes::Bytes;
-use peerage_identity::{PeerId, SignedPeerRecord};
-use peerage_peers::{HelloFacts, PeerAnswer};
+use peerage_identity::{DialAddress, NetworkSecret, PeerId, SignedPeerRecord};
+use peerage_machine::Now;
+use peerage_peers::{BookEntry, HelloFacts, PeerAnswer};
+use peerage_wire::channel::Account;
 use peerage_wire::exchange::{Ask, Peers};
 use peerage_wire::frame::{Decoder, FrameError};
+use peerage_wire::hello::Hello;
 use prost::Message;
+use tokio::sync::oneshot;
 
+use crate::channel::{ChannelCore, EndedBy, Next, Outbox};
+use crate::memory::Budget;
 use crate::protocols::{exchange, identify};
-use crate::{About, MAX_REQUEST_BYTES, RequestError, hello, request};
+use crate::seed_file::BadLine;
+use crate::{
+    About, ChannelConfig, MAX_REQUEST_BYTES, Raw, RequestError, SendError, Verdict, book, hello, request,
+    secret, seed_file,
+};
 
 /// A hello to a node of `network`.
 ///
@@ -95,6 +105,91 @@ pub fn request(said: Bytes) -> Result<(Bytes, u32, u32), String> {
     };
     let options = request::read_options(options).map_err(|error| error.to_string())?;
     Ok((body, options.deadline_ms, options.window_bytes))
+}
+
+/// What is inside a hello that holds sealed ones: said by somebody without the secret, and by somebody with it who sealed these bytes.
+pub fn sealed_hello(peer: PeerId, said: &Bytes) -> [Option<Hello>; 2] {
+    let Ok(secret) = NetworkSecret::new("a secret that nobody should use") else { return [None, None] };
+    let binding = secret::Binding::new(&[0; 32], peer, peer, true);
+    let open = |hello: &Hello| secret::open(std::slice::from_ref(&secret), &binding, hello);
+    let stranger = only(said.clone(), secret::MAX_SEALED_BYTES).ok().and_then(|hello| open(&hello));
+    let insider = Hello {
+        sealed: vec![secret::seal_one(&secret, &binding, [0; 12], said.to_vec())],
+        ..Hello::default()
+    };
+    [stranger, open(&insider)]
+}
+
+/// What a channel makes of a peer's accounts.
+#[derive(Debug, Default)]
+pub struct Accounted {
+    /// Messages that were queued, each with somebody who waits to hear of it.
+    pub queued: usize,
+    /// What they heard.
+    pub verdicts: Vec<Verdict>,
+    /// Messages that count as delivered, lost, and unknown.
+    pub counts: [u64; 3],
+    /// Bytes that are still accounted for in the end.
+    pub held: usize,
+    /// Why the peer was not listened to any longer.
+    pub fault: Option<String>,
+}
+
+/// A channel on which messages are queued and written by pieces, while the peer accounts for them; then the connection breaks.
+pub fn accounts(peer: PeerId, said: Bytes) -> Accounted {
+    let budget = Budget::new("fuzz_bytes", 1 << 20);
+    let core = ChannelCore::new(ChannelConfig::new("/fuzz/1"));
+    let outbox = Outbox::new(peer, core.clone(), true, None, [budget.clone()].into(), Now::ZERO);
+    let mut told = Accounted::default();
+    let mut receipts = Vec::new();
+    for length in (0..40usize).map(|number| number * 37) {
+        let (reply, receipt) = oneshot::channel();
+        if outbox.try_push(&Raw(vec![0; length].into()), Some(reply)).is_ok() {
+            receipts.push(receipt);
+        }
+    }
+    told.queued = receipts.len();
+    let mut decoder = Decoder::new(512);
+    decoder.push(said);
+    let mut share = 0;
+    loop {
+        share = (share + 977) % 5000;
+        let mut out = Vec::new();
+        let next = outbox.next(share, Now::ZERO, &mut out);
+        let heard = match decoder.next_message::<Account>() {
+            Ok(Some(account)) => outbox.hear(&account, Now::ZERO).map_err(str::to_owned),
+            Ok(None) => Err(String::new()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Next::Write(taken) = next {
+            let all = if heard.is_ok() { taken.bytes } else { taken.bytes / 2 };
+            outbox.written(taken, all, &out);
+        }
+        if let Err(fault) = heard {
+            told.fault = Some(fault).filter(|fault| !fault.is_empty());
+            break;
+        }
+    }
+    let waiting = outbox.end(&SendError::Closed, EndedBy::Break);
+    let left = outbox.settle(&SendError::Closed, EndedBy::Break);
+    let delivered = core.counts.delivered.load(std::sync::atomic::Ordering::Relaxed);
+    told.counts = [delivered, waiting + left.lost, left.unknown];
+    told.verdicts = receipts.iter_mut().filter_map(|receipt| receipt.try_recv().ok()).collect();
+    told.held = budget.used();
+    told
+}
+
+/// The seeds of a file, and its bad lines.
+pub fn seed_list(text: &str) -> (Vec<DialAddress>, Vec<BadLine>) {
+    seed_file::parse(text)
+}
+
+/// The entries of an exported address book.
+///
+/// # Errors
+/// In words.
+pub fn exported_book(json: &str) -> Result<Vec<BookEntry>, String> {
+    book::read(json).map_err(|error| error.to_string())
 }
 
 /// The one message of a stream.

@@ -191,14 +191,23 @@ pub(crate) fn seal(
     for secret in secrets {
         let mut nonce = [0; NONCE_LEN];
         environment.entropy(&mut nonce)?;
-        let mut encrypted = inside.clone();
-        key(secret, binding)
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut encrypted)
-            .expect("a hello is far below the cipher's bound");
-        let body = Bytes::from([&nonce[..], &encrypted].concat());
-        sealed.push(Sealed { proof: prove(secret, binding, &body), body });
+        sealed.push(seal_one(secret, binding, nonce, inside.clone()));
     }
     Ok(Hello { sealed, ..Hello::default() })
+}
+
+/// What is said, encrypted and proved with one secret.
+pub(crate) fn seal_one(
+    secret: &NetworkSecret,
+    binding: &Binding,
+    nonce: [u8; NONCE_LEN],
+    mut inside: Vec<u8>,
+) -> Sealed {
+    key(secret, binding)
+        .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut inside)
+        .expect("a hello is far below the cipher's bound");
+    let body = Bytes::from([&nonce[..], &inside].concat());
+    Sealed { proof: prove(secret, binding, &body), body }
 }
 
 /// The hello inside, when it proves one of the secrets.

@@ -66,7 +66,8 @@ pub(crate) async fn read(path: &Path) -> Result<Vec<DialAddress>, SeedFileError>
     Ok(seeds)
 }
 
-fn parse(text: &str) -> (Vec<DialAddress>, Vec<BadLine>) {
+/// The seeds of a text, and the lines that are none.
+pub(crate) fn parse(text: &str) -> (Vec<DialAddress>, Vec<BadLine>) {
     let (mut seeds, mut bad) = (Vec::new(), Vec::new());
     for (index, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use peerage_fuzz_targets::{certificate_extension, hello, multistream_dial, public_key, speaker};
 use peerage_identity::{DialAddress, NodeKey, SignedPeerRecord};
 use peerage_transport::fuzzing::proposal;
-use peerage_wire::{exchange, frame, hello as hello_wire, identify, peer_record, uvarint};
+use peerage_wire::{channel, exchange, frame, hello as hello_wire, identify, peer_record, uvarint};
 use prost::Message;
 use serde_json::Value;
 
@@ -23,6 +23,8 @@ fn main() -> Result<()> {
     vectors(&mut corpus)?;
     messages(&mut corpus)?;
     streams(&mut corpus);
+    accounts(&mut corpus);
+    files(&mut corpus);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus");
     for (target, input) in &corpus.inputs {
         let folder = root.join(target);
@@ -137,6 +139,13 @@ fn messages(corpus: &mut Corpus) -> Result<()> {
         sealed: Vec::new(),
     };
     corpus.add("hello", frame::encode(&greeting));
+    corpus.add("sealed_hello", frame::encode(&greeting));
+    let sealed =
+        hello_wire::Sealed { proof: Bytes::from_static(&[1; 32]), body: Bytes::from_static(&[2; 60]) };
+    corpus.add(
+        "sealed_hello",
+        frame::encode(&hello_wire::Hello { sealed: vec![sealed], ..Default::default() }),
+    );
     corpus
         .add("hello", frame::encode(&hello_wire::Hello { signed_record: Bytes::new(), ..greeting.clone() }));
     corpus.add("hello", frame::encode(&hello_wire::Hello { network: "other\u{1b}".into(), ..greeting }));
@@ -174,6 +183,29 @@ fn messages(corpus: &mut Corpus) -> Result<()> {
     let signed = [&key.public().encode_protobuf()[..], &key.sign(public_key::MESSAGE)].concat();
     corpus.add("public_key", signed);
     Ok(())
+}
+
+/// What users write, and nodes write for them.
+fn files(corpus: &mut Corpus) {
+    corpus.add("seed_list", SEED_LIST);
+    corpus.add("book_import", BOOK);
+    corpus.add("book_import", r#"{"version":2,"peers":[]}"#);
+}
+
+/// What the receiver of a channel says.
+fn accounts(corpus: &mut Corpus) {
+    let limits = channel::Limits {
+        max_message_bytes: 900,
+        class: 1,
+        bytes_per_second: 1 << 20,
+        messages_per_second: 9,
+    };
+    let first = channel::Account { limit: 16_384, limits: Some(limits), ..Default::default() };
+    let some = channel::Account { accepted: 40, messages: 2, limit: 40_000, ..Default::default() };
+    let end = channel::End { reason: 2, detail: "too large".into() };
+    let last = channel::Account { end: Some(end), ..some };
+    corpus.add("channel_account", [&first, &some, &last].map(frame::encode).concat());
+    corpus.add("channel_account", frame::encode(&channel::Account { accepted: u64::MAX, ..some }));
 }
 
 /// Framing and negotiation.
@@ -222,6 +254,14 @@ vectors! {
     "transport" / "tls_certificates",
     "transport" / "tls_signature_schemes",
 }
+
+const SEED_LIST: &str =
+    "# ours\n/ip4/192.0.2.1/udp/4001/quic-v1 # one\n\n/dnsaddr/seeds.example\n192.0.2.1:4001\n";
+
+const BOOK: &str = r#"{"version":1,"peers":[{"peer":"12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X","addresses":[
+{"address":"/ip4/192.0.2.1/udp/4001/quic-v1","source":"hearsay","told_from":"global","successes":4294967295,"failures":1,
+"failures_in_a_row":4294967295,"last_seen":18446744073709551615,"rtt_micros":18446744073709551615}],"failures":4294967295,
+"retry_at":18446744073709551615,"first_known":18446744073709551615,"connected_seconds":18446744073709551615}]}"#;
 
 /// RFC 8410 § 10.3: a key with attributes and its public key.
 const RFC_8410_WITH_PUBLIC: &str = "-----BEGIN PRIVATE KEY-----\n\

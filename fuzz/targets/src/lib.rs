@@ -36,8 +36,10 @@ targets! {
     address_bytes,
     address_text,
     answer,
+    book_import,
     certificate,
     certificate_extension,
+    channel_account,
     envelope,
     exchange,
     frames,
@@ -51,6 +53,8 @@ targets! {
     peer_record,
     public_key,
     request,
+    sealed_hello,
+    seed_list,
 }
 
 /// The node whose words the inputs are.

@@ -40,7 +40,7 @@ pub use config::{ChannelConfig, ChannelRate, Class, Overflow};
 pub(crate) use inbox::Inbox;
 pub use limits::ChannelLimits;
 pub(crate) use limits::in_hello;
-pub(crate) use outbox::{EndedBy, Flight, Levels, Outbox};
+pub(crate) use outbox::{EndedBy, Flight, Levels, Next, Outbox};
 pub(crate) use payload::encoded;
 pub use payload::{Payload, Raw};
 pub(crate) use reader::run_reader;

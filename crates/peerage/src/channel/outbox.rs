@@ -558,7 +558,9 @@ impl Outbox {
             });
         }
         let never = state.sent.messages - written.messages;
-        let unconfirmed = if self.credit { written.messages - state.accepted.messages } else { 0 };
+        // The peer may account for a write that was not finished here.
+        let unconfirmed = written.messages.saturating_sub(state.accepted.messages);
+        let unconfirmed = if self.credit { unconfirmed } else { 0 };
         let left = match by {
             EndedBy::Peer => Left { lost: never + unconfirmed, unknown: 0 },
             EndedBy::Break => Left { lost: never, unknown: unconfirmed },

@@ -213,3 +213,16 @@ async fn a_waiting_sender_learns_of_the_end() {
     assert_eq!(waiting.await.unwrap(), Err(SendError::Closed));
     assert!(matches!(outbox.next(usize::MAX, Now::ZERO, &mut Vec::new()), Next::Ended));
 }
+
+#[test]
+fn a_peer_that_accounts_for_a_write_before_it_is_done_breaks_no_count() {
+    let (outbox, budget) = outbox(config(), true, 1 << 20);
+    let mut receipt = confirmed(&outbox, 99);
+    let mut out = Vec::new();
+    let Next::Write(taken) = outbox.next(usize::MAX, Now::ZERO, &mut out) else { panic!("nothing to write") };
+    assert_eq!(outbox.hear(&account(100, 1, 16_384), Now::ZERO), Ok(100));
+    outbox.written(taken, 40, &out);
+    outbox.end(&broken(), EndedBy::Break);
+    assert_eq!(outbox.settle(&broken(), EndedBy::Break).unknown, 0);
+    assert_eq!((receipt.0.try_recv(), budget.used()), (Ok(Verdict::Delivered), 0));
+}
