@@ -303,7 +303,7 @@ impl RecvStream {
 
     /// The length of the message that [`RecvStream::poll_read_frame`] is reading, once it is known.
     pub fn expected(&self) -> Option<usize> {
-        self.frames.as_ref().and_then(|(_, decoder)| decoder.expected())
+        self.frames.as_ref().and_then(|frames| frames.1.expected())
     }
 
     /// The decoder of messages, with this bound and all that is held.

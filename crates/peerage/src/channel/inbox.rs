@@ -291,7 +291,7 @@ impl Inbox {
             let messages = lane.messages as f64 / self.most_messages as f64;
             messages.max(lane.bytes as f64 / self.most_bytes as f64)
         };
-        state.lanes.iter().flatten().map(of).fold(0.0, f64::max)
+        state.lanes.iter().flatten().map(|lane| of(lane)).fold(0.0, f64::max)
     }
 
     /// How full one peer's lane is.
