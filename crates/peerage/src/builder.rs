@@ -441,6 +441,7 @@ fn endpoint_config(
     config.runtime = Some(environment.runtime());
     config.time = Some(Arc::new(move || clock.unix_now()));
     config.bind = Some(Arc::new(move |address, buffer_bytes| sockets.bind(address, buffer_bytes)));
+    config.tap = environment.tap();
     config
 }
 

@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use peerage_transport::UdpSocket;
 use peerage_transport::quinn::{Runtime, TokioRuntime};
+use peerage_transport::{Tap, UdpSocket};
 
 use crate::resolve::{Resolve, SystemResolver};
 
@@ -48,6 +48,11 @@ pub trait Environment: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When there is none.
     fn entropy(&self, bytes: &mut [u8]) -> io::Result<()>;
+
+    /// What sees all that the node says to its peers, before it is encrypted; for tests. Nothing unless it is given.
+    fn tap(&self) -> Option<Arc<dyn Tap>> {
+        None
+    }
 }
 
 /// A seed from the environment's randomness.

@@ -110,9 +110,9 @@ pub use peerage_peers::{
     RejectReason, Story,
 };
 pub use peerage_transport::{
-    AdmissionSettings, BindError, CertificateKind, CloseCode, Congestion, PathStats, ProtocolTraffic, Rate,
-    ReadError, RecvStream, SendStream, SettingsError, SocketBuffers, Stream, StreamCode, TransportSettings,
-    UdpSocket, WriteError, quinn,
+    AdmissionSettings, BindError, CertificateKind, CloseCode, Congestion, ConnectionId, PathStats,
+    ProtocolTraffic, Rate, ReadError, RecvStream, SendStream, SettingsError, SocketBuffers, Stream,
+    StreamCode, Tap, TransportSettings, UdpSocket, WriteError, quinn,
 };
 
 /// The README's code is compiled and run with the documentation tests.

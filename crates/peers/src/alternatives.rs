@@ -69,7 +69,7 @@ impl PeerManager {
     }
 
     /// Where private peers other than `to` are.
-    fn private_endpoints(&self, to: &PeerId) -> BTreeSet<DialAddress> {
+    pub(crate) fn private_endpoints(&self, to: &PeerId) -> BTreeSet<DialAddress> {
         let private = self.book.classes.with(PeerClass::Private).filter(|peer| peer != to);
         let mut endpoints = BTreeSet::new();
         for peer in private {

@@ -237,10 +237,18 @@ impl AddressEntry {
 }
 
 impl PeerManager {
-    /// The address book without private peers, in the order of the peers' IDs: what a user may give away.
+    /// The address book without private peers and their addresses, in the order of the peers' IDs: what a user may give away.
     pub fn export_book(&self) -> impl Iterator<Item = BookEntry> + '_ {
+        let private = self.private_endpoints(&self.me);
         let public = |peer: &PeerId| !self.book.classes.has(peer, PeerClass::Private);
-        self.book.iter().filter(move |(peer, _)| public(peer)).map(|(peer, known)| write(peer, known))
+        self.book.iter().filter(move |(peer, _)| public(peer)).map(move |(peer, known)| {
+            let is_private = |address: &DialAddress| private.contains(&address.clone().without_peer_id());
+            let mut known = known.clone();
+            // Others may say that they live where a private peer does.
+            known.addresses.retain(|at| !is_private(&at.address));
+            known.record = known.record.filter(|record| !record.addresses().iter().any(is_private));
+            write(peer, &known)
+        })
     }
 
     /// Takes in what was stored by an earlier run. From now on changes are handed out to be stored.

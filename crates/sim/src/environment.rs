@@ -1,6 +1,7 @@
 //! What a simulated machine gives its node: sockets of the simulated network, a skewed clock, seeded randomness, and names from a table.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,19 +9,25 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use peerage::quinn::{Runtime, TokioRuntime};
-use peerage::{Environment, Resolve, UdpSocket};
+use peerage::{Environment, Resolve, Tap, UdpSocket};
 use peerage_machine::Random;
 
 use crate::net::{HostId, SimNet};
 
 /// The world of one node from one start to its end.
-#[derive(Debug)]
 pub(crate) struct SimEnvironment {
     pub(crate) net: SimNet,
     pub(crate) host: HostId,
     pub(crate) skew: Skew,
     pub(crate) random: Mutex<Random>,
     pub(crate) names: Names,
+    pub(crate) tap: Option<Arc<dyn Tap>>,
+}
+
+impl fmt::Debug for SimEnvironment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimEnvironment({:?})", self.host)
+    }
 }
 
 /// How far a node's clock is off.
@@ -61,6 +68,10 @@ impl Environment for SimEnvironment {
     fn entropy(&self, bytes: &mut [u8]) -> io::Result<()> {
         self.random.lock().unwrap_or_else(PoisonError::into_inner).fill(bytes);
         Ok(())
+    }
+
+    fn tap(&self) -> Option<Arc<dyn Tap>> {
+        self.tap.clone()
     }
 }
 

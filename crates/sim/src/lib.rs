@@ -33,6 +33,7 @@
 //! | `run` | [`simulate`]: one seed, one thread, one paused clock |
 //! | `world` | [`World`], [`SimNode`]: nodes that start, crash and come back |
 //! | `environment` | what a simulated machine gives its node |
+//! | `heard` | [`Said`]: what nodes said, in plain text |
 //! | `disk` | what a node stores, and keeps over a crash |
 //! | `net` | [`SimNet`]: hosts, sockets, partitions, the way of a packet |
 //! | `net/link` | [`Link`]: delay, loss, duplication, reordering, rate and queue |
@@ -45,6 +46,7 @@
 mod disk;
 mod environment;
 mod failed;
+mod heard;
 mod net;
 mod run;
 mod scenario;
@@ -52,6 +54,7 @@ mod world;
 
 pub use environment::{Names, Skew};
 pub use failed::Failed;
+pub use heard::Said;
 pub use net::{
     Bandwidth, Counters, DialSeen, Fate, HostId, Latency, Link, Nat, NatId, NatKind, Packet, SimNet,
     peak_dials,

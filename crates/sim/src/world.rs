@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use peerage::{
@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 use crate::disk::Disk;
 use crate::environment::{Names, SimEnvironment, Skew};
 use crate::failed::Failed;
+use crate::heard::{Heard, Said};
 use crate::net::{Counters, DialSeen, HostId, Link, NatId, SimNet};
 
 /// A simulated world. Clones are handles to the same one.
@@ -25,6 +26,7 @@ pub struct World {
     net: SimNet,
     names: Names,
     nodes: Arc<Mutex<Vec<SimNode>>>,
+    heard: Arc<OnceLock<Heard>>,
 }
 
 /// What a node's builder is given on each start.
@@ -73,7 +75,13 @@ pub struct Description {
 impl World {
     /// A world in which nothing is yet. It needs the runtime that [`crate::simulate`] makes, and is best made by it.
     pub fn new(seed: u64) -> Self {
-        Self { seed, net: SimNet::new(seed), names: Names::default(), nodes: Arc::default() }
+        Self {
+            seed,
+            net: SimNet::new(seed),
+            names: Names::default(),
+            nodes: Arc::default(),
+            heard: Arc::default(),
+        }
     }
 
     /// What this world follows from.
@@ -84,6 +92,16 @@ impl World {
     /// The network, for hosts, NAT boxes and taps.
     pub fn net(&self) -> &SimNet {
         &self.net
+    }
+
+    /// From now on what nodes say is kept in plain text, of those that are started later. It takes as much memory as they say.
+    pub fn listen_in(&self) {
+        self.heard.get_or_init(Heard::default);
+    }
+
+    /// What was said since [`World::listen_in`], stream by stream.
+    pub fn heard(&self) -> Vec<Said> {
+        self.heard.get().map(Heard::all).unwrap_or_default()
     }
 
     /// The names that nodes can look up.
@@ -194,6 +212,7 @@ impl World {
             skew: inner.skew,
             random: Mutex::new(self.random(&format!("node {} start {starts}", inner.name))),
             names: self.names.clone(),
+            tap: self.heard.get().map(|heard| heard.of(&inner.name, starts)),
         };
         let disk = Arc::new(Disk::new(&inner.kept));
         let mut builder = Node::builder()

@@ -119,6 +119,17 @@ impl Link {
         &self.traffic
     }
 
+    pub(crate) fn is_tapped(&self) -> bool {
+        self.common.tap.is_some()
+    }
+
+    /// Bytes were written to a stream.
+    pub(crate) fn tell_tap(&self, stream: u64, bytes: &[u8]) {
+        if let Some(tap) = &self.common.tap {
+            tap.wrote(&self.peer_id, self.id, stream, bytes);
+        }
+    }
+
     /// A stream of the peer was accepted. When half of what it may open is in use, it may open twice as many from now on.
     pub(crate) fn inbound_opened(&self) {
         let in_use = (self.inbound_halves.fetch_add(2, Ordering::Relaxed) + 2).div_ceil(2);
@@ -301,6 +312,9 @@ impl Connection {
         if self.close_cause().is_some() || self.link.closed.set(Box::new((code, reason.to_owned()))).is_err()
         {
             return;
+        }
+        if let Some(tap) = &self.link.common.tap {
+            tap.closed(&self.link.peer_id, self.link.id, reason);
         }
         self.link.quinn.close(code.to_varint(), reason.as_bytes());
     }

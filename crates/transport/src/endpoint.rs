@@ -25,6 +25,7 @@ use crate::gate::{AdmissionCounts, Gate};
 use crate::listening::BoundSocket;
 use crate::settings::TransportSettings;
 use crate::socket::{BindError, SocketBuffers, UdpSocket};
+use crate::tap::Tap;
 use crate::tls::Tls;
 use crate::verifier::Verifier;
 
@@ -44,6 +45,8 @@ pub struct EndpointConfig {
     /// From what the random choices of QUIC follow: connection IDs, the key of address tokens, packet numbers left out, an Ed25519 certificate. TLS draws its
     /// ephemeral keys, and ECDSA, from the system in any case; their values change no length and no time. By default the system's randomness.
     pub seed: Option<[u8; 32]>,
+    /// What sees all that this endpoint says, before it is encrypted. Nothing by default.
+    pub tap: Option<Arc<dyn Tap>>,
 }
 
 /// Tells the time since the Unix epoch.
@@ -56,7 +59,7 @@ impl EndpointConfig {
     /// The defaults, for the node with this key.
     pub fn new(key: NodeKey) -> Self {
         let settings = TransportSettings::default();
-        Self { key, settings, time: None, runtime: None, bind: None, seed: None }
+        Self { key, settings, time: None, runtime: None, bind: None, seed: None, tap: None }
     }
 }
 
@@ -96,6 +99,7 @@ pub(crate) struct Common {
     connections: AtomicU64,
     /// The name that a stream has before it has one, made once.
     pub(crate) no_protocol: Arc<str>,
+    pub(crate) tap: Option<Arc<dyn Tap>>,
 }
 
 impl Common {
@@ -219,7 +223,7 @@ impl Endpoint {
     }
 
     fn unbound(config: EndpointConfig) -> Result<Self, BindError> {
-        let EndpointConfig { key, settings, time, runtime, bind, seed } = config;
+        let EndpointConfig { key, settings, time, runtime, bind, seed, tap } = config;
         settings.validate()?;
         let mut random = Random::from_seed(seed.map_or_else(system_seed, Ok)?);
         let time: Arc<dyn TimeProvider> = match time {
@@ -250,6 +254,7 @@ impl Endpoint {
                     closed: OnceLock::new(),
                     connections: AtomicU64::new(0),
                     no_protocol: Arc::from(""),
+                    tap,
                 }),
                 key,
                 tls,

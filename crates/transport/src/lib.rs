@@ -67,6 +67,7 @@
 //! | `send`, `recv` | the two halves of a stream |
 //! | `futures_io` | streams and halves for `futures::io` |
 //! | `traffic` | bytes per protocol |
+//! | `tap` | [`Tap`]: what a test sees of what an endpoint says |
 //! | `close` | [`CloseCode`], [`StreamCode`], [`CloseCause`]: why things end |
 #![forbid(unsafe_code)]
 
@@ -92,6 +93,7 @@ mod send;
 mod settings;
 mod socket;
 mod stream;
+mod tap;
 mod tls;
 mod traffic;
 mod verifier;
@@ -112,6 +114,7 @@ pub use settings::{
 };
 pub use socket::{BindError, SocketBuffers, UdpSocket};
 pub use stream::{InboundStream, OpenError, Stream};
+pub use tap::Tap;
 pub use traffic::{MAX_COUNTED_PROTOCOLS, OTHER_PROTOCOLS, ProtocolTraffic, TrafficTotals};
 
 /// The QUIC implementation, for callers who give sockets, timers or tasks of their own: its traits stand in [`EndpointConfig`] and [`UdpSocket`].

@@ -204,11 +204,28 @@ impl SendStream {
             ready!(self.poll_with_proposal(cx, first.unwrap_or(&mut none)))?;
         }
         while let Some(start) = chunks.iter().position(|chunk| !chunk.is_empty()) {
-            let written = pin!(self.quinn.write_chunks(&mut chunks[start..])).poll(cx);
-            let written = ready!(written).map_err(|error| self.error(error))?;
-            self.count(written.bytes);
+            let written = ready!(self.poll_hand_over(cx, &mut chunks[start..]))?;
+            self.count(written);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Hands QUIC what it takes of `chunks`, and tells how many bytes that were.
+    fn poll_hand_over(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunks: &mut [Bytes],
+    ) -> Poll<Result<usize, WriteError>> {
+        let before = if self.link.is_tapped() { chunks.to_vec() } else { Vec::new() };
+        let written = ready!(pin!(self.quinn.write_chunks(chunks)).poll(cx));
+        let written = written.map_err(|error| self.error(error))?.bytes;
+        let mut rest = written;
+        for chunk in before {
+            let part = rest.min(chunk.len());
+            rest -= part;
+            self.link.tell_tap(self.id(), &chunk[..part]);
+        }
+        Poll::Ready(Ok(written))
     }
 
     /// The name and the first bytes in one write, so that they leave in one packet.
@@ -219,16 +236,17 @@ impl SendStream {
     ) -> Poll<Result<(), WriteError>> {
         let length = first.len();
         let mut both = [mem::take(&mut self.proposal), mem::take(first)];
-        let written = pin!(self.quinn.write_chunks(&mut both)).poll(cx);
+        let written = self.poll_hand_over(cx, &mut both);
         [self.proposal, *first] = both;
         self.count(length - first.len());
-        written.map(|result| result.map(|_| ()).map_err(|error| self.error(error)))
+        written.map(|result| result.map(drop))
     }
 
     fn poll_write_bytes(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, WriteError>> {
         if self.proposal.is_empty() {
             let written = pin!(self.quinn.write(bytes)).poll(cx);
             let written = ready!(written).map_err(|error| self.error(error))?;
+            self.link.tell_tap(self.id(), &bytes[..written]);
             self.count(written);
             return Poll::Ready(Ok(written));
         }

@@ -326,5 +326,18 @@ fn a_private_peer_is_never_told_to_others() {
             let itself = [sentry, private].contains(&told.from);
             assert!(told.record != claim || itself, "seed {seed}: its address, to {}", told.to);
         }
+        let mut claimed = 0;
+        let socket = world.address(private).without_peer_id().to_string();
+        for node in &nodes {
+            for entry in world.nodes[*node].manager.export_book() {
+                assert_ne!(entry.peer, peer.to_string(), "seed {seed}: exported");
+                assert!(entry.addresses.iter().all(|at| at.address != socket), "seed {seed}: {entry:?}");
+                if entry.peer == world.id(sentry).to_string() {
+                    claimed += 1;
+                    assert_eq!(entry.record, None, "seed {seed}: a record that names its address");
+                }
+            }
+        }
+        assert!(claimed > 0, "seed {seed}: nobody knows who claims its address");
     }
 }
