@@ -3,4 +3,5 @@
 
 mod environment;
 mod listening;
+mod moving;
 mod network;
