@@ -19,17 +19,13 @@ const MAX_PER_SUBNET: usize = 2;
 impl PeerManager {
     /// Up to `most` records of others that `to` may have, drawn at random.
     pub(crate) fn shareable(&mut self, to: PeerId, most: usize) -> Vec<Bytes> {
-        let mut records = self.shareable_records(to);
-        self.random.shuffle(&mut records);
-        records.into_iter().take(most).map(|record| record.as_bytes().clone()).collect()
+        self.draw_records(to, most, |_| true)
     }
 
-    /// Up to `most` records of others that `to` may have, from different subnets.
+    /// Records of others that `to` may have, as many as a refusal holds, drawn at random from different subnets.
     pub(crate) fn alternatives(&mut self, to: PeerId) -> Vec<Bytes> {
-        let mut records = self.shareable_records(to);
-        self.random.shuffle(&mut records);
         let mut subnets: BTreeMap<IpPrefix, usize> = BTreeMap::new();
-        records.retain(|record| {
+        self.draw_records(to, self.config.max_alternatives, |record| {
             let crowded = |subnet| subnets.get(subnet).is_some_and(|count| *count >= MAX_PER_SUBNET);
             let of_record: BTreeSet<IpPrefix> = record.addresses().iter().filter_map(subnet_of).collect();
             if of_record.iter().any(crowded) {
@@ -37,29 +33,49 @@ impl PeerManager {
             }
             of_record.into_iter().for_each(|subnet| *subnets.entry(subnet).or_default() += 1);
             true
-        });
-        records.truncate(self.config.max_alternatives);
-        records.into_iter().map(|record| record.as_bytes().clone()).collect()
+        })
     }
 
-    /// Records that `to` may have, in the order of the book: of peers that a handshake has proved at one of their addresses, and never
-    /// of a private one, nor one that names a private peer's address.
-    fn shareable_records(&self, to: PeerId) -> Vec<SignedPeerRecord> {
+    /// Up to `most` records that `to` may have and `fits` takes. Strangers can ask for this, and the book may hold thousands: so only those that are drawn
+    /// are looked at closely.
+    fn draw_records(
+        &mut self,
+        to: PeerId,
+        most: usize,
+        mut fits: impl FnMut(&SignedPeerRecord) -> bool,
+    ) -> Vec<Bytes> {
+        let mut random = self.random.fork();
         let private = self.private_endpoints(&to);
-        let may_be_told = |peer: &PeerId, known: &KnownPeer| {
-            *peer != to && known.is_verified() && !self.is_private(peer) && self.ban_on(peer, None).is_none()
-        };
-        self.book
-            .iter()
-            .filter(|(peer, known)| may_be_told(peer, known))
-            .filter_map(|(_, known)| known.record.as_ref().filter(|record| is_plausible(record, known)))
-            .filter(|record| !record.addresses().is_empty())
-            .filter(|record| {
-                private.is_empty()
-                    || !record.addresses().iter().any(|a| private.contains(&a.clone().without_peer_id()))
-            })
-            .cloned()
-            .collect()
+        let mut left: Vec<_> = self.book.iter().filter(|(_, known)| known.record.is_some()).collect();
+        let mut drawn = Vec::new();
+        while drawn.len() < most && !left.is_empty() {
+            let (peer, known) = left.swap_remove(random.index(left.len()));
+            if *peer != to
+                && let Some(record) = self.shareable_record(peer, known, &private)
+                && fits(record)
+            {
+                drawn.push(record.as_bytes().clone());
+            }
+        }
+        drawn
+    }
+
+    /// The peer's record, if others may have it: a handshake has proved the peer at one of its addresses, it is neither private nor banned, and names no
+    /// address of a `private` one.
+    fn shareable_record<'a>(
+        &self,
+        peer: &PeerId,
+        known: &'a KnownPeer,
+        private: &BTreeSet<DialAddress>,
+    ) -> Option<&'a SignedPeerRecord> {
+        if !known.is_verified() || self.is_private(peer) || self.ban_on(peer, None).is_some() {
+            return None;
+        }
+        let record = known.record.as_ref().filter(|record| is_plausible(record, known))?;
+        let names = |address: &DialAddress| private.contains(&address.clone().without_peer_id());
+        let told =
+            !record.addresses().is_empty() && (private.is_empty() || !record.addresses().iter().any(names));
+        told.then_some(record)
     }
 
     /// Whether neither the ID nor the addresses of `peer` may stand in a message to anyone but itself. What exports and answers of other
