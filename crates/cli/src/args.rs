@@ -174,7 +174,7 @@ pub(crate) enum AllowAction {
         #[command(flatten)]
         operator: Operator,
     },
-    /// Take a peer off the allow-list and let it go at once
+    /// Take a peer off the allow-list and let it go at once. One that a flag or the settings file names comes back with the next start
     #[command(after_help = "Example:\n  peerage allow remove 12D3KooW…")]
     Remove {
         /// Whom
@@ -255,28 +255,31 @@ pub(crate) enum Ask {
     /// Show who is banned
     #[command(after_help = BANS_EXAMPLE)]
     Bans(Operator),
-    /// Say which peers are always wanted: redialled for ever, outside the limits
+    /// Say which peers are always wanted: redialled for ever, outside the limits; for now and after restarts
     #[command(after_help = PERSISTENT_EXAMPLE)]
     Persistent {
         /// What to do.
         #[command(subcommand)]
         action: Standing,
     },
-    /// Say which peers are never told to others
+    /// Say which peers are never told to others, for now and after restarts
     #[command(after_help = PRIVATE_EXAMPLE)]
     Private {
         /// What to do.
         #[command(subcommand)]
         action: Standing,
     },
-    /// Say which peers are admitted whatever the limits say
+    /// Say which peers are admitted whatever the limits say, for now and after restarts
     #[command(after_help = UNCONDITIONAL_EXAMPLE)]
     Unconditional {
         /// What to do.
         #[command(subcommand)]
         action: Standing,
     },
-    /// Change or show the running node's allow-list, until it stops
+    /// Change or show the running node's allow-list, for now and after restarts
+    ///
+    /// What is added here is kept in the data folder and adds to what `--allow` and the settings file name at the next start. A node that is started without
+    /// any of these has no list, and is open.
     #[command(after_help = ALLOW_EXAMPLE)]
     Allow {
         /// What to do with it.
@@ -298,7 +301,7 @@ pub(crate) enum Ask {
 /// What is done to a list of peers.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Standing {
-    /// Put a peer on the list
+    /// Put a peer on the list; it is stored when the command returns
     #[command(
         after_help = "Example:\n  peerage persistent add /ip4/192.0.2.7/udp/4400/quic-v1/p2p/12D3KooW…\n  peerage private add 12D3KooW…"
     )]
@@ -308,7 +311,7 @@ pub(crate) enum Standing {
         #[command(flatten)]
         operator: Operator,
     },
-    /// Take a peer off the list
+    /// Take a peer off the list. One that a flag or the settings file names comes back with the next start
     #[command(after_help = "Example:\n  peerage persistent remove 12D3KooW…")]
     Remove {
         /// Its peer ID

@@ -136,7 +136,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Where the address book and the bans are kept over restarts. Default: a file in the data directory; without one, nowhere.
+    /// Where the address book, the bans and what is said of peers at run time ([`crate::Peers::set_class`], [`crate::Peers::allow`]) are kept over restarts. Default: a file in the data directory; without one, nowhere.
     pub fn store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = Some(store);
         self
@@ -187,7 +187,8 @@ impl NodeBuilder {
     }
 
     /// Makes the network private: only peers that were allowed are dialled and admitted. May be called several times, and together with
-    /// [`NodeBuilder::network_secrets`]. [`crate::Peers::allow`] does it at run time.
+    /// [`NodeBuilder::network_secrets`]. [`crate::Peers::allow`] does it at run time; where there is a store, it is kept there, and adds to what is said here at
+    /// the next start. Without a call of this the network is open, whatever was stored.
     pub fn allow(mut self, peer: PeerId) -> Self {
         self.allowed.get_or_insert_default().insert(peer);
         self
@@ -357,6 +358,9 @@ impl NodeBuilder {
         }
         for (address, role) in contacts {
             manager.handle(now, Input::Add { address, role });
+        }
+        if keeps_book {
+            manager.handle(now, Input::Standings { standings: stored.standings });
         }
         shared.spawn(driver::run(shared.clone(), manager, messages));
         shared.spawn(listening::tell_announced(shared.clone()));

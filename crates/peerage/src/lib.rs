@@ -107,7 +107,7 @@ pub use peerage_identity::{
 pub use peerage_peers::{
     AddressEntry, Ban, BanEntry, BanError, BanTarget, BanTargetError, Blame, BookChange, BookEntry, Cause,
     Direction, Entry, Fault, ForeignPolicy, PeerClass, PeerEvent, PeerState, PeersConfig, Penalty,
-    RejectReason, Story,
+    RejectReason, StandingEntry, Story,
 };
 pub use peerage_transport::{
     AdmissionSettings, BindError, CertificateKind, CloseCode, Congestion, ConnectionId, PathStats,

@@ -490,7 +490,7 @@ async fn save(shared: &Shared) {
         let _ = caught_up.await;
     }
     if let Err(error) = shared.saving.flush().await {
-        tracing::warn!(error, "the last changes of the address book and the bans were not stored");
+        tracing::warn!(%error, "the last changes of the address book and the bans were not stored");
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, oneshot};
 use crate::driver::{Call, Message, Watching};
 use crate::peer::PeerInfo;
 use crate::shared::Shared;
+use crate::store::StoreError;
 
 /// Who is connected, who should be, and what changes.
 #[derive(Clone)]
@@ -51,7 +52,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Names a peer that is always wanted.
+    /// Names a peer that is always wanted, as [`Peers::set_class`] does, with the address at which it is dialled.
     ///
     /// # Errors
     /// [`AddressError`] when the text is not an address that can be dialled, or has no peer ID.
@@ -62,13 +63,13 @@ impl Peers {
         Ok(())
     }
 
-    /// Gives a peer a class: persistent, unconditional or private. It holds until [`Peers::unset_class`] or the end of the node. A persistent peer
-    /// needs an address to be dialled at: [`Peers::add_persistent`] names both at once.
+    /// Gives a peer a class: persistent, unconditional or private. It holds until [`Peers::unset_class`]; after a restart too, where the node keeps
+    /// an address book ([`Peers::stored`] waits for that). A persistent peer needs an address to be dialled at: [`Peers::add_persistent`] names both at once.
     pub async fn set_class(&self, peer: PeerId, class: PeerClass) {
         self.tell(Input::SetClass { peer, class, on: true }).await;
     }
 
-    /// Takes a class from a peer. A connection that is up stays up, and counts from now on.
+    /// Takes a class from a peer. A connection that is up stays up, and counts from now on. A class that the builder gave comes back with the next start.
     pub async fn unset_class(&self, peer: PeerId, class: PeerClass) {
         self.tell(Input::SetClass { peer, class, on: false }).await;
     }
@@ -117,13 +118,14 @@ impl Peers {
         self.tell(Input::Disconnect { peer }).await;
     }
 
-    /// Adds a peer to the allow-list, and dials it if it was waited for. False when this node has no allow-list: then everyone is allowed.
+    /// Adds a peer to the allow-list, and dials it if it was waited for. Where the node keeps an address book, this is stored, and adds to the list of the next
+    /// start if that has one. False when this node has no allow-list: then everyone is allowed.
     pub async fn allow(&self, peer: PeerId) -> bool {
         self.tell(Input::Allow { peer }).await;
         self.allowed().await.is_some()
     }
 
-    /// Takes a peer off the allow-list and lets it go at once. False when this node has no allow-list: then everyone is allowed.
+    /// Takes a peer off the allow-list and lets it go at once. One that the builder named comes back with the next start. False when this node has no allow-list: then everyone is allowed.
     pub async fn disallow(&self, peer: PeerId) -> bool {
         self.tell(Input::Disallow { peer }).await;
         self.allowed().await.is_some()
@@ -133,6 +135,19 @@ impl Peers {
     pub async fn set_allowed(&self, peers: Option<Vec<PeerId>>) {
         let peers = peers.map(|peers| peers.into_iter().collect());
         self.tell(Input::SetAllowed { peers }).await;
+    }
+
+    /// Waits until the bans, classes and allow-list entries that were given or taken so far are stored, so that a crash from now on does not undo them. Returns
+    /// at once where the node keeps nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`]: they hold, but could not be stored. That is tried again until it succeeds.
+    pub async fn stored(&self) -> Result<(), StoreError> {
+        let (reply, caught_up) = oneshot::channel();
+        if self.shared.to_driver.send(Message::CaughtUp { reply }).await.is_ok() {
+            let _ = caught_up.await;
+        }
+        self.shared.saving.flush().await
     }
 
     /// The peers on the allow-list, in order; `None` when there is no list, or the node has been shut down.

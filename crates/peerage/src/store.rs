@@ -1,6 +1,6 @@
-//! What a node keeps over restarts: the address book, with the backoff of each peer, and the bans.
+//! What a node keeps over restarts: the address book, with the backoff of each peer, the bans, and what the user said of peers while it ran.
 //!
-//! The peer manager says what changed, of the book at most every two seconds and of the bans at once; changes wait in [`saving`], one for each
+//! The peer manager says what changed, of the book at most every two seconds and of the rest at once; changes wait in [`saving`], one for each
 //! peer or ban, until the store has taken the ones before. [`RedbStore`] keeps them in one file, each batch in one transaction that is on the disk when it is done, so that a crash at
 //! any moment costs the changes of the last seconds and nothing else. A file that cannot be read is renamed and reported, and the node
 //! starts with an empty book and without bans.
@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use peerage_peers::{BanEntry, BookChange, BookEntry};
+use peerage_peers::{BanEntry, BookChange, BookEntry, StandingEntry};
 
 pub use redb_store::{BOOK_FILE, RedbStore};
 pub(crate) use saving::Saving;
@@ -45,6 +45,8 @@ pub struct Stored {
     pub peers: Vec<BookEntry>,
     /// The bans, with those that have ended since.
     pub bans: Vec<BanEntry>,
+    /// What the user said of peers.
+    pub standings: Vec<StandingEntry>,
     /// Where the file went that could not be read, and why, if that happened.
     pub set_aside: Option<(PathBuf, String)>,
 }
@@ -77,11 +79,12 @@ pub enum StoreError {
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore(Arc<Mutex<Tables>>);
 
-/// Both by their text.
+/// All by their text.
 #[derive(Debug, Default)]
 struct Tables {
     peers: BTreeMap<String, BookEntry>,
     bans: BTreeMap<String, BanEntry>,
+    standings: BTreeMap<String, StandingEntry>,
 }
 
 impl MemoryStore {
@@ -95,7 +98,8 @@ impl Store for MemoryStore {
         let tables = self.tables();
         let (peers, bans) =
             (tables.peers.values().cloned().collect(), tables.bans.values().cloned().collect());
-        Ok(Stored { peers, bans, set_aside: None })
+        let standings = tables.standings.values().cloned().collect();
+        Ok(Stored { peers, bans, standings, set_aside: None })
     }
 
     fn save(&self, changes: &[BookChange]) -> Result<(), StoreError> {
@@ -113,6 +117,12 @@ impl Store for MemoryStore {
                 }
                 BookChange::RemoveBan(target) => {
                     tables.bans.remove(&target.to_string());
+                }
+                BookChange::PutStanding(standing) => {
+                    tables.standings.insert(standing.peer.clone(), (**standing).clone());
+                }
+                BookChange::RemoveStanding(peer) => {
+                    tables.standings.remove(&peer.to_string());
                 }
                 _ => {}
             }

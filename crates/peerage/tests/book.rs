@@ -1,12 +1,13 @@
 //! The address book over restarts, and as a file that users pass on.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use peerage::{
-    BOOK_FILE, Ban, BanTarget, BookError, Change, ConnectError, MemoryStore, Node, NodeBuilder, PeerClass,
-    PeerEvent, PeerId, Store,
+    BOOK_FILE, Ban, BanTarget, BookError, Change, ConnectError, MemoryStore, Node, NodeBuilder, NodeKey,
+    PeerClass, PeerEvent, PeerId, Store,
 };
 
 /// Far more than anything here takes; a test that gets there has failed.
@@ -149,4 +150,56 @@ async fn a_node_starts_beside_a_book_that_cannot_be_read_and_stores_anew() {
     second.connect(&hub.listen_addresses()[0]).await.unwrap();
     second.close().await;
     connected(&start().await.unwrap(), hub.peer_id()).await;
+}
+
+/// Contract C-45.
+#[tokio::test]
+async fn what_is_said_of_peers_at_run_time_holds_after_a_restart_until_it_is_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let [named, other, third] = [1, 2, 3].map(|seed| NodeKey::from_seed([seed; 32]).peer_id());
+    let wanted = passive().await;
+    // What the builder says holds for this start only, whatever else is stored.
+    let start = |with: Option<PeerId>| {
+        let builder = builder().data_dir(folder.path()).max_outbound(0).unconditional(third);
+        with.map_or(builder.clone(), |peer| builder.allow(peer).private(peer)).start()
+    };
+    let classes = async |node: &Node| node.peers().classes().await.into_iter().collect::<BTreeSet<_>>();
+    let set = |list: &[(PeerId, PeerClass)]| list.iter().copied().collect::<BTreeSet<_>>();
+    let given = (third, PeerClass::Unconditional);
+
+    let node = start(Some(named)).await.unwrap();
+    let peers = node.peers();
+    peers.allow(wanted.peer_id()).await;
+    peers.add_persistent(&wanted.listen_addresses()[0].to_string()).await.unwrap();
+    for (peer, class) in
+        [(other, PeerClass::Private), (other, PeerClass::Unconditional), (named, PeerClass::Private)]
+    {
+        peers.set_class(peer, class).await;
+    }
+    peers.unset_class(other, PeerClass::Unconditional).await;
+    peers.unset_class(third, PeerClass::Unconditional).await;
+    peers.stored().await.unwrap();
+    // No close: the end is that of a crash.
+    drop((peers, node));
+
+    let node = start(Some(third)).await.unwrap();
+    let kept =
+        [(wanted.peer_id(), PeerClass::Persistent), (other, PeerClass::Private), (named, PeerClass::Private)];
+    assert_eq!(classes(&node).await, set(&[&kept[..], &[given, (third, PeerClass::Private)]].concat()));
+    let mut allowed = vec![wanted.peer_id(), third];
+    allowed.sort();
+    assert_eq!(node.peers().allowed().await, Some(allowed));
+    connected(&node, wanted.peer_id()).await;
+    for (peer, class) in kept {
+        node.peers().unset_class(peer, class).await;
+    }
+    node.peers().disallow(wanted.peer_id()).await;
+    node.close().await;
+
+    let node = start(None).await.unwrap();
+    assert_eq!(classes(&node).await, set(&[given]));
+    assert_eq!(node.peers().allowed().await, None, "a list is for who names one at the start");
+    node.close().await;
+    let node = start(Some(named)).await.unwrap();
+    assert_eq!(node.peers().allowed().await, Some(vec![named]));
 }

@@ -51,20 +51,20 @@ impl PeerManager {
 
     /// Adds a peer to the list. Without a list everyone is allowed already.
     pub(crate) fn allow(&mut self, now: Now, peer: PeerId) {
-        if let Some(mut allowed) = self.allowed.clone()
-            && allowed.insert(peer)
-        {
+        let Some(mut allowed) = self.allowed.clone() else { return };
+        if allowed.insert(peer) {
             self.set_allowed(now, Some(allowed));
         }
+        self.remember_allowed(peer, true);
     }
 
     /// Takes a peer off the list. Without a list nothing changes.
     pub(crate) fn disallow(&mut self, now: Now, peer: PeerId) {
-        if let Some(mut allowed) = self.allowed.clone()
-            && allowed.remove(&peer)
-        {
+        let Some(mut allowed) = self.allowed.clone() else { return };
+        if allowed.remove(&peer) {
             self.set_allowed(now, Some(allowed));
         }
+        self.remember_allowed(peer, false);
     }
 
     /// Closes a connection to a peer that is not on the list.

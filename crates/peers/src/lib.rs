@@ -50,6 +50,7 @@ mod places;
 mod record;
 mod rotation;
 mod seeds;
+mod standing;
 mod starts;
 mod state;
 mod types;
@@ -65,6 +66,7 @@ pub use journal::{Entry, Story};
 pub use manager::{ConnectedPeer, Gauges, PeerManager};
 pub use penalty::Penalty;
 pub use record::{AddressEntry, BadEntry, BanEntry, BookChange, BookEntry, StoredPeer};
+pub use standing::{Standing, StandingEntry};
 pub use state::PeerState;
 pub use types::{
     Answer, AttemptId, CloseReason, ConnId, Direction, HelloFacts, Input, Output, PeerAnswer, PeerEvent,

@@ -23,6 +23,7 @@ use crate::observed::Votes;
 use crate::penalty::Scores;
 use crate::rotation::Rotation;
 use crate::seeds::Seeds;
+use crate::standing::Standing;
 use crate::starts::Starts;
 use crate::state::PeerState;
 use crate::types::{AttemptId, CloseReason, ConnId, Direction, Input, Output, PeerEvent, Role, Ticket};
@@ -37,6 +38,10 @@ pub struct PeerManager {
     pub(crate) book: Book,
     /// Who may be connected; everyone when there is no list.
     pub(crate) allowed: Option<BTreeSet<PeerId>>,
+    /// What the user said of peers while the node ran, and in earlier runs.
+    pub(crate) said: BTreeMap<PeerId, Standing>,
+    /// The start is over: what the user says is stored.
+    pub(crate) remembers: bool,
     /// Connections whose TLS handshake is done.
     pub(crate) conns: BTreeMap<ConnId, Conn>,
     /// The same by peer.
@@ -200,6 +205,8 @@ impl PeerManager {
             boot_nonce,
             random,
             allowed: None,
+            said: BTreeMap::new(),
+            remembers: false,
             conns: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             pairs: BTreeMap::new(),
@@ -392,6 +399,7 @@ impl PeerManager {
         self.book.note(now, peer, address, Source::User, &mut self.random);
         if role == Role::Persistent {
             self.book.classes.set(peer, PeerClass::Persistent, true);
+            self.remember_class(peer, PeerClass::Persistent, true);
         }
         self.dequeue(&peer);
         self.enqueue(peer, now.mono);
@@ -399,7 +407,7 @@ impl PeerManager {
     }
 
     /// The user changes what a peer is to us. A connection that is up stays up: caps hold at the moment of connecting.
-    fn set_class(&mut self, now: Now, peer: PeerId, class: PeerClass, on: bool) {
+    pub(crate) fn set_class(&mut self, now: Now, peer: PeerId, class: PeerClass, on: bool) {
         if peer == self.me || !self.book.classes.set(peer, class, on) {
             return;
         }
@@ -535,7 +543,10 @@ impl Machine for PeerManager {
         self.clock = now.mono;
         match input {
             Input::Add { address, role } => self.add(now, &address, role),
-            Input::SetClass { peer, class, on } => self.set_class(now, peer, class, on),
+            Input::SetClass { peer, class, on } => {
+                self.set_class(now, peer, class, on);
+                self.remember_class(peer, class, on);
+            }
             Input::Connect { ticket, target } => self.connect(now, ticket, target),
             Input::Disconnect { peer } => self.disconnect(now, peer),
             Input::DialFailed { attempt, failure } => self.dial_failed(now, attempt, failure),
@@ -553,9 +564,13 @@ impl Machine for PeerManager {
             Input::Bans { bans } => self.restore_bans(now, bans),
             Input::Renewed { conn, record } => self.renewed(now, conn, &record),
             Input::LocalAddressChanged { conn } => self.local_address_changed(conn),
-            Input::SetAllowed { peers } => self.set_allowed(now, peers),
+            Input::SetAllowed { peers } => {
+                self.remember_list(peers.as_ref());
+                self.set_allowed(now, peers);
+            }
             Input::Allow { peer } => self.allow(now, peer),
             Input::Disallow { peer } => self.disallow(now, peer),
+            Input::Standings { standings } => self.restore_standings(now, standings),
             Input::Measured { conn, rtt } => self.measured(conn, rtt),
             Input::Load { peers } => self.load(now, peers),
             Input::Import { peers } => self.take_in(now, peers),

@@ -19,6 +19,7 @@ use crate::cause::Cause;
 use crate::class::PeerClass;
 use crate::manager::PeerManager;
 use crate::penalty::Penalty;
+use crate::standing::StandingEntry;
 use crate::types::Output;
 
 /// What is known of one peer. Times are milliseconds since 1970 unless the name says otherwise.
@@ -102,6 +103,10 @@ pub enum BookChange {
     PutBan(Box<BanEntry>),
     /// There is no such ban any more.
     RemoveBan(BanTarget),
+    /// What the user said of a peer while the node ran.
+    PutStanding(Box<StandingEntry>),
+    /// The user has taken all of it back.
+    RemoveStanding(PeerId),
 }
 
 /// An entry whose text was read and whose signature was checked.
@@ -161,7 +166,7 @@ impl StoredPeer {
 }
 
 impl BadEntry {
-    fn new(shown: &str, detail: String) -> Self {
+    pub(crate) fn new(shown: &str, detail: String) -> Self {
         Self { peer: shown[..shown.floor_char_boundary(MAX_SHOWN)].to_owned(), detail }
     }
 }
@@ -237,6 +242,11 @@ impl AddressEntry {
 }
 
 impl PeerManager {
+    /// The entry of one peer as it is now.
+    pub(crate) fn entry_of(&self, peer: &PeerId) -> Option<BookEntry> {
+        self.book.get(peer).map(|known| write(peer, known))
+    }
+
     /// The address book without private peers and their addresses, in the order of the peers' IDs: what a user may give away.
     pub fn export_book(&self) -> impl Iterator<Item = BookEntry> + '_ {
         let private = self.private_endpoints(&self.me);

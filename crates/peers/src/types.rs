@@ -15,6 +15,7 @@ use crate::dial_queue::Target;
 use crate::door::Door;
 use crate::penalty::Penalty;
 use crate::record::{BookChange, StoredPeer};
+use crate::standing::Standing;
 use crate::state::PeerState;
 
 /// One connection, as the driver numbers it.
@@ -207,6 +208,12 @@ pub enum Input {
     Load {
         /// The entries of the address book.
         peers: Vec<StoredPeer>,
+    },
+    /// What the user said of peers in earlier runs; given last at the start, after what is said in this one. From then on what the user says of
+    /// classes and the allow-list is stored too.
+    Standings {
+        /// What was stored.
+        standings: Vec<Standing>,
     },
     /// The user brings entries of an exported address book.
     Import {

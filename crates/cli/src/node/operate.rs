@@ -18,13 +18,13 @@ pub(super) async fn ban(
     let target: BanTarget = target.parse().map_err(|error| format!("{error}"))?;
     let lasts = seconds.map(Duration::from_secs);
     node.peers().ban(target, reason, lasts).await.map_err(|error| error.to_string())?;
-    Ok(json!({}))
+    stored(node).await
 }
 
 pub(super) async fn unban(node: &Node, target: &str) -> Result<Value, String> {
     let target: BanTarget = target.parse().map_err(|error| format!("{error}"))?;
     match node.peers().unban(target).await {
-        true => Ok(json!({})),
+        true => stored(node).await,
         false => Err(format!("{target} is not banned: `peerage bans` shows who is")),
     }
 }
@@ -53,13 +53,20 @@ pub(super) async fn set_class(node: &Node, peer: &str, name: &str, on: bool) -> 
             peers.add(peer).await.map_err(|error| error.to_string())?;
             peers.set_class(id, class).await;
         }
-        return Ok(json!({}));
+        return stored(node).await;
     }
     let peer = peer_id(peer)?;
     match on {
         true => peers.set_class(peer, class).await,
         false => peers.unset_class(peer, class).await,
     }
+    stored(node).await
+}
+
+/// What was said holds after a crash too from now on.
+pub(super) async fn stored(node: &Node) -> Result<Value, String> {
+    let stored = node.peers().stored().await;
+    stored.map_err(|error| format!("it holds until the node stops, but could not be stored: {error}"))?;
     Ok(json!({}))
 }
 

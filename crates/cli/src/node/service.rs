@@ -120,6 +120,7 @@ impl Service {
         let (peer, peers) = (peer_id(peer)?, self.node.peers());
         let has_list = if allow { peers.allow(peer).await } else { peers.disallow(peer).await };
         if has_list {
+            operate::stored(&self.node).await?;
             return value(&self.allowed().await);
         }
         Err("this node has no allow-list, so everyone is allowed: start it with --allow".to_owned())

@@ -181,3 +181,47 @@ async fn a_book_is_given_from_node_to_node_and_one_that_cannot_be_read_is_report
     let log = third.rest_of_stderr().await;
     assert!(log.contains("set aside") && c.join("peers.redb.corrupt").exists(), "{log}");
 }
+
+/// Contract C-45.
+#[tokio::test]
+async fn a_kill_right_after_the_command_undoes_nothing_of_what_was_said_of_peers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+    let mut second = Running::node(&b, 0, [] as [&str; 0]);
+    let theirs = second.address().await;
+    let peer = theirs.rsplit_once("/p2p/").unwrap().1.to_owned();
+    let start = || Running::node(&a, 0, ["--control", "stdio", "--allow", &peer]);
+    let other = "12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo";
+    let mut first = start();
+    first.line().await.unwrap();
+    for arguments in [
+        ["persistent", "add", &theirs],
+        ["private", "add", other],
+        ["unconditional", "add", other],
+        ["allow", "add", other],
+    ] {
+        json(&arguments, &a).await;
+    }
+    first.signal(Signal::KILL);
+    first.end().await;
+
+    let mut first = start();
+    assert!(first.line().await.unwrap().contains("listening"));
+    assert!(first.line().await.unwrap().contains("peer_connected"), "a persistent peer is dialled");
+    for (class, who) in [("persistent", peer.as_str()), ("private", other), ("unconditional", other)] {
+        assert_eq!(json(&[class, "list"], &a).await, json!([{"peer": who, "class": class}]));
+        json(&[class, "remove", who], &a).await;
+    }
+    let allowed = json(&["allow", "list"], &a).await;
+    assert!(allowed.as_array().unwrap().contains(&json!(other)), "{allowed}");
+    json(&["allow", "remove", other], &a).await;
+    first.signal(Signal::KILL);
+    first.end().await;
+
+    let mut first = start();
+    first.line().await.unwrap();
+    for class in ["persistent", "private", "unconditional"] {
+        assert_eq!(json(&[class, "list"], &a).await, json!([]), "{class}");
+    }
+    assert_eq!(json(&["allow", "list"], &a).await, json!([peer]));
+}

@@ -23,6 +23,8 @@ const META: TableDefinition<'_, &[u8], u64> = TableDefinition::new("meta");
 const PEERS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("peers");
 /// By target.
 const BANS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("bans");
+/// What the user said of peers, by peer ID.
+const STANDINGS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("standings");
 /// What redb may keep in memory; its own default is a gigabyte.
 const CACHE_BYTES: usize = 2 << 20;
 /// Entries that are read of a table: more than any address book holds.
@@ -78,6 +80,7 @@ impl RedbStore {
             let mut meta = transaction.open_table(META).map_err(|error| fault(error.into()))?;
             transaction.open_table(PEERS).map_err(|error| fault(error.into()))?;
             transaction.open_table(BANS).map_err(|error| fault(error.into()))?;
+            transaction.open_table(STANDINGS).map_err(|error| fault(error.into()))?;
             let found =
                 meta.get(&b"format"[..]).map_err(|error| fault(error.into()))?.map(|found| found.value());
             if found.is_none() {
@@ -96,7 +99,8 @@ impl RedbStore {
         let transaction = database.begin_read().map_err(|error| fault(error.into()))?;
         let peers = read_table(&transaction, PEERS).map_err(fault)?;
         let bans = read_table(&transaction, BANS).map_err(fault)?;
-        Ok(Stored { peers, bans, set_aside: None })
+        let standings = read_table(&transaction, STANDINGS).map_err(fault)?;
+        Ok(Stored { peers, bans, standings, set_aside: None })
     }
 
     fn write(&self, database: &Database, changes: &[BookChange]) -> Result<(), redb::Error> {
@@ -104,6 +108,7 @@ impl RedbStore {
         {
             let mut peers = transaction.open_table(PEERS)?;
             let mut bans = transaction.open_table(BANS)?;
+            let mut standings = transaction.open_table(STANDINGS)?;
             for change in changes {
                 match change {
                     BookChange::Put(entry) => {
@@ -119,6 +124,13 @@ impl RedbStore {
                     }
                     BookChange::RemoveBan(target) => {
                         bans.remove(target.to_string().as_bytes())?;
+                    }
+                    BookChange::PutStanding(standing) => {
+                        let json = serde_json::to_vec(&**standing).map_err(|e| redb::Error::Io(e.into()))?;
+                        standings.insert(standing.peer.as_bytes(), json.as_slice())?;
+                    }
+                    BookChange::RemoveStanding(peer) => {
+                        standings.remove(peer.to_string().as_bytes())?;
                     }
                     _ => {}
                 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use peerage_peers::{BadEntry, Ban, BookChange, StoredPeer};
+use peerage_peers::{BadEntry, Ban, BookChange, Standing, StoredPeer};
 use tokio::sync::Notify;
 
 use super::{BOOK_FILE, Store, StoreError, Stored};
@@ -32,6 +32,7 @@ pub(crate) struct Saving {
 pub(crate) struct Loaded {
     pub(crate) peers: Vec<StoredPeer>,
     pub(crate) bans: Vec<Ban>,
+    pub(crate) standings: Vec<Standing>,
 }
 
 /// The latest change of each peer and ban. What is put is bounded by the tables that it comes from.
@@ -46,6 +47,7 @@ struct Waiting {
 enum Key {
     Peer(String),
     Ban(String),
+    Standing(String),
 }
 
 impl Saving {
@@ -82,7 +84,7 @@ impl Saving {
             self.arrived.notified().await;
             let mut wait = RETRY;
             while let Err(error) = self.flush().await {
-                tracing::warn!(error, again_in = ?wait, "the address book and the bans were not stored");
+                tracing::warn!(%error, again_in = ?wait, "the address book and the bans were not stored");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(MAX_RETRY);
             }
@@ -90,7 +92,7 @@ impl Saving {
     }
 
     /// Writes everything that waits. When that fails, it waits on.
-    pub(crate) async fn flush(&self) -> Result<(), String> {
+    pub(crate) async fn flush(&self) -> Result<(), StoreError> {
         let _writing = self.writing.lock().await;
         let Some(store) = self.store() else { return Ok(()) };
         let batch: Arc<[BookChange]> = self.waiting().take().into();
@@ -98,14 +100,13 @@ impl Saving {
             return Ok(());
         }
         let saved = if store.is_quick() {
-            store.save(&batch).map_err(|error| error.to_string())
+            store.save(&batch)
         } else {
             let written = batch.clone();
             let job = tokio::task::spawn_blocking(move || store.save(&written));
-            match job.await {
-                Ok(saved) => saved.map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
-            }
+            job.await.unwrap_or_else(|error| {
+                Err(StoreError::Failed { path: PathBuf::from(BOOK_FILE), detail: error.to_string() })
+            })
         };
         if saved.is_err() {
             let mut waiting = self.waiting();
@@ -142,6 +143,8 @@ impl Waiting {
             BookChange::Remove(peer) => (Key::Peer(peer.to_string()), true),
             BookChange::PutBan(ban) => (Key::Ban(ban.target.clone()), false),
             BookChange::RemoveBan(target) => (Key::Ban(target.to_string()), true),
+            BookChange::PutStanding(standing) => (Key::Standing(standing.peer.clone()), false),
+            BookChange::RemoveStanding(peer) => (Key::Standing(peer.to_string()), true),
             _ => return,
         };
         if removal {
@@ -174,11 +177,12 @@ impl Waiting {
 
 fn read(stored: Stored) -> Loaded {
     if let Some((path, why)) = stored.set_aside {
-        tracing::warn!(path = %path.display(), why, "the stored address book cannot be read: it was set aside, and the node starts with an empty one and without bans");
+        tracing::warn!(path = %path.display(), why, "the stored address book cannot be read: it was set aside, and the node starts with an empty one, without bans and without what was said of peers");
     }
     Loaded {
         peers: stored.peers.iter().map(StoredPeer::read).filter_map(good).collect(),
         bans: stored.bans.iter().map(Ban::read).filter_map(good).collect(),
+        standings: stored.standings.iter().map(Standing::read).filter_map(good).collect(),
     }
 }
 
