@@ -24,7 +24,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a node in the foreground
     ///
-    /// The key is made on first use. The node prints each of its addresses as one line, `listening MULTIADDR`, logs to stderr, and stops on
+    /// The key is made on first use. The node prints each of its addresses as one line, `listening MULTIADDR`, and `not listening MULTIADDR` when one is gone;
+    /// it logs to stderr, and stops on
     /// SIGINT and SIGTERM within 5 seconds; a second signal stops it at once.
     #[command(after_help = NODE_EXAMPLE)]
     Node(NodeArgs),
@@ -88,7 +89,7 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "PEER", value_parser = peer_id)]
     pub(crate) allow: Vec<PeerId>,
     /// Make the network private: admit only nodes that know a secret of this file, of mode 0600, one secret on a line: 16 to 256 characters, best what
-    /// `openssl rand -hex 32` prints. To change it, put the new one beside the old one at each node, then take the old one out
+    /// `openssl rand -hex 32` prints. To change it, put the new one beside the old one at each node, then take the old one out; `peerage secret reload` reads the file anew
     #[arg(long, value_name = "FILE")]
     pub(crate) network_secret: Option<PathBuf>,
     /// Whether nodes of other libp2p implementations are admitted [default: allow; refuse in a private network]
@@ -186,6 +187,43 @@ pub(crate) enum AllowAction {
     /// Show the allow-list
     #[command(after_help = "Example:\n  peerage allow list --json")]
     List(Operator),
+}
+
+/// What `peerage listen` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ListenAction {
+    /// Listen at one more address; connected peers are told
+    #[command(after_help = "Example:\n  peerage listen add /ip4/0.0.0.0/udp/4401/quic-v1")]
+    Add {
+        /// Where
+        #[arg(value_name = "MULTIADDR", value_parser = listen)]
+        address: ListenAddress,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Take no more connections at an address. Those that came there live on
+    #[command(after_help = "Example:\n  peerage listen remove /ip4/0.0.0.0/udp/4401/quic-v1")]
+    Remove {
+        /// As `peerage listen list` shows it
+        #[arg(value_name = "MULTIADDR", value_parser = listen)]
+        address: ListenAddress,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Show where it listens
+    #[command(after_help = "Example:\n  peerage listen list --json")]
+    List(Operator),
+}
+
+/// What `peerage secret` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretAction {
+    /// Read the file of --network-secret anew. Connected peers stay; one that can't be read changes nothing
+    ///
+    /// To change a network's secret, write the new one on a line of its own beside the old one, in each node's file, and reload each node. When all take
+    /// both, take the old line out of each file and reload each node again.
+    #[command(after_help = "Example:\n  openssl rand -hex 32 >> secret; peerage secret reload")]
+    Reload(Operator),
 }
 
 /// Where commands to a node come from.
@@ -292,6 +330,20 @@ pub(crate) enum Ask {
         /// What to do.
         #[command(subcommand)]
         action: BookAction,
+    },
+    /// Change or show where the running node listens, until it stops
+    #[command(after_help = LISTEN_EXAMPLE)]
+    Listen {
+        /// What to do.
+        #[command(subcommand)]
+        action: ListenAction,
+    },
+    /// Change the network secrets of the running node
+    #[command(after_help = SECRET_EXAMPLE)]
+    Secret {
+        /// What to do.
+        #[command(subcommand)]
+        action: SecretAction,
     },
     /// Print what the running node has counted, as Prometheus text
     #[command(after_help = METRICS_EXAMPLE)]
@@ -448,6 +500,13 @@ const UNCONDITIONAL_EXAMPLE: &str = "Example:
 
 const METRICS_EXAMPLE: &str = "Example:
   peerage metrics | grep peerage_peers";
+
+const LISTEN_EXAMPLE: &str = "Example:
+  peerage listen add /ip6/::/udp/4400/quic-v1
+  peerage listen list";
+
+const SECRET_EXAMPLE: &str = "Example:
+  openssl rand -hex 32 >> secret; peerage secret reload";
 
 const ALLOW_EXAMPLE: &str = "Example:
   peerage allow add 12D3KooW…

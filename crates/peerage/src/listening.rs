@@ -119,6 +119,17 @@ impl Listening {
         self.here.borrow().clone()
     }
 
+    /// Where enough peers see us.
+    pub(crate) fn observed(&self) -> Vec<SocketAddr> {
+        self.lock().observed.clone()
+    }
+
+    /// What the user asked for, with real ports.
+    pub(crate) fn listened(&self) -> Vec<ListenAddress> {
+        let state = self.lock();
+        state.listened.iter().filter_map(|one| ListenAddress::from_socket_addr(one.address).ok()).collect()
+    }
+
     /// Tells of changes.
     pub(crate) fn changes(&self) -> watch::Receiver<Arc<Here>> {
         self.here.subscribe()

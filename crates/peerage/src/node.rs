@@ -87,6 +87,16 @@ impl Node {
         self.shared.listening.here().addresses.clone()
     }
 
+    /// Where enough peers, in different networks, see this node: addresses that are announced beside those that it listens at, as long as it listens.
+    pub fn observed_addresses(&self) -> Vec<std::net::SocketAddr> {
+        self.shared.listening.observed()
+    }
+
+    /// Where this node listens, as the user said, with real ports: what [`Node::stop_listening`] takes.
+    pub fn listening(&self) -> Vec<ListenAddress> {
+        self.shared.listening.listened()
+    }
+
     /// Tells when [`Node::listen_addresses`] change. The receiver gets the addresses themselves; the present ones count as seen.
     pub fn watch_listen_addresses(&self) -> ListenWatch {
         ListenWatch { changes: self.shared.listening.changes() }

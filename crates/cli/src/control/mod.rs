@@ -87,6 +87,20 @@ pub(crate) enum Command {
     },
     /// What the node has counted, as Prometheus text.
     Metrics,
+    /// Where the node listens: a list of multiaddrs.
+    Listening,
+    /// Listen at one more address; the reply is that of `listening`.
+    Listen {
+        /// A multiaddr.
+        address: String,
+    },
+    /// Take no more connections at an address; the reply is that of `listening`.
+    StopListening {
+        /// As it stands in the list.
+        address: String,
+    },
+    /// Read the file with the network's secrets anew: [`SecretReport`].
+    SecretReload,
     /// Connect to an address now: [`ConnectReport`].
     Connect {
         /// A multiaddr.
@@ -154,6 +168,8 @@ pub(crate) enum Outcome {
 pub(crate) enum Event {
     /// The node listens, with its peer ID. One for each address, before anything else.
     Listening { address: String },
+    /// The addresses at which others can reach the node have changed. These are all of them now.
+    ListeningChanged { addresses: Vec<String> },
     /// A peer was admitted. `direction` is `inbound` or `outbound`.
     PeerConnected { peer: String, direction: String, address: String },
     /// A peer is gone.
@@ -186,6 +202,9 @@ pub(crate) struct Status {
     pub(crate) pid: u32,
     pub(crate) uptime_ms: u64,
     pub(crate) listening: Vec<String>,
+    /// Where peers see the node, when enough of them agree; these addresses stand in `listening` too.
+    #[serde(default)]
+    pub(crate) observed: Vec<String>,
     pub(crate) peers: usize,
 }
 
@@ -207,6 +226,15 @@ pub(crate) struct PeerRow {
     pub(crate) address: String,
     /// The smoothed round-trip time that QUIC keeps.
     pub(crate) rtt_ms: f64,
+    /// UDP payload bytes on this connection, and packets that were sent and that count as lost.
+    #[serde(default)]
+    pub(crate) sent_bytes: u64,
+    #[serde(default)]
+    pub(crate) received_bytes: u64,
+    #[serde(default)]
+    pub(crate) sent_packets: u64,
+    #[serde(default)]
+    pub(crate) lost_packets: u64,
     /// The time of a ping, when one was asked for and answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ping_ms: Option<f64>,
@@ -238,6 +266,13 @@ pub(crate) struct BanRow {
 pub(crate) struct ClassRow {
     pub(crate) peer: String,
     pub(crate) class: String,
+}
+
+/// The reply to [`Command::SecretReload`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SecretReport {
+    /// How many secrets are taken now.
+    pub(crate) secrets: usize,
 }
 
 /// The reply to [`Command::Connect`].

@@ -354,7 +354,10 @@ impl Seen {
             Event::DialFailed { address, cause, .. } => {
                 self.failed_dial = Some(format!("dialling {address}: {cause}"));
             }
-            Event::Message { .. } | Event::Progress { .. } | Event::Missed { .. } => {}
+            Event::ListeningChanged { .. }
+            | Event::Message { .. }
+            | Event::Progress { .. }
+            | Event::Missed { .. } => {}
         }
     }
 }

@@ -45,14 +45,11 @@ pub(crate) async fn run(args: NodeArgs) -> Result<(), Failure> {
     let metrics = open_metrics(settings.node.metrics).await?;
     let node = start(&settings, foreign, data.clone()).await?;
     let moniker = settings.node.moniker.as_deref().unwrap_or_default();
-    let service = Service::start(&node, moniker, inbox).await.map_err(Failure::failed)?;
+    let secret = settings.node.network_secret.as_ref().map(|path| path.0.clone());
+    let service = Service::start(&node, moniker, secret, inbox).await.map_err(Failure::failed)?;
     let socket = open_socket(&data);
-    if control.is_none() {
-        for address in node.listen_addresses() {
-            say(&format!("listening {address}"));
-        }
-    }
     tokio::select! {
+        () = tell_addresses(control, &node) => {}
         () = obey(control, &service) => {}
         () = serve_socket(socket.as_ref(), &service) => {}
         () = serve_metrics(metrics, &node) => {}
@@ -149,6 +146,24 @@ async fn start(settings: &Settings, foreign: Option<ForeignPolicy>, data: PathBu
         builder = builder.persistent(address);
     }
     Ok(builder.start().await?)
+}
+
+/// Prints where the node can be reached, and each change of it.
+async fn tell_addresses(control: Option<Control>, node: &Node) {
+    let mut watch = node.watch_listen_addresses();
+    let mut told = Vec::new();
+    let mut now = node.listen_addresses();
+    while control.is_none() {
+        told.iter().filter(|old| !now.contains(old)).for_each(|old| say(&format!("not listening {old}")));
+        now.iter().filter(|new| !told.contains(new)).for_each(|new| say(&format!("listening {new}")));
+        told = std::mem::take(&mut now);
+        match watch.next().await {
+            Some(addresses) => now = addresses,
+            None => break,
+        }
+    }
+    // In a session events tell; and whatever ends the node ends this too.
+    std::future::pending().await
 }
 
 /// A node without its socket still does its work.

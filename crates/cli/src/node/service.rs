@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use peerage::{Change, Direction, MAX_BOOK_BYTES, Node, PeerEvent, PeerId, PeerInfo, RegisterError, Watch};
+use peerage::{
+    Change, Direction, ListenWatch, MAX_BOOK_BYTES, NetworkSecret, Node, PathStats, PeerEvent, PeerId,
+    PeerInfo, PeerStats, RegisterError, Watch,
+};
 use peerage_wire::chat::{EchoRequest, EchoResponse};
 use serde::Serialize;
 use serde_json::Value;
@@ -17,7 +20,9 @@ use tokio::task::JoinSet;
 use super::chat::{Chatting, ECHO, MAX_TEXT_BYTES, PATIENCE};
 use super::{files, operate};
 use crate::control::session::Commands;
-use crate::control::{Command, ConnectReport, Echo, Event, FileReport, PeerRow, Status, Why, millis};
+use crate::control::{
+    Command, ConnectReport, Echo, Event, FileReport, PeerRow, SecretReport, Status, Why, millis,
+};
 use crate::transfer::inbox::Inbox;
 use crate::transfer::retry::{Retries, send_with_retries};
 use crate::transfer::send::Patience;
@@ -32,6 +37,8 @@ const MAX_WAITING_EVENTS: usize = 1024;
 pub(super) struct Service {
     node: Node,
     moniker: String,
+    /// The file with the network's secrets.
+    secret: Option<PathBuf>,
     start: Instant,
     chatting: Arc<Chatting>,
     events: broadcast::Sender<Event>,
@@ -46,6 +53,7 @@ impl Service {
     pub(super) async fn start(
         node: &Node,
         moniker: &str,
+        secret: Option<PathBuf>,
         inbox: Option<Arc<Inbox>>,
     ) -> Result<Arc<Self>, RegisterError> {
         let events = broadcast::Sender::new(MAX_WAITING_EVENTS);
@@ -58,9 +66,11 @@ impl Service {
         if let Some(watch) = node.peers().watch().await {
             tasks.spawn(watch_peers(watch, events.clone()));
         }
+        tasks.spawn(watch_addresses(node.watch_listen_addresses(), events.clone()));
         Ok(Arc::new(Self {
             node: node.clone(),
             moniker: moniker.to_owned(),
+            secret,
             start: Instant::now(),
             chatting,
             events,
@@ -82,6 +92,7 @@ impl Service {
             pid: std::process::id(),
             uptime_ms: u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX),
             listening: self.node.listen_addresses().iter().map(ToString::to_string).collect(),
+            observed: self.node.observed_addresses().iter().map(ToString::to_string).collect(),
             peers: self.node.peers().connected().len(),
         }
     }
@@ -108,7 +119,35 @@ impl Service {
             pings.spawn(async move { (peer, node.ping(peer).await.ok()) });
         }
         let times: HashMap<_, _> = pings.join_all().await.into_iter().collect();
-        peers.iter().map(|peer| row(peer, times.get(&peer.peer_id).copied().flatten())).collect()
+        let row = |peer: &PeerInfo| {
+            let stats = self.node.peers().stats(peer.peer_id);
+            row(peer, stats.as_ref(), times.get(&peer.peer_id).copied().flatten())
+        };
+        peers.iter().map(row).collect()
+    }
+
+    fn listening(&self) -> Result<Value, String> {
+        value(&self.node.listening().iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    async fn listen(&self, address: &str, on: bool) -> Result<Value, String> {
+        let changed = match on {
+            true => self.node.listen(address).await.map(|_| ()),
+            false => self.node.stop_listening(address).await,
+        };
+        changed.map_err(|error| error.to_string())?;
+        self.listening()
+    }
+
+    fn reload_secrets(&self) -> Result<SecretReport, String> {
+        let file = self.secret.as_ref().ok_or(
+            "this node was started without a network secret: stop it, and start it with --network-secret FILE",
+        )?;
+        let secrets = NetworkSecret::load(file).map_err(|error| error.to_string())?;
+        let count = secrets.len();
+        self.node.set_network_secrets(secrets).map_err(|error| error.to_string())?;
+        tracing::info!(secrets = count, "the network secrets were read anew");
+        Ok(SecretReport { secrets: count })
     }
 
     async fn allowed(&self) -> Option<Vec<String>> {
@@ -206,6 +245,10 @@ impl Commands for Service {
             Command::Bans => operate::bans(&self.node).await,
             Command::Class { peer, class, on } => operate::set_class(&self.node, &peer, &class, on).await,
             Command::Classes { class } => operate::classes(&self.node, &class).await,
+            Command::Listening => self.listening(),
+            Command::Listen { address } => self.listen(&address, true).await,
+            Command::StopListening { address } => self.listen(&address, false).await,
+            Command::SecretReload => value(&self.reload_secrets()?),
             Command::Metrics => Ok(operate::metrics(&self.node).await),
             Command::Allowed => value(&self.allowed().await),
             Command::Allow { peer } => self.change_allowed(&peer, true).await,
@@ -229,6 +272,13 @@ async fn watch_peers(mut watch: Watch, events: broadcast::Sender<Event>) {
             // Nobody has to be watching.
             let _ = events.send(event);
         }
+    }
+}
+
+async fn watch_addresses(mut watch: ListenWatch, events: broadcast::Sender<Event>) {
+    while let Some(addresses) = watch.next().await {
+        let addresses = addresses.iter().map(ToString::to_string).collect();
+        let _ = events.send(Event::ListeningChanged { addresses });
     }
 }
 
@@ -262,8 +312,14 @@ fn came(peer: PeerId, direction: Direction, address: SocketAddr) -> Event {
     }
 }
 
-fn row(peer: &PeerInfo, ping: Option<Duration>) -> PeerRow {
+fn row(peer: &PeerInfo, stats: Option<&PeerStats>, ping: Option<Duration>) -> PeerRow {
+    // One that has just gone has moved nothing that could still be told.
+    let of = |part: fn(&PathStats) -> u64| stats.map_or(0, |stats| part(&stats.path));
     PeerRow {
+        sent_bytes: of(|path| path.sent_bytes),
+        received_bytes: of(|path| path.received_bytes),
+        sent_packets: of(|path| path.sent_packets),
+        lost_packets: of(|path| path.lost_packets),
         peer: peer.peer_id.to_string(),
         direction: peer.direction.to_string(),
         address: peer.address.to_string(),

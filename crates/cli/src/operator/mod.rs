@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
-use crate::args::{AllowAction, Ask, BookAction, Operator, Standing};
+use crate::args::{AllowAction, Ask, BookAction, ListenAction, Operator, SecretAction, Standing};
 use crate::control::{Call, Command, Outcome, Reply, socket};
 use crate::failure::Failure;
 use crate::node::data_dir;
@@ -46,6 +46,18 @@ pub(crate) async fn run(what: Ask) -> Result<(), Failure> {
         Ask::Allow { action: AllowAction::List(operator) } => (operator, Command::Allowed, show::allowed),
         Ask::Book { action } => return book(action).await,
         Ask::Metrics(operator) => (operator, Command::Metrics, show::text),
+        Ask::Listen { action: ListenAction::Add { address, operator } } => {
+            (operator, Command::Listen { address: address.to_string() }, show::listening)
+        }
+        Ask::Listen { action: ListenAction::Remove { address, operator } } => {
+            (operator, Command::StopListening { address: address.to_string() }, show::listening)
+        }
+        Ask::Listen { action: ListenAction::List(operator) } => {
+            (operator, Command::Listening, show::listening)
+        }
+        Ask::Secret { action: SecretAction::Reload(operator) } => {
+            (operator, Command::SecretReload, show::secrets)
+        }
     };
     let value = carry_out(&operator, &command).await?;
     if operator.json {

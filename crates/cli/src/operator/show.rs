@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::control::{BanRow, ClassRow, PeerRow, Status};
-use crate::term::{one_line, plain_table, say};
+use crate::control::{BanRow, ClassRow, PeerRow, SecretReport, Status};
+use crate::term::{one_line, plain_table, say, size};
 
 /// Shows a reply; an error says what was not understood.
 pub(super) type Show = fn(Value) -> Result<(), String>;
@@ -27,6 +27,9 @@ pub(super) fn status(value: Value) -> Result<(), String> {
     for address in &status.listening {
         table.add_row(["listening", address]);
     }
+    for address in &status.observed {
+        table.add_row(["seen by peers at", address]);
+    }
     say(&table.trim_fmt());
     Ok(())
 }
@@ -39,14 +42,18 @@ pub(super) fn peers(value: Value) -> Result<(), String> {
         return Ok(());
     }
     let mut table = plain_table();
-    table.set_header(["peer", "direction", "address", "rtt", "moniker", "agent"]);
+    table.set_header(["peer", "direction", "address", "rtt", "loss", "sent", "received", "moniker", "agent"]);
     for row in rows {
         let rtt = format!("{:.2} ms", row.ping_ms.unwrap_or(row.rtt_ms));
+        let loss = format!("{:.1} %", 100.0 * row.lost_packets as f64 / (row.sent_packets as f64).max(1.0));
         table.add_row([
             row.peer,
             row.direction,
             row.address,
             rtt,
+            loss,
+            size(row.sent_bytes),
+            size(row.received_bytes),
             one_line(&row.moniker),
             one_line(&row.agent),
         ]);
@@ -94,6 +101,26 @@ pub(super) fn allowed(value: Value) -> Result<(), String> {
         Some(peers) if peers.is_empty() => say("nobody is allowed"),
         Some(peers) => peers.iter().for_each(|peer| say(peer)),
     }
+    Ok(())
+}
+
+/// The reply to [`crate::control::Command::Listening`].
+pub(super) fn listening(value: Value) -> Result<(), String> {
+    let addresses: Vec<String> = read(value)?;
+    if addresses.is_empty() {
+        say("the node listens nowhere");
+    }
+    addresses.iter().for_each(|address| say(address));
+    Ok(())
+}
+
+/// The reply to [`crate::control::Command::SecretReload`].
+pub(super) fn secrets(value: Value) -> Result<(), String> {
+    let SecretReport { secrets } = read(value)?;
+    say(&match secrets {
+        1 => "one secret is taken now".to_owned(),
+        many => format!("{many} secrets are taken now"),
+    });
     Ok(())
 }
 

@@ -225,3 +225,54 @@ async fn a_kill_right_after_the_command_undoes_nothing_of_what_was_said_of_peers
     }
     assert_eq!(json(&["allow", "list"], &a).await, json!([peer]));
 }
+
+#[tokio::test]
+async fn listen_addresses_change_at_run_time_and_every_change_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+    let mut node = Running::node(&a, 0, ["--control", "stdio"]);
+    node.line().await.unwrap();
+    let before = json(&["listen", "list"], &a).await;
+    let after = json(&["listen", "add", "/ip4/127.0.0.1/udp/0/quic-v1"], &a).await;
+    let (old, new) = (before[0].as_str().unwrap(), after[1].as_str().unwrap());
+    let told: Value = serde_json::from_str(&node.line().await.unwrap()).unwrap();
+    assert_eq!(
+        (&told["event"], told["addresses"].as_array().unwrap().len()),
+        (&json!("listening_changed"), 2)
+    );
+    assert!(told["addresses"][1].as_str().unwrap().starts_with(new), "{told}");
+    let status = json(&["status"], &a).await;
+    assert_eq!((&status["listening"], &status["observed"]), (&told["addresses"], &json!([])));
+    assert_eq!(json(&["listen", "remove", old], &a).await, json!([new]));
+    let told: Value = serde_json::from_str(&node.line().await.unwrap()).unwrap();
+    assert_eq!(told["addresses"].as_array().unwrap().len(), 1, "{told}");
+    let again = run(["listen", "remove", old, "--data", a.to_str().unwrap()]).await;
+    assert!(again.error(1).contains("does not listen at"), "{again:?}");
+
+    let mut plain = Running::node(&b, 0, [] as [&str; 0]);
+    let first = plain.address().await;
+    json(&["listen", "add", "/ip4/127.0.0.1/udp/0/quic-v1"], &b).await;
+    let second = plain.address().await;
+    assert_ne!(first, second);
+    let (bare, _) = first.rsplit_once("/p2p/").unwrap();
+    json(&["listen", "remove", bare], &b).await;
+    assert_eq!(plain.line().await.unwrap(), format!("not listening {first}"));
+}
+
+#[tokio::test]
+async fn peers_are_shown_with_what_their_paths_have_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+    let mut first = Running::node(&a, 0, [] as [&str; 0]);
+    let address = first.address().await;
+    let mut second = Running::node(&b, 0, ["--control", "stdio", "--seed", &address]);
+    second.line().await.unwrap();
+    assert!(second.line().await.unwrap().contains("peer_connected"));
+    let row = json(&["peers", "--ping"], &b).await[0].clone();
+    for part in ["rtt_ms", "ping_ms", "sent_bytes", "received_bytes", "sent_packets"] {
+        assert!(row[part].as_f64().unwrap() > 0.0, "{part} of {row}");
+    }
+    assert!(row["lost_packets"].as_u64().unwrap() <= row["sent_packets"].as_u64().unwrap());
+    let text = run(["peers", "--data", b.to_str().unwrap()]).await.stdout;
+    assert!(["rtt", "loss", "sent", "received", " % "].iter().all(|word| text.contains(word)), "{text}");
+}

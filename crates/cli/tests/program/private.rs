@@ -86,3 +86,35 @@ async fn the_allow_list_holds_and_its_owner_changes_it_while_the_node_runs() {
     let open = run(["allow", "add", nobody, "--data", text(&b)]).await;
     assert!(open.error(1).contains("no allow-list"), "{open:?}");
 }
+
+#[tokio::test]
+async fn a_secret_is_changed_in_its_file_and_read_anew_with_an_overlap() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, open) = (folder.path().join("a"), folder.path().join("b"));
+    let file = secret(folder.path(), "s", FIRST);
+    let [old, new] = [("old", FIRST), ("new", SECOND)].map(|(name, text)| secret(folder.path(), name, text));
+    let mut node = Running::node(&data, 0, ["--network-secret", text(&file)]);
+    let address = node.address().await;
+    let knows = async |file: &Path| {
+        run(["ping", "-c", "1", &address, "--network-secret", text(file)]).await.code == Some(0)
+    };
+    let reload = async || run(["secret", "reload", "--data", text(&data)]).await;
+    assert!(knows(&old).await && !knows(&new).await);
+    for (content, said, (takes_old, takes_new)) in [
+        (format!("{FIRST}\n{SECOND}\n"), "2 secrets are taken now", (true, true)),
+        (format!("{SECOND}\n"), "one secret is taken now", (false, true)),
+    ] {
+        fs::write(&file, content).unwrap();
+        let done = reload().await;
+        assert_eq!((done.code, done.stdout.trim()), (Some(0), said), "{done:?}");
+        assert_eq!((knows(&old).await, knows(&new).await), (takes_old, takes_new), "{said}");
+    }
+    fs::write(&file, "hunter2\n").unwrap();
+    let refused = reload().await;
+    assert!(refused.error(1).contains("line 1") && !refused.error(1).contains("hunter2"), "{refused:?}");
+    assert!(knows(&new).await, "a file that cannot be read changes nothing");
+    let mut without = Running::node(&open, 0, [] as [&str; 0]);
+    without.address().await;
+    let refused = run(["secret", "reload", "--data", text(&open)]).await;
+    assert!(refused.error(1).contains("without a network secret"), "{refused:?}");
+}
