@@ -23,7 +23,7 @@ pub(crate) const SMALL: usize = 64;
 
 /// Serves: drains every stream and answers with the number of bytes.
 pub(crate) async fn serve(tuned: bool) -> Outcome<()> {
-    let endpoint = endpoint(tuned, true)?;
+    let endpoint = endpoint(tuned, true, None)?;
     let address = endpoint.local_addr()?;
     tokio::spawn(async move {
         while let Some(incoming) = endpoint.accept().await {
@@ -71,7 +71,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(address: &str, tuned: bool) -> Outcome<Self> {
-        let endpoint = endpoint(tuned, false)?;
+        let endpoint = endpoint(tuned, false, None)?;
         let connection = endpoint.connect(address.parse()?, "bench")?.await?;
         Ok(Self { connection, tuned, _endpoint: endpoint })
     }
@@ -141,7 +141,7 @@ async fn expect_count(recv: &mut quinn::RecvStream, expected: u64) -> Outcome<()
     }
 }
 
-pub(crate) fn endpoint(tuned: bool, server: bool) -> Outcome<Endpoint> {
+pub(crate) fn endpoint(tuned: bool, server: bool, keep_alive: Option<Duration>) -> Outcome<Endpoint> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
     let certificate = rcgen::CertificateParams::new(vec!["bench".to_owned()])?.self_signed(&key)?;
     let chain = vec![certificate.der().clone()];
@@ -154,7 +154,9 @@ pub(crate) fn endpoint(tuned: bool, server: bool) -> Outcome<Endpoint> {
     let provider = Arc::new(provider);
     let verifier = Arc::new(SignatureOnly(provider.clone()));
     let mut transport = TransportConfig::default();
-    transport.max_idle_timeout(Some(IdleTimeout::try_from(Duration::from_secs(120))?));
+    // Longer than anything that is measured.
+    transport.max_idle_timeout(Some(IdleTimeout::try_from(Duration::from_secs(1800))?));
+    transport.keep_alive_interval(keep_alive);
     let transport = Arc::new(transport);
 
     let mut client = rustls::ClientConfig::builder_with_provider(provider.clone())

@@ -6,6 +6,7 @@
 //! - `heap`: the bytes that are allocated, where they are counted.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -28,7 +29,8 @@ pub(crate) async fn hold(holder: Holder) -> Outcome<()> {
     let mut held = match holder {
         Holder::Node => Held::Node(Member::start().await?),
         Holder::Crowd => Held::Crowd { members: Vec::new(), fresh: 0 },
-        Holder::Quinn => Held::Quinn(Quinn { endpoint: raw::endpoint(false, true)?, kept: Vec::new() }),
+        Holder::Quinn => Held::Quinn(Quinn::new(None)?),
+        Holder::QuinnKeptAlive => Held::Quinn(Quinn::new(Some(TransportSettings::default().keep_alive))?),
     };
     println!("ready");
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
@@ -183,6 +185,10 @@ struct Quinn {
 }
 
 impl Quinn {
+    fn new(keep_alive: Option<Duration>) -> Outcome<Self> {
+        Ok(Self { endpoint: raw::endpoint(false, true, keep_alive)?, kept: Vec::new() })
+    }
+
     async fn dial(&mut self, count: usize, address: &str) -> Outcome<()> {
         let (endpoint, to): (_, SocketAddr) = (&self.endpoint, address.parse()?);
         let dials = stream::iter(0..count).map(|_| async move {

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
-use super::{FIRST, Row};
+use super::{BARE, FIRST, Row};
 
 /// The most bytes that one of our connections may add to resident memory, on either side.
 const BAR: f64 = 48.0 * 1024.0;
@@ -72,7 +72,7 @@ pub(super) fn json(rows: &[Row], count: usize) {
 
 /// Bare quinn's row of the same side.
 fn base<'a>(rows: &'a [Row], row: &'a Row) -> &'a Row {
-    rows.iter().find(|other| other.side == row.side && other.peer == "raw-quinn").unwrap_or(row)
+    rows.iter().find(|other| other.side == row.side && other.peer == BARE).unwrap_or(row)
 }
 
 fn heap_ratio(row: &Row, base: &Row) -> Option<f64> {

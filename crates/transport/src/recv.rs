@@ -7,7 +7,7 @@ use std::io;
 use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use peerage_wire::frame::{Decoder, FrameError};
@@ -399,6 +399,15 @@ impl RecvStream {
         }
     }
 
+    /// Whether the peer has said all and all of it was read, though nobody has asked yet. There is nothing to stop then, and both sides are spared a packet.
+    fn is_at_end(&mut self) -> bool {
+        if self.answer.is_some() || self.frames.is_some() || !self.held.is_empty() {
+            return false;
+        }
+        let read = pin!(self.quinn.read_chunk(1, true)).poll(&mut Context::from_waker(Waker::noop()));
+        matches!(read, Poll::Ready(Ok(None)))
+    }
+
     fn count(&self, bytes: usize) {
         if let Some(counters) = &self.counters {
             counters.received(bytes);
@@ -430,7 +439,7 @@ impl RecvStream {
 
 impl Drop for RecvStream {
     fn drop(&mut self) {
-        if self.end.is_none() {
+        if self.end.is_none() && !self.is_at_end() {
             self.stop(StreamCode::Cancelled);
         }
         if self.inbound {
