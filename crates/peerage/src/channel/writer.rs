@@ -273,6 +273,10 @@ fn ended_by_peer(peer: &Peer, core: &ChannelCore, end: wire::End) -> SendError {
             let detail = format!("a message was too large: {}", text(end.detail));
             SendError::Stopped { peer: peer.id, channel, detail }
         }
-        _ => SendError::Stopped { peer: peer.id, channel, detail: text(end.detail) },
+        _ => {
+            let said = text(end.detail);
+            let detail = if said.is_empty() { "it does not say why".to_owned() } else { said };
+            SendError::Stopped { peer: peer.id, channel, detail }
+        }
     }
 }
