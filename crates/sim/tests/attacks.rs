@@ -197,6 +197,7 @@ fn thousands_of_streams_that_are_begun_and_given_up_leave_nothing() -> Result<()
     })
 }
 
+/// no length that a peer names takes memory before its bytes have come.
 #[test]
 fn a_length_of_two_to_the_sixtieth_takes_nothing_on_any_protocol() -> Result<(), Failed> {
     attack("enormous lengths", |scene, attacker| async move {
@@ -311,6 +312,7 @@ fn deadlines_of_nothing_and_of_everything_and_answers_before_the_question_do_no_
     })
 }
 
+/// bytes that come one by one make the same messages.
 #[test]
 fn bytes_that_come_one_by_one_hold_up_nobody_and_make_the_same_messages() -> Result<(), Failed> {
     attack("dribbling", |scene, attacker| async move {
@@ -338,6 +340,7 @@ fn bytes_that_come_one_by_one_hold_up_nobody_and_make_the_same_messages() -> Res
     })
 }
 
+/// bad content costs the offender.
 #[test]
 fn floods_of_hellos_and_questions_cost_the_attacker_and_nobody_else() -> Result<(), Failed> {
     attack("floods", |scene, attacker| async move {

@@ -306,7 +306,7 @@ mod tests {
         assert!(writes > 100, "the child had no time to write: {writes}");
     }
 
-    /// what cannot be read is set aside.
+    /// the book is private, and what cannot be read is set aside.
     /// Contract C-42.
     #[test]
     fn a_corrupt_file_is_set_aside_and_the_store_goes_on() {
@@ -317,6 +317,8 @@ mod tests {
         let changes: Vec<_> = (0..200).map(|number| entry(number, 1)).collect();
         store.save(&changes).unwrap();
         drop(store);
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o7777, 0o600, "it is its owner's alone");
         let good = fs::read(&path).unwrap();
         let mut random = peerage_machine::Random::from_number(3);
         let mut aside = 0;

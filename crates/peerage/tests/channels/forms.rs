@@ -8,7 +8,7 @@ use peerage_transport::{ReadError, StreamCode};
 use peerage_wire::channel::Account;
 use peerage_wire::frame;
 
-use crate::support::{Handmade, LIMIT, builder, framed, join, raw, until, within};
+use crate::support::{Handmade, LIMIT, UNKNOWN_FIELDS, builder, framed, join, raw, until, within};
 
 const NAME: &str = "/test/forms/1";
 
@@ -50,6 +50,27 @@ async fn a_node_of_the_older_form_exchanges_messages_and_hears_nothing_else() {
     assert_eq!(within("a large one", incoming.recv.read_frame(1 << 20)).await.unwrap().unwrap(), much.0);
     let verdict = channel.send_confirmed(old.id, &raw("sure?")).await;
     assert_eq!(verdict, Verdict::Refused(SendError::NotConfirmed { peer: old.id }));
+}
+
+/// a node of a later version, which says more than we know in hello, answer and account, is spoken to in the newest version of ours.
+#[tokio::test]
+async fn a_later_version_with_fields_that_nobody_knows_is_understood() {
+    let node = builder().start().await.unwrap();
+    let channel = node.channel::<Raw>(ChannelConfig::new(NAME)).unwrap();
+    let later = Handmade::connect(&node, &[2, 3, 9], &[NAME]).await;
+    assert_eq!(node.peers().get(later.id).unwrap().about.version, 2);
+    let mut stream = later.connection.open_lazy(NAME).await.unwrap();
+    stream.send.write_chunk(framed(b"there")).await.unwrap();
+    assert_eq!(within("a message", channel.recv()).await, Some((later.id, raw("there"))));
+    let _: Account = within("an account", stream.recv.read_message(512)).await.unwrap().unwrap();
+
+    let receipt = channel.queue_confirmed(later.id, &raw("back")).await.unwrap();
+    let mut incoming = later.accept(NAME).await;
+    assert_eq!(within("it", incoming.recv.read_frame(100)).await.unwrap().unwrap(), "back");
+    let accepted = Account { accepted: 5, messages: 1, limit: 1 << 16, ..Account::default() };
+    let account = [&prost::Message::encode_to_vec(&accepted)[..], UNKNOWN_FIELDS].concat();
+    incoming.send.write_chunk(framed(&account)).await.unwrap();
+    assert_eq!(within("a verdict", receipt).await, Verdict::Delivered);
 }
 
 #[tokio::test]

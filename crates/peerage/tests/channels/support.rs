@@ -100,7 +100,7 @@ pub(crate) struct Handmade {
 }
 
 impl Handmade {
-    /// Connects to `node` and is admitted, with a hello of these versions that lists `channels`.
+    /// Connects to `node` and is admitted, with a hello of these versions that lists `channels`. Who speaks a version after ours says more in its messages than we know.
     pub(crate) async fn connect(node: &Node, versions: &[u32], channels: &[&str]) -> Self {
         let key = NodeKey::generate();
         let endpoint = Endpoint::bind(EndpointConfig::new(key.clone()), &[]).await.unwrap();
@@ -122,7 +122,7 @@ impl Handmade {
         };
         let asking = async {
             let mut stream = connection.open_lazy("/peerage/hello/1").await.unwrap();
-            stream.send.write_frame(&hello).await.unwrap();
+            stream.send.write_chunk(later(&hello, versions)).await.unwrap();
             stream.send.finish().unwrap();
             stream.recv.read_message::<Answer>(1 << 16).await.unwrap().unwrap()
         };
@@ -130,7 +130,8 @@ impl Handmade {
             let (_, mut stream) = accept(&connection).await;
             let theirs: Hello = stream.recv.read_message(1 << 16).await.unwrap().unwrap();
             let accept = Accept { order: 2, version: 1 };
-            stream.send.write_frame(&Answer { verdict: Some(Verdict::Accept(accept)) }).await.unwrap();
+            let answer = Answer { verdict: Some(Verdict::Accept(accept)) };
+            stream.send.write_chunk(later(&answer, versions)).await.unwrap();
             stream.send.finish().unwrap();
             theirs
         };
@@ -155,6 +156,18 @@ async fn accept(connection: &Connection) -> (String, Stream) {
     let (name, stream) = connection.accept_stream().await.unwrap().negotiate(|_| true, LIMIT).await.unwrap();
     (name.to_string(), stream)
 }
+
+/// A message with its length in front; from a version after ours, with fields that nobody here knows.
+fn later(message: &impl prost::Message, versions: &[u32]) -> Bytes {
+    let mut bytes = message.encode_to_vec();
+    if versions.iter().any(|version| *version > 2) {
+        bytes.extend_from_slice(UNKNOWN_FIELDS);
+    }
+    framed(&bytes)
+}
+
+/// Number 200 with three bytes, and number 201 with a number.
+pub(crate) const UNKNOWN_FIELDS: &[u8] = &[0xc2, 0x0c, 3, 1, 2, 3, 0xc8, 0x0c, 0x7f];
 
 /// A message with its length in front.
 pub(crate) fn framed(payload: &[u8]) -> Bytes {

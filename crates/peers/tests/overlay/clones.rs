@@ -117,6 +117,16 @@ fn a_node_that_is_told_its_own_address_under_other_names_dials_it_once() {
     world.run_for(secs(1800));
     assert_eq!(world.peers_of(a), BTreeSet::from([liar]));
     assert_eq!((to_itself(&world), world.nodes[a].manager.known_peers()), (1, 1));
+    // It moves, and later another node lives where it was: nothing is held against the address.
+    world.nodes[a].address = SocketAddr::from(([60, 9, 9, 9], 4000));
+    world.nodes[liar].says = Some(Vec::new());
+    world.run_for(secs(3600));
+    let passive = PeersConfig { max_outbound: 0, ..Default::default() };
+    let successor = world.add_at(passive, own.socket_addr().unwrap());
+    world.nodes[liar].says = Some(vec![world.nodes[successor].record.clone()]);
+    world.run_for(secs(300));
+    let why = world.nodes[a].manager.why(world.now(), &world.id(successor));
+    assert_eq!(world.peers_of(a), BTreeSet::from([liar, successor]), "{why}");
 }
 
 /// what a node announces is not dialled under any name, without a first try.

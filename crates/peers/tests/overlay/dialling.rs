@@ -301,7 +301,7 @@ fn rotation_replaces_old_peers_never_falls_below_the_target_and_spares_persisten
     }
 }
 
-/// A connection that opens and dies at once does not reset the backoff; one that lasted does.
+/// a connection that opens and dies at once does not reset the backoff; one that lasted does.
 #[test]
 fn only_a_useful_connection_resets_the_backoff() {
     let mut world = World::new(12);
