@@ -48,7 +48,8 @@ pub(crate) enum Command {
     Ask(Ask),
     /// Show every limit with its default, its value and its meaning
     ///
-    /// Without --config the values are the defaults. The names are those of the settings file (TOML) that `peerage node --config` takes.
+    /// Without --config the values are the defaults. The first names are those of the settings file (TOML) that `peerage node --config` takes; then come
+    /// limits that applications set in code, and those that are fixed.
     #[command(after_help = LIMITS_EXAMPLE)]
     Limits(LimitsArgs),
     /// Measure round trips to any libp2p node that speaks quic-v1

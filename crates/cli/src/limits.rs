@@ -1,8 +1,10 @@
-//! `peerage limits`: every limit with its default, its value and its meaning.
+//! `peerage limits`: every limit with its default, its value and its meaning. First those that a settings file can change, by their names there.
 
+use peerage::LimitPlace;
 use serde_json::json;
 
 use crate::args::LimitsArgs;
+use crate::control::{session, socket};
 use crate::failure::Failure;
 use crate::settings::{self, Kind, Settings, TABLE};
 use crate::term::{plain_table, say};
@@ -14,6 +16,14 @@ pub(crate) fn run(args: &LimitsArgs) -> Result<(), Failure> {
         Some(path) => settings::load(path).map_err(Failure::usage)?,
         None => defaults.clone(),
     };
+    let others = peerage::limits().into_iter().map(|limit| {
+        [
+            limit.name.to_owned(),
+            limit.value.clone(),
+            limit.value,
+            format!("{} ({})", limit.meaning, place(limit.place)),
+        ]
+    });
     let rows = TABLE.iter().filter(|setting| args.all || setting.kind == Kind::Limit);
     let rows = rows.map(|setting| {
         [
@@ -23,6 +33,7 @@ pub(crate) fn run(args: &LimitsArgs) -> Result<(), Failure> {
             setting.meaning.to_owned(),
         ]
     });
+    let rows = rows.chain(others).chain(of_program());
     if args.json {
         for [name, default, value, meaning] in rows {
             say(&json!({"name": name, "default": default, "value": value, "meaning": meaning}).to_string());
@@ -36,4 +47,91 @@ pub(crate) fn run(args: &LimitsArgs) -> Result<(), Failure> {
     }
     say(&table.trim_fmt());
     Ok(())
+}
+
+fn place(place: LimitPlace) -> &'static str {
+    match place {
+        LimitPlace::Code => "said in the code of an application",
+        LimitPlace::Fixed => "fixed",
+    }
+}
+
+/// The fixed limits of the program itself.
+fn of_program() -> impl Iterator<Item = [String; 4]> {
+    let seconds = |time: std::time::Duration| format!("{} s", time.as_secs());
+    let rows = [
+        ("control.max_line_bytes", session::MAX_LINE_BYTES.to_string(), "Bytes of one command"),
+        ("control.max_running", session::MAX_RUNNING.to_string(), "Commands of one session that run at once"),
+        (
+            "control.max_waiting_lines",
+            session::MAX_WAITING_LINES.to_string(),
+            "Replies and events that wait for a slow reader",
+        ),
+        ("control.max_sessions", socket::MAX_SESSIONS.to_string(), "Command sessions at once"),
+        (
+            "metrics.max_connections",
+            crate::metrics::MAX_CONNECTIONS.to_string(),
+            "Connections for metrics at once; more wait",
+        ),
+        ("metrics.timeout", seconds(crate::metrics::PATIENCE), "How long one of them may take"),
+        ("settings.max_file_bytes", settings::MAX_FILE_BYTES.to_string(), "Bytes of a settings file"),
+    ];
+    rows.into_iter().map(|(name, value, meaning)| {
+        [name.to_owned(), value.clone(), value, format!("{meaning} ({})", place(LimitPlace::Fixed))]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write;
+    use std::fs;
+
+    const HEADING: &str = "\n## Limits\n";
+
+    /// The rows of ARCHITECTURE.md's table of limits, as the code has them.
+    fn table() -> String {
+        let defaults = Settings::default();
+        let mut table = String::from("| limit | default | what it bounds |\n|---|---|---|\n");
+        for setting in TABLE.iter().filter(|setting| setting.kind == Kind::Limit) {
+            let value = (setting.show)(&defaults).replace('"', "");
+            let _ = writeln!(table, "| `{}` | {value} | {} |", setting.name, setting.meaning);
+        }
+        for limit in peerage::limits() {
+            let _ = writeln!(
+                table,
+                "| `{}` | {} | {} ({}) |",
+                limit.name,
+                limit.value,
+                limit.meaning,
+                place(limit.place)
+            );
+        }
+        for [name, value, _, meaning] in of_program() {
+            let _ = writeln!(table, "| `{name}` | {value} | {meaning} |");
+        }
+        table
+    }
+
+    /// X-29: what the documents say of limits is what holds.
+    #[test]
+    fn the_table_of_limits_in_the_architecture_is_the_one_of_the_code() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../ARCHITECTURE.md");
+        let text = fs::read_to_string(path).unwrap();
+        let (before, rest) = text.split_once(HEADING).expect("there is a section on limits");
+        let (section, after) = rest.split_once("\n## ").expect("another section follows");
+        let start = section.find("| limit |").expect("it has a table");
+        let (words, found) = section.split_at(start);
+        let wanted = table();
+        if std::env::var_os("PEERAGE_WRITE_LIMITS").is_some() {
+            fs::write(path, format!("{before}{HEADING}{words}{wanted}\n## {after}")).unwrap();
+            return;
+        }
+        let differs = wanted.lines().zip(found.lines()).find(|(wanted, found)| wanted != found);
+        assert_eq!(
+            found.trim_end(),
+            wanted.trim_end(),
+            "first difference: {differs:?}; run this test with PEERAGE_WRITE_LIMITS=1 to write the table"
+        );
+    }
 }

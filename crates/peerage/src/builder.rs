@@ -20,7 +20,8 @@ use crate::clock::Clock;
 use crate::data_dir::DataDir;
 use crate::environment::{Environment, SystemEnvironment, seed};
 use crate::error::StartError;
-use crate::listening::{INTERFACE_INTERVAL, Listening, MAX_LISTEN};
+use crate::limits::NodeLimits;
+use crate::listening::Listening;
 use crate::memory::MemoryLimits;
 use crate::node::Node;
 use crate::protocols::identify;
@@ -32,9 +33,9 @@ use crate::store::{RedbStore, Saving, Store};
 use crate::{dial, driver, listening, secret, seed_file};
 
 /// Messages that may wait for the driver. Senders wait when it is full.
-const DRIVER_QUEUE: usize = 1024;
+pub(crate) const DRIVER_QUEUE: usize = 1024;
 /// The longest moniker, in bytes.
-const MAX_MONIKER: usize = 64;
+pub(crate) const MAX_MONIKER: usize = 64;
 
 /// Collects what a node should be. Nothing happens before [`NodeBuilder::start`], which also reports what was wrong with any value.
 #[derive(Debug, Clone)]
@@ -55,7 +56,7 @@ pub struct NodeBuilder {
     resolver: Option<Arc<dyn Resolve>>,
     seed_files: Vec<PathBuf>,
     store: Option<Arc<dyn Store>>,
-    interface_interval: Duration,
+    limits: NodeLimits,
     secrets: Vec<NetworkSecret>,
     allowed: Option<BTreeSet<PeerId>>,
     foreign: Option<ForeignPolicy>,
@@ -81,7 +82,7 @@ impl Default for NodeBuilder {
             resolver: None,
             seed_files: Vec::new(),
             store: None,
-            interface_interval: INTERFACE_INTERVAL,
+            limits: NodeLimits::default(),
             secrets: Vec::new(),
             allowed: None,
             foreign: None,
@@ -219,6 +220,12 @@ impl NodeBuilder {
         self
     }
 
+    /// The limits of the node itself at once.
+    pub fn limits(mut self, limits: NodeLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// All limits of the peer manager at once.
     pub fn peers_config(mut self, config: PeersConfig) -> Self {
         self.peers = config;
@@ -246,7 +253,7 @@ impl NodeBuilder {
     /// How often a node that listens at a wildcard address looks whether the machine's addresses have changed, at least 100 ms. Default: 5 s. See
     /// [`Node::network_changed`].
     pub fn interface_interval(mut self, interval: Duration) -> Self {
-        self.interface_interval = interval.max(Duration::from_millis(100));
+        self.limits.interface_interval = interval.max(Duration::from_millis(100));
         self
     }
 
@@ -283,8 +290,11 @@ impl NodeBuilder {
         self.memory.validate().map_err(StartError::Limits)?;
         let listen =
             self.listen.iter().map(|text| ListenAddress::from_str(text)).collect::<Result<Vec<_>, _>>()?;
-        if listen.len() > MAX_LISTEN {
-            let detail = format!("{} listen addresses: at most {MAX_LISTEN} are allowed", listen.len());
+        self.limits.validate().map_err(StartError::Limits)?;
+        let most = self.limits.max_listen;
+        if listen.len() > most {
+            let detail =
+                format!("{} listen addresses: at most {most} are allowed (max_listen)", listen.len());
             return Err(StartError::Limits(detail));
         }
         let mut contacts = parse_contacts(&self.contacts)?;
@@ -307,7 +317,7 @@ impl NodeBuilder {
         let endpoint = Endpoint::bind(config, &sockets).await?;
         report_buffers(&endpoint);
 
-        let (now_millis, interval) = (clock.now().unix_millis(), self.interface_interval);
+        let (now_millis, interval) = (clock.now().unix_millis(), self.limits.interface_interval);
         let listening = Listening::new(&key, &endpoint, environment.as_ref(), now_millis, interval)
             .map_err(|error| StartError::Limits(error.to_string()))?;
         let (to_driver, messages) = mpsc::channel(DRIVER_QUEUE);
@@ -328,6 +338,7 @@ impl NodeBuilder {
             endpoint,
             call_limits: self.calls,
             request_limits: self.requests,
+            limits: self.limits,
             resolver: self.resolver.unwrap_or_else(|| environment.resolver()),
             environment: environment.clone(),
             listening,

@@ -103,9 +103,6 @@ struct SessionHandle {
     peer: Option<Arc<Peer>>,
 }
 
-/// Events that a slow watcher may fall behind before it misses some.
-const MAX_EVENTS_BEHIND: usize = 1024;
-
 /// Runs until the node stops.
 pub(crate) async fn run(shared: Arc<Shared>, manager: PeerManager, mut messages: mpsc::Receiver<Message>) {
     let mut driver = Driver {
@@ -114,7 +111,7 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: PeerManager, mut messages:
         sessions: BTreeMap::new(),
         dials: BTreeMap::new(),
         tickets: BTreeMap::new(),
-        events: broadcast::Sender::new(MAX_EVENTS_BEHIND),
+        events: broadcast::Sender::new(shared.limits.max_events_behind),
         next_ticket: 0,
     };
     loop {

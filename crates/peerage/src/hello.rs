@@ -26,7 +26,7 @@ pub(crate) const MAX_HELLO_BYTES: usize = 16 * 1024;
 /// The longest answer that is read, in bytes: eight records and some words.
 pub(crate) const MAX_ANSWER_BYTES: usize = 72 * 1024;
 /// Texts for people are cut here, in bytes.
-const MAX_TEXT: usize = 128;
+pub(crate) const MAX_TEXT: usize = 128;
 /// Channels that a hello lists.
 pub(crate) const MAX_CHANNELS: usize = 128;
 /// Records of others that a refusal may carry.

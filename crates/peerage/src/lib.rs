@@ -54,6 +54,7 @@ mod faults;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hello;
+mod limits;
 mod listening;
 mod memory;
 mod metrics;
@@ -84,6 +85,7 @@ pub use channel::{
 pub use data_dir::{DataDirError, KEY_FILE};
 pub use environment::{Environment, SystemEnvironment};
 pub use error::{ConnectError, ListenError, RegisterError, SendError, StartError};
+pub use limits::{Limit, LimitPlace, NodeLimits, limits};
 pub use memory::MemoryLimits;
 pub use metrics::{MAX_COUNTED_CHANNELS, Metric, MetricKind, OTHER_CHANNELS, Sample};
 pub use node::{ListenWatch, Node, Shutdown};

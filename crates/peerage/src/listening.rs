@@ -20,11 +20,7 @@ use crate::shared::Shared;
 use crate::watch;
 
 /// Addresses that a node announces.
-const MAX_ANNOUNCED: usize = 16;
-/// Addresses that a node listens at.
-pub(crate) const MAX_LISTEN: usize = 16;
-/// How often the interfaces are looked at while a wildcard is listened at.
-pub(crate) const INTERFACE_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const MAX_ANNOUNCED: usize = 16;
 
 /// Where others can reach us.
 #[derive(Debug)]
@@ -147,8 +143,9 @@ pub(crate) fn listen(shared: &Shared, address: ListenAddress) -> Result<ListenAd
     if state.listened.iter().any(|one| one.address == address.socket_addr()) {
         return Err(ListenError::AlreadyListening { address });
     }
-    if state.listened.len() >= MAX_LISTEN {
-        return Err(ListenError::TooMany { most: MAX_LISTEN });
+    let most = shared.limits.max_listen;
+    if state.listened.len() >= most {
+        return Err(ListenError::TooMany { most });
     }
     let local = shared.endpoint.listen(address.socket_addr()).map_err(|error| match error {
         BindError::Closed => ListenError::Closed,

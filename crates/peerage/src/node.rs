@@ -29,10 +29,8 @@ use crate::shared::Shared;
 use crate::streams::Incoming;
 use crate::watch;
 
-/// How long [`Node::close`] waits for queued messages to be sent.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 /// How long [`Node::close`] waits for the peers to hear of the end, and then for the tasks.
-const END_DEADLINE: Duration = Duration::from_secs(1);
+pub(crate) const END_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A running node. Clones are handles to the same node; when the last one is dropped, the node stops at once and all of its tasks end.
 /// [`Node::close`] does the same in good order.
@@ -464,8 +462,8 @@ impl Node {
         })
     }
 
-    /// Stops in good order: no more dials and admissions, queued messages are sent (for at most 2 s), the peers are told, every task ends.
-    /// Other handles to this node get errors from then on. Takes at most 4 s.
+    /// Stops in good order: no more dials and admissions, queued messages are sent (for at most 2 s, or [`crate::NodeLimits::drain_timeout`]), the peers are told, every task ends.
+    /// Other handles to this node get errors from then on. Takes at most 2 s more.
     pub async fn close(self) -> Shutdown {
         let shared = self.shared.clone();
         let _ = shared.to_driver.send(Message::Input(Input::ShutDown)).await;
@@ -476,7 +474,7 @@ impl Node {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let _ = tokio::time::timeout(DRAIN_DEADLINE, drained).await;
+        let _ = tokio::time::timeout(shared.limits.drain_timeout, drained).await;
         for peer in peers {
             shared.remove_peer(&peer, "this node is shutting down");
         }

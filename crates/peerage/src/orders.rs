@@ -10,7 +10,7 @@ use futures::task::AtomicWaker;
 use crate::session::Order;
 
 /// Orders that can wait for a session. The driver sends fewer than this in a connection's life.
-const MAX_ORDERS: usize = 8;
+pub(crate) const MAX_ORDERS: usize = 8;
 
 /// The orders to one session.
 #[derive(Debug, Default)]

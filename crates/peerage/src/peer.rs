@@ -104,7 +104,7 @@ pub struct PeerInfo {
 }
 
 /// Inbound ping streams that one peer may hold (libp2p ping: at most two).
-const MAX_PING_STREAMS: usize = 2;
+pub(crate) const MAX_PING_STREAMS: usize = 2;
 
 impl Peer {
     pub(crate) fn new(

@@ -14,7 +14,7 @@ use crate::streams::Acceptor;
 use crate::watch;
 
 /// Longest protocol name, in bytes. libp2p's line limit is 1,024; shorter names leave room for the framing.
-const MAX_NAME: usize = 256;
+pub(crate) const MAX_NAME: usize = 256;
 
 /// Who takes an incoming stream.
 #[derive(Clone)]

@@ -14,13 +14,13 @@ use peerage_identity::{DialAddress, DnsFamily, Host, PeerId};
 use crate::race;
 
 /// How long one look-up may take.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 /// Socket addresses that one dial tries.
-const MAX_ADDRESSES: usize = 16;
+pub(crate) const MAX_ADDRESSES: usize = 16;
 /// TXT records that are read of one name.
-const MAX_RECORDS: usize = 64;
+pub(crate) const MAX_RECORDS: usize = 64;
 /// How deep `dnsaddr` may point to other `dnsaddr`.
-const MAX_DEPTH: usize = 3;
+pub(crate) const MAX_DEPTH: usize = 3;
 
 /// Looks names up. A simulation or a test gives its own.
 pub trait Resolve: fmt::Debug + Send + Sync {

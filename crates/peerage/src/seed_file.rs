@@ -8,9 +8,9 @@ use peerage_identity::DialAddress;
 use tokio::io::AsyncReadExt;
 
 /// The longest file, in bytes.
-const MAX_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_BYTES: u64 = 1 << 20;
 /// Bad lines that are reported one by one.
-const MAX_REPORTED: usize = 20;
+pub(crate) const MAX_REPORTED: usize = 20;
 
 /// Why a file of seeds cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -27,8 +27,6 @@ use crate::secret;
 use crate::shared::Shared;
 use crate::{faults, hello};
 
-/// From the TLS handshake to admission.
-pub(crate) const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 /// How long to wait after each hello that was reset before the peer said whether it knows the protocol.
 const HELLO_AGAIN: [Duration; 4] = [
     Duration::from_millis(20),
@@ -38,12 +36,10 @@ const HELLO_AGAIN: [Duration; 4] = [
 ];
 /// How long a refused peer may take to read why.
 const REFUSAL_LINGERS: Duration = Duration::from_secs(1);
-/// How long a connection that was replaced may finish what runs on it: as long as a request may take by default.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 /// How long nothing must run on it before it is closed: what the peer sent before it knew may still be on its way.
-const DRAIN_QUIET: Duration = Duration::from_secs(1);
+pub(crate) const DRAIN_QUIET: Duration = Duration::from_secs(1);
 /// How long the peer has to answer a ping on it. A path that is gone is not waited for.
-const DRAIN_PROBE: Duration = Duration::from_secs(2);
+pub(crate) const DRAIN_PROBE: Duration = Duration::from_secs(2);
 /// How often it is looked at meanwhile.
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
 
@@ -135,7 +131,7 @@ impl Session {
 
     /// What is rare is boxed, so that the task of an idle connection stays small.
     async fn run(&mut self) -> Failure {
-        let mut early = Some(Box::pin(ends_early(self.connection.clone())));
+        let mut early = Some(Box::pin(ends_early(self.connection.clone(), self.shared.limits.hello_timeout)));
         loop {
             let order = match self.next(&mut early).await {
                 Event::Order(order) => order,
@@ -331,7 +327,7 @@ impl Session {
         let peer = self.gate.peer.get().cloned();
         let (finished, probing) = (finished(&connection, peer.as_ref()), is_dead(&connection, peer.as_ref()));
         tokio::pin!(finished, probing);
-        let deadline = tokio::time::sleep(DRAIN_DEADLINE);
+        let deadline = tokio::time::sleep(self.shared.limits.replaced_timeout);
         tokio::pin!(deadline);
         loop {
             tokio::select! {
@@ -357,12 +353,12 @@ impl Session {
 }
 
 /// Resolves when a connection ends before it is admitted, or is not admitted in time.
-async fn ends_early(connection: Connection) -> Failure {
-    if let Ok(cause) = tokio::time::timeout(HELLO_DEADLINE, connection.closed()).await {
+async fn ends_early(connection: Connection, within: Duration) -> Failure {
+    if let Ok(cause) = tokio::time::timeout(within, connection.closed()).await {
         return faults::of_end(&cause);
     }
     connection.close(CloseCode::HandshakeTimeout, "no hello in time");
-    let detail = format!("{} did not finish the hello within {HELLO_DEADLINE:?}", connection.peer_id());
+    let detail = format!("{} did not finish the hello within {within:?}", connection.peer_id());
     Failure::new(Fault::HelloTimeout, detail)
 }
 

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::driver::Message;
 use crate::environment::Environment;
 use crate::error::SendError;
+use crate::limits::NodeLimits;
 use crate::listening::Listening;
 use crate::memory::{Budget, MemoryLimits};
 use crate::metrics::{ChannelTable, EventCounts, RequestCounts};
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) registry: Registry,
     pub(crate) call_limits: CallLimits,
+    pub(crate) limits: NodeLimits,
     pub(crate) listening: Listening,
     /// What this network's nodes prove to each other; none in an open network.
     pub(crate) secrets: Secrets,
@@ -94,6 +96,7 @@ pub(crate) struct Parts {
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) call_limits: CallLimits,
     pub(crate) request_limits: RequestLimits,
+    pub(crate) limits: NodeLimits,
     pub(crate) listening: Listening,
     pub(crate) secrets: Vec<NetworkSecret>,
     pub(crate) saving: Saving,
@@ -121,6 +124,7 @@ impl Shared {
             serving: Slots::new(parts.request_limits.max_served, parts.request_limits.max_served_waiting),
             requests: Arc::default(),
             channel_counts: ChannelTable::default(),
+            limits: parts.limits,
             listening: parts.listening,
             secrets: Secrets::new(parts.secrets),
             saving: parts.saving,

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use peerage_peers::{BanEntry, BookChange, BookEntry, StandingEntry};
 
 pub use redb_store::{BOOK_FILE, RedbStore};
-pub(crate) use saving::Saving;
+pub(crate) use saving::{MAX_REMOVALS, MAX_RETRY, RETRY, Saving};
 
 /// Keeps what a node knows over restarts. A test or a simulation gives its own, such as [`MemoryStore`].
 pub trait Store: fmt::Debug + Send + Sync + 'static {

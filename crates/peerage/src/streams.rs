@@ -11,9 +11,6 @@ use tokio_util::sync::CancellationToken;
 use crate::peer::Peer;
 use crate::shared::Shared;
 
-/// Streams that wait for the application under one name. More wait at their peers: each holds one of its peer's stream places.
-const MAX_WAITING: usize = 64;
-
 /// The node's side of an accepted protocol.
 pub(crate) struct Acceptor {
     queue: mpsc::Sender<(PeerId, Stream)>,
@@ -59,7 +56,8 @@ pub struct Incoming {
 
 impl Incoming {
     pub(crate) fn new(shared: Arc<Shared>, name: String) -> (Arc<Acceptor>, Self) {
-        let (queue, receiver) = mpsc::channel(MAX_WAITING);
+        // More wait at their peers: each holds one of its peer's stream places.
+        let (queue, receiver) = mpsc::channel(shared.limits.max_waiting_streams);
         let closed = CancellationToken::new();
         let incoming =
             Self { name, queue: Mutex::new(receiver), closed: closed.clone(), shared: Some(shared) };

@@ -14,7 +14,7 @@ use crate::class::PeerClass;
 use crate::manager::PeerManager;
 
 /// Alternatives from one subnet.
-const MAX_PER_SUBNET: usize = 2;
+pub(crate) const MAX_PER_SUBNET: usize = 2;
 
 impl PeerManager {
     /// Up to `most` records of others that `to` may have, drawn at random.

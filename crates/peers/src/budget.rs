@@ -30,7 +30,7 @@ enum Target {
 }
 
 /// Targets whose spending is remembered. Full buckets are forgotten first.
-const MAX_TARGETS: usize = 4096;
+pub(crate) const MAX_TARGETS: usize = 4096;
 
 impl DialBudget {
     pub(crate) fn new(config: &PeersConfig) -> Self {

@@ -20,7 +20,7 @@ use crate::penalty::Penalty;
 use crate::types::{ConnId, Direction, Output};
 
 /// Peers whose questions are counted. Beyond that, those who have not asked for long are forgotten.
-const MAX_ASKERS: usize = 1024;
+pub(crate) const MAX_ASKERS: usize = 1024;
 /// So long nobody whom we have chosen was connected, before those are asked that came by themselves.
 const ALONE_FOR: Duration = Duration::from_secs(120);
 

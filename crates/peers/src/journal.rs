@@ -68,7 +68,7 @@ pub(crate) struct Journal {
 }
 
 /// The longest detail that is kept, in bytes.
-const MAX_DETAIL: usize = 256;
+pub(crate) const MAX_DETAIL: usize = 256;
 /// An entry is counted once more when the same happened so few entries ago: a dial and its failure take turns.
 const LOOK_BACK: usize = 3;
 

@@ -63,6 +63,36 @@ pub use config::{ForeignPolicy, PeersConfig};
 pub use dial_queue::Target;
 pub use door::{Door, DoorState};
 pub use journal::{Entry, Story};
+/// Limits that are fixed, for whoever lists them.
+pub mod limits {
+    use std::time::Duration;
+
+    /// Addresses that are read of a stored entry.
+    pub const MAX_STORED_ADDRESSES: usize = crate::record::MAX_ADDRESSES;
+    /// Addresses and subnets whose dials are remembered.
+    pub const MAX_DIAL_TARGETS: usize = crate::budget::MAX_TARGETS;
+    /// Explicit connects that wait for a dial slot.
+    pub const MAX_EXPLICIT_WAITING: usize = crate::manager::MAX_EXPLICIT_WAITING;
+    /// Peers whose questions are counted.
+    pub const MAX_ASKERS: usize = crate::exchange::MAX_ASKERS;
+    /// Peers whose misbehaviour is remembered.
+    pub const MAX_SCORES: usize = crate::penalty::MAX_SCORES;
+    /// Votes on our address.
+    pub const MAX_VOTES: usize = crate::observed::MAX_VOTES;
+    /// How long a vote counts.
+    pub const VOTE_LASTS: Duration = crate::observed::VOTE_LASTS;
+    /// Peers whose starts are remembered.
+    pub const MAX_STARTS: usize = crate::starts::MAX_PEERS;
+    /// Alternatives in a refusal of one subnet.
+    pub const MAX_PER_SUBNET: usize = crate::alternatives::MAX_PER_SUBNET;
+    /// The detail of an entry of the journal, in bytes.
+    pub const MAX_DETAIL: usize = crate::journal::MAX_DETAIL;
+    /// The reason of a ban, in bytes.
+    pub const MAX_BAN_REASON: usize = crate::bans::MAX_BAN_REASON;
+    /// How long a round of rotation may take to find replacements.
+    pub const ROTATION_PATIENCE: Duration = crate::rotation::PATIENCE;
+}
+
 pub use manager::{ConnectedPeer, Gauges, PeerManager};
 pub use penalty::Penalty;
 pub use record::{AddressEntry, BadEntry, BanEntry, BookChange, BookEntry, StoredPeer};

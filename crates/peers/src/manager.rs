@@ -189,7 +189,7 @@ pub struct Gauges {
 }
 
 /// Explicit connects that may wait for a dial slot.
-const MAX_EXPLICIT_WAITING: usize = 1024;
+pub(crate) const MAX_EXPLICIT_WAITING: usize = 1024;
 
 impl PeerManager {
     /// A manager for the node `me`, which drew `boot_nonce` at its start.

@@ -22,7 +22,7 @@ use crate::types::{ConnId, Output};
 /// Votes that are kept. The oldest gives way.
 pub(crate) const MAX_VOTES: usize = 64;
 /// After so long a vote is forgotten, unless it is said again.
-const VOTE_LASTS: Duration = Duration::from_secs(3600);
+pub(crate) const VOTE_LASTS: Duration = Duration::from_secs(3600);
 
 /// What peers say about our address.
 #[derive(Debug, Default)]

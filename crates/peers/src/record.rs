@@ -127,7 +127,7 @@ pub struct BadEntry {
 }
 
 /// Addresses that are read of one entry; the book keeps fewer.
-const MAX_ADDRESSES: usize = 64;
+pub(crate) const MAX_ADDRESSES: usize = 64;
 /// The longest record in text.
 const MAX_RECORD_TEXT: usize = 16 * 1024;
 /// The longest text that an error repeats.

@@ -27,7 +27,7 @@ pub(crate) struct Rotation {
 }
 
 /// How long a round may take to find replacements.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 impl PeerManager {
     /// Begins or ends a round when it is time, and keeps the timer only while all outbound places are taken.

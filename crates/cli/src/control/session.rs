@@ -17,9 +17,9 @@ use crate::transfer::Progress;
 /// The longest command, in bytes.
 pub(crate) const MAX_LINE_BYTES: usize = 64 * 1024;
 /// Commands that run at once; another one is answered with an error.
-const MAX_RUNNING: usize = 32;
+pub(crate) const MAX_RUNNING: usize = 32;
 /// Replies and events that wait for a slow reader.
-const MAX_WAITING_LINES: usize = 256;
+pub(crate) const MAX_WAITING_LINES: usize = 256;
 /// The least time between two progress events of one command.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the last lines may take to be written.

@@ -21,7 +21,7 @@ const NAME: &str = "control.sock";
 /// The private folder in which it is made.
 const CRADLE: &str = ".control";
 /// Sessions at once; another one is told so and closed.
-const MAX_SESSIONS: usize = 16;
+pub(crate) const MAX_SESSIONS: usize = 16;
 /// A longer path doesn't fit a socket address.
 const MAX_PATH: usize = 100;
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use peerage::{Channel, ChannelConfig, Node, PeerId, RegisterError, To};
+use peerage::{Channel, ChannelConfig, Node, Overflow, PeerId, RegisterError, Request, ServeConfig, To};
 use peerage_wire::chat::{Chat, EchoRequest, EchoResponse};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep_until};
@@ -25,6 +25,54 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Answers to one text that may wait to be looked at; each peer has one that counts.
 const MAX_WAITING_ANSWERS: usize = 1024;
 
+/// The limits of the channel.
+#[derive(Debug, Clone)]
+pub(crate) struct ChatLimits {
+    pub(crate) send_queue_bytes: usize,
+    pub(crate) send_queue_messages: usize,
+    pub(crate) receive_queue_bytes: usize,
+    pub(crate) receive_queue_messages: usize,
+    pub(crate) memory_bytes: usize,
+    pub(crate) bytes_per_second: Option<u64>,
+    pub(crate) messages_per_second: Option<u64>,
+    /// How long a message waits for room; zero to be refused at once.
+    pub(crate) wait: Duration,
+    pub(crate) linger: Duration,
+}
+
+impl Default for ChatLimits {
+    fn default() -> Self {
+        let any = ChannelConfig::new(CHAT);
+        let bytes = 256 * MAX_MESSAGE_BYTES;
+        Self {
+            send_queue_bytes: bytes,
+            send_queue_messages: 1024,
+            receive_queue_bytes: bytes,
+            receive_queue_messages: 1024,
+            memory_bytes: any.memory_bytes,
+            bytes_per_second: any.rate.bytes_per_second,
+            messages_per_second: any.rate.messages_per_second,
+            wait: Duration::from_secs(30),
+            linger: any.linger,
+        }
+    }
+}
+
+impl ChatLimits {
+    fn config(&self) -> ChannelConfig {
+        let mut config = ChannelConfig::new(CHAT)
+            .max_message_bytes(MAX_MESSAGE_BYTES)
+            .send_queue(self.send_queue_bytes, self.send_queue_messages)
+            .receive_queue(self.receive_queue_bytes, self.receive_queue_messages)
+            .memory_bytes(self.memory_bytes)
+            .overflow(if self.wait.is_zero() { Overflow::Refuse } else { Overflow::Wait(self.wait) })
+            .linger(self.linger);
+        config.rate.bytes_per_second = self.bytes_per_second;
+        config.rate.messages_per_second = self.messages_per_second;
+        config
+    }
+}
+
 /// The node's side of the channel.
 #[derive(Debug)]
 pub(super) struct Chatting {
@@ -37,14 +85,17 @@ pub(super) struct Chatting {
 
 impl Chatting {
     /// Declares the channel and serves the request.
-    pub(super) fn start(node: &Node, moniker: &str) -> Result<Arc<Self>, RegisterError> {
-        let bytes = 256 * MAX_MESSAGE_BYTES;
-        let config = ChannelConfig::new(CHAT).max_message_bytes(MAX_MESSAGE_BYTES);
-        let channel = node.channel(config.send_queue(bytes, 1024).receive_queue(bytes, 1024))?;
+    pub(super) fn start(
+        node: &Node,
+        moniker: &str,
+        chat: &ChatLimits,
+        serve: &ServeConfig,
+    ) -> Result<Arc<Self>, RegisterError> {
+        let channel = node.channel(chat.config())?;
         let name = moniker.to_owned();
-        node.serve(ECHO, move |_, request: EchoRequest| {
+        node.serve_with(ECHO, serve.clone(), move |request: Request<EchoRequest>| {
             let moniker = name.clone();
-            async move { Ok(EchoResponse { text: request.text, moniker }) }
+            async move { Ok(EchoResponse { text: request.body.text, moniker }) }
         })?;
         Ok(Arc::new(Self {
             channel,

@@ -23,6 +23,7 @@ use crate::signals::Signals;
 use crate::term::say;
 use crate::transfer::inbox::Inbox;
 use crate::{logging, metrics};
+pub(crate) use chat::ChatLimits;
 use service::Service;
 
 /// Where a node listens that was told nothing else.
@@ -44,9 +45,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<(), Failure> {
     let data = data_dir(settings.node.data.clone())?;
     let metrics = open_metrics(settings.node.metrics).await?;
     let node = start(&settings, foreign, data.clone()).await?;
-    let moniker = settings.node.moniker.as_deref().unwrap_or_default();
-    let secret = settings.node.network_secret.as_ref().map(|path| path.0.clone());
-    let service = Service::start(&node, moniker, secret, inbox).await.map_err(Failure::failed)?;
+    let service = Service::start(&node, &settings, inbox).await.map_err(Failure::failed)?;
     let socket = open_socket(&data);
     tokio::select! {
         () = tell_addresses(control, &node) => {}
@@ -114,6 +113,7 @@ async fn start(settings: &Settings, foreign: Option<ForeignPolicy>, data: PathBu
         .transport_settings(settings.transport.clone())
         .call_limits(settings.requests.clone())
         .request_limits(settings.requests_in_all.clone())
+        .limits(settings.node_limits.clone())
         .memory(settings.memory.clone());
     if let Some(name) = &node.network {
         builder = builder.network(name);

@@ -23,6 +23,7 @@ use crate::control::session::Commands;
 use crate::control::{
     Command, ConnectReport, Echo, Event, FileReport, PeerRow, SecretReport, Status, Why, millis,
 };
+use crate::settings::Settings;
 use crate::transfer::inbox::Inbox;
 use crate::transfer::retry::{Retries, send_with_retries};
 use crate::transfer::send::Patience;
@@ -52,13 +53,13 @@ impl Service {
     /// When the node serves these protocols already.
     pub(super) async fn start(
         node: &Node,
-        moniker: &str,
-        secret: Option<PathBuf>,
+        settings: &Settings,
         inbox: Option<Arc<Inbox>>,
     ) -> Result<Arc<Self>, RegisterError> {
+        let moniker = settings.node.moniker.as_deref().unwrap_or_default();
         let events = broadcast::Sender::new(MAX_WAITING_EVENTS);
         let mut tasks = JoinSet::new();
-        let chatting = Chatting::start(node, moniker)?;
+        let chatting = Chatting::start(node, moniker, &settings.chat, &settings.serve)?;
         tasks.spawn(chatting.clone().listen(events.clone()));
         if let Some(inbox) = inbox {
             tasks.spawn(files::take(node.accept(PROTOCOL)?, inbox, events.clone()));
@@ -70,7 +71,7 @@ impl Service {
         Ok(Arc::new(Self {
             node: node.clone(),
             moniker: moniker.to_owned(),
-            secret,
+            secret: settings.node.network_secret.as_ref().map(|path| path.0.clone()),
             start: Instant::now(),
             chatting,
             events,

@@ -12,7 +12,7 @@ use super::Settings;
 use super::table::{Setting, TABLE};
 
 /// The longest settings file, in bytes.
-const MAX_BYTES: u64 = 1024 * 1024;
+pub(crate) const MAX_BYTES: u64 = 1024 * 1024;
 /// A name that is further from every known one is met without a guess.
 const MIN_LIKENESS: f64 = 0.7;
 
@@ -103,6 +103,7 @@ fn unknown(name: &str) -> String {
 /// What no single line can be checked for.
 pub(super) fn check(settings: &Settings) -> Result<(), String> {
     settings.memory.validate()?;
+    settings.node_limits.validate()?;
     settings.transport.validate().map_err(|error| error.to_string())
 }
 

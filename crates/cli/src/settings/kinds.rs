@@ -60,6 +60,33 @@ pub(super) mod time {
     }
 }
 
+/// A time that may be missing: zero says so.
+pub(super) mod time_or_none {
+    use super::*;
+    use std::time::Duration;
+
+    pub(in super::super) fn read(value: &DeValue<'_>) -> Result<Option<Duration>, String> {
+        time::read(value).map(|time| Some(time).filter(|time| !time.is_zero()))
+    }
+
+    pub(in super::super) fn show(value: &Option<Duration>) -> String {
+        time::show(&value.unwrap_or_default())
+    }
+}
+
+/// A whole number that may be missing: zero says so.
+pub(super) mod count_or_none {
+    use super::*;
+
+    pub(in super::super) fn read(value: &DeValue<'_>) -> Result<Option<u64>, String> {
+        count::read(value).map(|count| Some(count).filter(|count| *count > 0))
+    }
+
+    pub(in super::super) fn show(value: &Option<u64>) -> String {
+        count::show(&value.unwrap_or_default())
+    }
+}
+
 /// A number that may have a fraction.
 pub(super) mod number {
     use super::*;

@@ -10,13 +10,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use peerage::{
-    CallLimits, DialAddress, ListenAddress, MemoryLimits, PeerId, PeersConfig, RequestLimits,
-    TransportSettings,
+    CallLimits, DialAddress, ListenAddress, MemoryLimits, NodeLimits, PeerId, PeersConfig, RequestLimits,
+    ServeConfig, TransportSettings,
 };
 
+use crate::node::ChatLimits;
 use crate::transfer::inbox::Limits;
 
-pub(crate) use file::load;
+pub(crate) use file::{MAX_BYTES as MAX_FILE_BYTES, load};
 pub(crate) use table::{Kind, TABLE};
 
 /// Everything that a settings file can say.
@@ -34,6 +35,12 @@ pub(crate) struct Settings {
     pub(crate) requests_in_all: RequestLimits,
     /// What channels and requests may hold.
     pub(crate) memory: MemoryLimits,
+    /// The limits of the node itself.
+    pub(crate) node_limits: NodeLimits,
+    /// What each served protocol takes.
+    pub(crate) serve: ServeConfig,
+    /// What the chat channel takes.
+    pub(crate) chat: ChatLimits,
     /// What the inbox takes.
     pub(crate) inbox: Limits,
 }

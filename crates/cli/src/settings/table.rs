@@ -5,7 +5,7 @@ use toml::de::DeValue;
 
 use super::Settings;
 use super::kinds::choice::Choice;
-use super::kinds::{bytes, choice, count, number, rate, text, texts, time};
+use super::kinds::{bytes, choice, count, count_or_none, number, rate, text, texts, time, time_or_none};
 
 /// One setting: its name in the file, what it means, and the way to its value.
 pub(crate) struct Setting {
@@ -139,6 +139,32 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit bytes memory.window_reserve_bytes: "What channels leave free of each connection's windows"
     Limit bytes memory.request_bytes: "What all requests and answers may hold while they are read, worked on and written"
     Limit bytes memory.request_peer_bytes: "The same for one peer"
+    Limit time node_limits.hello_timeout: "How long a connection may take from TLS to admission"
+    Limit time node_limits.replaced_timeout: "How long what runs on a connection may take to finish when a newer one takes its place"
+    Limit time node_limits.drain_timeout: "How long a stopping node goes on sending what is queued"
+    Limit time node_limits.ping_timeout: "How long a peer may take to echo a ping"
+    Limit time node_limits.interface_interval: "How often a node that listens at a wildcard looks for changes of the machine's addresses"
+    Limit count node_limits.max_listen: "Addresses that the node listens at"
+    Limit count node_limits.max_waiting_streams: "Raw streams of one protocol, such as transfers of files, that wait to be taken"
+    Limit count node_limits.max_events_behind: "Events that a slow watcher of peers may fall behind before it misses some"
+    Limit bytes serve.max_request_bytes: "The largest request that is taken, under each protocol"
+    Limit bytes serve.max_answer_bytes: "The largest answer that is sent"
+    Limit count serve.max_concurrent: "Requests under one protocol that are worked on at once"
+    Limit count serve.max_concurrent_per_peer: "The same of one peer"
+    Limit count serve.max_waiting: "Requests under one protocol that wait for that; more are refused"
+    Limit count serve.max_waiting_per_peer: "The same of one peer"
+    Limit time_or_none serve.retry_after: "When a caller that is refused because too many wait is told to come back; 0s to say nothing"
+    Limit time serve.request_timeout: "How long a caller that has a place may take to send its request"
+    Limit time serve.stall_timeout: "How long a caller may take nothing of an answer before it is given up"
+    Limit bytes chat.send_queue_bytes: "Bytes on the chat channel that wait to be sent to one peer"
+    Limit count chat.send_queue_messages: "Messages that do"
+    Limit bytes chat.receive_queue_bytes: "Bytes of one peer on the chat channel that wait to be shown"
+    Limit count chat.receive_queue_messages: "Messages that do"
+    Limit bytes chat.memory_bytes: "What the chat channel holds for all peers"
+    Limit count_or_none chat.bytes_per_second: "Bytes a second on the chat channel to and from one peer; 0 for any number"
+    Limit count_or_none chat.messages_per_second: "Messages a second; 0 for any number"
+    Limit time chat.wait: "How long a message waits for room in a full queue before it is refused"
+    Limit time chat.linger: "How long what is queued is sent after the channel was closed"
     Limit bytes inbox.max_bytes: "What the inbox takes in all, partial files at their full size"
     Limit count inbox.max_files: "Files in the inbox, partial ones included"
     Limit count inbox.max_transfers: "Transfers at once"

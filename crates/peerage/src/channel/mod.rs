@@ -40,15 +40,16 @@ pub use config::{ChannelConfig, ChannelRate, Class, Overflow};
 pub(crate) use inbox::Inbox;
 pub use limits::ChannelLimits;
 pub(crate) use limits::in_hello;
+pub(crate) use outbox::FIRST_CREDIT;
 pub(crate) use outbox::{EndedBy, Flight, Levels, Next, Outbox};
 pub(crate) use payload::encoded;
 pub use payload::{Payload, Raw};
-pub(crate) use reader::run_reader;
-pub(crate) use seen::Seen;
+pub(crate) use reader::{MAX_FOREIGN_STREAMS, MAX_STREAMS, MEMORY_PATIENCE, run_reader};
+pub(crate) use seen::{MAX_REMEMBERED, REMEMBERED, Seen};
 pub use status::{ChannelStatus, ChannelTotals};
 pub(crate) use status::{Counts, Sums};
 pub use verdict::{Receipt, Verdict};
-pub(crate) use writer::run_writer;
+pub(crate) use writer::{MAX_ACCOUNT_BYTES, run_writer};
 
 /// What the node keeps of a registered channel.
 #[derive(Debug)]

@@ -28,14 +28,14 @@ const PIECES: usize = 8;
 /// What is read while whole messages wait is kept in blocks of this size.
 const BLOCK: usize = 32 * 1024;
 /// Streams of one channel that one Peerage peer may have open: an old one that ends, and its successor.
-const MAX_STREAMS: usize = 2;
+pub(crate) const MAX_STREAMS: usize = 2;
 /// Streams of one channel that a foreign peer may have open: some open one for each message.
-const MAX_FOREIGN_STREAMS: usize = 64;
+pub(crate) const MAX_FOREIGN_STREAMS: usize = 64;
 /// Messages up to which an account is sent at once; beyond, at most one each [`ACCOUNT_INTERVAL`].
 const FEW: u64 = 8;
 const ACCOUNT_INTERVAL: Duration = Duration::from_millis(1);
 /// How long a message waits for memory that is accounted for before its stream is refused, and how often it is tried.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 const MEMORY_AGAIN: Duration = Duration::from_millis(50);
 /// How much more than the rate may arrive at once: what a sender sent over two seconds.
 const BURST_SECONDS: f64 = 2.0;

@@ -14,6 +14,10 @@ const BUCKETS: usize = 4;
 /// Hashes in one bucket. A full one ends early.
 const MAX_IN_BUCKET: usize = 1024;
 
+/// Payloads that are remembered, and how long at most.
+pub(crate) const MAX_REMEMBERED: usize = BUCKETS * MAX_IN_BUCKET;
+pub(crate) const REMEMBERED: Duration = BUCKET.saturating_mul(BUCKETS as u32);
+
 /// The payloads of one peer on one channel.
 #[derive(Debug)]
 pub(crate) struct Seen {

@@ -19,7 +19,7 @@ use crate::hello::text;
 use crate::peer::Peer;
 
 /// The longest account that is read, in bytes.
-const MAX_ACCOUNT_BYTES: usize = 512;
+pub(crate) const MAX_ACCOUNT_BYTES: usize = 512;
 /// How long a refusal that broke a write may take to arrive on the other half.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
 

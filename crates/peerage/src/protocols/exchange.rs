@@ -22,7 +22,7 @@ pub(crate) const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// The longest question that is read, in bytes.
 pub(crate) const MAX_ASK_BYTES: usize = 64;
 /// How long each side may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Answers a peer's question.
 pub(crate) async fn serve(peer: &Peer, mut stream: Stream) {

@@ -26,11 +26,11 @@ pub(crate) const PROTOCOL: &str = "/ipfs/id/1.0.0";
 /// The protocol by which a peer tells of changes.
 pub(crate) const PUSH_PROTOCOL: &str = "/ipfs/id/push/1.0.0";
 /// The longest message that we send, in bytes.
-const MAX_SENT_BYTES: usize = 4096;
+pub(crate) const MAX_SENT_BYTES: usize = 4096;
 /// The longest message that we read, in bytes.
 pub(crate) const MAX_READ_BYTES: usize = 8192;
 /// Messages that we merge.
-const MAX_MESSAGES: usize = 10;
+pub(crate) const MAX_MESSAGES: usize = 10;
 /// Protocol names that we keep of a peer.
 const MAX_PROTOCOLS: usize = 256;
 /// Listen addresses that we keep of a peer.
@@ -40,7 +40,7 @@ const PUSH_AGAIN: Duration = Duration::from_millis(250);
 /// How long changes are gathered before they are told.
 const GROUPED: Duration = Duration::from_millis(50);
 /// How long each side may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Answers a peer that asks who we are.
 pub(crate) async fn serve(peer: &Peer, stream: Stream) {

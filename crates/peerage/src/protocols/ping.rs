@@ -13,10 +13,8 @@ use crate::request::RequestError;
 pub(crate) const PROTOCOL: &str = "/ipfs/ping/1.0.0";
 /// Bytes of one ping.
 const SIZE: usize = 32;
-/// How long we wait for the echo.
-const DEADLINE: Duration = Duration::from_secs(10);
 /// A ping stream on which nothing comes for so long is given up.
-const IDLE: Duration = Duration::from_secs(120);
+pub(crate) const IDLE: Duration = Duration::from_secs(120);
 
 /// Echoes pings until the peer ends the stream. A peer's third stream at once is refused.
 pub(crate) async fn serve(peer: &Peer, mut stream: Stream) {
@@ -48,11 +46,10 @@ pub(crate) async fn ping(peer: &Peer) -> Result<Duration, RequestError> {
         *kept = Some(Box::new(stream));
         Ok(took)
     };
-    match tokio::time::timeout(DEADLINE, pinging).await {
+    let after = peer.shared.limits.ping_timeout;
+    match tokio::time::timeout(after, pinging).await {
         Ok(result) => result,
-        Err(_) => {
-            Err(RequestError::Deadline { peer: peer.id, protocol: PROTOCOL.to_owned(), after: DEADLINE })
-        }
+        Err(_) => Err(RequestError::Deadline { peer: peer.id, protocol: PROTOCOL.to_owned(), after }),
     }
 }
 

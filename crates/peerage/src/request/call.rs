@@ -26,7 +26,7 @@ use crate::peer::Peer;
 
 /// Bytes of a stream of answers that a slow caller leaves under way. All streams share the connection's window, and so many such
 /// streams as a peer may have at once leave half of it to others.
-const WINDOW_BYTES: u32 = 64 * 1024;
+pub(crate) const WINDOW_BYTES: u32 = 64 * 1024;
 /// Two timers for one deadline, one on each side, are no further apart than this.
 const CLOSE: Duration = Duration::from_millis(100);
 

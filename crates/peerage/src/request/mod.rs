@@ -26,8 +26,10 @@ pub use error::{RequestError, ServeError};
 pub use handler::Request;
 pub use service::RequestService;
 
-pub(crate) use call::{call, call_many};
+pub(crate) use call::{WINDOW_BYTES, call, call_many};
 pub(crate) use handler::Handler;
 pub(crate) use service::handler as service_handler;
 pub(crate) use slots::Slots;
-pub(crate) use wire::{MAX_OPTIONS_BYTES, MAX_STATUS_BYTES, read_options, read_pair, refusal};
+pub(crate) use wire::{
+    MAX_ERROR_TEXT, MAX_OPTIONS_BYTES, MAX_STATUS_BYTES, read_options, read_pair, refusal,
+};

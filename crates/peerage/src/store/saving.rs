@@ -11,10 +11,10 @@ use tokio::sync::Notify;
 use super::{BOOK_FILE, Store, StoreError, Stored};
 
 /// How long changes that could not be stored wait: at first, and at most. It doubles with each failure.
-const RETRY: Duration = Duration::from_secs(1);
-const MAX_RETRY: Duration = Duration::from_secs(60);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const MAX_RETRY: Duration = Duration::from_secs(60);
 /// Removals that wait. Beyond that those of peers are given up first: what stays in the store is at worst a peer too many.
-const MAX_REMOVALS: usize = 65_536;
+pub(crate) const MAX_REMOVALS: usize = 65_536;
 
 /// Hands changes to a store, one batch after the other.
 #[derive(Debug, Default)]

@@ -1,0 +1,276 @@
+//! The limits of a node that belong to no other part, and all those that are no setting of a node: what an application says in code where it
+//! declares a channel or asks, and what is fixed by a protocol or once for all.
+
+use std::time::Duration;
+
+use crate::channel::{self, ChannelConfig};
+use crate::request::{self, CallConfig};
+
+/// The limits of a node itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeLimits {
+    /// How long a connection may take from TLS to admission. Default: 5 s.
+    pub hello_timeout: Duration,
+    /// How long what runs on a connection may take to finish when a newer one takes its place. Default: 30 s.
+    pub replaced_timeout: Duration,
+    /// How long [`crate::Node::close`] waits for queued messages to be sent. Default: 2 s.
+    pub drain_timeout: Duration,
+    /// How long a peer may take to echo a ping. Default: 10 s.
+    pub ping_timeout: Duration,
+    /// How often a node that listens at a wildcard address looks whether the machine's addresses have changed; at least 100 ms. Default: 5 s.
+    pub interface_interval: Duration,
+    /// Addresses that the node listens at. Default: 16.
+    pub max_listen: usize,
+    /// Raw streams of one protocol that wait for the application; more wait at their peers. Default: 64.
+    pub max_waiting_streams: usize,
+    /// Events that a slow watcher may fall behind before it misses some. Default: 1,024.
+    pub max_events_behind: usize,
+}
+
+impl Default for NodeLimits {
+    fn default() -> Self {
+        Self {
+            hello_timeout: Duration::from_secs(5),
+            replaced_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(2),
+            ping_timeout: Duration::from_secs(10),
+            interface_interval: Duration::from_secs(5),
+            max_listen: 16,
+            max_waiting_streams: 64,
+            max_events_behind: 1024,
+        }
+    }
+}
+
+impl NodeLimits {
+    /// Checks that each limit leaves room for anything.
+    ///
+    /// # Errors
+    /// A sentence that names the limit.
+    pub fn validate(&self) -> Result<(), String> {
+        let times = [
+            ("hello_timeout", self.hello_timeout),
+            ("replaced_timeout", self.replaced_timeout),
+            ("drain_timeout", self.drain_timeout),
+            ("ping_timeout", self.ping_timeout),
+            ("interface_interval", self.interface_interval),
+        ];
+        for (name, time) in times {
+            // Zero drains nothing, which can be meant.
+            let least = if name == "drain_timeout" { Duration::ZERO } else { Duration::from_millis(100) };
+            if time < least || time > LONGEST {
+                return Err(format!("the limit {name} is {time:?}: give {least:?} to {LONGEST:?}"));
+            }
+        }
+        let counts = [
+            ("max_listen", self.max_listen, 1024),
+            ("max_waiting_streams", self.max_waiting_streams, 65_536),
+            ("max_events_behind", self.max_events_behind, 1 << 20),
+        ];
+        for (name, count, most) in counts {
+            if !(1..=most).contains(&count) {
+                return Err(format!("the limit {name} is {count}: give 1 to {most}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// No time that a node waits is longer.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// A limit that is no setting of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limit {
+    /// Its name. One of a config struct has the field's.
+    pub name: &'static str,
+    /// Its value, or its default, for people.
+    pub value: String,
+    /// What it bounds, in one sentence.
+    pub meaning: &'static str,
+    /// Where it is said.
+    pub place: LimitPlace,
+}
+
+/// Where a limit is said that is no setting of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitPlace {
+    /// In the application's code.
+    Code,
+    /// Nowhere: it is fixed.
+    Fixed,
+}
+
+/// Every limit that is no setting of a node, with its value.
+pub fn limits() -> Vec<Limit> {
+    in_code().into_iter().chain(fixed()).collect()
+}
+
+macro_rules! limits {
+    ($place:ident: $($name:literal = $value:expr, $meaning:literal;)*) => {
+        vec![$(Limit { name: $name, value: $value, meaning: $meaning, place: LimitPlace::$place }),*]
+    };
+}
+
+fn in_code() -> Vec<Limit> {
+    let [new, control, bulk, latest] =
+        [ChannelConfig::new, ChannelConfig::control, ChannelConfig::bulk, ChannelConfig::latest]
+            .map(|preset| preset("/x"));
+    let each = |show: fn(&ChannelConfig) -> String| {
+        let of = [("control", show(&control)), ("bulk", show(&bulk)), ("latest", show(&latest))];
+        let others = of.iter().filter(|(_, value)| *value != show(&new));
+        others.fold(show(&new), |all, (name, value)| format!("{all}; {name}: {value}"))
+    };
+    let optional = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
+    let call = CallConfig::default();
+    limits! { Code:
+        "ChannelConfig::max_message_bytes" = each(|c| bytes(c.max_message_bytes)), "The longest message of a channel";
+        "ChannelConfig::send_queue_bytes" = each(|c| bytes(c.send_queue_bytes)), "Bytes that wait to be sent to one peer";
+        "ChannelConfig::send_queue_messages" = each(|c| c.send_queue_messages.to_string()), "Messages that wait to be sent to one peer";
+        "ChannelConfig::receive_queue_bytes" = each(|c| bytes(c.receive_queue_bytes)), "Bytes of one peer that wait for the application";
+        "ChannelConfig::receive_queue_messages" = each(|c| c.receive_queue_messages.to_string()), "Messages of one peer that wait for the application";
+        "ChannelConfig::memory_bytes" = each(|c| bytes(c.memory_bytes)), "What the channel holds for all peers";
+        "ChannelConfig::rate.bytes_per_second" = each(|c| c.rate.bytes_per_second.map_or("none".to_owned(), |rate| rate.to_string())), "Bytes a second to and from one peer";
+        "ChannelConfig::rate.messages_per_second" = each(|c| c.rate.messages_per_second.map_or("none".to_owned(), |rate| rate.to_string())), "Messages a second to and from one peer";
+        "ChannelConfig::overflow" = each(overflow), "What a full queue to a peer does";
+        "ChannelConfig::linger" = each(|c| time(c.linger)), "How long what is queued is sent after the last handle was dropped";
+        "CallConfig::deadline" = optional(call.deadline.map(time)) + "; a stream of answers: none", "How long a request of ours may take";
+        "CallConfig::max_request_bytes" = bytes(call.max_request_bytes), "The largest request that is sent";
+        "CallConfig::max_answer_bytes" = bytes(call.max_answer_bytes), "The largest answer, or item of a stream of answers, that is taken";
+    }
+}
+
+fn fixed() -> Vec<Limit> {
+    use crate::protocols::{exchange, identify, ping};
+    use crate::{
+        book, builder, hello, listening, metrics, registry, resolve, secret, seed_file, session, store,
+    };
+    use peerage_peers::limits as peers;
+    let n = |count: usize| count.to_string();
+    limits! { Fixed:
+        "hello.max_bytes" = bytes(hello::MAX_HELLO_BYTES), "A hello; channels that find no room in it are told with their streams";
+        "hello.max_answer_bytes" = bytes(hello::MAX_ANSWER_BYTES), "The answer to a hello";
+        "hello.max_channels" = n(hello::MAX_CHANNELS), "Channels of a peer that are known with their limits";
+        "hello.max_text_bytes" = bytes(hello::MAX_TEXT), "A peer's moniker, agent and words; what is longer is cut";
+        "hello.max_sealed_bytes" = bytes(secret::MAX_SEALED_BYTES), "A hello in a network with a secret, one for each secret";
+        "secret.max_secrets" = n(peerage_identity::MAX_NETWORK_SECRETS), "Network secrets that are taken at once";
+        "secret.max_bytes" = bytes(*peerage_identity::NETWORK_SECRET_BYTES.end()), "One secret; it has at least 16 bytes";
+        "secret.max_file_bytes" = bytes(peerage_identity::MAX_SECRET_FILE_BYTES), "The file with the secrets";
+        "session.max_orders" = n(crate::orders::MAX_ORDERS), "Orders of the driver that wait for a connection's task";
+        "session.quiet_before_close" = time(session::DRAIN_QUIET), "Nothing has run on a replaced connection for so long before it is closed";
+        "session.probe_timeout" = time(session::DRAIN_PROBE), "How long a replaced connection may take to answer a ping";
+        "shutdown.end_timeout" = time(crate::node::END_DEADLINE), "How long a stopping node waits for its peers, its store and its tasks, each";
+        "driver.queue" = n(builder::DRIVER_QUEUE), "Messages that wait for the peer manager's task; senders wait";
+        "moniker.max_bytes" = bytes(builder::MAX_MONIKER), "A node's name for people";
+        "announced.max_addresses" = n(listening::MAX_ANNOUNCED), "Addresses that a node announces";
+        "protocol.max_name_bytes" = bytes(registry::MAX_NAME), "A protocol's or channel's name";
+        "channel.first_credit_bytes" = bytes(channel::FIRST_CREDIT as usize), "What may be sent on a channel's stream before the peer's first account";
+        "channel.max_streams" = n(channel::MAX_STREAMS), "Streams of one channel from one peer that keeps to credit";
+        "channel.max_foreign_streams" = n(channel::MAX_FOREIGN_STREAMS), "The same from another peer";
+        "channel.memory_patience" = time(channel::MEMORY_PATIENCE), "How long a message waits for memory at the receiver before its stream is refused";
+        "channel.max_account_bytes" = bytes(channel::MAX_ACCOUNT_BYTES), "An account of what was accepted";
+        "channel.max_remembered" = n(channel::MAX_REMEMBERED), "Payloads of a peer that are remembered, so that they are not sent back, on one channel";
+        "channel.remembered_for" = time(channel::REMEMBERED), "How long at most";
+        "request.window_bytes" = bytes(request::WINDOW_BYTES as usize), "Answers of one stream that are under way unread, and one item";
+        "request.max_error_bytes" = bytes(request::MAX_ERROR_TEXT), "An error's words";
+        "request.max_options_bytes" = bytes(request::MAX_OPTIONS_BYTES), "What a caller says about its request";
+        "metrics.max_channels" = n(metrics::MAX_COUNTED_CHANNELS), "Names of channels that are counted by themselves";
+        "metrics.max_protocols" = n(peerage_transport::MAX_COUNTED_PROTOCOLS), "Names of protocols whose bytes are counted by themselves";
+        "ping.max_streams" = n(crate::peer::MAX_PING_STREAMS), "Inbound ping streams of one peer";
+        "ping.idle_timeout" = time(ping::IDLE), "How long one of them may be silent";
+        "identify.max_sent_bytes" = bytes(identify::MAX_SENT_BYTES), "A message of identify that is sent";
+        "identify.max_read_bytes" = bytes(identify::MAX_READ_BYTES), "A message of identify that is read";
+        "identify.max_messages" = n(identify::MAX_MESSAGES), "Messages of identify that are merged";
+        "identify.timeout" = time(identify::DEADLINE), "How long a peer may take to say who it is";
+        "exchange.max_answer_bytes" = bytes(exchange::MAX_ANSWER_BYTES), "An answer to whom a peer knows";
+        "exchange.timeout" = time(exchange::DEADLINE), "How long a peer may take for that";
+        "resolve.timeout" = time(resolve::DEADLINE), "How long a name may take to be looked up";
+        "resolve.max_addresses" = n(resolve::MAX_ADDRESSES), "Addresses of a name that are tried";
+        "resolve.max_records" = n(resolve::MAX_RECORDS), "TXT records of a name that are read";
+        "resolve.max_depth" = n(resolve::MAX_DEPTH), "Names behind one another in dnsaddr";
+        "book.max_import_bytes" = bytes(book::MAX_BOOK_BYTES), "An address book that is imported";
+        "book.max_stored_addresses" = n(peers::MAX_STORED_ADDRESSES), "Addresses that are read of a stored entry";
+        "store.retry" = time(store::RETRY), "The first pause before changes that could not be stored are tried again; it doubles";
+        "store.max_retry" = time(store::MAX_RETRY), "The longest such pause";
+        "store.max_removals" = n(store::MAX_REMOVALS), "Removals that wait for the store";
+        "seed_file.max_bytes" = bytes(seed_file::MAX_BYTES as usize), "A file of seeds";
+        "seed_file.max_reported" = n(seed_file::MAX_REPORTED), "Bad lines of it that are reported one by one";
+        "record.max_bytes" = bytes(peerage_identity::MAX_RECORD_BYTES), "A signed peer record";
+        "record.max_addresses" = n(peerage_identity::MAX_RECORD_ADDRESSES), "Addresses in one";
+        "negotiation.max_line_bytes" = bytes(peerage_transport::MAX_LINE), "A line of multistream-select";
+        "negotiation.max_proposals" = n(peerage_transport::MAX_PROPOSALS), "Protocols that a peer may propose on one stream";
+        "transport.max_stream_window_bytes" = bytes(peerage_transport::MAX_STREAM_WINDOW as usize), "The largest `transport.stream_window_bytes`";
+        "peers.max_dial_targets" = n(peers::MAX_DIAL_TARGETS), "Addresses and subnets whose dials are remembered";
+        "peers.max_explicit_connects" = n(peers::MAX_EXPLICIT_WAITING), "Explicit connects that wait for a dial slot";
+        "peers.max_askers" = n(peers::MAX_ASKERS), "Peers whose questions are counted";
+        "peers.max_scores" = n(peers::MAX_SCORES), "Peers whose misbehaviour is remembered; half of it is forgotten in 10 min";
+        "peers.max_votes" = n(peers::MAX_VOTES), "Votes on where others see this node";
+        "peers.vote_lasts" = time(peers::VOTE_LASTS), "How long a vote counts";
+        "peers.max_starts" = n(peers::MAX_STARTS), "Peers whose starts are remembered";
+        "peers.max_alternatives_per_subnet" = n(peers::MAX_PER_SUBNET), "Alternatives in a refusal of one subnet";
+        "peers.max_detail_bytes" = bytes(peers::MAX_DETAIL), "The detail of an entry of the journal";
+        "peers.max_ban_reason_bytes" = bytes(peers::MAX_BAN_REASON), "The reason of a ban";
+        "peers.rotation_patience" = time(peers::ROTATION_PATIENCE), "How long a round of rotation may take to find replacements";
+    }
+}
+
+fn overflow(config: &ChannelConfig) -> String {
+    match config.overflow {
+        channel::Overflow::Wait(patience) => format!("the sender waits, for {} at most", time(patience)),
+        channel::Overflow::Refuse => "refuses".to_owned(),
+        channel::Overflow::DropOldest => "the oldest messages go".to_owned(),
+    }
+}
+
+fn bytes(bytes: usize) -> String {
+    for (unit, size) in [("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        if bytes >= size && bytes.is_multiple_of(size) {
+            return format!("{} {unit}", bytes / size);
+        }
+    }
+    format!("{bytes} bytes")
+}
+
+fn time(time: Duration) -> String {
+    let millis = time.as_millis();
+    for (unit, size) in [("h", 3_600_000), ("min", 60_000), ("s", 1000)] {
+        if millis >= size && millis.is_multiple_of(size) {
+            return format!("{} {unit}", millis / size);
+        }
+    }
+    format!("{millis} ms")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_limit_has_a_name_of_its_own_a_value_and_a_meaning() {
+        let all = limits();
+        let names: BTreeSet<_> = all.iter().map(|limit| limit.name).collect();
+        assert_eq!(names.len(), all.len());
+        assert!(all.iter().all(|limit| !limit.value.is_empty() && limit.meaning.len() > 8));
+        let value = |name: &str| all.iter().find(|limit| limit.name == name).unwrap().value.clone();
+        assert_eq!(
+            value("ChannelConfig::max_message_bytes"),
+            "1 MiB; control: 64 KiB; bulk: 4 MiB; latest: 64 KiB"
+        );
+        assert_eq!(value("ChannelConfig::linger"), "30 s");
+        assert_eq!((value("hello.max_bytes"), value("resolve.timeout")), ("16 KiB".into(), "5 s".into()));
+    }
+
+    #[test]
+    fn limits_that_leave_no_room_are_refused_by_name() {
+        NodeLimits::default().validate().unwrap();
+        let none = NodeLimits { max_listen: 0, ..NodeLimits::default() };
+        assert!(none.validate().unwrap_err().contains("max_listen is 0"));
+        let none = NodeLimits { hello_timeout: Duration::ZERO, ..NodeLimits::default() };
+        assert!(none.validate().unwrap_err().contains("hello_timeout"));
+        let at_once = NodeLimits { drain_timeout: Duration::ZERO, ..NodeLimits::default() };
+        at_once.validate().unwrap();
+    }
+}
