@@ -11,6 +11,8 @@ use crate::peers::Peers;
 pub const MAX_BOOK_BYTES: usize = 64 << 20;
 /// The version of an exported book.
 const VERSION: u64 = 1;
+/// The longest words on what is wrong with a book, in characters.
+const MAX_WORDS: usize = 300;
 
 /// Why a book cannot be imported or exported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,10 +92,40 @@ pub(crate) fn read(json: &str) -> Result<Vec<BookEntry>, BookError> {
     if json.len() > MAX_BOOK_BYTES {
         return Err(BookError::TooLong { length: json.len() });
     }
-    let malformed = |error: serde_json::Error| BookError::Malformed { detail: error.to_string() };
-    let book: Exported = serde_json::from_str(json).map_err(malformed)?;
+    let book: Exported =
+        serde_json::from_str(json).map_err(|error| BookError::Malformed { detail: words(&error) })?;
     if book.version > VERSION {
         return Err(BookError::Newer { found: book.version });
     }
     Ok(book.peers)
+}
+
+/// What is wrong with a text, which may be quoted in it: cut, and without what would move a cursor.
+fn words(error: &serde_json::Error) -> String {
+    let mut words: String =
+        error.to_string().chars().filter(|c| !c.is_control()).take(MAX_WORDS + 1).collect();
+    if words.chars().nth(MAX_WORDS).is_some() {
+        words.pop();
+        words += &format!("… at line {} column {}", error.line(), error.column());
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_book_that_is_none_is_refused_in_short_and_plain_words() {
+        let book = |source: &str| {
+            let entry = format!(r#"{{"peer":"x","addresses":[{{"address":"a","source":"{source}"}}]}}"#);
+            read(&format!(r#"{{"version":1,"peers":[{entry}]}}"#)).unwrap_err().to_string()
+        };
+        let escaped = book(r"a\u001b[2Jb");
+        assert!(escaped.contains("a[2Jb") && !escaped.contains(char::is_control), "{escaped}");
+        let long = book(&"x".repeat(10_000));
+        assert!(long.len() < 400 && long.contains("… at line 1 column "), "{long}");
+        assert!(matches!(read(r#"{"version":2,"peers":[]}"#), Err(BookError::Newer { found: 2 })));
+        assert!(read(r#"{"version":1,"peers":[]}"#).unwrap().is_empty());
+    }
 }
