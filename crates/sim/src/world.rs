@@ -239,7 +239,8 @@ impl World {
         tokio::time::sleep(time).await;
     }
 
-    /// Lets the world run until a condition holds, and tells how long that took. It is looked at every 10 ms.
+    /// Lets the world run until a condition holds, and tells how long that took. It is looked at every 10 ms, and the longer it takes the more rarely: at steps of
+    /// a hundredth of what was waited.
     ///
     /// # Errors
     /// When it doesn't hold within `limit`: `what` says what was waited for.
@@ -254,11 +255,12 @@ impl World {
             if condition() {
                 return Ok(self.net.now() - start);
             }
-            if self.net.now() - start >= limit {
+            let waited = self.net.now() - start;
+            if waited >= limit {
                 let reason = format!("{what}: not within {} simulated seconds", limit.as_secs_f64());
                 return Err(Failed::new(reason));
             }
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(GLANCE.max(waited / 100).min(limit - waited)).await;
         }
     }
 
@@ -440,7 +442,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How often [`World::until`] looks.
+/// How often [`World::until`] looks at first.
 const GLANCE: Duration = Duration::from_millis(10);
 /// Where simulated nodes listen.
 const PORT: u16 = 4400;
