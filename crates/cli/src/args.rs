@@ -26,7 +26,7 @@ pub(crate) enum Command {
     ///
     /// The key is made on first use. The node prints each of its addresses as one line, `listening MULTIADDR`, and `not listening MULTIADDR` when one is gone;
     /// it logs to stderr, and stops on
-    /// SIGINT and SIGTERM within 5 seconds; a second signal stops it at once.
+    /// SIGINT and SIGTERM within 5 seconds, or a little more than node_limits.drain_timeout; a second signal stops it at once.
     #[command(after_help = NODE_EXAMPLE)]
     Node(NodeArgs),
     /// Start an overlay of real processes and show what it can do

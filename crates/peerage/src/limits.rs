@@ -203,6 +203,7 @@ fn fixed() -> Vec<Limit> {
         "negotiation.max_proposals" = n(peerage_transport::MAX_PROPOSALS), "Protocols that a peer may propose on one stream";
         "transport.max_stream_window_bytes" = bytes(peerage_transport::MAX_STREAM_WINDOW as usize), "The largest `transport.stream_window_bytes`";
         "peers.max_dial_targets" = n(peers::MAX_DIAL_TARGETS), "Addresses and subnets whose dials are remembered";
+        "peers.name_dial_every" = time(peers::NAME_DIAL_EVERY), "The long-run pause between dials to names that nobody has proved; `peers.address_dial_burst` at once";
         "peers.max_explicit_connects" = n(peers::MAX_EXPLICIT_WAITING), "Explicit connects that wait for a dial slot";
         "peers.max_askers" = n(peers::MAX_ASKERS), "Peers whose questions are counted";
         "peers.max_scores" = n(peers::MAX_SCORES), "Peers whose misbehaviour is remembered; half of it is forgotten in 10 min";

@@ -463,7 +463,7 @@ impl Node {
     }
 
     /// Stops in good order: no more dials and admissions, queued messages are sent (for at most 2 s, or [`crate::NodeLimits::drain_timeout`]), the peers are told, every task ends.
-    /// Other handles to this node get errors from then on. Takes at most 2 s more.
+    /// Other handles to this node get errors from then on. Takes at most 3 s more.
     pub async fn close(self) -> Shutdown {
         let shared = self.shared.clone();
         let _ = shared.to_driver.send(Message::Input(Input::ShutDown)).await;

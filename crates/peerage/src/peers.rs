@@ -147,7 +147,10 @@ impl Peers {
         if self.shared.to_driver.send(Message::CaughtUp { reply }).await.is_ok() {
             let _ = caught_up.await;
         }
-        self.shared.saving.flush().await
+        // In a task of its own: what could not be written must come back, whoever has stopped waiting for it.
+        let shared = self.shared.clone();
+        let flush = async move { shared.saving.flush().await };
+        self.shared.spawn_whole(flush).await.unwrap_or(Ok(()))
     }
 
     /// The peers on the allow-list, in order; `None` when there is no list, or the node has been shut down.

@@ -10,6 +10,7 @@ use peerage_machine::Random;
 use peerage_transport::Endpoint;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -148,6 +149,14 @@ impl Shared {
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         // An async block around the task would hold it twice: as what it captured and as what it awaits.
         self.tasks.spawn(task.with_cancellation_token_owned(self.stop.clone()));
+    }
+
+    /// Runs a task to its end, whether the node stops or not.
+    pub(crate) fn spawn_whole<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.tasks.spawn_on(task, &self.runtime)
     }
 
     /// An admitted peer.

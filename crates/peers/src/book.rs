@@ -4,6 +4,7 @@
 //! proved ones those that were connected for the shortest time. Hearsay never displaces a proved entry, and nothing displaces what the
 //! user named or who is connected.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
@@ -61,6 +62,11 @@ pub(crate) struct KnownAddress {
 }
 
 impl KnownAddress {
+    /// What comes first is to be tried first.
+    fn rank(&self) -> impl Ord + use<> {
+        (self.failures.saturating_add(self.skipped), Reverse(self.seen), Reverse(self.source))
+    }
+
     pub(crate) fn new(address: DialAddress, source: Source, told_from: Option<AddressScope>) -> Self {
         Self {
             address,
@@ -111,10 +117,14 @@ pub(crate) struct KnownPeer {
 impl KnownPeer {
     /// The address to try next: one that worked lately, else the one that failed least, else the best-vouched.
     pub(crate) fn best_address(&self) -> Option<&KnownAddress> {
-        self.addresses.iter().min_by_key(|known| {
-            let reversed = (std::cmp::Reverse(known.seen), std::cmp::Reverse(known.source));
-            (known.failures.saturating_add(known.skipped), reversed)
-        })
+        self.addresses.iter().min_by_key(|known| known.rank())
+    }
+
+    /// All addresses, the one to try next first.
+    pub(crate) fn in_order(&self) -> Vec<&KnownAddress> {
+        let mut addresses: Vec<_> = self.addresses.iter().collect();
+        addresses.sort_by_key(|known| known.rank());
+        addresses
     }
 
     /// A handshake has proved one of its addresses.

@@ -4,7 +4,7 @@
 //! counts as one) and per subnet (/24, /48) hold for addresses that only others have vouched for: whoever makes up peers at a victim's
 //! address cannot make this node dial it more often than that. A dial that finds its peer there is given back, so that many nodes behind
 //! one address wait for one another no longer than it takes to try them. Names that nobody has proved share one budget, for they may all lead to
-//! the same place. Loopback is exempt from the rules per address.
+//! the same place; to a name nothing is given back, for it may lead to its peer and to somebody else, who was dialled too. Loopback is exempt from the rules per address.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,6 +31,9 @@ enum Target {
 
 /// Targets whose spending is remembered. Full buckets are forgotten first.
 pub(crate) const MAX_TARGETS: usize = 4096;
+
+/// How often, in the long run, any of the names that nobody has proved is dialled.
+pub(crate) const NAME_DIAL_EVERY: Duration = Duration::from_secs(30);
 
 impl DialBudget {
     pub(crate) fn new(config: &PeersConfig) -> Self {
@@ -71,18 +74,25 @@ impl DialBudget {
         if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
 
-    /// A dial for which [`DialBudget::take`] was asked has found its peer.
+    /// A dial for which [`DialBudget::take`] was asked has found its peer, or sent nothing.
     pub(crate) fn give_back(&mut self, now: Now, address: &DialAddress) {
-        for (target, _) in self.targets_of(address) {
+        for (target, _) in self.targets_of(address).into_iter().filter(|(target, _)| *target != Target::Names)
+        {
             if let Some(bucket) = self.targets.get_mut(&target) {
                 bucket.give_back(1.0, now);
             }
         }
     }
 
+    /// Whether dials to the two addresses take from one budget.
+    pub(crate) fn share(&self, a: &DialAddress, b: &DialAddress) -> bool {
+        let of_b = self.targets_of(b);
+        self.targets_of(a).iter().any(|(a, _)| of_b.iter().any(|(b, _)| a == b))
+    }
+
     fn targets_of(&self, address: &DialAddress) -> Vec<(Target, (f64, f64))> {
         match address.socket_addr().map(|socket| socket.ip()) {
-            None => vec![(Target::Names, self.address)],
+            None => vec![(Target::Names, (self.address.0, 1.0 / NAME_DIAL_EVERY.as_secs_f64()))],
             Some(ip) if AddressScope::of(ip).is_exempt_from_address_rules() => Vec::new(),
             Some(ip) => vec![
                 (Target::Block(IpPrefix::address_of(ip)), self.address),
@@ -156,11 +166,20 @@ mod tests {
     }
 
     #[test]
-    fn names_share_one_budget_and_loopback_has_none() {
+    fn names_share_one_budget_and_get_nothing_back_and_loopback_has_none() {
         let mut budget = DialBudget::new(&PeersConfig::default());
         let name = |n: u32| format!("/dns/n{n}.example/udp/1/quic-v1").parse().unwrap();
-        let passed = (0..100).filter(|n| budget.take(at(0), &name(*n)).is_ok()).count();
-        assert_eq!(passed as f64, PeersConfig::default().address_dial_burst);
+        let mut passed = 0.0;
+        for n in 0..100 {
+            if budget.take(at(0), &name(n)).is_ok() {
+                passed += 1.0;
+                budget.give_back(at(0), &name(n));
+            }
+        }
+        assert_eq!(passed, PeersConfig::default().address_dial_burst);
+        assert!(budget.share(&name(1), &name(2)));
+        assert!(budget.take(at(29_000), &name(101)).is_err());
+        assert_eq!(budget.take(at(30_000), &name(101)), Ok(()));
         let loopback = "/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap();
         assert!((0..1000).all(|_| budget.take(at(0), &loopback).is_ok()));
     }

@@ -9,7 +9,7 @@ use peerage_identity::{AddressScope, DialAddress, PeerId};
 use peerage_machine::Now;
 
 use crate::backoff;
-use crate::cause::{Blame, Cause, Failure, Fault};
+use crate::cause::{Blame, Cause, Failure, Fault, RejectReason};
 use crate::dial_queue::{DialQueue, Target};
 use crate::manager::{Attempt, ConnState, PeerManager};
 use crate::types::{AttemptId, ConnId, Direction, Output, PeerEvent, Ticket};
@@ -101,9 +101,13 @@ impl PeerManager {
 
     /// A dial came to nothing.
     pub(crate) fn dial_failed(&mut self, now: Now, attempt: AttemptId, failure: Failure) {
-        let Some(Attempt { target, address, tickets, .. }) = self.attempts.remove(&attempt) else {
+        let Some(Attempt { target, address, tickets, budgeted, .. }) = self.attempts.remove(&attempt) else {
             return;
         };
+        if budgeted && failure.fault == Fault::NoSocket {
+            // Nothing was sent there.
+            self.budget.give_back(now, &address);
+        }
         let (peer, retry_in) = match &target {
             Target::Peer(peer) => (Some(*peer), self.charge(now, *peer, Some(&address), &failure)),
             Target::Address(_) => (address.peer_id(), self.charge_address(now, &address, &failure)),
@@ -152,11 +156,15 @@ impl PeerManager {
                 let pause = self.config.overload_pause;
                 // Who tells a time spreads it; a second on top serves those who don't.
                 let (asked, more) = failure.retry_after.map_or((pause, pause), |told| (told, base));
-                let ceiling = match known.seed {
-                    // Without its seed a node may have nobody. Those who were told a longer time don't come back at one time either.
-                    true => self.config.seed_backoff_ceiling.mul_f64(0.5 + self.random.unit() / 2.0),
+                // Without its seed, which may have many to care for, a node may have nobody.
+                let is_full =
+                    matches!(failure.fault, Fault::Refused | Fault::RefusedByPeer(RejectReason::Full));
+                let ceiling = match known.seed && is_full {
+                    true => self.config.seed_backoff_ceiling,
                     false => self.config.backoff_ceiling,
                 };
+                // Those who were told a longer time don't come back at one time either.
+                let ceiling = ceiling.mul_f64(0.5 + self.random.unit() / 2.0);
                 (asked + self.random.up_to(more)).min(ceiling)
             }
             Blame::Unlucky | Blame::Hostile => {
@@ -334,27 +342,52 @@ impl PeerManager {
         if self.is_linked(&peer) || self.attempts.values().any(|attempt| attempt.peer() == Some(peer)) {
             return None;
         }
-        let Some(best) = self.book.get(&peer)?.best_address() else {
+        let known = self.book.get(&peer)?.in_order().into_iter();
+        let known: Vec<_> = known.map(|at| (at.address.clone(), at.told_from, at.is_unproved())).collect();
+        if known.is_empty() {
             self.note_failure(now, peer, &Failure::from(Fault::NoAddress));
             return None;
-        };
-        let (address, told_from) = (best.address.clone(), best.told_from);
-        let ip = address.socket_addr().map(|socket| socket.ip());
-        if let Some(ban) = self.ban_on(&peer, ip) {
-            let failure = Failure::new(Fault::Banned, ban.reason.clone());
-            self.note_failure(now, peer, &failure);
-            return None;
         }
-        let unproved = best.is_unproved();
-        if unproved && let Err(wait) = self.budget.take(now, &address) {
-            // Many may wait for the same budget: they don't all come back at the moment when one of them may go.
-            let wait = wait + self.random.up_to(wait);
-            self.enqueue(peer, now.mono + wait);
-            let detail = format!("at {address} or near it");
-            self.note(now, peer, Cause::DialBudget, &detail);
-            return None;
+        let mut put_off: Option<(Duration, DialAddress)> = None;
+        for (address, told_from, unproved) in known {
+            let ip = address.socket_addr().map(|socket| socket.ip());
+            if let Some(ban) = self.ban_on(&peer, ip) {
+                if put_off.is_some() {
+                    continue;
+                }
+                let failure = Failure::new(Fault::Banned, ban.reason.clone());
+                self.note_failure(now, peer, &failure);
+                return None;
+            }
+            match self.spend_on(now, &address, unproved) {
+                Ok(()) => return Some((address, told_from, unproved)),
+                Err(wait) if put_off.as_ref().is_none_or(|(least, _)| wait < *least) => {
+                    put_off = Some((wait, address));
+                }
+                Err(_) => {}
+            }
         }
-        Some((address, told_from, unproved))
+        let (wait, address) = put_off?;
+        // Many may wait for the same budget: they don't all come back at the moment when one of them may go.
+        let wait = wait + self.random.up_to(wait);
+        self.enqueue(peer, now.mono + wait);
+        self.note(now, peer, Cause::DialBudget, &format!("at {address} or near it"));
+        None
+    }
+
+    /// Takes a dial from the budget of an address that nobody has proved; or says how long to wait.
+    fn spend_on(&mut self, now: Now, address: &DialAddress, unproved: bool) -> Result<(), Duration> {
+        if !unproved {
+            return Ok(());
+        }
+        self.budget.take(now, address).map_err(|wait| {
+            // A dial under way there may find its peer, and give back what it took.
+            let open = |other: &Attempt| other.budgeted && self.budget.share(&other.address, address);
+            match self.attempts.values().any(open) {
+                true => wait.min(self.config.backoff_base),
+                false => wait,
+            }
+        })
     }
 
     fn dial(&mut self, now: Now, dial: Attempt, told_from: Option<AddressScope>, cause: Cause) {

@@ -71,6 +71,8 @@ pub mod limits {
     pub const MAX_STORED_ADDRESSES: usize = crate::record::MAX_ADDRESSES;
     /// Addresses and subnets whose dials are remembered.
     pub const MAX_DIAL_TARGETS: usize = crate::budget::MAX_TARGETS;
+    /// How often any of the names that nobody has proved is dialled.
+    pub const NAME_DIAL_EVERY: Duration = crate::budget::NAME_DIAL_EVERY;
     /// Explicit connects that wait for a dial slot.
     pub const MAX_EXPLICIT_WAITING: usize = crate::manager::MAX_EXPLICIT_WAITING;
     /// Peers whose questions are counted.

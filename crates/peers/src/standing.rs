@@ -71,6 +71,7 @@ impl Standing {
 impl PeerManager {
     /// Brings back what was stored. From now on what the user says is stored.
     pub(crate) fn restore_standings(&mut self, now: Now, standings: Vec<Standing>) {
+        let mut allowed = self.allowed.clone();
         for standing in standings {
             if standing.peer == self.me {
                 continue;
@@ -78,10 +79,13 @@ impl PeerManager {
             for class in &standing.classes {
                 self.set_class(now, standing.peer, *class, true);
             }
-            if standing.allowed {
-                self.allow(now, standing.peer);
+            if let Some(list) = allowed.as_mut().filter(|_| standing.allowed) {
+                list.insert(standing.peer);
             }
             self.said.insert(standing.peer, standing);
+        }
+        if allowed != self.allowed {
+            self.set_allowed(now, allowed);
         }
         self.remembers = true;
     }

@@ -301,6 +301,11 @@ impl RecvStream {
         }
     }
 
+    /// Bytes of the message that [`RecvStream::poll_read_frame`] is reading which have come, its length included.
+    pub fn begun(&self) -> usize {
+        self.frames.as_ref().map_or(0, |frames| frames.1.buffered())
+    }
+
     /// The length of the message that [`RecvStream::poll_read_frame`] is reading, once it is known.
     pub fn expected(&self) -> Option<usize> {
         self.frames.as_ref().and_then(|frames| frames.1.expected())

@@ -30,8 +30,10 @@ use service::Service;
 const DEFAULT_LISTEN: &str = "/ip4/0.0.0.0/udp/0/quic-v1";
 /// What a node logs that was told nothing else.
 const DEFAULT_LOG: &str = "info";
-/// A node that was told to stop has ended after so long, whatever its peers do.
+/// A node that was told to stop has ended after so long, whatever its peers do, unless more time was given to it to send what is queued.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// What a stop takes beyond that time: peers, store and tasks have a second each.
+const STOP_AFTER_DRAIN: Duration = Duration::from_secs(4);
 
 /// Carries out `peerage node`.
 pub(crate) async fn run(args: NodeArgs) -> Result<(), Failure> {
@@ -56,7 +58,8 @@ pub(crate) async fn run(args: NodeArgs) -> Result<(), Failure> {
     }
     signals.exit_at_next();
     drop(socket);
-    stop(service, node).await
+    let within = STOP_DEADLINE.max(settings.node_limits.drain_timeout + STOP_AFTER_DRAIN);
+    stop(service, node, within).await
 }
 
 /// The settings of the file, where one is named, with the flags over them.
@@ -211,17 +214,17 @@ async fn obey(control: Option<Control>, service: &Arc<Service>) {
     }
 }
 
-async fn stop(service: Arc<Service>, node: Node) -> Result<(), Failure> {
+async fn stop(service: Arc<Service>, node: Node, within: Duration) -> Result<(), Failure> {
     service.end();
     drop(service);
-    match tokio::time::timeout(STOP_DEADLINE, node.close()).await {
+    match tokio::time::timeout(within, node.close()).await {
         Ok(left) => {
             if left.lost_messages > 0 {
                 tracing::warn!(messages = left.lost_messages, "messages were lost at the stop");
             }
             Ok(())
         }
-        Err(_) => Err(Failure::failed(format!("the node did not stop within {} s", STOP_DEADLINE.as_secs()))),
+        Err(_) => Err(Failure::failed(format!("the node did not stop within {} s", within.as_secs()))),
     }
 }
 

@@ -546,6 +546,19 @@ impl Outbox {
         lost
     }
 
+    /// Waits for [`Outbox::end`]: why it ended.
+    pub(crate) async fn ended(&self) -> SendError {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Phase::Ended(error) = &self.lock().phase {
+                return SendError::clone(error);
+            }
+            changed.await;
+        }
+    }
+
     /// For the writer, at its end, after [`Outbox::end`]: what becomes of the messages that were begun.
     pub(crate) fn settle(&self, error: &SendError, by: EndedBy) -> Left {
         let mut state = self.lock();
@@ -575,10 +588,9 @@ impl Outbox {
     }
 
     fn count_lost(&self, messages: u64, by: EndedBy) {
-        self.core.counts.lost.fetch_add(messages, Ordering::Relaxed);
-        if by == EndedBy::Peer {
-            self.core.counts.rejected.fetch_add(messages, Ordering::Relaxed);
-        }
+        let counts = &self.core.counts;
+        let count = if by == EndedBy::Peer { &counts.rejected } else { &counts.lost };
+        count.fetch_add(messages, Ordering::Relaxed);
     }
 
     /// How full it is.

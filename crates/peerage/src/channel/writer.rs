@@ -33,7 +33,16 @@ pub(crate) fn run_writer(
 ) -> impl Future<Output = ()> + Send {
     let mut writer = Writer { peer, core, outbox, batch: Batch::default(), settled: false };
     async move {
-        let (error, by) = Box::pin(writer.run()).await;
+        let outbox = writer.outbox.clone();
+        let ran = Box::pin(async {
+            tokio::select! {
+                biased;
+                end = writer.run() => end,
+                // Whatever of the connection the writer waits for: an outbox that has ended is not kept for it.
+                error = outbox.ended() => (error, EndedBy::Break),
+            }
+        });
+        let (error, by) = ran.await;
         writer.settle(&error, by);
     }
 }

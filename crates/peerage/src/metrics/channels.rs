@@ -158,7 +158,7 @@ pub(super) fn metrics(shared: &Shared) -> Vec<Metric> {
                     ("delivered", f(sums.delivered)),
                     ("refused", f(sums.rejected)),
                     ("dropped", f(sums.dropped)),
-                    ("lost", f(sums.lost - sums.rejected.min(sums.lost))),
+                    ("lost", f(sums.lost)),
                     ("unknown", f(sums.unknown)),
                 ]
             },

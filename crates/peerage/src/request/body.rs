@@ -29,8 +29,11 @@ impl From<Exhausted> for Unread {
     }
 }
 
-/// The next message of at most `most` bytes; `None` at the end. Its length is what `memory` holds from then on: as soon as the length is known, so
-/// that nobody is waited for whose message cannot be kept.
+/// What is reserved of a message of which little more than the length has come, in bytes.
+const FIRST: usize = 16 * 1024;
+
+/// The next message of at most `most` bytes; `None` at the end. Its length is what `memory` holds from then on. While it comes, what has come is
+/// reserved and as much again: to announce a length keeps nobody else's message out.
 pub(crate) fn poll_read(
     cx: &mut Context<'_>,
     recv: &mut RecvStream,
@@ -39,11 +42,14 @@ pub(crate) fn poll_read(
 ) -> Poll<Result<Option<Bytes>, Unread>> {
     match recv.poll_read_frame(cx, most) {
         Poll::Pending => match recv.expected() {
-            Some(length) if length > memory.bytes() => {
-                memory.resize(length)?;
+            Some(length) => {
+                let wanted = length.min((2 * recv.begun()).max(FIRST));
+                if wanted > memory.bytes() {
+                    memory.resize(wanted)?;
+                }
                 Poll::Pending
             }
-            _ => Poll::Pending,
+            None => Poll::Pending,
         },
         read => {
             let frame = ready!(read)?;

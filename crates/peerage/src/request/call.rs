@@ -205,6 +205,10 @@ impl Pairs {
             return Poll::Ready(match (frame, self.status.take()) {
                 (None, None) => None,
                 (None, Some(_)) => Some(Err(call.malformed("the answer ended after a status"))),
+                // Refused now, because from here on only the body is accounted for.
+                (Some(status), None) if status.len() > wire::MAX_STATUS_BYTES => {
+                    Some(Err(call.malformed("its error number is too long")))
+                }
                 (Some(status), None) => {
                     self.status = Some(status);
                     continue;

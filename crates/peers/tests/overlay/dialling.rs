@@ -1,9 +1,10 @@
 //! When whom is dialled: budgets, backoff, seeds, rotation, and what survives a restart.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use peerage_identity::{DialAddress, PeerId};
+use peerage_identity::{DialAddress, PeerId, SignedPeerRecord};
 use peerage_peers::{
     Cause, Direction, Fault, Input, PeerEvent, PeerState, PeersConfig, Role, Target, Ticket,
 };
@@ -410,4 +411,47 @@ fn seeds_are_dialled_at_each_start_whatever_backoff_was_stored() {
         world.run_for(secs(2));
         assert_eq!(world.peers_of(a).len(), 1, "with a peer ID: {with_id}");
     }
+}
+
+/// FP-40: many peers behind one address wait for one another no longer than it takes to try them.
+#[test]
+fn all_peers_behind_one_address_are_reached_soon() {
+    let mut world = World::new(21);
+    let config = PeersConfig { max_outbound: 25, ..Default::default() };
+    let a = world.add(config);
+    let teller = world.add(PeersConfig { max_outbound: 0, ..Default::default() });
+    let quiet = || PeersConfig { max_outbound: 0, ..Default::default() };
+    let at = |port| SocketAddr::from(([60, 0, 0, 1], port));
+    let there: Vec<_> = (0..20).map(|number| world.add_at(quiet(), at(4001 + number))).collect();
+    let records = there.iter().map(|node| world.nodes[*node].record.clone()).collect();
+    world.nodes[teller].says = Some(records);
+    world.seed_with(a, teller, Role::Known);
+    world.run_for(secs(90));
+    let connected = world.peers_of(a);
+    let missing = there.iter().filter(|node| !connected.contains(*node)).count();
+    assert_eq!(missing, 0, "of 20 peers behind one address, with a budget of 4 dials at once");
+}
+
+/// X-23, TM2-42: where the budget of one address is spent, the others are tried: a seed that is known by name too is never left for long.
+#[test]
+fn a_seed_with_a_second_address_that_nobody_has_proved_is_reached_as_soon_as_ever() {
+    let mut world = World::new(22);
+    let (a, seed) = (world.add(PeersConfig::default()), world.add(PeersConfig::default()));
+    let named = world.address(seed);
+    let second = DialAddress::from_socket_addr(SocketAddr::from(([61, 0, 0, 1], 4000))).unwrap();
+    let there = [named.clone().without_peer_id(), second];
+    world.nodes[seed].record = SignedPeerRecord::sign(&world.nodes[seed].key, 2, &there).unwrap();
+    world.give(a, Input::Add { address: named, role: Role::Seed });
+    world.run_for(secs(10));
+    assert_eq!(world.peers_of(a).len(), 1);
+    world.crash(seed);
+    world.notice(seed, secs(2));
+    world.run_for(secs(86_400));
+    let dials = &world.nodes[a].dials;
+    let pauses = dials.windows(2).map(|pair| pair[1].0 - pair[0].0);
+    let longest = pauses.skip(10).max().unwrap();
+    assert!(longest < secs(36), "{longest:?}");
+    world.restart(seed);
+    world.run_for(secs(36));
+    assert_eq!(world.peers_of(a).len(), 1);
 }
