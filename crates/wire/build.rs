@@ -16,7 +16,7 @@ const FILES: [&str; 9] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let folder = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo:rerun-if-changed={}", folder.display());
     let files: Vec<_> = FILES.iter().map(|file| folder.join(file)).collect();
     let descriptors = protox::compile(&files, [&folder])?;

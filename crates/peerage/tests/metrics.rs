@@ -321,3 +321,29 @@ async fn requests_and_answers_are_held_only_as_far_as_their_memory_is_accounted_
     let none = builder().memory(small.request_bytes(1, 1)).start().await.unwrap_err();
     assert!(none.to_string().contains("request_bytes"), "{none}");
 }
+
+/// Who announces much and sends nothing keeps nobody else's request out.
+#[tokio::test]
+async fn a_length_that_is_only_announced_takes_no_memory_from_other_requests() {
+    let small = MemoryLimits::default().request_bytes(1 << 20, 1 << 20);
+    let (server, client) = pair(builder().memory(small), builder()).await;
+    server.serve(PROTOCOL, |_, question: Raw| async move { Ok::<_, ServeError>(question) }).unwrap();
+    let address = server.listen_addresses()[0].clone();
+    let mut announced = Vec::new();
+    for _ in 0..4 {
+        let liar = builder().start().await.unwrap();
+        within("a connection", liar.connect(&address)).await.unwrap();
+        for _ in 0..3 {
+            let mut stream = within("a stream", liar.open(server.peer_id(), PROTOCOL)).await.unwrap();
+            // 1,000,000 as a uvarint, and one byte of so many.
+            stream.send.write_chunk(Bytes::from_static(&[0xc0, 0x84, 0x3d, 9])).await.unwrap();
+            announced.push((liar.clone(), stream));
+        }
+    }
+    // Each has been read as far as it came, and holds no more than what every request begins with.
+    let least = announced.len() as f64 * f64::from(16 << 10);
+    becomes(&server, "peerage_memory_bytes", &[("of", "requests")], least).await;
+    let question = raw(400 << 10);
+    let answer = within("an answer", client.request::<Raw, Raw>(server.peer_id(), PROTOCOL, &question)).await;
+    assert_eq!(answer.unwrap(), question);
+}
