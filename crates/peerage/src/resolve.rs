@@ -153,7 +153,9 @@ impl Resolve for SystemResolver {
 
     #[cfg(not(feature = "dnsaddr"))]
     fn texts(&self, _: String) -> BoxFuture<'_, Result<Vec<String>, String>> {
-        Box::pin(async { Err("this program was built without the feature dnsaddr".to_owned()) })
+        Box::pin(async {
+            Err("/dnsaddr needs the Cargo feature `dnsaddr` of the crate peerage, without which this program was built".to_owned())
+        })
     }
 }
 

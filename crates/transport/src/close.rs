@@ -301,6 +301,29 @@ mod tests {
         }
     }
 
+    /// The rows under a heading of ARCHITECTURE.md: number and name.
+    fn documented(heading: &str) -> Vec<(u64, String)> {
+        let text = include_str!("../../../ARCHITECTURE.md");
+        let (_, section) = text.split_once(heading).unwrap();
+        let section = section.split("\n#").next().unwrap();
+        let row = |line: &str| {
+            let mut cells = line.strip_prefix("| 0x")?.split(" | ");
+            let number = u64::from_str_radix(cells.next()?, 16).ok()?;
+            Some((number, cells.next()?.to_owned()))
+        };
+        section.lines().filter_map(row).collect()
+    }
+
+    #[test]
+    fn the_tables_of_the_architecture_are_those_of_the_code() {
+        let in_code: Vec<_> =
+            CloseCode::ALL.iter().map(|code| (code.number(), format!("{code:?}"))).collect();
+        assert_eq!(documented("\n## Close codes\n"), in_code);
+        let in_code: Vec<_> =
+            StreamCode::ALL.iter().map(|code| (code.number(), format!("{code:?}"))).collect();
+        assert_eq!(documented("\n### Codes of streams\n"), in_code);
+    }
+
     #[test]
     fn an_unknown_code_is_kept() {
         assert_eq!(CloseCode::from_number(0x4242), CloseCode::Other(0x4242));

@@ -148,9 +148,9 @@ impl Endpoint {
         *self.inner.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many certificates of peers were judged so far, each with the one signature of its host key.
-    pub fn certificates_judged(&self) -> u64 {
-        self.inner.tls.judged()
+    /// How many signatures of peers' host keys were checked so far: one for each certificate that holds what a signature needs.
+    pub fn host_signatures_checked(&self) -> u64 {
+        self.inner.tls.checked()
     }
 
     /// How inbound connections were answered so far, before TLS.

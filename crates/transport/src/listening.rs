@@ -195,7 +195,7 @@ impl Endpoint {
         }
     }
 
-    /// The best socket to dial `to` from. An endpoint that doesn't listen opens one when it has none.
+    /// The best socket to dial `to` from. Where the endpoint listens on no address of the family, one is opened for dialling alone.
     pub(crate) fn dialling_socket(&self, to: SocketAddr) -> Result<quinn::Endpoint, DialError> {
         if self.is_closed() {
             return Err(DialError::Closed);
@@ -214,7 +214,9 @@ impl Endpoint {
         if let Some((_, _, quinn)) = best {
             return Ok(quinn);
         }
-        let listening = self.local_addresses();
+        // One that listens on loopback alone keeps to it.
+        let mut listening = self.local_addresses();
+        listening.retain(|local| local.is_ipv4() == to.is_ipv4());
         if !listening.is_empty() {
             return Err(DialError::NoSocket { address: to, listening });
         }
@@ -237,8 +239,8 @@ impl Endpoint {
         let mut random = self.fork_random();
         let mut seed = [0; 32];
         random.fill(&mut seed);
-        let generator = ConnectionIdGenerator::new(self.key(), random);
-        let mut config = quinn::EndpointConfig::new(reset_key(self.key()));
+        let generator = ConnectionIdGenerator::new(self.key(), local, random);
+        let mut config = quinn::EndpointConfig::new(reset_key(self.key(), local));
         // Called once: a second generator would make the same IDs.
         config.cid_generator(move || Box::new(generator.clone())).rng_seed(Some(seed));
         config

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use peerage_wire::frame::{Decoder, FrameError};
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::Sleep;
 
 use crate::close::{CloseCause, StreamCode};
 use crate::connection::Link;
@@ -60,7 +61,7 @@ pub struct RecvStream {
     /// Where what is read is counted, once the protocol is known.
     counters: Option<Arc<Counters>>,
     /// The answer to our proposal, as far as it is still due.
-    answer: Option<Box<Dialler>>,
+    answer: Option<Box<Due>>,
     /// Why the negotiation failed: said again by every read.
     failed: Option<Box<NegotiationError>>,
     /// Read off the stream and not yet given out, in order.
@@ -70,6 +71,13 @@ pub struct RecvStream {
     end: Option<End>,
     /// The peer opened the stream.
     inbound: bool,
+}
+
+/// An answer to a proposal that has not come.
+struct Due {
+    dialler: Dialler,
+    /// When it is waited for no longer: set once the proposal has left.
+    by: Option<Pin<Box<Sleep>>>,
 }
 
 /// How the half ended.
@@ -116,7 +124,14 @@ impl RecvStream {
 
     /// Makes the first read expect the answer to a proposal.
     pub(crate) fn await_answer(&mut self, dialler: Dialler) {
-        self.answer = Some(Box::new(dialler));
+        self.answer = Some(Box::new(Due { dialler, by: None }));
+    }
+
+    /// The proposal has left: from now on the answer must come within the endpoint's `negotiation_timeout`.
+    pub(crate) fn proposed(&mut self) {
+        if let Some(due) = &mut self.answer {
+            due.by = Some(Box::pin(tokio::time::sleep(self.link.settings().negotiation_timeout)));
+        }
     }
 
     /// Gives back bytes that were read beyond the negotiation.
@@ -168,7 +183,7 @@ impl RecvStream {
         }
     }
 
-    /// Waits for the peer's answer to the protocol name and for no more than that. Returns at once when it was read before. Cancel-safe.
+    /// Waits for the peer's answer to the protocol name and for no more than that, for the endpoint's `negotiation_timeout` at most. Returns at once when it was read before. Cancel-safe.
     ///
     /// # Errors
     /// [`ReadError::NotSupported`] when the peer doesn't serve it, and [`NegotiationError::TimedOut`] after the endpoint's `negotiation_timeout`.
@@ -176,11 +191,10 @@ impl RecvStream {
         if self.answer.is_none() && self.failed.is_none() {
             return Ok(());
         }
-        let after = self.link.settings().negotiation_timeout;
-        let answer = poll_fn(|cx| self.poll_answer(cx));
-        tokio::time::timeout(after, answer)
-            .await
-            .unwrap_or(Err(ReadError::Negotiation(NegotiationError::TimedOut { after })))
+        if self.answer.as_ref().is_some_and(|due| due.by.is_none()) {
+            self.proposed();
+        }
+        poll_fn(|cx| self.poll_answer(cx)).await
     }
 
     /// Tells the peer not to send any more. What lies unread is dropped.
@@ -331,25 +345,38 @@ impl RecvStream {
         if self.answer.is_none() {
             return Poll::Ready(Ok(()));
         }
-        let error = match ready!(self.poll_raw_answer(cx)) {
-            Ok(Answer::Agreed) => {
+        let (error, code) = match self.poll_raw_answer(cx) {
+            Poll::Ready(Ok(Answer::Agreed)) => {
                 self.end_negotiation();
                 return Poll::Ready(Ok(()));
             }
-            Ok(Answer::NotAvailable) => {
-                NegotiationError::NotSupported { protocol: self.protocol.to_string() }
+            Poll::Ready(Ok(Answer::NotAvailable)) => {
+                let protocol = self.protocol.to_string();
+                (NegotiationError::NotSupported { protocol }, StreamCode::NotSupported)
             }
-            Err(error) => error,
+            Poll::Ready(Err(error)) => (error, StreamCode::NotSupported),
+            Poll::Pending => {
+                ready!(self.poll_overdue(cx));
+                let after = self.link.settings().negotiation_timeout;
+                (NegotiationError::TimedOut { after }, StreamCode::TimedOut)
+            }
         };
         self.failed = Some(Box::new(error.clone()));
-        self.stop(StreamCode::NotSupported);
+        self.stop(code);
         Poll::Ready(Err(error.into()))
+    }
+
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.answer.as_mut().and_then(|due| due.by.as_mut()) {
+            Some(by) => by.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
     }
 
     /// The next answer, which may be a no. The dialler's state stays, so that another name can be proposed.
     pub(crate) fn poll_raw_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, NegotiationError>> {
         loop {
-            let Some(dialler) = &mut self.answer else {
+            let Some(Due { dialler, .. }) = self.answer.as_deref_mut() else {
                 return Poll::Ready(Err(NegotiationError::Ended));
             };
             if let Some(answer) = dialler.answer()? {
@@ -360,7 +387,7 @@ impl RecvStream {
                 Ok(None) => return Poll::Ready(Err(NegotiationError::Ended)),
                 Err(error) => return Poll::Ready(Err(self.refusal(error))),
             };
-            if let Some(dialler) = &mut self.answer {
+            if let Some(Due { dialler, .. }) = self.answer.as_deref_mut() {
                 dialler.push(chunk);
             }
         }
@@ -368,12 +395,12 @@ impl RecvStream {
 
     /// A name is agreed on: what came behind the answer is data.
     pub(crate) fn end_negotiation(&mut self) {
-        let rest = self.answer.take().map(|dialler| dialler.into_rest()).unwrap_or_default();
+        let rest = self.answer.take().map(|due| due.dialler.into_rest()).unwrap_or_default();
         self.hold(rest);
     }
 
     pub(crate) fn dialler(&mut self) -> Option<&mut Dialler> {
-        self.answer.as_deref_mut()
+        self.answer.as_deref_mut().map(|due| &mut due.dialler)
     }
 
     /// Reads off the stream itself, past whatever is held.

@@ -128,7 +128,10 @@ pub(crate) async fn open_lazy(link: &Arc<Link>, protocol: &str) -> Result<Stream
 pub(crate) async fn open(link: &Arc<Link>, protocol: &str) -> Result<Stream, OpenError> {
     let mut stream = open_lazy(link, protocol).await?;
     match stream.send.flush().await {
-        Ok(()) => Ok(stream),
+        Ok(()) => {
+            stream.recv.proposed();
+            Ok(stream)
+        }
         Err(error) => Err(stream.refusal(error.into())),
     }
 }

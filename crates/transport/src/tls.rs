@@ -32,8 +32,8 @@ pub(crate) struct Tls {
     time: Arc<dyn TimeProvider>,
     certificate: Arc<SingleCertAndKey>,
     client: ClientConfig,
-    /// Certificates judged so far.
-    judged: Arc<AtomicU64>,
+    /// Signatures of host keys checked so far.
+    checked: Arc<AtomicU64>,
 }
 
 impl Tls {
@@ -52,18 +52,22 @@ impl Tls {
         let own = OwnCertificate::generate(key, kind, now, random)?;
         let signing = provider.key_provider.load_private_key(own.key).map_err(|error| error.to_string())?;
         let certificate = Arc::new(SingleCertAndKey::from(CertifiedKey::new(vec![own.certificate], signing)));
-        let judged = Arc::new(AtomicU64::new(0));
+        let checked = Arc::new(AtomicU64::new(0));
         let mut client = ClientConfig::builder_with_details(provider.clone(), time.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| error.to_string())?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier::new(provider.clone(), None, judged.clone())))
+            .with_custom_certificate_verifier(Arc::new(Verifier::new(
+                provider.clone(),
+                None,
+                checked.clone(),
+            )))
             .with_client_cert_resolver(certificate.clone());
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.enable_sni = false;
         client.resumption = Resumption::disabled();
         client.enable_early_data = false;
-        Ok(Self { provider, time, certificate, client, judged })
+        Ok(Self { provider, time, certificate, client, checked })
     }
 
     /// The configuration of one dial, and the verifier that will know who answered.
@@ -94,9 +98,9 @@ impl Tls {
         (watched(config), verifier)
     }
 
-    /// How many certificates of peers were judged so far. Each has one host-key signature.
-    pub(crate) fn judged(&self) -> u64 {
-        self.judged.load(Ordering::Relaxed)
+    /// How many signatures of peers' host keys were checked so far.
+    pub(crate) fn checked(&self) -> u64 {
+        self.checked.load(Ordering::Relaxed)
     }
 
     /// The time source in the form that quinn takes, for the age of its retry tokens.
@@ -105,7 +109,7 @@ impl Tls {
     }
 
     fn verifier(&self, expected: Option<PeerId>) -> Arc<Verifier> {
-        Arc::new(Verifier::new(self.provider.clone(), expected, self.judged.clone()))
+        Arc::new(Verifier::new(self.provider.clone(), expected, self.checked.clone()))
     }
 }
 

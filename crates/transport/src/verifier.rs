@@ -1,6 +1,6 @@
 //! The verifiers that rustls calls: one per dial, one per accept. Each keeps the peer that its handshake proved.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use peerage_identity::PeerId;
@@ -23,8 +23,8 @@ use crate::proof::{self, CertificateFault, ProvenPeer};
 pub(crate) struct Verifier {
     provider: Arc<CryptoProvider>,
     expected: Option<Box<PeerId>>,
-    /// How many certificates this endpoint has judged.
-    judged: Arc<AtomicU64>,
+    /// How many signatures of host keys this endpoint has checked.
+    checked: Arc<AtomicU64>,
     found: Mutex<Found>,
 }
 
@@ -44,9 +44,9 @@ impl Verifier {
     pub(crate) fn new(
         provider: Arc<CryptoProvider>,
         expected: Option<PeerId>,
-        judged: Arc<AtomicU64>,
+        checked: Arc<AtomicU64>,
     ) -> Self {
-        Self { provider, expected: expected.map(Box::new), judged, found: Mutex::new(Found::Nothing) }
+        Self { provider, expected: expected.map(Box::new), checked, found: Mutex::new(Found::Nothing) }
     }
 
     /// The peer that the handshake proved, once. `None` when no certificate was judged, or a bad one.
@@ -101,8 +101,8 @@ impl Verifier {
         if !intermediates.is_empty() {
             return Err(CertificateFault::Count { count: intermediates.len() + 1 });
         }
-        self.judged.fetch_add(1, Ordering::Relaxed);
-        let proven = proof::verify(end_entity, now, &self.provider.signature_verification_algorithms)?;
+        let proven =
+            proof::verify(end_entity, now, &self.provider.signature_verification_algorithms, &self.checked)?;
         match &self.expected {
             Some(expected) if **expected != proven.peer_id => Err(CertificateFault::WrongPeer {
                 expected: expected.clone(),

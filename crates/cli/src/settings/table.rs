@@ -107,7 +107,7 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit time transport.keep_alive: "How often a quiet connection is kept alive; less than the idle timeout"
     Limit time transport.negotiation_timeout: "How long a peer may take to agree on a stream's protocol"
     Limit count transport.max_inbound_negotiations: "Streams of one connection whose protocols are being agreed on; more wait"
-    Limit count transport.max_incoming: "First packets that wait for an answer; more are ignored"
+    Limit count transport.max_incoming: "First packets that wait for an answer, on each listen address; more are ignored"
     Limit count transport.stranger_streams: "Streams that a peer may have open before it is admitted"
     Limit bytes transport.stranger_window_bytes: "What a peer may have on the way to this node, unread, before it is admitted"
     Limit count transport.initial_peer_streams: "Streams that an admitted peer may have open at first; the number grows with use"

@@ -69,12 +69,27 @@ async fn the_same_port_can_be_had_for_both_families() {
 }
 
 #[tokio::test]
-async fn an_address_of_the_other_family_cannot_be_dialled_and_the_error_says_why() {
+async fn an_address_of_a_family_without_a_listener_is_dialled_from_a_socket_of_its_own() {
+    let listener = Endpoint::bind(config(), &["[::1]:0".parse().unwrap()]).await.unwrap();
     let dialler = endpoint(|_| ()).await;
-    let error = dialler.dial("[::1]:4001".parse().unwrap(), None).await.unwrap_err();
+    let to = listener.local_addresses()[0];
+    for _ in 0..2 {
+        let accept = async { listener.accept().await.unwrap().accept().await };
+        let (out, inn) = tokio::join!(dialler.dial(to, None), accept);
+        assert!(out.is_ok() && inn.is_ok());
+    }
+    let (listened, all) = (dialler.local_addresses(), dialler.socket_addresses());
+    assert_eq!((listened.len(), all.len()), (1, 2), "one more socket, for both dials: {all:?}");
+    assert!(listened[0].is_ipv4());
+}
+
+#[tokio::test]
+async fn who_listens_on_loopback_alone_dials_nowhere_else_and_the_error_says_why() {
+    let dialler = endpoint(|_| ()).await;
+    let error = dialler.dial("192.0.2.1:4001".parse().unwrap(), None).await.unwrap_err();
     assert!(matches!(error, DialError::NoSocket { .. }));
     let text = error.to_string();
-    assert!(text.contains("[::1]:4001") && text.contains("add a listen address"), "{text}");
+    assert!(text.contains("192.0.2.1:4001") && text.contains("add a listen address"), "{text}");
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ use peerage_transport::{
     AcceptError, CertificateKind, CloseCause, DialError, Direction, Endpoint, StreamCode, TlsAlert,
 };
 
+use rustls::server::ServerSessionMemoryCache;
+
 use crate::handmade::{Initial, receive};
 use crate::support::*;
 
@@ -56,14 +58,14 @@ async fn another_peer_than_the_expected_one_is_refused_in_the_handshake() {
 #[tokio::test]
 async fn each_handshake_judges_one_certificate_and_none_is_resumed() {
     let pair = pair().await;
-    assert_eq!((pair.dialler.certificates_judged(), pair.listener.certificates_judged()), (1, 1));
+    assert_eq!((pair.dialler.host_signatures_checked(), pair.listener.host_signatures_checked()), (1, 1));
     for number in 2..5 {
         let accept = async { pair.listener.accept().await.unwrap().accept().await };
         let (out, inn) = tokio::join!(pair.dialler.dial(address(&pair.listener), None), accept);
         assert_eq!(out.unwrap().peer_id(), pair.listener.peer_id());
         assert_eq!(inn.unwrap().peer_id(), pair.dialler.peer_id());
-        assert_eq!(pair.dialler.certificates_judged(), number);
-        assert_eq!(pair.listener.certificates_judged(), number);
+        assert_eq!(pair.dialler.host_signatures_checked(), number);
+        assert_eq!(pair.listener.host_signatures_checked(), number);
     }
 }
 
@@ -189,7 +191,7 @@ async fn a_client_that_would_resume_gets_no_ticket_and_is_judged_again() {
     let tickets = foreign.tickets();
     for number in 1..=2 {
         let (out, inn) = soon(foreign.dial(&listener)).await;
-        assert_eq!(listener.certificates_judged(), number);
+        assert_eq!(listener.host_signatures_checked(), number);
         // The handshake's last flight, in which tickets travel, comes before the stream's data.
         inn.admit();
         let stream = inn.open("/a/1").await.unwrap();
@@ -201,26 +203,28 @@ async fn a_client_that_would_resume_gets_no_ticket_and_is_judged_again() {
 
 #[tokio::test]
 async fn a_ticket_of_a_foreign_server_is_not_used_and_carries_no_session_to_another_peer() {
-    // A server that sends tickets, and takes them.
-    let foreign = Foreign::honest();
-    let dialler = endpoint(|_| ()).await;
-    for number in 1..=3 {
-        let accept = async { foreign.quinn.accept().await.unwrap().await };
-        let (out, inn) = tokio::join!(dialler.dial(foreign.address(), None), accept);
-        let (out, _inn) = (out.unwrap(), inn.unwrap());
-        assert_eq!(dialler.certificates_judged(), number, "each dial judges the certificate");
-        drop(out);
-    }
-    // Another peer at the same address with the same TLS name: judged as what it is.
-    let address = foreign.address();
-    let expected = {
-        let accept = async { foreign.quinn.accept().await.unwrap().await };
-        let (out, _inn) = tokio::join!(dialler.dial(address, None), accept);
-        out.unwrap().peer_id()
+    // Two servers that send tickets, and take each other's: they have one store of sessions.
+    let sessions = ServerSessionMemoryCache::new(256);
+    let server = || {
+        let shown = Forgery::new().extend_well().make();
+        Foreign::remembering(Some(&shown), vec![b"libp2p".to_vec()], sessions.clone())
     };
-    let other = Foreign::honest();
-    let accept = async { other.quinn.accept().await.unwrap().await };
-    let (out, _inn) = tokio::join!(dialler.dial(other.address(), Some(expected)), accept);
+    let (first, second) = (server(), server());
+    let dialler = endpoint(|_| ()).await;
+    let mut peers = Vec::new();
+    for (number, server) in [&first, &first, &first, &second, &second].into_iter().enumerate() {
+        let accept = async { server.quinn.accept().await.unwrap().await };
+        let (out, inn) = tokio::join!(dialler.dial(server.address(), None), accept);
+        let (out, inn) = (out.unwrap(), inn.unwrap());
+        assert_eq!(dialler.host_signatures_checked(), number as u64 + 1, "each dial judges the certificate");
+        peers.push(out.peer_id());
+        // What comes on a stream comes after the tickets.
+        inn.open_bi().await.unwrap().0.write_all(b"x").await.unwrap();
+        soon(out.accept_stream()).await.unwrap();
+    }
+    assert!(peers[0] == peers[1] && peers[1] == peers[2] && peers[2] != peers[3] && peers[3] == peers[4]);
+    let accept = async { second.quinn.accept().await.unwrap().await };
+    let (out, _inn) = tokio::join!(dialler.dial(second.address(), Some(peers[0])), accept);
     assert!(matches!(out.unwrap_err(), DialError::WrongPeer { .. }));
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::poll_immediate;
 use peerage_transport::{
     InboundStream, MAX_LINE, MAX_PROPOSALS, NegotiationError, OpenError, ReadError, StreamCode,
@@ -240,7 +241,24 @@ async fn a_listener_that_never_answers_is_given_up_in_time() {
     let timed_out = NegotiationError::TimedOut { after };
     assert_eq!(soon(stream.recv.negotiated()).await.unwrap_err(), ReadError::Negotiation(timed_out.clone()));
     let error = soon(pair.out.open_any(&["/a/1", "/b/1"])).await.unwrap_err();
-    assert_eq!(error, OpenError::Negotiation(timed_out));
+    assert_eq!(error, OpenError::Negotiation(timed_out.clone()));
+    // Nor does a mere read wait for ever, and it says the same each time.
+    let mut stream = pair.out.open("/a/1").await.unwrap();
+    for _ in 0..2 {
+        let error = soon(stream.recv.read_chunk(1)).await.unwrap_err();
+        assert_eq!(error, ReadError::Negotiation(timed_out.clone()));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_came_in_time_is_read_at_any_time_later() {
+    let dialler = endpoint(|settings| settings.negotiation_timeout = Duration::from_millis(100)).await;
+    let pair = connect(dialler, endpoint(|_| ()).await).await;
+    let mut stream = pair.out.open("/a/1").await.unwrap();
+    let (_, mut other) = inbound(&pair).await.negotiate(|_| true, Duration::from_secs(5)).await.unwrap();
+    other.send.write_chunk(Bytes::from_static(b"data")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(soon(stream.recv.read_chunk(9)).await.unwrap().unwrap(), "data");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use rustls::client::{
 };
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::server::ServerSessionMemoryCache;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, NamedGroup, SignatureScheme};
@@ -206,6 +207,15 @@ impl Foreign {
 
     /// The same, with any number of ALPN names.
     pub(crate) fn offering(shown: Option<&Shown>, alpn: Vec<Vec<u8>>) -> Self {
+        Self::remembering(shown, alpn, ServerSessionMemoryCache::new(256))
+    }
+
+    /// The same, with a store of the sessions that its tickets stand for.
+    pub(crate) fn remembering(
+        shown: Option<&Shown>,
+        alpn: Vec<Vec<u8>>,
+        sessions: Arc<ServerSessionMemoryCache>,
+    ) -> Self {
         let provider = Arc::new(ring::default_provider());
         let credulous = Arc::new(Credulous(provider.clone()));
         let resolver = shown.map(|shown| {
@@ -233,6 +243,7 @@ impl Foreign {
                 .with_client_cert_verifier(credulous)
                 .with_cert_resolver(resolver);
             server.alpn_protocols = alpn;
+            server.session_storage = sessions;
             let server = quinn::crypto::rustls::QuicServerConfig::try_from(server).unwrap();
             quinn::ServerConfig::with_crypto(Arc::new(server))
         });
