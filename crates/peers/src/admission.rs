@@ -31,8 +31,11 @@ impl PeerManager {
     ) {
         let attempt = attempt.and_then(|attempt| self.attempts.remove(&attempt));
         let counted = attempt.as_ref().map_or(direction == Direction::Inbound, |attempt| attempt.counted);
+        let place = attempt.as_ref().map_or(direction, |attempt| attempt.place);
         let dialled = attempt.as_ref().map(|attempt| attempt.address.clone());
         let instead_of = attempt.as_ref().and_then(|attempt| attempt.instead_of);
+        let older = instead_of.map(|older| self.conns.get(&older).is_none_or(|older| older.counted));
+        let counted = older.unwrap_or(counted);
         if let Some(attempt) = attempt {
             self.address_failures.remove(&attempt.address);
             self.dial_proved(now, peer, &attempt);
@@ -53,6 +56,8 @@ impl PeerManager {
             since,
             state,
             counted,
+            place,
+            counted_time: Duration::ZERO,
             stands_in: false,
             observed: None,
         };
@@ -107,10 +112,7 @@ impl PeerManager {
         if peer == self.me {
             return self.met_own_key(now, id, hello.boot_nonce, remote);
         }
-        if direction == Direction::Inbound && self.holds_outbound_place(&peer) {
-            // It is there to take over from one that we dialled: what is counted doesn't grow.
-            self.conns.get_mut(&id).into_iter().for_each(|conn| conn.counted = false);
-        }
+        self.take_over_place(id);
         if self.turned_away(now, id, &hello) || !self.is_latest_start(now, id, hello.boot_nonce) {
             return;
         }
@@ -120,6 +122,7 @@ impl PeerManager {
                 self.book.came_from(now, &peer, remote);
             }
         }
+        self.close_unanswered(now, id);
         // From here on it holds its place, even while another connection to the peer is preferred.
         if let Some(conn) = self.conns.get_mut(&id) {
             (conn.state, conn.observed) = (ConnState::Greeted, hello.observed);
@@ -199,7 +202,8 @@ impl PeerManager {
         // A peer whose hello was read speaks it.
         let Some(conn) = self.conns.get(&id).filter(|conn| conn.state == ConnState::Greeting) else { return };
         let (peer, direction, remote) = (conn.peer, conn.direction, conn.remote);
-        let full = self.no_place(conn).is_some();
+        self.take_over_place(id);
+        let full = self.conns.get(&id).is_some_and(|conn| self.no_place(conn).is_some());
         let banned = self.ban_on(&peer, Some(remote.ip())).is_some();
         let speaks_hello = self.pairs.get(&peer).is_some_and(|pair| pair.accepted_by_us().is_some());
         let refuse = if banned {
@@ -214,6 +218,10 @@ impl PeerManager {
             None
         };
         if let Some(reason) = refuse {
+            if reason == RejectReason::Full {
+                // A foreign node is told of nobody, but it has cost a handshake all the same.
+                self.take_refusal(now);
+            }
             let close = match reason {
                 RejectReason::Banned => CloseReason::Banned,
                 RejectReason::Full => CloseReason::Full,
@@ -228,6 +236,7 @@ impl PeerManager {
         }
         // Its own dial says that it has lost the older connection, or will close it itself: what runs there may end in peace.
         if let Some(older) = self.foreign_conn(&peer) {
+            self.close_drained(now, peer);
             self.outputs.push_back(Output::Drain { conn: older });
             self.set_state(older, ConnState::Draining);
         }
@@ -262,9 +271,11 @@ impl PeerManager {
         if was_admitted {
             self.note_left(now, &conn);
             let redial_in = self.lost(now, &conn, &failure, useful);
+            self.seed_lost(now, peer, &failure, redial_in);
             self.disconnected(now, &conn, &failure, redial_in);
         } else if let Some(address) = conn.dialled {
             let retry_in = self.charge(now, peer, Some(&address), &failure);
+            self.seed_lost(now, peer, &failure, retry_in);
             self.note_failure(now, peer, &failure);
             let (cause, fault) = (failure.detail.clone(), failure.fault);
             self.event(PeerEvent::DialFailed { address, peer: Some(peer), cause, fault, retry_in });
@@ -285,10 +296,10 @@ impl PeerManager {
         let lasted = now.mono.saturating_sub(conn.since);
         let mut known = self.book.get_mut(&peer)?;
         known.connected = false;
-        known.connected_for = known.connected_for.saturating_add(lasted);
+        known.connected_for = known.connected_for.saturating_add(lasted.saturating_sub(conn.counted_time));
         let useful = useful || lasted >= self.config.useful_after;
         if useful {
-            known.failures = 0;
+            (known.failures, known.overloads) = (0, 0);
         }
         drop(known);
         let base = self.config.backoff_base;
@@ -302,7 +313,6 @@ impl PeerManager {
             }
             _ => self.wait_after(peer, failure)?,
         };
-        self.seeds.lost(&peer, now.mono + wait.max(self.config.seed_backoff_ceiling));
         self.redial_in(now, peer, wait)
     }
 
@@ -323,9 +333,14 @@ impl PeerManager {
         if self.is_linked(&conn.peer) {
             return self.note_failure(now, conn.peer, &Failure::from(Fault::Duplicate));
         }
-        self.requeue(now, conn.peer, self.config.backoff_base);
         let why = format!("{} still holds an older connection to this node", conn.peer);
         let failure = Failure::new(Fault::RefusedByPeer(RejectReason::Duplicate), why);
+        if conn.dialled.is_some() {
+            let retry_in = self.charge(now, conn.peer, None, &failure);
+            self.seed_lost(now, conn.peer, &failure, retry_in);
+        } else {
+            self.requeue(now, conn.peer, self.config.backoff_base);
+        }
         self.note_failure(now, conn.peer, &failure);
         if let Some(tickets) = self.waiting.remove(&conn.peer) {
             self.resolve(tickets, &Err(failure));
@@ -352,7 +367,7 @@ impl PeerManager {
                     self.outputs.push_back(Output::Answer { conn: id, answer: Answer::Accept { order } });
                 }
                 Step::Admit(id) => self.admit(now, id),
-                Step::Drain(id) => self.drain(id),
+                Step::Drain(id) => self.drain(now, id),
                 Step::Close(id, reason) => self.close_extra(now, id, reason),
             }
         }
@@ -388,6 +403,7 @@ impl PeerManager {
             self.conns.entry(older).and_modify(|conn| conn.stands_in = false);
         }
         self.dequeue(&peer);
+        self.seeds.admitted(&peer);
         if let Some(mut known) = self.book.get_mut(&peer) {
             known.connected = true;
             // Who crashes right after the first contact must not need its seeds once more.
@@ -404,11 +420,40 @@ impl PeerManager {
     }
 
     /// Lets a connection end in peace whose place a newer one takes. It stands for the peer until that one is admitted.
-    fn drain(&mut self, id: ConnId) {
+    fn drain(&mut self, now: Now, id: ConnId) {
+        if let Some(peer) = self.conns.get(&id).map(|conn| conn.peer) {
+            self.close_drained(now, peer);
+        }
         self.outputs.push_back(Output::Drain { conn: id });
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.state = ConnState::Draining;
             conn.stands_in = true;
+        }
+    }
+
+    /// One connection of a peer may end in peace at a time: who takes over once more has had its time on the one before.
+    fn close_drained(&mut self, now: Now, peer: PeerId) {
+        let draining = |id: &ConnId| self.conns.get(id).is_some_and(|conn| conn.state == ConnState::Draining);
+        let drained: Vec<_> = self.conns_of(&peer).filter(draining).collect();
+        drained.into_iter().for_each(|id| self.close_extra(now, id, CloseReason::Replaced));
+    }
+
+    /// Beside the connection that we accepted, one more of those that a peer opens may wait for what becomes of it: the latest. The one before it was not
+    /// accepted, so it is admitted nowhere.
+    fn close_unanswered(&mut self, now: Now, latest: ConnId) {
+        let Some(conn) = self.conns.get(&latest).filter(|conn| conn.direction == Direction::Inbound) else {
+            return;
+        };
+        let peer = conn.peer;
+        let accepted = self.pairs.get(&peer).and_then(Pair::accepted_by_us);
+        let waits = |id: &ConnId| {
+            let conn = self.conns.get(id).filter(|_| Some(*id) != accepted);
+            conn.is_some_and(|conn| conn.direction == Direction::Inbound && conn.state == ConnState::Greeted)
+        };
+        let waiting: Vec<_> = self.conns_of(&peer).filter(waits).collect();
+        for id in waiting {
+            self.close_extra(now, id, CloseReason::Duplicate);
+            self.leave_pair(now, peer, id);
         }
     }
 
@@ -470,12 +515,6 @@ impl PeerManager {
         };
         // Not all who were refused at one time come back at one time.
         (alternatives, Some(wait + self.random.up_to(wait)))
-    }
-
-    /// Whether a connection to `peer` that we dialled is admitted.
-    fn holds_outbound_place(&self, peer: &PeerId) -> bool {
-        let conn = self.admitted(peer).and_then(|id| self.conns.get(&id));
-        conn.is_some_and(|conn| conn.direction == Direction::Outbound)
     }
 
     fn set_state(&mut self, id: ConnId, state: ConnState) {

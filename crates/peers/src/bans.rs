@@ -219,6 +219,8 @@ impl PeerManager {
                 continue;
             }
             let over = ban.until.is_some_and(|until| until <= now.unix);
+            let spared = |peer| self.is_persistent(&peer) && ban.penalty.is_some();
+            let over = over || matches!(ban.target, BanTarget::Peer(peer) if spared(peer));
             if over || ban.target == BanTarget::Peer(self.me) {
                 self.store_ban(&ban.target);
                 continue;
@@ -285,6 +287,13 @@ impl PeerManager {
         // The date may jump, so the timer is set anew each time.
         self.ban_timer =
             self.bans.next_end().map(|end| now.mono.saturating_add(end.saturating_sub(now.unix)));
+    }
+
+    /// A persistent peer is not banned automatically, whatever it did before it was one.
+    pub(crate) fn lift_automatic(&mut self, now: Now, peer: PeerId) {
+        if self.bans.of_peer(&peer).is_some_and(|ban| ban.penalty.is_some()) {
+            self.lift(now, &BanTarget::Peer(peer));
+        }
     }
 
     fn lift(&mut self, now: Now, target: &BanTarget) -> bool {

@@ -98,6 +98,8 @@ pub(crate) struct KnownPeer {
     pub(crate) failures: u32,
     /// Who told us of it first, and whose share of the book it takes until a handshake has proved it.
     pub(crate) told_by: Option<(PeerId, IpPrefix)>,
+    /// How often in a row it had no room for us, since the last useful connection.
+    pub(crate) overloads: u32,
     /// Dials that failed by a fault of our own, since the last connection.
     pub(crate) local_failures: u32,
     /// Not dialled before this time, as [`Now::unix`].

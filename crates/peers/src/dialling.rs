@@ -109,7 +109,11 @@ impl PeerManager {
             self.budget.give_back(now, &address);
         }
         let (peer, retry_in) = match &target {
-            Target::Peer(peer) => (Some(*peer), self.charge(now, *peer, Some(&address), &failure)),
+            Target::Peer(peer) => {
+                let retry_in = self.charge(now, *peer, Some(&address), &failure);
+                self.seed_lost(now, *peer, &failure, retry_in);
+                (Some(*peer), retry_in)
+            }
             Target::Address(_) => (address.peer_id(), self.charge_address(now, &address, &failure)),
         };
         if let Some(peer) = peer {
@@ -153,9 +157,13 @@ impl PeerManager {
                 backoff::delay(base, ceiling, known.local_failures - 1, &mut self.random)
             }
             Blame::Overloaded => {
-                let pause = self.config.overload_pause;
+                // However soon it wants us back: the pause doubles each time.
+                let times = 1u32.checked_shl(known.overloads).unwrap_or(u32::MAX);
+                let pause = self.config.overload_pause.saturating_mul(times).min(self.config.backoff_ceiling);
+                known.overloads = known.overloads.saturating_add(1);
                 // Who tells a time spreads it; a second on top serves those who don't.
-                let (asked, more) = failure.retry_after.map_or((pause, pause), |told| (told, base));
+                let told = failure.retry_after.filter(|told| *told >= pause);
+                let (asked, more) = told.map_or((pause, pause), |told| (told, base));
                 // Without its seed, which may have many to care for, a node may have nobody.
                 let is_full =
                     matches!(failure.fault, Fault::Refused | Fault::RefusedByPeer(RejectReason::Full));
@@ -278,6 +286,7 @@ impl PeerManager {
             address,
             tickets: vec![ticket],
             counted: false,
+            place: Direction::Outbound,
             budgeted: false,
             instead_of: None,
         };
@@ -294,14 +303,15 @@ impl PeerManager {
     /// Dials the peer of a connection that is to be replaced, where an address of it is known.
     fn start_instead_of(&mut self, now: Now, id: ConnId) {
         let Some(conn) = self.conns.get(&id).filter(|_| self.is_admitted_inbound(id)) else { return };
-        let peer = conn.peer;
+        let (peer, place) = (conn.peer, conn.place);
         if self.attempts.values().any(|attempt| attempt.peer() == Some(peer)) {
             return;
         }
         if let Some((address, told_from)) = self.best_address(&peer) {
             let (target, tickets, instead_of) = (Target::Peer(peer), Vec::new(), Some(id));
-            // It stands for a connection that took an inbound place: no outbound peer has to make room for it.
-            let dial = Attempt { target, address, tickets, counted: false, budgeted: false, instead_of };
+            // It stands for a connection that has its place already: nobody has to make room for it.
+            let dial =
+                Attempt { target, address, tickets, counted: false, place, budgeted: false, instead_of };
             self.dial(now, dial, told_from, Cause::Moved);
         }
     }
@@ -328,7 +338,8 @@ impl PeerManager {
                 None => return,
             },
         };
-        let dial = Attempt { target, address, tickets: Vec::new(), counted, budgeted, instead_of: None };
+        let (tickets, place, instead_of) = (Vec::new(), Direction::Outbound, None);
+        let dial = Attempt { target, address, tickets, counted, place, budgeted, instead_of };
         self.dial(now, dial, told_from, cause);
     }
 

@@ -1,6 +1,7 @@
 //! What happened to each peer and why, as far back as there is room.
 //!
-//! The journal is bounded for each peer and in all; the oldest entries give way. Something that happens again and again, such as a dial
+//! The journal is bounded for each peer and in all; the oldest entries give way. Nobody can push out what happened to others by making up peers: of
+//! three ranks ([`Rank`]) each keeps a quarter of the journal whatever happens in the others, and the lowest gives way first. Something that happens again and again, such as a dial
 //! that times out, takes one entry that counts.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -60,11 +61,22 @@ pub struct Entry {
 #[derive(Debug)]
 pub(crate) struct Journal {
     peers: BTreeMap<PeerId, VecDeque<(u64, Entry)>>,
-    /// The peer of each entry, by age.
-    by_age: BTreeMap<u64, PeerId>,
+    /// The peer of each entry, by age, for each rank.
+    by_age: [BTreeMap<u64, PeerId>; 3],
     next: u64,
     max_per_peer: usize,
     max_entries: usize,
+}
+
+/// Whose entries stay longest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rank {
+    /// Nothing else is kept of the peer.
+    Stranger,
+    /// It stands in the address book.
+    Known,
+    /// The user has named it.
+    Named,
 }
 
 /// The longest detail that is kept, in bytes.
@@ -74,15 +86,15 @@ const LOOK_BACK: usize = 3;
 
 impl Journal {
     pub(crate) fn new(max_per_peer: usize, max_entries: usize) -> Self {
-        Self { peers: BTreeMap::new(), by_age: BTreeMap::new(), next: 0, max_per_peer, max_entries }
+        Self { peers: BTreeMap::new(), by_age: Default::default(), next: 0, max_per_peer, max_entries }
     }
 
     pub(crate) fn add(
         &mut self,
         now: Now,
         peer: PeerId,
-        cause: Cause,
-        detail: &str,
+        rank: Rank,
+        (cause, detail): (Cause, &str),
         state: Option<&'static str>,
     ) {
         if self.max_per_peer == 0 || self.max_entries == 0 {
@@ -96,18 +108,18 @@ impl Journal {
         if let Some(index) = (first..entries.len()).rev().find(|index| again(&entries[*index]))
             && let Some((number, entry)) = entries.remove(index)
         {
-            self.by_age.remove(&number);
+            forget(&mut self.by_age, number);
             times = entry.times.saturating_add(1);
         }
         self.next += 1;
         entries.push_back((self.next, Entry { unix_ms: now.unix_millis(), cause, detail, state, times }));
-        self.by_age.insert(self.next, peer);
+        self.by_age[rank as usize].insert(self.next, peer);
         if entries.len() > self.max_per_peer
             && let Some((old, _)) = entries.pop_front()
         {
-            self.by_age.remove(&old);
+            forget(&mut self.by_age, old);
         }
-        while self.by_age.len() > self.max_entries {
+        while self.len() > self.max_entries {
             self.drop_oldest();
         }
     }
@@ -119,16 +131,29 @@ impl Journal {
     /// Whether at least half of the journal is free: room for what happened to peers of whom nothing is kept, so that somebody who makes
     /// up peers pushes out nothing else.
     pub(crate) fn has_room(&self) -> bool {
-        self.by_age.len() < self.max_entries / 2
+        self.len() < self.max_entries / 2
+    }
+
+    fn len(&self) -> usize {
+        self.by_age.iter().map(BTreeMap::len).sum()
     }
 
     fn drop_oldest(&mut self) {
-        let Some((_, peer)) = self.by_age.pop_first() else { return };
+        // Three quarters are less than all: one of the ranks has more than its own.
+        let share = self.max_entries / 4;
+        let Some(rank) = self.by_age.iter_mut().find(|rank| rank.len() > share) else { return };
+        let Some((number, peer)) = rank.pop_first() else { return };
         let Some(entries) = self.peers.get_mut(&peer) else { return };
-        entries.pop_front();
+        entries.retain(|(entry, _)| *entry != number);
         if entries.is_empty() {
             self.peers.remove(&peer);
         }
+    }
+}
+
+fn forget(by_age: &mut [BTreeMap<u64, PeerId>], number: u64) {
+    for rank in by_age {
+        rank.remove(&number);
     }
 }
 
@@ -290,16 +315,18 @@ mod tests {
         ) {
             let peers: Vec<_> = (0..8).map(|n| NodeKey::from_seed([n + 1; 32]).peer_id()).collect();
             let causes = [Cause::Named, Cause::Due, Cause::Told, Cause::Held, Cause::Failed(Fault::Timeout)];
+            let ranks = [Rank::Stranger, Rank::Known, Rank::Named];
             let mut journal = Journal::new(4, 12);
             for (time, (peer, cause)) in steps.into_iter().enumerate() {
                 let (peer, cause) = (peers[usize::from(peer)], causes[usize::from(cause)]);
-                journal.add(Now::ZERO.after(Duration::from_secs(time as u64)), peer, cause, "because", None);
+                let now = Now::ZERO.after(Duration::from_secs(time as u64));
+                journal.add(now, peer, ranks[time % 3], (cause, "because"), None);
                 prop_assert!(journal.of(&peer).any(|entry| entry.cause == cause && entry.unix_ms == time as u64 * 1000));
                 let count = |peer| journal.of(peer).count();
                 prop_assert!(peers.iter().all(|peer| count(peer) <= 4));
                 let all = peers.iter().map(count).sum::<usize>();
                 prop_assert!(all <= 12);
-                prop_assert_eq!(all, journal.by_age.len());
+                prop_assert_eq!(all, journal.len());
             }
         }
     }
@@ -335,8 +362,9 @@ mod tests {
         let mut journal = Journal::new(8, 100);
         for time in 0..50 {
             let now = Now::ZERO.after(Duration::from_secs(time));
-            journal.add(now, peer, Cause::Due, "", Some("dialling"));
-            journal.add(now, peer, Cause::Failed(Fault::Timeout), "silence", Some("waiting"));
+            journal.add(now, peer, Rank::Known, (Cause::Due, ""), Some("dialling"));
+            let failed = (Cause::Failed(Fault::Timeout), "silence");
+            journal.add(now, peer, Rank::Known, failed, Some("waiting"));
         }
         let entries: Vec<_> = journal.of(&peer).map(|entry| (entry.cause, entry.times)).collect();
         assert_eq!(entries, [(Cause::Due, 50), (Cause::Failed(Fault::Timeout), 50)]);

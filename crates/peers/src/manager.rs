@@ -67,7 +67,7 @@ pub struct PeerManager {
     pub(crate) rotation: Rotation,
     /// Rounds that were begun.
     pub(crate) rotations: u64,
-    /// When a connection will have lasted long enough to clear its peer's failures.
+    /// When a connection will have lasted long enough to clear its peer's failures, and from then on when the time that it has lasted is to be stored.
     useful_at: BTreeSet<(Duration, ConnId)>,
     pub(crate) journal: Journal,
     /// What watchers were told last of each peer.
@@ -116,10 +116,25 @@ pub(crate) struct Conn {
     pub(crate) state: ConnState,
     /// Unless its peer is exempt, it takes one of the places that the caps count. Explicit connects don't.
     pub(crate) counted: bool,
+    /// Whose cap counts it: that of its direction, or of the connection from which it takes over.
+    pub(crate) place: Direction,
+    /// Of the time that it has lasted, what stands in the address book.
+    pub(crate) counted_time: Duration,
     /// It is drained, but the one that takes its place is not admitted yet.
     pub(crate) stands_in: bool,
     /// Where the peer says that it sees us.
     pub(crate) observed: Option<SocketAddr>,
+}
+
+impl Conn {
+    /// When the time that it has lasted is next counted: once it was useful, then each time that it has doubled.
+    fn next_count(&self, useful_after: Duration) -> Duration {
+        let next = match self.counted_time.is_zero() {
+            true => useful_after,
+            false => self.counted_time.saturating_mul(2).max(useful_after * 10),
+        };
+        self.since + next.max(Duration::from_secs(1))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +158,8 @@ pub(crate) struct Attempt {
     pub(crate) address: DialAddress,
     pub(crate) tickets: Vec<Ticket>,
     pub(crate) counted: bool,
+    /// Whose cap counts its connection.
+    pub(crate) place: Direction,
     /// It was taken from the budget of its address.
     pub(crate) budgeted: bool,
     /// The connection whose place it is to take.
@@ -338,6 +355,11 @@ impl PeerManager {
         self.by_peer.get(peer).into_iter().flatten().copied()
     }
 
+    /// Everyone with a connection, in whatever state.
+    pub(crate) fn peers_linked(&self) -> impl Iterator<Item = &PeerId> {
+        self.by_peer.keys()
+    }
+
     pub(crate) fn insert_conn(&mut self, id: ConnId, conn: Conn) {
         self.by_peer.entry(conn.peer).or_default().insert(id);
         self.conns.insert(id, conn);
@@ -351,14 +373,14 @@ impl PeerManager {
                 self.by_peer.remove(&conn.peer);
             }
         }
-        self.useful_at.remove(&(conn.since + self.config.useful_after, id));
+        self.useful_at.remove(&(conn.next_count(self.config.useful_after), id));
         Some(conn)
     }
 
     /// From when on the connection has been useful, if it lasts.
     pub(crate) fn await_usefulness(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get(&id) {
-            self.useful_at.insert((conn.since + self.config.useful_after, id));
+            self.useful_at.insert((conn.next_count(self.config.useful_after), id));
         }
     }
 
@@ -399,6 +421,7 @@ impl PeerManager {
         self.book.note(now, peer, address, Source::User, &mut self.random);
         if role == Role::Persistent {
             self.book.classes.set(peer, PeerClass::Persistent, true);
+            self.lift_automatic(now, peer);
             self.remember_class(peer, PeerClass::Persistent, true);
         }
         self.dequeue(&peer);
@@ -417,6 +440,9 @@ impl PeerManager {
         remotes.into_iter().for_each(|remote| self.note_exempt(peer, remote.ip()));
         if class != PeerClass::Persistent {
             return;
+        }
+        if on {
+            self.lift_automatic(now, peer);
         }
         let due = self.due(&peer);
         self.dequeue(&peer);
@@ -507,14 +533,20 @@ impl PeerManager {
         self.resolve(tickets, &Err(failure));
     }
 
-    /// Connections that have lasted long enough clear the failures before them, so that a crash an hour later finds them cleared.
+    /// Connections that have lasted long enough clear the failures before them, so that a crash an hour later finds them cleared. How long they have lasted
+    /// is stored whenever it has doubled.
     fn count_useful(&mut self, now: Now) {
         while let Some((due, id)) = self.useful_at.first().copied().filter(|(due, _)| *due <= now.mono) {
             self.useful_at.remove(&(due, id));
-            let peer = self.conns.get(&id).map(|conn| conn.peer);
-            if let Some(mut known) = peer.and_then(|peer| self.book.get_mut(&peer)) {
-                known.failures = 0;
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            let lasted = now.mono.saturating_sub(conn.since);
+            let more = lasted.saturating_sub(std::mem::replace(&mut conn.counted_time, lasted));
+            let (peer, next) = (conn.peer, conn.next_count(self.config.useful_after));
+            self.useful_at.insert((next, id));
+            if let Some(mut known) = self.book.get_mut(&peer) {
+                (known.failures, known.overloads) = (0, 0);
                 known.retry_at = known.retry_at.min(now.unix);
+                known.connected_for = known.connected_for.saturating_add(more);
             }
         }
     }
@@ -573,7 +605,7 @@ impl Machine for PeerManager {
             Input::Standings { standings } => self.restore_standings(now, standings),
             Input::Measured { conn, rtt } => self.measured(conn, rtt),
             Input::Load { peers } => self.load(now, peers),
-            Input::Import { peers } => self.take_in(now, peers),
+            Input::Import { peers } => self.import(now, peers),
             Input::ShutDown => self.shut_down(now),
         }
         self.settle(now);

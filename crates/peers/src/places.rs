@@ -4,6 +4,9 @@
 //! which is still open counts, and one that says nothing does not keep others out: of those that have not said hello yet there are only so
 //! many, and when one too many comes, the oldest of the most crowded subnet goes.
 //!
+//! A peer takes one place, however many connections it has for a moment. One that takes over from another inherits that one's place, whoever dialled
+//! either: so no cap is passed by dialling back.
+//!
 //! Inbound places are also capped per address (an IPv6 /64 is one) and per subnet (/24, /48), so that one network cannot take them all;
 //! loopback is exempt, because there one address is many nodes ([`AddressScope::is_exempt_from_address_rules`]). Persistent and unconditional
 //! peers are outside every cap.
@@ -21,14 +24,13 @@ use crate::types::{CloseReason, ConnId, Direction, Output};
 impl PeerManager {
     /// Outbound places in use: connections and dials that the cap counts.
     pub(crate) fn outbound_used(&self) -> usize {
-        let conns =
-            self.conns.values().filter(|conn| conn.direction == Direction::Outbound && self.counts(conn));
-        conns.count() + self.attempts.values().filter(|attempt| attempt.counted).count()
+        let dials = self.attempts.values().filter(|attempt| attempt.counted).count();
+        self.places(Direction::Outbound).count() + dials
     }
 
     /// Inbound places in use: connections whose hello was found good and that the cap counts.
     pub(crate) fn inbound_used(&self) -> usize {
-        self.inbound_places().count()
+        self.places(Direction::Inbound).count()
     }
 
     pub(crate) fn inbound_full(&self) -> bool {
@@ -37,11 +39,12 @@ impl PeerManager {
 
     /// Why there is no place for a connection; `None` when there is one, or when it would only take another one's of the same peer.
     pub(crate) fn no_place(&self, conn: &Conn) -> Option<String> {
-        if conn.direction == Direction::Outbound || !self.counts(conn) || self.holds_inbound_place(&conn.peer)
-        {
+        let ours = [conn.direction, conn.place].contains(&Direction::Outbound);
+        if ours || !self.counts(conn) {
             return None;
         }
-        if self.inbound_full() {
+        let held = self.place_of(&conn.peer, Direction::Inbound);
+        if held.is_none() && self.inbound_full() {
             return Some(format!("all {} inbound places are taken", self.config.max_inbound));
         }
         let ip = conn.remote.ip();
@@ -51,8 +54,12 @@ impl PeerManager {
         let (address, subnet) = (IpPrefix::address_of(ip), IpPrefix::subnet_of(ip));
         let caps =
             [(address, self.config.max_inbound_per_address), (subnet, self.config.max_inbound_per_subnet)];
+        // Who moves from one block to another takes a place there.
+        let caps =
+            caps.into_iter().filter(|(block, _)| !held.is_some_and(|held| block.contains(held.remote.ip())));
         caps.into_iter().find_map(|(block, most)| {
-            let used = self.inbound_places().filter(|conn| block.contains(conn.remote.ip())).count();
+            let places = self.places(Direction::Inbound);
+            let used = places.filter(|conn| block.contains(conn.remote.ip())).count();
             (used >= most).then(|| format!("all {most} inbound places for {block} are taken"))
         })
     }
@@ -82,17 +89,30 @@ impl PeerManager {
         }
     }
 
-    fn inbound_places(&self) -> impl Iterator<Item = &Conn> {
-        self.conns.values().filter(|conn| {
-            conn.direction == Direction::Inbound && conn.state != ConnState::Greeting && self.counts(conn)
-        })
+    /// A connection that is to take over from the admitted one of its peer takes its place: what is counted doesn't grow.
+    pub(crate) fn take_over_place(&mut self, id: ConnId) {
+        let Some(peer) = self.conns.get(&id).map(|conn| conn.peer) else { return };
+        let stands =
+            |conn: &&Conn| conn.stands_in || matches!(conn.state, ConnState::Admitted | ConnState::Foreign);
+        let held = self.conns_of(&peer).filter_map(|id| self.conns.get(&id)).find(stands);
+        let held = held.filter(|held| held.place == Direction::Outbound).map(|held| held.counted);
+        if let (Some(counted), Some(conn)) = (held, self.conns.get_mut(&id)) {
+            (conn.place, conn.counted) = (Direction::Outbound, counted);
+        }
     }
 
-    /// Whether a new inbound connection of `peer` would only take the place of another one of its own.
-    fn holds_inbound_place(&self, peer: &PeerId) -> bool {
-        let accepted = self.pairs.get(peer).and_then(|pair| pair.accepted_by_us());
-        let conn = accepted.or_else(|| self.foreign_conn(peer)).and_then(|id| self.conns.get(&id));
-        conn.is_some_and(|conn| conn.counted && conn.direction == Direction::Inbound)
+    /// The peers that take a place, each by its latest connection that does.
+    fn places(&self, place: Direction) -> impl Iterator<Item = &Conn> {
+        self.peers_linked().filter_map(move |peer| self.place_of(peer, place))
+    }
+
+    /// The latest connection by which a peer takes a place.
+    fn place_of(&self, peer: &PeerId, place: Direction) -> Option<&Conn> {
+        let takes = |conn: &&Conn| {
+            let heard = place == Direction::Outbound || conn.state != ConnState::Greeting;
+            conn.place == place && heard && self.counts(conn)
+        };
+        self.conns_of(peer).filter_map(|id| self.conns.get(&id)).filter(takes).last()
     }
 
     /// Whether the caps count a connection.

@@ -268,8 +268,20 @@ impl PeerManager {
         self.book.unsaved = Some(std::collections::BTreeSet::new());
     }
 
-    /// Takes in entries of an exported book: peers that are not known yet. Those that are keep what is known of them.
-    pub(crate) fn take_in(&mut self, now: Now, peers: Vec<StoredPeer>) {
+    /// Takes in entries of an exported book. What another node has found is hearsay here: it is dialled before it is believed.
+    pub(crate) fn import(&mut self, now: Now, peers: Vec<StoredPeer>) {
+        let told = |mut stored: StoredPeer| {
+            stored.known.connected_for = Duration::ZERO;
+            for at in &mut stored.known.addresses {
+                (at.source, at.seen, at.successes) = (Source::Hearsay, None, 0);
+            }
+            stored
+        };
+        self.take_in(now, peers.into_iter().map(told).collect());
+    }
+
+    /// Takes in entries of peers that are not known yet. Those that are keep what is known of them.
+    fn take_in(&mut self, now: Now, peers: Vec<StoredPeer>) {
         for StoredPeer { peer, mut known } in peers {
             if peer == self.me {
                 continue;

@@ -61,10 +61,8 @@ impl PeerManager {
 
     /// An outbound connection is about to be admitted: where all places are taken, an older peer makes room. False when none can.
     pub(crate) fn make_room_for(&mut self, now: Now, id: ConnId) -> bool {
-        let takes_place = self
-            .conns
-            .get(&id)
-            .is_some_and(|conn| conn.direction == Direction::Outbound && self.counts(conn));
+        let takes_place =
+            self.conns.get(&id).is_some_and(|conn| conn.place == Direction::Outbound && self.counts(conn));
         let others = self.outbound_admitted().filter(|(other, _)| *other != id).count();
         if !takes_place || others < self.config.max_outbound {
             return true;
@@ -89,7 +87,7 @@ impl PeerManager {
     /// Outbound connections that are admitted and that the cap counts.
     fn outbound_admitted(&self) -> impl Iterator<Item = (ConnId, &Conn)> + '_ {
         let admitted = |conn: &Conn| {
-            conn.direction == Direction::Outbound
+            conn.place == Direction::Outbound
                 && matches!(conn.state, ConnState::Admitted | ConnState::Foreign)
                 && self.counts(conn)
         };

@@ -26,6 +26,7 @@ pub(crate) struct Seeds {
 /// What became of an address whose peer was not known.
 #[derive(Debug, Default)]
 struct Found {
+    /// Since a peer that was found there was last admitted.
     failures: u32,
     /// Whom the last dial found there.
     peer: Option<PeerId>,
@@ -51,21 +52,17 @@ impl Seeds {
     /// A dial to a seed's address found `peer` there. Whether it is one.
     pub(crate) fn found(&mut self, address: &DialAddress, peer: PeerId) -> bool {
         let Some(found) = self.addresses.get_mut(address) else { return false };
-        *found = Found { failures: 0, peer: Some(peer) };
+        found.peer = Some(peer);
         true
     }
 
-    /// A peer was lost: the names that led to it may lead to another one now.
-    pub(crate) fn lost(&mut self, peer: &PeerId, due: Duration) {
-        let leading: Vec<_> = self
-            .addresses
-            .iter()
-            .filter(|(_, found)| found.peer == Some(*peer))
-            .map(|(address, _)| address.clone())
-            .collect();
-        for address in leading {
-            self.queue.set(Target::Address(address), due);
-        }
+    /// The peer was admitted: the names that led to it have done their work.
+    pub(crate) fn admitted(&mut self, peer: &PeerId) {
+        self.leading_to(peer).for_each(|(_, found)| found.failures = 0);
+    }
+
+    fn leading_to(&mut self, peer: &PeerId) -> impl Iterator<Item = (&DialAddress, &mut Found)> {
+        self.addresses.iter_mut().filter(move |(_, found)| found.peer == Some(*peer))
     }
 }
 
@@ -79,6 +76,29 @@ impl PeerManager {
     pub(crate) fn seed_is_linked(&self, address: &DialAddress) -> bool {
         let found = self.seeds.addresses.get(address).and_then(|found| found.peer);
         found.is_some_and(|peer| self.is_linked(&peer))
+    }
+
+    /// A peer was lost, or came to nothing after its key was proved: the names that led to it may lead to another one now, or it may be another one itself.
+    /// One that waits already waits no longer for it.
+    pub(crate) fn seed_lost(&mut self, now: Now, peer: PeerId, failure: &Failure, wait: Option<Duration>) {
+        let soonest = self.config.seed_backoff_ceiling.max(wait.unwrap_or_default());
+        let hostile = failure.blame() == Blame::Hostile;
+        let mut due = Vec::new();
+        for (address, found) in self.seeds.leading_to(&peer) {
+            let failures = found.failures;
+            found.failures = failures.saturating_add(u32::from(hostile));
+            due.push((Target::Address(address.clone()), failures));
+        }
+        let (base, ceiling) = (self.config.backoff_base, self.config.backoff_ceiling);
+        for (target, failures) in due {
+            let wait = match hostile {
+                true => soonest.max(backoff::delay(base, ceiling, failures, &mut self.random)),
+                false => soonest,
+            };
+            if self.seeds.queue.due(&target).is_none() {
+                self.seeds.queue.set(target, now.mono + wait);
+            }
+        }
     }
 
     pub(crate) fn charge_seed(

@@ -11,8 +11,9 @@ use std::time::Duration;
 use peerage_identity::{DialAddress, PeerId};
 use peerage_machine::Now;
 
+use crate::book::Source;
 use crate::cause::{Cause, Failure};
-use crate::journal::span;
+use crate::journal::{Rank, span};
 use crate::manager::{ConnState, PeerManager};
 use crate::types::{AttemptId, ConnId, Direction, PeerEvent};
 
@@ -170,7 +171,8 @@ impl PeerManager {
             "" => String::new(),
             detail => detail.replace(&format!("/p2p/{peer}"), "").replace(&peer.to_string(), "it"),
         };
-        self.journal.add(now, peer, cause, &detail, state.as_ref().map(PeerState::name));
+        let rank = self.rank(&peer);
+        self.journal.add(now, peer, rank, (cause, &detail), state.as_ref().map(PeerState::name));
         if old != state {
             self.event(PeerEvent::Changed { peer, from: old, to: state, cause });
         }
@@ -198,6 +200,18 @@ impl PeerManager {
                 "{peer}: {:?}",
                 self.why(now, &peer)
             );
+        }
+    }
+
+    /// How long what happens to a peer is worth keeping.
+    fn rank(&self, peer: &PeerId) -> Rank {
+        match self.book.get(peer) {
+            _ if self.book.classes.is_named(peer) => Rank::Named,
+            Some(known) if known.seed || known.addresses.iter().any(|at| at.source == Source::User) => {
+                Rank::Named
+            }
+            Some(_) => Rank::Known,
+            None => Rank::Stranger,
         }
     }
 
