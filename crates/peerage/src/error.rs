@@ -187,8 +187,11 @@ pub enum SendError {
         "the send queue is full: wait with send, or raise the channel's send_queue_bytes or send_queue_messages"
     )]
     QueueFull,
-    /// The queue to the peer stayed full for as long as the channel's policy waits.
-    #[error("the send queue stayed full for {after:?}: the peer takes messages too slowly")]
+    /// The queue to the peer stayed full for as long as the channel's policy waits, or the peer did not say for so long whether it takes a message of
+    /// that size.
+    #[error(
+        "there was no room for the message for {after:?}: the peer takes messages too slowly, or does not answer"
+    )]
     TimedOut {
         /// How long.
         after: Duration,

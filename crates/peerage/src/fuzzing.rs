@@ -139,7 +139,8 @@ pub struct Accounted {
 pub fn accounts(peer: PeerId, said: Bytes) -> Accounted {
     let budget = Budget::new("fuzz_bytes", 1 << 20);
     let core = ChannelCore::new(ChannelConfig::new("/fuzz/1"));
-    let outbox = Outbox::new(peer, core.clone(), true, None, [budget.clone()].into(), Now::ZERO);
+    let (budgets, opening) = ([budget.clone()].into(), std::time::Duration::from_secs(6));
+    let outbox = Outbox::new(peer, core.clone(), true, None, budgets, opening, Now::ZERO);
     let mut told = Accounted::default();
     let mut receipts = Vec::new();
     for length in (0..40usize).map(|number| number * 37) {

@@ -106,6 +106,9 @@ pub struct PeerInfo {
 /// Inbound ping streams that one peer may hold (libp2p ping: at most two).
 pub(crate) const MAX_PING_STREAMS: usize = 2;
 
+/// How much longer than a peer may take to answer a sender waits for the answer, so that it learns when there is none.
+const OPENING_GRACE: Duration = Duration::from_secs(1);
+
 impl Peer {
     pub(crate) fn new(
         shared: Arc<Shared>,
@@ -193,7 +196,9 @@ impl Peer {
         let known = self.known_limits(&core.config.name);
         let budgets: Budgets = [self.shared.memory.clone(), self.memory.clone(), core.memory.clone()].into();
         let now = self.shared.clock.now();
-        let outbox = Outbox::new(self.id, core.clone(), self.confirms(), known.as_ref(), budgets, now);
+        let opening = self.shared.endpoint.settings().negotiation_timeout + OPENING_GRACE;
+        let outbox =
+            Outbox::new(self.id, core.clone(), self.confirms(), known.as_ref(), budgets, opening, now);
         outboxes.retain(|outbox| !outbox.is_of(core));
         // Of a channel of this name that was dropped, and still sends.
         let earlier = outboxes.iter().rfind(|outbox| outbox.name() == core.config.name).cloned();

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
+use std::time::Duration;
 
 use peerage_identity::{NetworkSecret, NodeKey, PeerId};
 use peerage_machine::Random;
@@ -11,6 +12,7 @@ use peerage_transport::Endpoint;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Timeout;
 use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -145,10 +147,10 @@ impl Shared {
         })
     }
 
-    /// Runs a task that ends with the node.
+    /// Runs a task that ends with the node. It may be asked for outside of the runtime, as by the first message to a peer.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         // An async block around the task would hold it twice: as what it captured and as what it awaits.
-        self.tasks.spawn(task.with_cancellation_token_owned(self.stop.clone()));
+        self.tasks.spawn_on(task.with_cancellation_token_owned(self.stop.clone()), &self.runtime);
     }
 
     /// Runs a task to its end, whether the node stops or not.
@@ -157,6 +159,12 @@ impl Shared {
         task: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
         self.tasks.spawn_on(task, &self.runtime)
+    }
+
+    /// A timeout by the node's own timers, whatever executor it is awaited on.
+    pub(crate) fn timeout<F: Future>(&self, after: Duration, future: F) -> Timeout<F> {
+        let _entered = self.runtime.enter();
+        tokio::time::timeout(after, future)
     }
 
     /// An admitted peer.
@@ -207,8 +215,7 @@ impl Shared {
                 shared.lost_messages.fetch_add(lost, Ordering::Relaxed);
             }
         };
-        // A handle may be dropped outside of the runtime.
-        self.tasks.spawn_on(giving_up.with_cancellation_token_owned(self.stop.clone()), &self.runtime);
+        self.spawn(giving_up);
     }
 
     fn read_peers(&self) -> std::sync::RwLockReadGuard<'_, HashMap<PeerId, Arc<Peer>>> {

@@ -307,7 +307,7 @@ async fn requests_and_answers_are_held_only_as_far_as_their_memory_is_accounted_
     drop(first);
     becomes(&server, "peerage_memory_bytes", &held, 0.0).await;
     let error = within("a failure", ask(0)).await.unwrap_err();
-    assert!(matches!(error, RequestError::Refused { code: ServeError::FAILED, .. }), "{error}");
+    assert!(matches!(error, RequestError::Overloaded { retry_after: Some(_), .. }), "{error}");
 
     // The one that asks is bounded too: in what it sends, and in what it takes.
     client.serve(PROTOCOL, |_, _: Raw| async move { Ok::<_, ServeError>(raw(600 << 10)) }).unwrap();

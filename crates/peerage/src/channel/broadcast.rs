@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use peerage_identity::PeerId;
 use tokio::sync::oneshot;
 
@@ -38,24 +39,24 @@ impl<M: Payload> Channel<M> {
 
     /// Queues a message to several peers, encoded once. A peer whose queue is full refuses it, or drops its oldest message where
     /// [`crate::ChannelConfig::overflow`] says so; nobody waits for a slow one. The first message to a peer waits until it is known whether the peer has the
-    /// channel.
+    /// channel, but no longer than [`Channel::send`] would, nor than a second beyond the transport's `negotiation_timeout`.
     ///
     /// The verdicts come in the order of the peer IDs, for [`To::These`] in the given order. A peer that does not have the channel is in the
     /// list with [`SendError::NotSupported`]. With [`crate::ChannelConfig::skip_known`], peers that lately sent the same message are not in it,
     /// unless they were named with [`To::These`] or drawn with [`To::Any`].
     pub async fn broadcast_to(&self, to: To, message: &M) -> Vec<(PeerId, Result<(), SendError>)> {
-        let queued = self.queue_to_each(&to, message, |outbox, message| outbox.try_push(message, None));
-        let mut verdicts = Vec::with_capacity(queued.len());
-        for (peer, queued) in queued {
+        let queued =
+            self.queue_to_each(&to, message, |outbox, message| outbox.try_push_shared(message, None));
+        // All wait at once: their streams are opening already, and one that does not open holds up none of the others.
+        let settling = queued.into_iter().map(|(peer, queued)| async move {
             let verdict = match queued {
                 Ok((_, true)) => Ok(()),
-                // All wait at once: their streams are opening already.
-                Ok((outbox, false)) => outbox.opened().await,
+                Ok((outbox, false)) => self.await_opening(&outbox, outbox.short_patience()).await,
                 Err(error) => Err(error),
             };
-            verdicts.push((peer, verdict));
-        }
-        verdicts
+            (peer, verdict)
+        });
+        join_all(settling).await
     }
 
     /// As [`Channel::broadcast_to`], and waits until it is known of each peer what became of the message.
@@ -65,7 +66,7 @@ impl<M: Payload> Channel<M> {
                 return Err(SendError::NotConfirmed { peer: outbox.peer() });
             }
             let (reply, receipt) = oneshot::channel();
-            outbox.try_push(message, Some(reply)).map(|_| Receipt(receipt))
+            outbox.try_push_shared(message, Some(reply)).map(|_| Receipt(receipt))
         });
         let mut verdicts = Vec::with_capacity(queued.len());
         for (peer, queued) in queued {

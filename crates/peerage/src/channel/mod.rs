@@ -27,6 +27,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use peerage_identity::PeerId;
 use tokio::sync::oneshot;
@@ -100,7 +101,8 @@ impl<M: Payload> Channel<M> {
     }
 
     /// Queues a message to a connected peer; when its queue is full, as [`ChannelConfig::overflow`] says. The first message to a peer also waits
-    /// until the peer has said that it has the channel.
+    /// until the peer has said that it has the channel, for as long as the policy waits for room at most, or for a second longer than the transport's
+    /// `negotiation_timeout` where it does not wait. Without an answer by then the message is queued all the same.
     ///
     /// Messages to one peer arrive in the order in which they were queued, each at most once. `Ok` means queued: it is lost if the
     /// connection ends before it was sent. [`Channel::send_confirmed`] tells more.
@@ -115,7 +117,13 @@ impl<M: Payload> Channel<M> {
             Ok((outbox, open))
         };
         let (outbox, open) = self.core.counted(queueing.await)?;
-        if open { Ok(()) } else { outbox.opened().await }
+        if open { Ok(()) } else { self.await_opening(&outbox, outbox.patience()).await }
+    }
+
+    /// For whoever has queued a message: waits until it is known whether the peer has the channel. What is unknown after so long is no error, for the
+    /// message is queued.
+    async fn await_opening(&self, outbox: &Outbox, patience: Duration) -> Result<(), SendError> {
+        self.shared.timeout(patience, outbox.opened()).await.unwrap_or(Ok(()))
     }
 
     /// Queues a message if there is room now, or can be made as [`ChannelConfig::overflow`] says.

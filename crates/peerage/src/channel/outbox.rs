@@ -19,9 +19,9 @@ use tokio::sync::{Notify, Semaphore};
 use super::config::Overflow;
 use super::limits::ChannelLimits;
 use super::pace::Pace;
-use super::queue::{Queue, Taken, ends_within};
+use super::queue::{MIN_SHARED, MIN_WHOLE, Queue, Taken, ends_within};
 use super::verdict::{Reply, Verdict};
-use super::{ChannelCore, Payload};
+use super::{ChannelCore, Payload, Raw};
 use crate::error::SendError;
 use crate::memory::{Budgets, Reservation};
 
@@ -52,6 +52,8 @@ pub(crate) struct Outbox {
     credit: bool,
     /// Framed bytes that may wait.
     most_bytes: usize,
+    /// How long whoever does not wait for room waits for the channel to be opened.
+    opening: Duration,
     state: Mutex<State>,
     /// Tells the writer of messages, credit, and the end.
     pub(crate) work: Notify,
@@ -75,6 +77,8 @@ struct State {
     finishing: bool,
     /// The stream should be opened though nothing may be sent on it yet.
     open_wanted: bool,
+    /// The channel's name was to be sent without a message.
+    proposed: bool,
     /// Senders that wait for room.
     waiting: usize,
     /// The writer waits for work.
@@ -142,6 +146,7 @@ impl Outbox {
         credit: bool,
         known: Option<&ChannelLimits>,
         budgets: Budgets,
+        opening: Duration,
         now: Now,
     ) -> Arc<Self> {
         let config = &core.config;
@@ -153,6 +158,7 @@ impl Outbox {
             peer_most_is_old: credit && known.is_some(),
             finishing: false,
             open_wanted: false,
+            proposed: false,
             waiting: 0,
             idle: false,
             sent: Place::default(),
@@ -170,6 +176,7 @@ impl Outbox {
             credit,
             most_bytes: config.send_queue_bytes.max(config.max_message_bytes + uvarint::MAX_LEN),
             core,
+            opening,
             state: Mutex::new(state),
             work: Notify::new(),
             room: Notify::new(),
@@ -181,20 +188,60 @@ impl Outbox {
     /// Queues a message as the channel's policy says. Whoever waits for room gets it in the order in which they came. True when the
     /// peer is known to have the channel.
     pub(crate) async fn push(&self, message: &impl Payload, reply: Option<Reply>) -> Result<bool, SendError> {
-        self.learn_most(message.length()).await?;
         let mut reply = reply;
-        match self.offer(message, &mut reply, false) {
-            Err(SendError::QueueFull) => {}
-            settled => return settled,
+        let unsure = self.is_unsure_of(message.length());
+        if !unsure {
+            match self.offer(message, &mut reply, MIN_WHOLE, false) {
+                Err(SendError::QueueFull) if self.waits() => {}
+                settled => return settled,
+            }
         }
-        let Overflow::Wait(patience) = self.core.config.overflow else { return Err(SendError::QueueFull) };
-        let waited = tokio::time::timeout(patience, self.push_in_turn(message, &mut reply)).await;
-        waited.unwrap_or(Err(SendError::TimedOut { after: patience }))
+        // One patience for both: for the peer's bound, and for room.
+        let waiting = async {
+            if unsure {
+                self.want_open();
+                self.opened().await?;
+                match self.offer(message, &mut reply, MIN_WHOLE, false) {
+                    Err(SendError::QueueFull) if self.waits() => {}
+                    settled => return settled,
+                }
+            }
+            self.push_in_turn(message, &mut reply).await
+        };
+        let after = self.patience();
+        tokio::time::timeout(after, waiting).await.unwrap_or(Err(SendError::TimedOut { after }))
+    }
+
+    /// How long a sender waits at most, for room or for the channel to be opened.
+    pub(crate) fn patience(&self) -> Duration {
+        match self.core.config.overflow {
+            Overflow::Wait(patience) => patience,
+            Overflow::Refuse | Overflow::DropOldest => self.opening,
+        }
+    }
+
+    /// Whether senders wait for room.
+    fn waits(&self) -> bool {
+        matches!(self.core.config.overflow, Overflow::Wait(_))
     }
 
     /// Queues a message if there is room now, or can be made as the channel's policy says.
     pub(crate) fn try_push(&self, message: &impl Payload, reply: Option<Reply>) -> Result<bool, SendError> {
-        let pushed = self.offer(message, &mut { reply }, false);
+        self.try_push_whole(message, reply, MIN_WHOLE)
+    }
+
+    /// The same for bytes that the queues to several peers share: copied to each of them are only those of small messages.
+    pub(crate) fn try_push_shared(&self, message: &Raw, reply: Option<Reply>) -> Result<bool, SendError> {
+        self.try_push_whole(message, reply, MIN_SHARED)
+    }
+
+    fn try_push_whole(
+        &self,
+        message: &impl Payload,
+        reply: Option<Reply>,
+        whole_from: usize,
+    ) -> Result<bool, SendError> {
+        let pushed = self.offer(message, &mut { reply }, whole_from, false);
         if let Err(SendError::TooLarge { .. }) = pushed {
             self.want_open();
         }
@@ -210,18 +257,19 @@ impl Outbox {
         let Ok(_turn) = self.turn.acquire().await else { return Err(SendError::Closed) };
         loop {
             let room = self.room.notified();
-            match self.offer(message, reply, true) {
+            match self.offer(message, reply, MIN_WHOLE, true) {
                 Err(SendError::QueueFull) => room.await,
                 settled => return settled,
             }
         }
     }
 
-    /// Takes a message in, unless there is no room or others wait for it already.
+    /// Takes a message in, unless there is no room or others wait for it already. Encoded ones of so many bytes are not copied.
     fn offer(
         &self,
         message: &impl Payload,
         reply: &mut Option<Reply>,
+        whole_from: usize,
         in_turn: bool,
     ) -> Result<bool, SendError> {
         let length = message.length();
@@ -233,17 +281,15 @@ impl Outbox {
             _ if length > state.peer_most => return Err(self.too_large(length, state.peer_most)),
             _ => {}
         }
-        let drops = self.core.config.overflow == Overflow::DropOldest;
-        while !self.has_room(&state, framed) {
-            if !drops || !self.drop_oldest(&mut state) {
+        if self.core.config.overflow == Overflow::DropOldest {
+            self.make_room(&mut state, framed)?;
+        } else {
+            if !self.has_room(&state, framed) || (state.waiting > 0 && !in_turn) {
                 return Err(SendError::QueueFull);
             }
+            self.reserve(&mut state, framed)?;
         }
-        if state.waiting > 0 && !in_turn {
-            return Err(SendError::QueueFull);
-        }
-        self.reserve(&mut state, framed)?;
-        state.queue.push(message);
+        state.queue.push(message, whole_from);
         if let Some(reply) = reply.take() {
             let ends = state.sent.bytes + state.queue.bytes() as u64 + state.dropped;
             state.queued.push_back((ends, reply));
@@ -257,8 +303,37 @@ impl Outbox {
     }
 
     fn has_room(&self, state: &State, framed: usize) -> bool {
-        state.queue.messages() < self.core.config.send_queue_messages
-            && state.queue.bytes() + framed <= self.most_bytes
+        self.has_room_beside(state, framed, 0, 0)
+    }
+
+    /// Whether there is room when so much of the queue is not counted.
+    fn has_room_beside(&self, state: &State, framed: usize, messages: usize, bytes: usize) -> bool {
+        state.queue.messages() - messages < self.core.config.send_queue_messages
+            && state.queue.bytes() - bytes + framed <= self.most_bytes
+    }
+
+    /// Drops the oldest messages until there is room and memory for a new one. Of one that has begun to leave nothing can be dropped, so its rest does
+    /// not count against the bounds: the newest message always finds room. Where there would be no memory for it even then, nothing is dropped.
+    fn make_room(&self, state: &mut State, framed: usize) -> Result<(), SendError> {
+        let begun = state.queue.rest();
+        let kept = self.held(state) - (state.queue.bytes() - begun);
+        if kept + framed > state.memory.bytes() {
+            state.memory.resize(kept + framed)?;
+        }
+        loop {
+            let room = self.has_room_beside(state, framed, usize::from(begun > 0), begun);
+            let error = if room {
+                match self.reserve(state, framed) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error,
+                }
+            } else {
+                SendError::QueueFull
+            };
+            if !self.drop_oldest(state) {
+                return Err(error);
+            }
+        }
     }
 
     fn drop_oldest(&self, state: &mut State) -> bool {
@@ -302,17 +377,10 @@ impl Outbox {
         state.queue.bytes() + (state.sent.bytes - gone) as usize
     }
 
-    /// Where the peer's bound is only known from before the stream and forbids the message, waits for the stream to tell.
-    async fn learn_most(&self, length: usize) -> Result<(), SendError> {
-        let unsure = {
-            let state = self.lock();
-            state.peer_most_is_old && length > state.peer_most
-        };
-        if unsure {
-            self.want_open();
-            self.opened().await?;
-        }
-        Ok(())
+    /// The peer's bound is only known from before the stream, and forbids the message: the stream may tell otherwise.
+    fn is_unsure_of(&self, length: usize) -> bool {
+        let state = self.lock();
+        state.peer_most_is_old && length > state.peer_most
     }
 
     fn want_open(&self) {
@@ -322,6 +390,11 @@ impl Outbox {
 
     fn too_large(&self, length: usize, most: usize) -> SendError {
         SendError::TooLarge { length, most, channel: self.core.config.name.clone(), at: Some(self.peer) }
+    }
+
+    /// How long whoever has queued one of many messages waits for the channel to be opened: for none of them long.
+    pub(crate) fn short_patience(&self) -> Duration {
+        self.patience().min(self.opening)
     }
 
     /// Waits until the peer has said that it has the channel.
@@ -334,6 +407,22 @@ impl Outbox {
                 Phase::Opening => {}
                 Phase::Open => return Ok(()),
                 Phase::Ended(error) => return Err(SendError::clone(error)),
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until something, if only the channel's name, is to leave on the stream.
+    pub(crate) async fn begun(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let state = self.lock();
+                if state.proposed || state.sent.bytes > 0 {
+                    return;
+                }
             }
             changed.await;
         }
@@ -381,6 +470,9 @@ impl Outbox {
             return Next::Ended;
         }
         if std::mem::take(&mut state.open_wanted) && state.sent.bytes == 0 && state.queue.bytes() == 0 {
+            state.proposed = true;
+            drop(state);
+            self.changed.notify_waiters();
             return Next::Open;
         }
         if state.queue.bytes() == 0 {
@@ -414,10 +506,13 @@ impl Outbox {
             let ends = ends - state.dropped;
             state.begun.push_back((ends, reply));
         }
-        let waiting = state.waiting > 0;
+        let (waiting, first) = (state.waiting > 0, state.sent.bytes == taken.bytes as u64);
         drop(state);
         if waiting {
             self.room.notify_one();
+        }
+        if first {
+            self.changed.notify_waiters();
         }
         Next::Write(taken)
     }

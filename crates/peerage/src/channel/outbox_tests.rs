@@ -14,8 +14,8 @@ fn config() -> ChannelConfig {
 fn outbox(config: ChannelConfig, credit: bool, memory: usize) -> (Arc<Outbox>, Arc<Budget>) {
     let peer = peerage_identity::NodeKey::generate().peer_id();
     let budget = Budget::new("test_bytes", memory);
-    let outbox =
-        Outbox::new(peer, ChannelCore::new(config), credit, None, [budget.clone()].into(), Now::ZERO);
+    let (core, budgets) = (ChannelCore::new(config), [budget.clone()].into());
+    let outbox = Outbox::new(peer, core, credit, None, budgets, Duration::from_secs(6), Now::ZERO);
     (outbox, budget)
 }
 
@@ -225,4 +225,53 @@ fn a_peer_that_accounts_for_a_write_before_it_is_done_breaks_no_count() {
     outbox.end(&broken(), EndedBy::Break);
     assert_eq!(outbox.settle(&broken(), EndedBy::Break).unknown, 0);
     assert_eq!((receipt.0.try_recv(), budget.used()), (Ok(Verdict::Delivered), 0));
+}
+
+/// Contract C-14.
+#[test]
+fn a_message_that_has_begun_to_leave_keeps_no_newer_one_out_and_nothing_is_dropped_for_one_without_memory() {
+    let latest = || config().send_queue(1000, 1).overflow(Overflow::DropOldest);
+    let (outbox, budget) = outbox(latest(), true, 5000);
+    let mut receipts = vec![confirmed(&outbox, 900)];
+    let Next::Write(taken) = outbox.next(100, Now::ZERO, &mut Vec::new()) else { panic!("nothing to write") };
+    assert_eq!((taken.bytes, taken.messages), (100, 0), "the peer's credit ends within it");
+    for length in [900, 950, 20] {
+        receipts.push(confirmed(&outbox, length));
+        assert_eq!(outbox.levels().queued_messages, 2, "the one that has begun, and the newest");
+    }
+    let dropped = Ok(Verdict::Refused(SendError::Dropped));
+    assert_eq!([receipts[1].0.try_recv(), receipts[2].0.try_recv()], [dropped.clone(), dropped]);
+    // Others hold the rest of the memory: what there is goes to the newest, and when that is too large, the one before it stays.
+    let mut others = Reservation::new([budget.clone()].into());
+    others.resize(budget.free()).unwrap();
+    outbox.lock().memory.resize(902 + 22).unwrap();
+    others.resize(others.bytes() + budget.free()).unwrap();
+    assert_eq!(
+        outbox.try_push(&raw(500), None),
+        Err(SendError::NoMemory { limit: "test_bytes", most: 5000 })
+    );
+    assert_eq!(outbox.levels().queued_messages, 2);
+    receipts.push(confirmed(&outbox, 19));
+    assert_eq!(receipts[3].0.try_recv(), Ok(Verdict::Refused(SendError::Dropped)));
+    assert_eq!(write(&outbox), Taken { bytes: 802 + 20, messages: 2, rest: 802 });
+    outbox.hear(&account(902 + 20, 2, 16_384), Now::ZERO).unwrap();
+    assert_eq!(
+        [receipts[0].0.try_recv(), receipts[4].0.try_recv()],
+        [Ok(Verdict::Delivered), Ok(Verdict::Delivered)]
+    );
+}
+
+/// Five peers that read nothing: what waits for each of them is one and the same payload.
+#[test]
+fn a_payload_that_goes_to_several_peers_is_held_once() {
+    for length in [1 << 20, crate::channel::queue::MIN_SHARED] {
+        let payload = raw(length);
+        for _ in 0..5 {
+            let outbox = outbox(ChannelConfig::new("/test/1"), true, 4 << 20).0;
+            outbox.try_push_shared(&payload, None).unwrap();
+            let mut out = Vec::new();
+            outbox.next(usize::MAX, Now::ZERO, &mut out);
+            assert_eq!(out[1].as_ptr(), payload.0.as_ptr(), "behind its length, the payload itself");
+        }
+    }
 }

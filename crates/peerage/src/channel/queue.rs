@@ -15,6 +15,8 @@ use super::Payload;
 const MAX_JOINED: usize = 32 * 1024;
 /// A payload of this size or more is handed on as it is instead of being copied behind others.
 pub(crate) const MIN_WHOLE: usize = 8 * 1024;
+/// The same for a payload that goes to several peers: shared, it is held once instead of once for each of them, which a write more is worth sooner.
+pub(crate) const MIN_SHARED: usize = 1024;
 
 /// A queue of framed messages.
 #[derive(Debug, Default)]
@@ -61,13 +63,13 @@ impl Queue {
         uvarint::len(length as u64) + length
     }
 
-    /// Adds a message; a large one that is already encoded is not copied.
-    pub(crate) fn push(&mut self, message: &impl Payload) {
+    /// Adds a message; one of `whole_from` bytes or more that is already encoded is not copied.
+    pub(crate) fn push(&mut self, message: &impl Payload, whole_from: usize) {
         let length = message.length();
         self.bytes += Self::framed(length);
         self.messages += 1;
         match message.as_bytes() {
-            Some(payload) if length >= MIN_WHOLE => {
+            Some(payload) if length >= whole_from => {
                 self.make_room(uvarint::MAX_LEN);
                 uvarint::put(length as u64, &mut self.tail);
                 self.finish_tail();
@@ -227,7 +229,7 @@ mod tests {
     fn messages_that_queue_leave_together_and_in_order() {
         let mut queue = Queue::default();
         for text in ["one", "two", "three"] {
-            queue.push(&raw(text.into()));
+            queue.push(&raw(text.into()), MIN_WHOLE);
         }
         let mut out = Vec::new();
         let taken = queue.take(usize::MAX, usize::MAX, &mut out);
@@ -240,7 +242,7 @@ mod tests {
     fn a_large_payload_is_not_copied() {
         let mut queue = Queue::default();
         let payload = raw(vec![7; MIN_WHOLE]);
-        queue.push(&payload);
+        queue.push(&payload, MIN_WHOLE);
         let mut out = Vec::new();
         queue.take(usize::MAX, usize::MAX, &mut out);
         assert_eq!(out[1].as_ptr(), payload.0.as_ptr());
@@ -271,7 +273,7 @@ mod tests {
                 match step {
                     Step::Push(length) => {
                         number = number.wrapping_add(1);
-                        queue.push(&raw(vec![number; length]));
+                        queue.push(&raw(vec![number; length]), MIN_WHOLE);
                         model.push_back(vec![number; length]);
                     }
                     Step::Take(bytes, messages) => {

@@ -234,6 +234,8 @@ async fn hear(
 ) -> (SendError, EndedBy) {
     let channel = || core.config.name.clone();
     let lost = |cause: String| (SendError::Lost { peer: peer.id, cause }, EndedBy::Break);
+    // A peer answers what it was asked: its time runs from then on.
+    Box::pin(outbox.begun()).await;
     match Box::pin(recv.negotiated()).await {
         Ok(()) => {}
         Err(ReadError::NotSupported { .. }) => {
@@ -248,7 +250,16 @@ async fn hear(
     }
     let mut opened = false;
     loop {
-        let account: wire::Account = match recv.read_message(MAX_ACCOUNT_BYTES).await {
+        let read = if opened {
+            recv.read_message(MAX_ACCOUNT_BYTES).await
+        } else {
+            let within = peer.shared.endpoint.settings().negotiation_timeout;
+            match Box::pin(tokio::time::timeout(within, recv.read_message(MAX_ACCOUNT_BYTES))).await {
+                Ok(read) => read,
+                Err(_) => return lost(format!("the peer did not say within {within:?} what it takes")),
+            }
+        };
+        let account: wire::Account = match read {
             Ok(Some(account)) => account,
             Ok(None) => return lost("the peer ended the channel's stream".to_owned()),
             Err(error) => return lost(error.to_string()),

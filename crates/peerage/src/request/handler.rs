@@ -152,9 +152,7 @@ impl Handler {
             Ok(slot) => slot,
             Err(Full { waiting }) => {
                 recv.stop(StreamCode::Overloaded);
-                let text = format!("{waiting} requests wait already");
-                let error =
-                    ServeError { retry_after: self.config.retry_after, ..ServeError::overloaded(text) };
+                let error = self.overloaded(format!("{waiting} requests wait already"));
                 return self.refuse(peer, send, error).await;
             }
         };
@@ -176,7 +174,7 @@ impl Handler {
             Work::One(function) => {
                 let answer = before(deadline, caught(async { function(request).await })).await;
                 let answer = answer.and_then(|answer| self.check(answer));
-                match answer.and_then(|answer| keep(&mut memory, answer.len()).map(|()| answer)) {
+                match answer.and_then(|answer| self.keep(&mut memory, answer.len()).map(|()| answer)) {
                     Ok(answer) => {
                         let mut head = BytesMut::with_capacity(16);
                         wire::put_answer_head(answer.len(), &mut head);
@@ -223,9 +221,7 @@ impl Handler {
                 return Err(Instead::Answer(error, StreamCode::TooLarge));
             }
             Ok(Err(Unread::NoMemory(exhausted))) => {
-                let error = ServeError::overloaded(exhausted.to_string());
-                let error = ServeError { retry_after: self.config.retry_after, ..error };
-                return Err(Instead::Answer(error, StreamCode::Overloaded));
+                return Err(Instead::Answer(self.overloaded(exhausted.to_string()), StreamCode::Overloaded));
             }
             Ok(Err(Unread::Stream(error))) => {
                 tracing::debug!(peer = %peer.id, %error, "a request could not be read");
@@ -243,6 +239,15 @@ impl Handler {
         };
         let request = Request { peer: peer.id, protocol: recv.protocol().clone(), deadline, body };
         Ok((request, options.window_bytes))
+    }
+
+    fn overloaded(&self, text: String) -> ServeError {
+        ServeError { retry_after: self.config.retry_after, ..ServeError::overloaded(text) }
+    }
+
+    /// Has memory accounted for an answer.
+    fn keep(&self, memory: &mut Reservation, bytes: usize) -> Result<(), ServeError> {
+        memory.resize(bytes).map_err(|exhausted| self.overloaded(exhausted.to_string()))
     }
 
     fn check(&self, answer: Bytes) -> Result<Bytes, ServeError> {
@@ -282,11 +287,6 @@ enum Instead {
     Reset(StreamCode),
 }
 
-/// Has memory accounted for an answer.
-fn keep(memory: &mut Reservation, bytes: usize) -> Result<(), ServeError> {
-    memory.resize(bytes).map_err(|exhausted| ServeError::new(ServeError::FAILED, exhausted.to_string()))
-}
-
 /// A stream of answers on its way out.
 struct Pouring<'a> {
     handler: &'a Handler,
@@ -320,7 +320,7 @@ impl Pouring<'_> {
             };
             let flow = match next {
                 Ok(Some(Ok(item))) => match self.handler.check(item).and_then(|item| {
-                    keep(&mut self.memory, asked + item.len())?;
+                    self.handler.keep(&mut self.memory, asked + item.len())?;
                     Ok(item)
                 }) {
                     Ok(item) => self.put(item).await,

@@ -179,3 +179,24 @@ async fn the_rate_holds_on_the_way_and_the_senders_queue_bears_it() {
     let took = start.elapsed();
     assert!(took > Duration::from_millis(1200), "120 messages at 50 a second, 50 of them at once: {took:?}");
 }
+
+/// `try_send` is no async function: threads of the application's own may call it, the first one to a peer included.
+#[tokio::test]
+async fn a_thread_outside_of_the_runtime_may_send() {
+    let (a, b) = pair().await;
+    let at_a = a.channel::<Raw>(ChannelConfig::new("/test/thread/1")).unwrap();
+    let at_b = b.channel::<Raw>(ChannelConfig::new("/test/thread/1")).unwrap();
+    let (channel, to) = (at_a.clone(), b.peer_id());
+    let sent = std::thread::spawn(move || channel.try_send(to, &raw("from a thread"))).join();
+    assert_eq!(sent.unwrap(), Ok(()));
+    assert_eq!(within("it", at_b.recv()).await, Some((a.peer_id(), raw("from a thread"))));
+    // Nor does a broadcast need the executor that the node runs on, not even the first one on a channel.
+    let other = || ChannelConfig::new("/test/executor/1");
+    let (at_a, _at_b) = (a.channel::<Raw>(other()).unwrap(), b.channel::<Raw>(other()).unwrap());
+    let sending = std::thread::spawn(move || {
+        let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        bare.block_on(at_a.broadcast(&raw("all")))
+    });
+    let joined = tokio::task::spawn_blocking(move || sending.join().unwrap());
+    assert_eq!(within("a broadcast", joined).await.unwrap(), [(to, Ok(()))]);
+}
