@@ -119,7 +119,7 @@ pub struct ServeError {
 impl ServeError {
     /// The request can't be read.
     pub const MALFORMED: u32 = 1;
-    /// There is too much to do; the request was not worked on. Callers get [`RequestError::Overloaded`].
+    /// There is too much to do: the request was not worked on, or there is no memory for its answer. Callers get [`RequestError::Overloaded`].
     pub const OVERLOADED: u32 = 2;
     /// The handler failed.
     pub const FAILED: u32 = 3;

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::body::{self, Unread};
 use super::config::ServeConfig;
 use super::error::ServeError;
-use super::slots::{Full, ServeSlots};
+use super::slots::{Full, ServeSlot, ServeSlots};
 use super::wire;
 use crate::channel::Payload;
 use crate::memory::Reservation;
@@ -148,16 +148,13 @@ impl Handler {
 
     async fn answer(&self, peer: &Peer, send: &mut SendStream, mut recv: RecvStream) -> Outcome {
         let arrived = Instant::now();
-        let _slot = match self.slots.take(peer.id, &peer.shared.serving).await {
-            Ok(slot) => slot,
-            Err(Full { waiting }) => {
-                recv.stop(StreamCode::Overloaded);
-                let error = self.overloaded(format!("{waiting} requests wait already"));
-                return self.refuse(peer, send, error).await;
-            }
-        };
         let mut memory = Reservation::new(peer.request_budgets());
-        let (request, window) = match self.read(peer, &mut recv, arrived, &mut memory).await {
+        let read = async {
+            let (slot, body) = self.take_place(peer, &mut recv, &mut memory).await?;
+            let (request, window) = self.read(peer, &mut recv, arrived, body, &mut memory).await?;
+            Ok((slot, request, window))
+        };
+        let (_slot, request, window) = match read.await {
             Ok(read) => read,
             Err(Instead::Answer(error, code)) => {
                 recv.stop(code);
@@ -196,17 +193,52 @@ impl Handler {
         }
     }
 
-    /// The request, and the window for a stream of answers.
+    /// A place. A request that has to wait for it is read meanwhile: left in the connection's window it would keep out all else that the peer sends.
+    async fn take_place(
+        &self,
+        peer: &Peer,
+        recv: &mut RecvStream,
+        memory: &mut Reservation,
+    ) -> Result<(ServeSlot<'_>, Option<Bytes>), Instead> {
+        let mut body = None;
+        let reading = async {
+            match body::read(recv, self.config.max_request_bytes, memory).await {
+                Ok(Some(read)) => body = Some(read),
+                Ok(None) => return Instead::Reset(StreamCode::Cancelled),
+                Err(unread) => return self.unread(peer, unread),
+            }
+            std::future::pending().await
+        };
+        let slot = tokio::select! {
+            biased;
+            slot = self.slots.take(peer.id, &peer.shared.serving) => slot,
+            instead = reading => return Err(instead),
+        };
+        match slot {
+            Ok(slot) => Ok((slot, body)),
+            Err(Full { waiting }) => {
+                let error = self.overloaded(format!("{waiting} requests wait already"));
+                Err(Instead::Answer(error, StreamCode::Overloaded))
+            }
+        }
+    }
+
+    /// The request, of which the body may have been read, and the window for a stream of answers.
     async fn read(
         &self,
         peer: &Peer,
         recv: &mut RecvStream,
         arrived: Instant,
+        body: Option<Bytes>,
         memory: &mut Reservation,
     ) -> Result<(Request<Bytes>, u32), Instead> {
         let reading = async {
             let most = self.config.max_request_bytes;
-            let Some(body) = body::read(recv, most, memory).await? else { return Ok(None) };
+            let body = match body {
+                Some(body) => Some(body),
+                None => body::read(recv, most, memory).await?,
+            };
+            let Some(body) = body else { return Ok(None) };
             let options = recv.read_frame(wire::MAX_OPTIONS_BYTES).await?;
             let options =
                 wire::read_options(options).map_err(|error| ReadError::from(FrameError::from(error)))?;
@@ -215,18 +247,7 @@ impl Handler {
         let (body, options) = match timeout(self.config.request_timeout, reading).await {
             Ok(Ok(Some(read))) => read,
             Ok(Ok(None)) => return Err(Instead::Reset(StreamCode::Cancelled)),
-            Ok(Err(Unread::Stream(ReadError::Frame(FrameError::TooLarge { length, most })))) => {
-                let text = format!("a request of {length} bytes exceeds the {most} that are taken");
-                let error = ServeError::new(ServeError::TOO_LARGE, text);
-                return Err(Instead::Answer(error, StreamCode::TooLarge));
-            }
-            Ok(Err(Unread::NoMemory(exhausted))) => {
-                return Err(Instead::Answer(self.overloaded(exhausted.to_string()), StreamCode::Overloaded));
-            }
-            Ok(Err(Unread::Stream(error))) => {
-                tracing::debug!(peer = %peer.id, %error, "a request could not be read");
-                return Err(Instead::Reset(StreamCode::ProtocolViolation));
-            }
+            Ok(Err(unread)) => return Err(self.unread(peer, unread)),
             Err(_) => return Err(Instead::Reset(StreamCode::TimedOut)),
         };
         if options.window_bytes == 0 {
@@ -239,6 +260,23 @@ impl Handler {
         };
         let request = Request { peer: peer.id, protocol: recv.protocol().clone(), deadline, body };
         Ok((request, options.window_bytes))
+    }
+
+    /// What a request gets that was not read.
+    fn unread(&self, peer: &Peer, unread: Unread) -> Instead {
+        match unread {
+            Unread::Stream(ReadError::Frame(FrameError::TooLarge { length, most })) => {
+                let text = format!("a request of {length} bytes exceeds the {most} that are taken");
+                Instead::Answer(ServeError::new(ServeError::TOO_LARGE, text), StreamCode::TooLarge)
+            }
+            Unread::NoMemory(exhausted) => {
+                Instead::Answer(self.overloaded(exhausted.to_string()), StreamCode::Overloaded)
+            }
+            Unread::Stream(error) => {
+                tracing::debug!(peer = %peer.id, %error, "a request could not be read");
+                Instead::Reset(StreamCode::ProtocolViolation)
+            }
+        }
     }
 
     fn overloaded(&self, text: String) -> ServeError {

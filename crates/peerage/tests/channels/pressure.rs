@@ -1,9 +1,13 @@
 //! Unread channels, slow peers and floods: whom they may cost anything.
 
+use std::future::pending;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use peerage::{ChannelConfig, MemoryLimits, Overflow, Raw, SendError, ServeError};
+use peerage::{
+    CallConfig, ChannelConfig, MemoryLimits, Node, Overflow, Raw, Request, RequestError, SendError,
+    ServeConfig, ServeError,
+};
 
 use crate::support::{Handmade, builder, framed, join, pair, raw, until, within};
 
@@ -59,6 +63,64 @@ async fn unread_channels_leave_the_connection_to_control_requests_and_pings() {
         };
         within("what was queued", queued).await;
     }
+}
+
+/// requests that wait for a place are read and accounted for, or refused; none lies in the window that all else of the peer needs.
+/// Contract C-8.
+#[tokio::test]
+async fn requests_that_wait_leave_the_connection_to_channels_and_pings() {
+    let server = builder().start().await.unwrap();
+    // The caller bears more than the server, whose default is 32 MiB for one peer.
+    let client =
+        builder().memory(MemoryLimits::default().request_bytes(1 << 28, 1 << 28)).start().await.unwrap();
+    join(&client, &server).await;
+    let one = ServeConfig::default().concurrent(1, 1);
+    server.serve_with("/test/stuck/1", one, |_: Request<Raw>| pending::<Result<Raw, ServeError>>()).unwrap();
+    let ask = || {
+        let (client, to) = (client.clone(), server.peer_id());
+        tokio::spawn(async move {
+            let question = Raw(Bytes::from(vec![5; 3 << 20]));
+            let config = CallConfig::unlimited_time();
+            client.request_with::<Raw, Raw>(to, "/test/stuck/1", &question, &config).await
+        })
+    };
+    let mut waiting: Vec<_> = (0..6).map(|_| ask()).collect();
+    let control = || ChannelConfig::control("/test/quick/1");
+    let (from, to) = (client.channel::<Raw>(control()).unwrap(), server.channel::<Raw>(control()).unwrap());
+    let all_else_goes_on = async || {
+        for round in 0..20 {
+            let message = raw(&round.to_string());
+            let verdict = within("a control message", from.send_confirmed(server.peer_id(), &message)).await;
+            assert!(verdict.is_delivered(), "{verdict}");
+            assert_eq!(to.recv().await.unwrap().1, message);
+            within("a ping", client.ping(server.peer_id())).await.unwrap();
+        }
+    };
+    let read = async {
+        while requests_hold(&server).await < 6 * (3 << 20) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within("all six to be read", read).await;
+    all_else_goes_on().await;
+    assert!(waiting.iter().all(|asking| !asking.is_finished()), "one is worked on, the others wait");
+    // Those for which the server has no memory are refused at once.
+    waiting.extend((0..14).map(|_| ask()));
+    let (refused, _, waiting) = within("a refusal", futures::future::select_all(waiting)).await;
+    let error = refused.unwrap().unwrap_err();
+    let RequestError::Overloaded { retry_after: Some(_), text, .. } = error else { panic!("{error}") };
+    assert!(text.contains("request_peer_bytes"), "{text}");
+    all_else_goes_on().await;
+    waiting.iter().for_each(|asking| asking.abort());
+}
+
+/// Bytes that the requests of a node hold.
+async fn requests_hold(node: &Node) -> usize {
+    let metrics = node.metrics().await;
+    let memory = metrics.iter().find(|metric| metric.name == "peerage_memory_bytes").unwrap();
+    let of_requests =
+        memory.samples.iter().find(|sample| sample.labels.iter().any(|(_, of)| of == "requests"));
+    of_requests.unwrap().value as usize
 }
 
 /// Contract C-8.
