@@ -28,7 +28,7 @@ pub(crate) enum Command {
     /// it logs to stderr, and stops on
     /// SIGINT and SIGTERM within 5 seconds, or a little more than node_limits.drain_timeout; a second signal stops it at once.
     #[command(after_help = NODE_EXAMPLE)]
-    Node(NodeArgs),
+    Node(Box<NodeArgs>),
     /// Start an overlay of real processes and show what it can do
     ///
     /// The nodes run as processes of their own on this machine, each with its own key, folder and UDP port on loopback, and are told the address of the
@@ -83,6 +83,12 @@ pub(crate) struct NodeArgs {
     /// A peer that is always wanted, redialled for ever; with its peer ID; may be given several times
     #[arg(long, value_name = "MULTIADDR", value_parser = dial_peer)]
     pub(crate) persistent: Vec<DialAddress>,
+    /// A peer that is never told to others, by its ID; may be given several times
+    #[arg(long, value_name = "PEER", value_parser = peer_id)]
+    pub(crate) private: Vec<PeerId>,
+    /// A peer that is admitted whatever the limits, by its ID; may be given several times
+    #[arg(long, value_name = "PEER", value_parser = peer_id)]
+    pub(crate) unconditional: Vec<PeerId>,
     /// The name of the overlay: 1 to 32 of a-z, 0-9 and hyphens. Nodes of different networks refuse each other [default: main]
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,

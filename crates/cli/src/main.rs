@@ -58,7 +58,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Node(args) => Box::pin(node::run(args)).await,
+        Command::Node(args) => Box::pin(node::run(*args)).await,
         Command::Demo(args) => Box::pin(demo::run(args)).await,
         Command::Ask(ask) => operator::run(ask).await,
         Command::Limits(args) => limits::run(&args),

@@ -1,5 +1,6 @@
-//! A node's metrics as text in the OpenMetrics format, which Prometheus reads, and over HTTP on loopback.
+//! A node's metrics as text for Prometheus, in its own format or in that of OpenMetrics, and over HTTP on loopback.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,12 +27,40 @@ use tokio::sync::Semaphore;
 pub(crate) const MAX_CONNECTIONS: usize = 16;
 /// How long a connection may take for a request and for reading the answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-/// What OpenMetrics text is called.
-const TEXT: HeaderValue =
+/// What the text of Prometheus is called.
+const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+/// What that of OpenMetrics is called, without its parameters.
+const OPEN_METRICS_TYPE: &str = "application/openmetrics-text";
+const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
-/// The text.
+/// The text in the format of Prometheus, version 0.0.4.
 pub(crate) async fn text_of(node: &Node) -> String {
+    prometheus(&open_metrics(node).await)
+}
+
+/// From OpenMetrics to the older format: a counter is described under the name of its samples, and no mark stands at the end.
+fn prometheus(open_metrics: &str) -> String {
+    let counter = |line: &str| {
+        line.strip_prefix("# TYPE ").and_then(|line| line.strip_suffix(" counter")).map(str::to_owned)
+    };
+    let counters: HashSet<String> = open_metrics.lines().filter_map(counter).collect();
+    let mut out = String::with_capacity(open_metrics.len() + 1024);
+    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(what), Some(name), Some(rest)) if counters.contains(name) => {
+                out.extend(["# ", what, " ", name, "_total ", rest]);
+            }
+            _ => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// The text in the format of OpenMetrics.
+async fn open_metrics(node: &Node) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Counted(node.metrics().await)));
     let mut out = String::new();
@@ -118,7 +147,10 @@ async fn answer(stream: TcpStream, node: Node) {
 
 async fn respond(request: &Request<Incoming>, node: &Node) -> Response<Full<Bytes>> {
     let (status, kind, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => (StatusCode::OK, TEXT, text_of(node).await),
+        (&Method::GET, "/metrics") if takes_open_metrics(request) => {
+            (StatusCode::OK, OPEN_METRICS, open_metrics(node).await)
+        }
+        (&Method::GET, "/metrics") => (StatusCode::OK, PROMETHEUS, text_of(node).await),
         (&Method::GET, _) => {
             (StatusCode::NOT_FOUND, HeaderValue::from_static("text/plain"), "see /metrics\n".to_owned())
         }
@@ -130,4 +162,23 @@ async fn respond(request: &Request<Incoming>, node: &Node) -> Response<Full<Byte
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
+}
+
+fn takes_open_metrics(request: &Request<Incoming>) -> bool {
+    let accepted = request.headers().get_all(ACCEPT).iter();
+    accepted.filter_map(|value| value.to_str().ok()).any(|value| value.contains(OPEN_METRICS_TYPE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_bears_one_name_in_the_older_format() {
+        let text = "# HELP a Some of a.\n# TYPE a counter\na_total{b=\"# x\"} 3\n\
+                    # HELP g Some g.\n# TYPE g gauge\ng 1\n# EOF\n";
+        let older = "# HELP a_total Some of a.\n# TYPE a_total counter\na_total{b=\"# x\"} 3\n\
+                     # HELP g Some g.\n# TYPE g gauge\ng 1\n";
+        assert_eq!(prometheus(text), older);
+    }
 }

@@ -275,7 +275,7 @@ impl NodeBuilder {
     /// [`StartError`]: a value that makes no sense, a data directory or a socket that can't be had.
     pub async fn start(mut self) -> Result<Node, StartError> {
         check_network(&self.network)?;
-        self.peers.foreign = self.foreign_policy()?;
+        self.peers.foreign = Some(self.foreign_policy()?);
         if !self.secrets.is_empty() {
             // Newcomers cannot be shut out of a network whose members know one another by a secret: its connections may stay.
             self.peers.rotation_interval = Duration::ZERO;
@@ -386,14 +386,15 @@ impl NodeBuilder {
 impl NodeBuilder {
     /// What holds for foreign nodes, after a check of what makes the network private.
     fn foreign_policy(&self) -> Result<ForeignPolicy, StartError> {
+        let chosen = self.foreign.or(self.peers.foreign);
         if !self.secrets.is_empty() {
             secret::check(&self.secrets)?;
-            if self.foreign == Some(ForeignPolicy::Allow) {
+            if chosen == Some(ForeignPolicy::Allow) {
                 return Err(StartError::ForeignWithSecret);
             }
         }
         let private = self.allowed.is_some() || !self.secrets.is_empty();
-        Ok(self.foreign.unwrap_or(if private { ForeignPolicy::Refuse } else { self.peers.foreign }))
+        Ok(chosen.unwrap_or(if private { ForeignPolicy::Refuse } else { ForeignPolicy::Allow }))
     }
 }
 

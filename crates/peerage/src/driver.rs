@@ -139,6 +139,15 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: PeerManager, mut messages:
     }
 }
 
+/// Peers hold the shared state, which holds them: whoever ends the driver, and be it the end of the runtime, parts the two.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        for peer in self.shared.connected() {
+            self.shared.remove_peer(&peer, "this node is gone");
+        }
+    }
+}
+
 impl Driver {
     fn handle(&mut self, message: Message) {
         let now = self.shared.clock.now();

@@ -49,7 +49,7 @@ pub enum StartError {
     Secrets(#[from] ChangeSecretsError),
     /// Foreign nodes were to be admitted to a network with a secret.
     #[error(
-        "nodes of other implementations cannot prove a network secret: leave out `--foreign allow`, or the secret"
+        "nodes of other implementations cannot prove a network secret: leave out `--foreign allow` (`peers.foreign` in a settings file), or the secret"
     )]
     ForeignWithSecret,
     /// A limit that makes no sense.

@@ -197,6 +197,8 @@ impl Node {
     /// The handler's future is dropped when the caller gives up or its deadline passes. How many run at once, and how many wait, is bounded by
     /// [`ServeConfig::default`]; callers beyond that are refused with [`ServeError::OVERLOADED`].
     ///
+    /// A handler that holds a handle of this node keeps the node running until [`Node::close`] or [`Node::stop_serving`] lets go of it.
+    ///
     /// # Errors
     /// [`RegisterError`]: the name is taken or malformed.
     pub fn serve<Q, A, F, R>(&self, protocol: &str, handler: F) -> Result<(), RegisterError>

@@ -140,16 +140,22 @@ impl Registry {
         self.changes.subscribe()
     }
 
-    /// Ends every channel and acceptor, so that those who wait on them learn of the shutdown.
+    /// Ends every channel and acceptor, so that those who wait on them learn of the shutdown, and lets go of the request handlers: they may hold a handle
+    /// to the node that holds them.
     pub(crate) fn close(&self) {
-        let services = self.services.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        for service in services.values() {
+        let mut handlers = Vec::new();
+        let mut services = self.services.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        services.retain(|_, service| {
             match service {
                 Service::Channel(core) => core.inbox.close(),
                 Service::Streams(acceptor) => acceptor.close(),
+                Service::Requests(handler) => handlers.push(handler.clone()),
                 _ => {}
             }
-        }
+            !matches!(service, Service::Requests(_))
+        });
+        // Dropped last: the last handle to the node closes this table again.
+        drop(services);
     }
 }
 

@@ -206,10 +206,11 @@ impl PeerManager {
         let full = self.conns.get(&id).is_some_and(|conn| self.no_place(conn).is_some());
         let banned = self.ban_on(&peer, Some(remote.ip())).is_some();
         let speaks_hello = self.pairs.get(&peer).is_some_and(|pair| pair.accepted_by_us().is_some());
-        let refuse = if banned {
-            Some(RejectReason::Banned)
-        } else if self.config.foreign == ForeignPolicy::Refuse {
+        // Where none are wanted, none hears anything else.
+        let refuse = if self.config.foreign == Some(ForeignPolicy::Refuse) {
             Some(RejectReason::ForeignRefused)
+        } else if banned {
+            Some(RejectReason::Banned)
         } else if full {
             Some(RejectReason::Full)
         } else if speaks_hello || peer == self.me {

@@ -94,8 +94,9 @@ pub struct PeersConfig {
     pub observed_quorum: usize,
     /// How long the later of two nodes with one key must have been gone before the earlier one is admitted again.
     pub clone_patience: Duration,
-    /// Whether nodes of other libp2p implementations, which don't speak the Peerage hello, are admitted.
-    pub foreign: ForeignPolicy,
+    /// Whether nodes of other libp2p implementations, which don't speak the Peerage hello, are admitted. `None` admits them, but not in a private
+    /// network.
+    pub foreign: Option<ForeignPolicy>,
 }
 
 /// What to do with a libp2p node that is not a Peerage node.
@@ -154,7 +155,7 @@ impl Default for PeersConfig {
             max_bans_per_address: 3,
             observed_quorum: 3,
             clone_patience: Duration::from_secs(60),
-            foreign: ForeignPolicy::Allow,
+            foreign: None,
         }
     }
 }

@@ -73,6 +73,8 @@ fn settings(args: NodeArgs) -> Result<Settings, Failure> {
     override_list(&mut node.seed, args.seed);
     override_list(&mut node.seeds, args.seeds.into_iter().map(PathText).collect());
     override_list(&mut node.persistent, args.persistent);
+    override_list(&mut node.private, args.private);
+    override_list(&mut node.unconditional, args.unconditional);
     override_list(&mut node.allow, args.allow);
     node.network_secret = args.network_secret.map(PathText).or(node.network_secret.take());
     node.data = args.data.map(PathText).or(node.data.take());
@@ -148,6 +150,8 @@ async fn start(settings: &Settings, foreign: Option<ForeignPolicy>, data: PathBu
     for address in &node.persistent {
         builder = builder.persistent(address);
     }
+    builder = node.private.iter().fold(builder, |builder, peer| builder.private(*peer));
+    builder = node.unconditional.iter().fold(builder, |builder, peer| builder.unconditional(*peer));
     Ok(builder.start().await?)
 }
 
@@ -219,8 +223,12 @@ async fn stop(service: Arc<Service>, node: Node, within: Duration) -> Result<(),
     drop(service);
     match tokio::time::timeout(within, node.close()).await {
         Ok(left) => {
-            if left.lost_messages > 0 {
-                tracing::warn!(messages = left.lost_messages, "messages were lost at the stop");
+            let (lost, unknown) = (left.lost_messages, left.unknown_messages);
+            if lost + unknown > 0 {
+                tracing::warn!(lost, unknown, "messages were not delivered for certain at the stop");
+            }
+            if left.unfinished_tasks > 0 {
+                tracing::warn!(tasks = left.unfinished_tasks, "tasks did not end in time at the stop");
             }
             Ok(())
         }

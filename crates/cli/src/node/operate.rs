@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use peerage::{BanTarget, Node, PeerClass, PeerId};
+use peerage::{BanTarget, Node, PeerClass};
 use serde_json::{Value, json};
 
 use super::service::{peer_id, value};
@@ -43,22 +43,22 @@ pub(super) async fn bans(node: &Node) -> Result<Value, String> {
 
 pub(super) async fn set_class(node: &Node, peer: &str, name: &str, on: bool) -> Result<Value, String> {
     let (class, peers) = (class(name)?, node.peers());
-    // A persistent peer is named with its address, so that it can be dialled.
-    if on && peer.starts_with('/') {
-        let id = peer.rsplit("/p2p/").next().unwrap_or_default();
-        let id: PeerId = peer_id(id)?;
-        if class == PeerClass::Persistent {
-            peers.add_persistent(peer).await.map_err(|error| error.to_string())?;
-        } else {
-            peers.add(peer).await.map_err(|error| error.to_string())?;
+    let (address, id) = match peer.rsplit_once("/p2p/") {
+        Some((_, id)) if peer.starts_with('/') => (Some(peer), peer_id(id)?),
+        _ => (None, peer_id(peer)?),
+    };
+    match (on, address) {
+        // A persistent peer is named with its address, so that it can be dialled.
+        (true, Some(address)) if class == PeerClass::Persistent => {
+            peers.add_persistent(address).await.map_err(|error| error.to_string())?;
+        }
+        (true, address) => {
+            if let Some(address) = address {
+                peers.add(address).await.map_err(|error| error.to_string())?;
+            }
             peers.set_class(id, class).await;
         }
-        return stored(node).await;
-    }
-    let peer = peer_id(peer)?;
-    match on {
-        true => peers.set_class(peer, class).await,
-        false => peers.unset_class(peer, class).await,
+        (false, _) => peers.unset_class(id, class).await,
     }
     stored(node).await
 }

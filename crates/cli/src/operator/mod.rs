@@ -2,11 +2,11 @@
 
 mod show;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use crate::args::{AllowAction, Ask, BookAction, ListenAction, Operator, SecretAction, Standing};
@@ -88,8 +88,12 @@ async fn book(action: BookAction) -> Result<(), Failure> {
                 say(text.trim_end());
                 return Ok(());
             };
-            let written = tokio::fs::write(&file, text).await;
-            written.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", file.display())))
+            write_whole(&file, text)
+                .map_err(|error| Failure::failed(format!("{} cannot be written: {error}", file.display())))?;
+            if operator.json {
+                say(&json!({ "file": file }).to_string());
+            }
+            Ok(())
         }
         BookAction::Import { file, operator } => {
             let path = std::path::absolute(&file)
@@ -99,6 +103,19 @@ async fn book(action: BookAction) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Writes a file that others see whole or not at all.
+fn write_whole(file: &Path, text: &str) -> io::Result<()> {
+    // What is no plain file, such as a pipe, cannot be replaced.
+    if file.metadata().is_ok_and(|there| !there.is_file()) {
+        return std::fs::write(file, text);
+    }
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut beside = tempfile::NamedTempFile::new_in(folder)?;
+    beside.write_all(text.as_bytes())?;
+    beside.as_file().sync_all()?;
+    beside.persist(file).map(drop).map_err(|error| error.error)
 }
 
 async fn carry_out(operator: &Operator, command: &Command) -> Result<Value, Failure> {

@@ -151,6 +151,25 @@ pub(super) mod choice {
     }
 }
 
+/// One word of a few, or the word that leaves it to the node.
+pub(super) mod choice_or_none {
+    use super::choice::Choice;
+    use super::*;
+
+    const NONE: &str = "auto";
+
+    pub(in super::super) fn read<T: Choice>(value: &DeValue<'_>) -> Result<Option<T>, String> {
+        match value.as_str() {
+            Some(NONE) => Ok(None),
+            _ => choice::read(value).map(Some).map_err(|hint| format!("{hint}, or \"{NONE}\"")),
+        }
+    }
+
+    pub(in super::super) fn show<T: Choice>(value: &Option<T>) -> String {
+        value.as_ref().map_or_else(|| format!("\"{NONE}\""), choice::show)
+    }
+}
+
 /// A text that has a form of its own, such as an address.
 pub(super) mod text {
     use super::*;

@@ -53,6 +53,8 @@ pub(crate) struct NodeSettings {
     pub(crate) seed: Vec<DialAddress>,
     pub(crate) seeds: Vec<PathText>,
     pub(crate) persistent: Vec<DialAddress>,
+    pub(crate) private: Vec<PeerId>,
+    pub(crate) unconditional: Vec<PeerId>,
     pub(crate) network: Option<String>,
     pub(crate) network_secret: Option<PathText>,
     pub(crate) allow: Vec<PeerId>,

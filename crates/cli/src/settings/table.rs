@@ -5,7 +5,9 @@ use toml::de::DeValue;
 
 use super::Settings;
 use super::kinds::choice::Choice;
-use super::kinds::{bytes, choice, count, count_or_none, number, rate, text, texts, time, time_or_none};
+use super::kinds::{
+    bytes, choice, choice_or_none, count, count_or_none, number, rate, text, texts, time, time_or_none,
+};
 
 /// One setting: its name in the file, what it means, and the way to its value.
 pub(crate) struct Setting {
@@ -49,6 +51,8 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Node texts node.seed: "Contacts for the first dial"
     Node texts node.seeds: "Files of seeds, one address on a line"
     Node texts node.persistent: "Peers that are always wanted, with their peer IDs"
+    Node texts node.private: "Peers that are never told to others, by their IDs"
+    Node texts node.unconditional: "Peers that are admitted whatever the limits, by their IDs"
     Node text node.network: "The name of the overlay"
     Node text node.network_secret: "The file with the network's secrets, which makes the network private"
     Node texts node.allow: "The peers that are admitted and dialled; any are where none is named"
@@ -100,7 +104,7 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit count peers.observed_quorum: "Address groups that must agree on where they see this node before it is announced"
     Limit time peers.clone_patience: "How long the later of two nodes with one key must be gone before the earlier one is admitted"
     Limit time peers.full_retry_after: "How long a peer that was refused because this node is full is told to stay away when others are named to it; up to twice that"
-    Limit choice peers.foreign: "Whether nodes of other libp2p implementations are admitted"
+    Limit choice_or_none peers.foreign: "Whether nodes of other libp2p implementations are admitted; auto: yes, but not in a private network"
     Limit time transport.dial_timeout: "How long a dial may take, to the end of the TLS handshake"
     Limit time transport.handshake_timeout: "How long an inbound handshake may take"
     Limit time transport.idle_timeout: "After so long without a packet a connection is lost; the smaller value of the two sides holds"

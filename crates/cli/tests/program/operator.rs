@@ -116,6 +116,7 @@ async fn metrics_come_as_text_and_over_http_on_loopback_and_name_no_peer() {
     let text = run(["metrics", "--data", a.to_str().unwrap()]).await.stdout;
     for line in [
         "# TYPE peerage_peers gauge",
+        "# TYPE peerage_connections_total counter",
         "peerage_peers{direction=\"inbound\",kind=\"peerage\"} 1",
         "peerage_connections_total{direction=\"inbound\"} 1",
         "peerage_first_packets_total{answer=\"accepted\"} 1",
@@ -123,12 +124,16 @@ async fn metrics_come_as_text_and_over_http_on_loopback_and_name_no_peer() {
         "peerage_channel_refusals_total{channel=\"/peerage/chat/1\",reason=\"queue_full\"} 0",
         "peerage_requests_total{side=\"served\",outcome=\"answered\"} 0",
         "peerage_queue_length{queue=\"dials\"} 0",
-        "# EOF",
     ] {
         assert!(text.lines().any(|found| found.trim_end_matches(".0") == line), "{line} is not in {text}");
     }
     assert!(!text.contains(&peer) && !text.contains("127.0.0.1"), "{text}");
     let (head, body) = get(&place, "GET /metrics HTTP/1.1").await;
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("text/plain; version=0.0.4"), "{head}");
+    assert!(body.contains("peerage_peers{") && !body.contains("# EOF"), "{body}");
+    let accept =
+        "GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+    let (head, body) = get(&place, accept).await;
     assert!(head.starts_with("HTTP/1.1 200") && head.contains("openmetrics-text"), "{head}");
     assert!(body.contains("peerage_peers{") && body.trim_end().ends_with("# EOF"), "{body}");
     assert!(get(&place, "GET / HTTP/1.1").await.0.starts_with("HTTP/1.1 404"));
@@ -210,7 +215,9 @@ async fn a_kill_right_after_the_command_undoes_nothing_of_what_was_said_of_peers
     assert!(first.line().await.unwrap().contains("peer_connected"), "a persistent peer is dialled");
     for (class, who) in [("persistent", peer.as_str()), ("private", other), ("unconditional", other)] {
         assert_eq!(json(&[class, "list"], &a).await, json!([{"peer": who, "class": class}]));
-        json(&[class, "remove", who], &a).await;
+        // The address that was added can be taken off as it is.
+        let named = if class == "persistent" { theirs.as_str() } else { who };
+        json(&[class, "remove", named], &a).await;
     }
     let allowed = json(&["allow", "list"], &a).await;
     assert!(allowed.as_array().unwrap().contains(&json!(other)), "{allowed}");

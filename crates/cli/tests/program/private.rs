@@ -40,6 +40,83 @@ async fn only_who_has_the_secret_gets_in() {
     }
 }
 
+/// What a text can hide in: the text itself, its hexadecimal digits in both cases, the bytes that it spells, and base64 without its last digits.
+fn forms(secret: &str) -> Vec<String> {
+    use std::fmt::Write as _;
+    let hex = secret.bytes().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    });
+    let listed = format!("{:?}", secret.as_bytes());
+    let listed = listed.trim_matches(['[', ']']).to_owned();
+    vec![secret.to_owned(), hex.to_uppercase(), hex, listed]
+}
+
+#[tokio::test]
+async fn nothing_secret_stands_in_logs_or_metrics_however_much_is_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b, c) = (folder.path().join("a"), folder.path().join("b"), folder.path().join("c"));
+    let good = secret(folder.path(), "good", &format!("{FIRST}\n"));
+    let wrong = secret(folder.path(), "wrong", SECOND);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let place = format!("127.0.0.1:{port}");
+    let more = ["--log", "trace", "--network-secret", text(&good), "--metrics", &place, "--control", "stdio"];
+    let mut first = Running::node(&a, 0, more);
+    let listening: Value = serde_json::from_str(&first.line().await.unwrap()).unwrap();
+    let address = listening["address"].as_str().unwrap().to_owned();
+    let joins = ["--log", "trace", "--network-secret", text(&good), "--seed", &address];
+    let mut second = Running::node(&b, 0, joins);
+    assert!(first.line().await.unwrap().contains("peer_connected"));
+    let strays = ["--log", "trace", "--network-secret", text(&wrong), "--seed", &address];
+    let mut third = Running::node(&c, 0, strays);
+    third.address().await;
+    let refused = run(["ping", "-c", "1", &address, "--network-secret", text(&wrong)]).await;
+    assert!(refused.error(1).contains("the network secret was not proved"), "{refused:?}");
+    fs::write(&good, format!("{SECOND}\n{FIRST}\n")).unwrap();
+    assert_eq!(run(["secret", "reload", "--data", text(&a)]).await.code, Some(0));
+    let metrics = run(["metrics", "--data", text(&a)]).await.stdout;
+    assert!(metrics.contains("peerage_peers{"));
+
+    let mut told = vec![metrics];
+    for node in [&mut first, &mut second, &mut third] {
+        node.signal(rustix::process::Signal::TERM);
+        assert!(node.end().await.success());
+        told.push(node.rest_of_stderr().await);
+    }
+    let mut secrets = [FIRST, SECOND].map(forms).concat();
+    for data in [&a, &b, &c] {
+        let key = fs::read_to_string(data.join("node.key")).unwrap();
+        // The lines of the PEM body, but for the head that every such key has.
+        let body: String = key.lines().filter(|line| !line.starts_with('-')).collect();
+        secrets.push(body[body.len() - 40..].trim_end_matches('=').to_owned());
+    }
+    for (number, text) in told.iter().enumerate() {
+        assert!(text.len() > 1000, "{number}: {text}");
+        for secret in &secrets {
+            assert!(!text.contains(secret), "{secret} stands in what {number} tells");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_settings_file_decides_over_foreign_nodes_as_the_flag_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, good) = (folder.path().join("a"), secret(folder.path(), "good", FIRST));
+    let config = folder.path().join("c.toml");
+    fs::write(&config, "[peers]\nforeign = \"allow\"\n").unwrap();
+    let node = ["node", "--data", text(&data), "--config", text(&config)];
+    let finished = run([&node[..], &["--network-secret", text(&good)]].concat()).await;
+    assert!(finished.error(2).contains("peers.foreign"), "{finished:?}");
+    let flag = run([&node[..], &["--network-secret", text(&good), "--foreign", "allow"]].concat()).await;
+    assert!(flag.error(2).contains("--foreign allow"), "{flag:?}");
+    let mut overridden = Running::node(
+        &data,
+        0,
+        ["--config", text(&config), "--network-secret", text(&good), "--foreign", "refuse"],
+    );
+    overridden.address().await;
+}
+
 #[tokio::test]
 async fn a_secret_file_that_cannot_be_used_is_wrong_usage() {
     let folder = tempfile::tempdir().unwrap();

@@ -191,7 +191,7 @@ fn a_disconnected_peer_stays_away_until_it_is_named_again() {
 fn a_foreign_peer_is_admitted_or_turned_away_by_policy() {
     for (policy, admitted) in [(ForeignPolicy::Allow, 1), (ForeignPolicy::Refuse, 0)] {
         let mut world = World::new(2);
-        let a = world.add(PeersConfig { foreign: policy, ..Default::default() });
+        let a = world.add(PeersConfig { foreign: Some(policy), ..Default::default() });
         let b = world.add(PeersConfig::default());
         let (peer, remote, conn) = (world.id(b), world.nodes[b].address, ConnId(900));
         world.wires.insert(conn, Wire { ends: [b, a], boots: [1, 1], open: false });

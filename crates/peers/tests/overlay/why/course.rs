@@ -68,7 +68,7 @@ fn what_the_user_did_and_what_the_overlay_does_is_told() {
         Case {
             name: "a foreign node where none is wanted",
             inject: || {
-                let mut stage = Stage::new(PeersConfig { foreign: ForeignPolicy::Refuse, ..calm() });
+                let mut stage = Stage::new(PeersConfig { foreign: Some(ForeignPolicy::Refuse), ..calm() });
                 let conn = stage.greet();
                 stage.give(Input::Foreign { conn });
                 stage
