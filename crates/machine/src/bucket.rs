@@ -29,13 +29,24 @@ impl TokenBucket {
         enough
     }
 
+    /// Takes `tokens` whether they are there or not: what is missing is owed, and comes off what comes in later.
+    pub fn charge(&mut self, tokens: f64, now: Now) {
+        self.refill(now);
+        self.tokens -= tokens;
+    }
+
     /// Puts tokens back that were taken for something that cost nothing after all.
     pub fn give_back(&mut self, tokens: f64, now: Now) {
         self.refill(now);
         self.tokens = (self.tokens + tokens).min(self.burst);
     }
 
-    /// How many tokens are there.
+    /// The most that are ever there.
+    pub fn burst(&self) -> f64 {
+        self.burst
+    }
+
+    /// How many tokens are there; less than none when some are owed.
     pub fn available(&mut self, now: Now) -> f64 {
         self.refill(now);
         self.tokens
@@ -91,6 +102,16 @@ mod tests {
         assert!(bucket.take(1.0, at(500)));
         assert_eq!(bucket.wait_for(4.0, at(500)), None);
         assert!(bucket.is_full(at(5000)));
+    }
+
+    #[test]
+    fn what_is_charged_beyond_the_tokens_is_owed() {
+        let mut bucket = TokenBucket::new(3.0, 2.0, at(0));
+        bucket.charge(5.0, at(0));
+        assert!(bucket.available(at(0)) < 0.0 && !bucket.take(0.5, at(1000)));
+        assert_eq!(bucket.burst(), 3.0);
+        let wait = bucket.wait_for(3.0, at(1000)).unwrap();
+        assert!((wait.as_secs_f64() - 1.5).abs() < 1e-6, "{wait:?}");
     }
 
     proptest! {

@@ -193,6 +193,15 @@ impl Reservation {
         Ok(())
     }
 
+    /// Gives back what is reserved in one of the accounts, and goes on without it.
+    pub(crate) fn leave(&mut self, account: &Arc<Budget>) {
+        let is = |budget: &Arc<Budget>| Arc::ptr_eq(budget, account);
+        if self.budgets.iter().any(is) {
+            account.give_back(self.bytes);
+            self.budgets = self.budgets.iter().filter(|budget| !is(budget)).cloned().collect();
+        }
+    }
+
     /// One of the accounts is nearly full: time to ask for less.
     pub(crate) fn is_tight(&self) -> bool {
         self.budgets.iter().any(|budget| budget.is_tight())
@@ -225,6 +234,8 @@ mod tests {
         first.resize(10).unwrap();
         second.resize(40).unwrap();
         assert!(second.is_tight());
+        second.leave(&both[1]);
+        assert_eq!((both[0].used(), both[1].used()), (50, 10), "the other account keeps it");
         drop(first);
         drop(second);
         assert_eq!((both[0].used(), both[1].used()), (0, 0));

@@ -10,7 +10,7 @@ use peerage_peers::Direction;
 use peerage_transport::{Connection, Stream};
 use tokio::sync::Notify;
 
-use crate::channel::{ChannelCore, ChannelLimits, Class, EndedBy, Flight, Outbox, Seen};
+use crate::channel::{ChannelCore, ChannelLimits, Class, EndedBy, Flight, Outbox, Pace, Seen};
 use crate::error::SendError;
 use crate::memory::{Budget, Budgets};
 use crate::request::Slots;
@@ -31,7 +31,9 @@ pub(crate) struct Peer {
     /// The older connection to the same peer whose place this one has taken.
     before: OnceLock<Weak<Peer>>,
     /// What it lately sent, for each channel that asks; the newest registration of a name holds.
-    seen: Mutex<Vec<(String, Arc<Seen>)>>,
+    seen: Mutex<Named<Seen>>,
+    /// How much more it may send now, for each channel that has a rate: whatever streams it takes for it.
+    paces: Mutex<Named<Mutex<Pace>>>,
     /// The version of the Peerage protocols that both speak; 0 for a foreign peer.
     version: u32,
     /// Always wanted: part of every fanout.
@@ -59,6 +61,9 @@ pub(crate) struct Peer {
     /// Held while it is told, so that it hears of changes in their order.
     pub(crate) pushing: tokio::sync::Mutex<()>,
 }
+
+/// Something for each of some channels.
+type Named<T> = Vec<(String, Arc<T>)>;
 
 /// What a peer says about itself. Nothing of it is proved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -131,6 +136,7 @@ impl Peer {
             unread_control: budget("window_reserve_bytes", limits.window_reserve_bytes / 2),
             flight: Flight::new(limits.of_window(settings.send_window_bytes)),
             seen: Mutex::default(),
+            paces: Mutex::default(),
             connection,
             direction,
             foreign,
@@ -259,7 +265,8 @@ impl Peer {
 
     /// The channel is gone here: its queue takes in no more. The outbox, if it has something left to send and may.
     pub(crate) fn finish_outbox(&self, core: &Arc<ChannelCore>) -> Option<Weak<Outbox>> {
-        self.lock_seen().retain(|(name, _)| *name != core.config.name);
+        lock(&self.seen).retain(|(name, _)| *name != core.config.name);
+        lock(&self.paces).retain(|(name, _)| *name != core.config.name);
         let outbox = self.outbox_of(core)?;
         if outbox.has_unsent() && !core.config.linger.is_zero() {
             outbox.finish();
@@ -290,21 +297,33 @@ impl Peer {
 
     /// What the peer has lately sent on a channel.
     pub(crate) fn seen(&self, core: &ChannelCore) -> Arc<Seen> {
-        let mut seen = self.lock_seen();
-        if let Some((_, seen)) = seen.iter().find(|(name, _)| *name == core.config.name) {
-            return seen.clone();
-        }
-        let mut key = [0; 16];
-        self.shared.random.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).fill(&mut key);
-        let new = Arc::new(Seen::new(key));
-        seen.push((core.config.name.clone(), new.clone()));
-        new
+        of_channel(&self.seen, core, || {
+            let mut key = [0; 16];
+            lock(&self.shared.random).fill(&mut key);
+            Seen::new(key)
+        })
+    }
+
+    /// How much more it may send on a channel that has a rate, with so many seconds' worth at once.
+    pub(crate) fn pace(&self, core: &ChannelCore, seconds: f64) -> Option<Arc<Mutex<Pace>>> {
+        let new = || Mutex::new(Pace::new(core.config.rate, seconds, self.shared.clock.now()));
+        (!core.config.rate.is_unlimited()).then(|| of_channel(&self.paces, core, new))
     }
 
     /// The accounts of what a channel may be sent by this peer.
     pub(crate) fn receive_budgets(&self, core: &ChannelCore) -> Budgets {
-        let unread = if core.config.class == Class::Control { &self.unread_control } else { &self.unread };
-        [self.shared.memory.clone(), self.memory.clone(), core.memory.clone(), unread.clone()].into()
+        let unread = self.unread_account(core).clone();
+        [self.shared.memory.clone(), self.memory.clone(), core.memory.clone(), unread].into()
+    }
+
+    /// The accounts of what a channel holds that this peer has sent, as long as nothing is promised to it.
+    pub(crate) fn held_budgets(&self, core: &ChannelCore) -> Budgets {
+        [self.shared.memory.clone(), self.memory.clone(), core.memory.clone()].into()
+    }
+
+    /// The account of what a channel may leave unread of the connection's window.
+    pub(crate) fn unread_account(&self, core: &ChannelCore) -> &Arc<Budget> {
+        if core.config.class == Class::Control { &self.unread_control } else { &self.unread }
     }
 
     /// The account of what lies unread in the connection's window alone.
@@ -363,11 +382,22 @@ impl Peer {
         }
     }
 
-    fn lock_seen(&self) -> MutexGuard<'_, Vec<(String, Arc<Seen>)>> {
-        self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
     fn lock_outboxes(&self) -> MutexGuard<'_, Vec<Arc<Outbox>>> {
         self.outboxes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// What there is of a channel; made on first use.
+fn of_channel<T>(all: &Mutex<Named<T>>, core: &ChannelCore, new: impl FnOnce() -> T) -> Arc<T> {
+    let mut all = lock(all);
+    if let Some((_, known)) = all.iter().find(|(name, _)| *name == core.config.name) {
+        return known.clone();
+    }
+    let new = Arc::new(new());
+    all.push((core.config.name.clone(), new.clone()));
+    new
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

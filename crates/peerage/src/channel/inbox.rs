@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::{Buf, Bytes};
 use peerage_identity::PeerId;
@@ -14,6 +14,10 @@ use peerage_wire::uvarint;
 use tokio::sync::Notify;
 
 use super::ChannelConfig;
+use crate::memory::Reservation;
+
+/// What a stream that has ended costs beside its messages, in bytes, as long as some of them wait.
+const KEPT: usize = 1024;
 
 /// A queue of received messages.
 #[derive(Debug)]
@@ -63,11 +67,15 @@ struct Run {
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
     lane: usize,
+    /// Streams with the same number take turns, in the order in which they came.
+    connection: Option<usize>,
     /// Framed bytes.
     taken: AtomicU64,
     /// The reader wants to hear when so many are taken.
     wake_at: AtomicU64,
     pub(crate) wake: Notify,
+    /// What accounts for the messages that wait when the stream has ended. Given back with the last of them.
+    left: OnceLock<Reservation>,
 }
 
 impl Intake {
@@ -79,6 +87,16 @@ impl Intake {
     /// Has the reader woken when so many are taken.
     pub(crate) fn wake_at(&self, taken: u64) {
         self.wake_at.store(taken, Ordering::Release);
+    }
+
+    /// The stream ends after so many framed bytes: keeps of its memory what those need that were not taken.
+    pub(crate) fn keep(&self, mut memory: Reservation, accepted: u64) {
+        let waiting = (accepted - self.taken()) as usize;
+        if waiting > 0 {
+            // Less always succeeds.
+            let _ = memory.resize((waiting + KEPT).min(memory.bytes()));
+            let _ = self.left.set(memory);
+        }
     }
 
     fn took(&self, bytes: usize) {
@@ -120,8 +138,9 @@ impl Inbox {
         config.receive_queue_bytes.max(config.max_message_bytes + uvarint::MAX_LEN)
     }
 
-    /// Registers a stream of `peer`. `None` when the channel is gone, or the peer has `most` of its streams open already.
-    pub(crate) fn enter(&self, peer: PeerId, most: usize) -> Option<Arc<Intake>> {
+    /// Registers a stream of `peer`. `None` when the channel is gone, or the peer has `most` of its streams open already. One of a numbered
+    /// connection has no room before the earlier ones of that connection have left.
+    pub(crate) fn enter(&self, peer: PeerId, most: usize, connection: Option<usize>) -> Option<Arc<Intake>> {
         let mut state = self.lock();
         if state.closed {
             return None;
@@ -130,7 +149,8 @@ impl Inbox {
             Some(lane) => *lane,
             None => state.add_lane(peer),
         };
-        let intake = Arc::new(Intake { lane, wake_at: AtomicU64::new(u64::MAX), ..Intake::default() });
+        let wake_at = AtomicU64::new(u64::MAX);
+        let intake = Arc::new(Intake { lane, connection, wake_at, ..Intake::default() });
         let streams = &mut state.lane(lane)?.intakes;
         if streams.len() >= most {
             return None;
@@ -145,6 +165,8 @@ impl Inbox {
         if let Some(lane) = state.lane(intake.lane) {
             lane.intakes.retain(|other| !Arc::ptr_eq(other, intake));
             lane.waiting.retain(|other| !Arc::ptr_eq(other, intake));
+            // It may be the turn of one of them.
+            self.wake_waiting(lane);
         }
         state.tidy(intake.lane);
     }
@@ -153,7 +175,7 @@ impl Inbox {
     pub(crate) fn room(&self, intake: &Intake) -> Option<Room> {
         let state = self.lock();
         let lane = state.lanes.get(intake.lane)?.as_ref().filter(|_| !state.closed)?;
-        Some(self.room_in(lane))
+        Some(if lane.is_turn_of(intake) { self.room_in(lane) } else { Room { bytes: 0, messages: 0 } })
     }
 
     /// Has a reader woken when its lane has room again.
@@ -163,7 +185,7 @@ impl Inbox {
             && !lane.waiting.iter().any(|other| Arc::ptr_eq(other, intake))
         {
             lane.waiting.push(intake.clone());
-            if self.is_roomy(lane) {
+            if self.is_roomy(lane) && lane.is_turn_of(intake) {
                 self.wake_waiting(lane);
             }
         }
@@ -327,6 +349,12 @@ impl Lane {
     fn new(peer: PeerId) -> Self {
         Self { peer, runs: VecDeque::new(), bytes: 0, messages: 0, intakes: Vec::new(), waiting: Vec::new() }
     }
+
+    fn is_turn_of(&self, intake: &Intake) -> bool {
+        let same = |other: &&Arc<Intake>| other.connection == intake.connection;
+        intake.connection.is_none()
+            || self.intakes.iter().find(same).is_none_or(|first| std::ptr::eq(&**first, intake))
+    }
 }
 
 impl State {
@@ -394,7 +422,8 @@ mod tests {
     fn one_peers_flood_fills_its_own_lane_and_the_others_get_their_turns() {
         let inbox = inbox(100, 10);
         let (flooder, other) = (peer(), peer());
-        let (flood, quiet) = (inbox.enter(flooder, MANY).unwrap(), inbox.enter(other, MANY).unwrap());
+        let (flood, quiet) =
+            (inbox.enter(flooder, MANY, None).unwrap(), inbox.enter(other, MANY, None).unwrap());
         assert!(push(&inbox, &flood, 0..10));
         assert!(!push(&inbox, &flood, 10..11), "the lane is full");
         assert!(push(&inbox, &quiet, 100..102));
@@ -406,7 +435,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_is_woken_when_its_lane_has_room_or_a_place_is_reached() {
         let inbox = inbox(100, 4);
-        let intake = inbox.enter(peer(), MANY).unwrap();
+        let intake = inbox.enter(peer(), MANY, None).unwrap();
         assert!(push(&inbox, &intake, 0..4));
         assert_eq!(inbox.room(&intake), Some(Room { bytes: 92, messages: 0 }));
         inbox.await_room(&intake);
@@ -427,22 +456,22 @@ mod tests {
     #[tokio::test]
     async fn after_the_close_the_rest_is_delivered_and_then_nothing() {
         let inbox = inbox(100, 10);
-        let intake = inbox.enter(peer(), MANY).unwrap();
+        let intake = inbox.enter(peer(), MANY, None).unwrap();
         assert!(push(&inbox, &intake, 7..8));
         inbox.close();
         assert_eq!(inbox.recv().await.unwrap().1, vec![7]);
         assert!(inbox.recv().await.is_none());
         assert!(inbox.recv().await.is_none());
         assert!(!push(&inbox, &intake, 8..9));
-        assert!(inbox.room(&intake).is_none() && inbox.enter(peer(), MANY).is_none());
+        assert!(inbox.room(&intake).is_none() && inbox.enter(peer(), MANY, None).is_none());
     }
 
     #[test]
     fn a_lane_is_forgotten_when_its_streams_have_ended_and_its_messages_are_taken() {
         let inbox = inbox(100, 10);
         let who = peer();
-        let intake = inbox.enter(who, 1).unwrap();
-        assert!(inbox.enter(who, 1).is_none(), "more streams than a peer may have");
+        let intake = inbox.enter(who, 1, None).unwrap();
+        assert!(inbox.enter(who, 1, None).is_none(), "more streams than a peer may have");
         push(&inbox, &intake, 0..1);
         inbox.leave(&intake);
         assert_eq!(inbox.lock().by_peer.len(), 1);
@@ -466,7 +495,7 @@ mod tests {
         tokio::task::yield_now().await;
         gave_up.abort();
         let _ = gave_up.await;
-        let intake = inbox.enter(peer(), MANY).unwrap();
+        let intake = inbox.enter(peer(), MANY, None).unwrap();
         assert!(push(&inbox, &intake, 0..3));
         for receiver in receivers {
             assert!(receiver.await.unwrap().is_some());
@@ -480,7 +509,7 @@ mod tests {
         fn each_peers_messages_come_out_in_order(steps in prop::collection::vec((0usize..3, 1u8..5, any::<bool>()), 1..100)) {
             let inbox = inbox(30, 8);
             let peers: Vec<_> = (0..3).map(|_| peer()).collect();
-            let intakes: Vec<_> = peers.iter().map(|peer| inbox.enter(*peer, MANY).unwrap()).collect();
+            let intakes: Vec<_> = peers.iter().map(|peer| inbox.enter(*peer, MANY, None).unwrap()).collect();
             let (mut next_in, mut next_out) = ([0u8; 3], [0u8; 3]);
             for (index, count, receive) in steps {
                 if receive {

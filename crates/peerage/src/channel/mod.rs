@@ -10,11 +10,13 @@
 
 mod broadcast;
 mod config;
+mod cut;
 mod inbox;
 mod limits;
 mod outbox;
 mod pace;
 mod payload;
+mod plain;
 mod queue;
 mod reader;
 mod seen;
@@ -43,6 +45,7 @@ pub use limits::ChannelLimits;
 pub(crate) use limits::in_hello;
 pub(crate) use outbox::FIRST_CREDIT;
 pub(crate) use outbox::{EndedBy, Flight, Levels, Next, Outbox};
+pub(crate) use pace::Pace;
 pub(crate) use payload::encoded;
 pub use payload::{Payload, Raw};
 pub(crate) use reader::{MAX_FOREIGN_STREAMS, MAX_STREAMS, MEMORY_PATIENCE, run_reader};

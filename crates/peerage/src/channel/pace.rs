@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use peerage_machine::{Now, TokenBucket};
+use peerage_wire::uvarint;
 
 use super::config::ChannelRate;
 
@@ -23,12 +24,14 @@ struct Limited {
 impl Pace {
     /// Full, with so many seconds' worth at once.
     pub(crate) fn new(rate: ChannelRate, seconds: f64, now: Now) -> Self {
-        let bucket = |rate: u64| TokenBucket::new((rate as f64 * seconds).max(1.0), rate as f64, now);
+        let bucket =
+            |rate: u64, least| TokenBucket::new((rate as f64 * seconds).max(least), rate as f64, now);
         Self((!rate.is_unlimited()).then(|| {
             Box::new(Limited {
                 rate,
-                bytes: rate.bytes_per_second.map(bucket),
-                messages: rate.messages_per_second.map(bucket),
+                // A message's length goes in one piece.
+                bytes: rate.bytes_per_second.map(|rate| bucket(rate, uvarint::MAX_LEN as f64)),
+                messages: rate.messages_per_second.map(|rate| bucket(rate, 1.0)),
             })
         }))
     }
@@ -57,26 +60,45 @@ impl Pace {
         }
     }
 
-    /// What passed. It is no more than the allowance was.
+    /// Whether one message of so many bytes may pass now. One that is longer than all that ever may pass at once waits for as much as that; what
+    /// it takes beyond is owed.
+    pub(crate) fn lets_pass(&mut self, bytes: usize, now: Now) -> bool {
+        let Some(limited) = &mut self.0 else { return true };
+        let has = |bucket: &mut Option<TokenBucket>, wanted: f64| {
+            bucket.as_mut().is_none_or(|bucket| bucket.available(now) >= wanted.min(bucket.burst()))
+        };
+        has(&mut limited.bytes, bytes as f64) && has(&mut limited.messages, 1.0)
+    }
+
+    /// What passed.
     pub(crate) fn spend(&mut self, bytes: usize, messages: usize, now: Now) {
         let Some(limited) = &mut self.0 else { return };
         for (bucket, spent) in [(&mut limited.bytes, bytes), (&mut limited.messages, messages)] {
             if let Some(bucket) = bucket {
-                bucket.take(spent as f64, now);
+                bucket.charge(spent as f64, now);
             }
         }
     }
 
     /// How long until a tenth of a second's worth may pass, at least one byte and one message: so that a steady sender is not woken for each.
     pub(crate) fn wait(&mut self, now: Now) -> Duration {
-        let bucket_wait = |bucket: &mut Option<TokenBucket>, rate: Option<u64>| {
-            let wanted = (rate.unwrap_or(0) as f64 / 10.0).max(1.0);
-            bucket.as_mut().and_then(|bucket| bucket.wait_for(wanted, now)).unwrap_or(Duration::ZERO)
+        self.wait_for(1, now)
+    }
+
+    /// The same, and at least one message of so many bytes.
+    pub(crate) fn wait_for(&mut self, bytes: usize, now: Now) -> Duration {
+        let bucket_wait = |bucket: &mut Option<TokenBucket>, rate: Option<u64>, least: f64| {
+            let wanted = (rate.unwrap_or(0) as f64 / 10.0).max(least);
+            let wait = bucket.as_mut().and_then(|bucket| bucket.wait_for(wanted.min(bucket.burst()), now));
+            wait.unwrap_or(Duration::ZERO)
         };
         let Some(limited) = &mut self.0 else { return Duration::ZERO };
         let rate = limited.rate;
-        bucket_wait(&mut limited.bytes, rate.bytes_per_second)
-            .max(bucket_wait(&mut limited.messages, rate.messages_per_second))
+        bucket_wait(&mut limited.bytes, rate.bytes_per_second, bytes as f64).max(bucket_wait(
+            &mut limited.messages,
+            rate.messages_per_second,
+            1.0,
+        ))
     }
 }
 
@@ -101,5 +123,19 @@ mod tests {
         assert!(bytes <= 11_000, "{bytes}");
         let unlimited = Pace::new(ChannelRate::default(), 1.0, now);
         assert!(unlimited.is_unlimited());
+    }
+    #[test]
+    fn a_message_longer_than_the_burst_passes_alone_and_at_the_rate() {
+        let rate = ChannelRate { bytes_per_second: Some(1000), messages_per_second: None };
+        let mut pace = Pace::new(rate, 2.0, Now::ZERO);
+        let mut now = Now::ZERO;
+        for number in 0..10u64 {
+            assert!(pace.lets_pass(5000, now), "{number}");
+            pace.spend(5000, 1, now);
+            assert!(!pace.lets_pass(1, now) && pace.allowance(now).0 == 0);
+            now = now.after(pace.wait_for(5000, now));
+            let due = Duration::from_secs(5 * (number + 1));
+            assert!(now.mono >= due && now.mono < due + Duration::from_millis(1), "{number}: {:?}", now.mono);
+        }
     }
 }

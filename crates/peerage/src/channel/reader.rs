@@ -4,20 +4,22 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use peerage_machine::Now;
 use peerage_transport::{ReadError, RecvStream, SendStream, Stream, StreamCode};
-use peerage_wire::{channel as wire, uvarint};
+use peerage_wire::channel as wire;
 
 use super::ChannelCore;
+use super::cut::{Cut, messages_of};
 use super::inbox::{Inbox, Intake, Room};
 use super::limits;
 use super::pace::Pace;
+use super::plain::Plain;
 use super::seen::Seen;
 use super::window::Window;
 use crate::memory::{Exhausted, Reservation};
@@ -25,6 +27,8 @@ use crate::peer::Peer;
 
 /// Pieces that one read takes from a stream. Each is a part of one packet.
 const PIECES: usize = 8;
+/// The least that is taken for the length of a piece.
+const DATAGRAM: usize = 1500;
 /// What is read while whole messages wait is kept in blocks of this size.
 const BLOCK: usize = 32 * 1024;
 /// Streams of one channel that one Peerage peer may have open: an old one that ends, and its successor.
@@ -42,7 +46,7 @@ const BURST_SECONDS: f64 = 2.0;
 
 /// Why the receiver ends a stream.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     /// The peer has said all, or the stream or the connection is gone.
     ByPeer(String),
     /// The channel was dropped here.
@@ -61,8 +65,10 @@ enum Block {
     Room,
     /// The peer sends faster than the channel's rate.
     Rate(Duration),
-    /// A message has begun for which no memory is left.
+    /// There is no memory for the message that has begun, or for what would be read next.
     Memory,
+    /// The same; but messages of this stream wait for the application, and each that it takes gives some back.
+    Untaken,
 }
 
 /// Receives what a peer sends on one channel until the stream ends.
@@ -79,7 +85,9 @@ pub(crate) fn run_reader(
 async fn receive(peer: &Arc<Peer>, core: &Arc<ChannelCore>, send: &mut SendStream, recv: &mut RecvStream) {
     let credit = peer.confirms();
     let most = if credit { MAX_STREAMS } else { MAX_FOREIGN_STREAMS };
-    let Some(intake) = core.inbox.enter(peer.id, most) else {
+    // What one connection brings on a channel stays in order, where its sender has one stream at a time.
+    let connection = credit.then(|| Arc::as_ptr(peer).addr());
+    let Some(intake) = core.inbox.enter(peer.id, most, connection) else {
         core.counts.too_many_streams.fetch_add(1, Ordering::Relaxed);
         recv.stop(StreamCode::Overloaded);
         return send.reset(StreamCode::Overloaded);
@@ -92,6 +100,7 @@ async fn receive(peer: &Arc<Peer>, core: &Arc<ChannelCore>, send: &mut SendStrea
     if let Err(end) = ended {
         Box::pin(reader.say_end(&end, recv, send)).await;
     }
+    reader.leave_memory();
     core.inbox.leave(&intake);
     // Our half carried the answer to the channel's name, and what was accepted: it ends in order.
     let _ = send.finish();
@@ -114,15 +123,16 @@ struct Reader<'a> {
     messages: u64,
     /// With a peer that keeps to credit.
     window: Option<Window>,
+    /// With one that does not.
+    plain: Option<Box<Plain>>,
     /// What the application had taken when more room was last wanted and not to be had.
     tried: u64,
-    /// A message has begun that waits for the application to take others.
+    /// What comes next waits for the application to take something.
     cramped: bool,
-    /// Since when memory is missing for the message that has begun.
+    /// Since when memory is missing.
     starving: Option<Duration>,
-    /// While the lane of a peer without credit is full: what its stream may hold of the connection's window meanwhile.
-    stalled: Option<Reservation>,
-    pace: Pace,
+    /// Of this peer on this channel, where it has a rate.
+    pace: Option<Arc<Mutex<Pace>>>,
     seen: Option<Arc<Seen>>,
     told: Told,
 }
@@ -150,36 +160,53 @@ impl<'a> Reader<'a> {
             accepted: 0,
             messages: 0,
             window: None,
+            plain: None,
             tried: 0,
             cramped: false,
             starving: None,
-            stalled: None,
-            pace: Pace::new(core.config.rate, BURST_SECONDS, peer.shared.clock.now()),
+            pace: peer.pace(core, BURST_SECONDS),
             seen: core.config.skip_known.then(|| peer.seen(core)),
             told: Told::default(),
         }
     }
 
-    /// Makes the first promise to a peer that keeps to credit.
+    /// Makes the first promise to a peer that keeps to credit; has the first read accounted for with another one.
     fn begin(&mut self) -> Result<(), End> {
         if self.peer.confirms() {
             let most = Inbox::bound(&self.core.config) as u64;
             let memory = Reservation::new(self.peer.receive_budgets(self.core));
             self.window = Some(Window::new(most, memory, self.now().mono)?);
+        } else {
+            let datagram = usize::from(self.peer.shared.endpoint.settings().max_datagram_bytes);
+            let memory = Reservation::new(self.peer.held_budgets(self.core));
+            self.plain = Some(Box::new(Plain::new(PIECES * datagram.max(DATAGRAM), memory)?));
         }
         Ok(())
+    }
+
+    /// What this stream brought and nobody has taken yet stays accounted for until it is taken.
+    fn leave_memory(&mut self) {
+        let window = self.window.take().map(Window::into_memory);
+        let Some(mut memory) = window.or_else(|| self.plain.take().map(|plain| plain.into_memory())) else {
+            return;
+        };
+        // It holds nothing of the connection's window any more.
+        memory.leave(self.peer.unread_account(self.core));
+        self.intake.keep(memory, self.accepted);
     }
 
     async fn run(&mut self, recv: &mut RecvStream, send: &mut SendStream) -> Result<(), End> {
         self.account(send, None).await?;
         loop {
-            let block = self.accept()?;
+            let mut block = self.accept()?;
             self.blocked = matches!(block, Block::Room | Block::Rate(_));
             if block == Block::Empty {
                 if let Some(how) = self.ended.take() {
                     return Err(End::ByPeer(how));
                 }
-                self.stalled = None;
+                block = self.may_read()?;
+            }
+            if block == Block::Empty {
                 // Accounts can wait while there is more to read.
                 if self.read_now(recv)? {
                     if self.renew()
@@ -196,14 +223,12 @@ impl<'a> Reader<'a> {
 
     /// Tells the peer what it wants to know, and waits for what is needed.
     async fn wait(&mut self, block: Block, recv: &mut RecvStream, send: &mut SendStream) -> Result<(), End> {
-        if self.blocked {
-            self.stall()?;
-        }
+        self.settle_plain(block)?;
         let later = self.account_if_due(send).await?;
         let wait = match block {
             Block::Rate(wait) => Some(wait),
             Block::Memory => Some(MEMORY_AGAIN),
-            Block::Empty | Block::Room => None,
+            Block::Empty | Block::Room | Block::Untaken => None,
         };
         let timer = [wait, later].into_iter().flatten().min();
         let wakes_at = self.wakes_at();
@@ -246,15 +271,36 @@ impl<'a> Reader<'a> {
         .await
     }
 
-    /// A peer without credit fills its stream's window now. What all such streams may hold leaves the rest of the connection its room.
-    fn stall(&mut self) -> Result<(), End> {
-        if self.window.is_some() || self.stalled.is_some() {
-            return Ok(());
+    /// Has the next read accounted for, with a peer whose stream is read as it comes.
+    fn may_read(&mut self) -> Result<Block, End> {
+        let (received, now) = (self.received(), self.now().mono);
+        let Some(plain) = &mut self.plain else { return Ok(Block::Empty) };
+        plain.go_on();
+        self.tried = self.intake.taken();
+        let made = plain.make_room((received - self.tried) as usize);
+        self.cramped = made.is_err() && self.tried < self.accepted;
+        match made {
+            Ok(()) => {
+                self.starving = None;
+                Ok(Block::Empty)
+            }
+            Err(_) if self.cramped => Ok(Block::Untaken),
+            Err(exhausted) => self.starve(exhausted, now),
         }
-        let mut stalled = Reservation::new(self.peer.unread_budgets());
-        let bytes = self.peer.shared.endpoint.settings().stream_window_bytes;
-        stalled.resize(bytes as usize)?;
-        self.stalled = Some(stalled);
+    }
+
+    /// Before a wait, with a peer without credit: its stream's window fills while nothing is read, and what was taken is given back.
+    fn settle_plain(&mut self, block: Block) -> Result<(), End> {
+        let received = self.received();
+        let Some(plain) = &mut self.plain else { return Ok(()) };
+        if block != Block::Empty {
+            plain.stall(self.peer)?;
+        }
+        let taken = self.intake.taken();
+        plain.give_back((received - taken) as usize);
+        if !self.cramped {
+            self.tried = taken;
+        }
         Ok(())
     }
 
@@ -280,6 +326,9 @@ impl<'a> Reader<'a> {
                 self.ended = Some("it has said all".to_owned());
                 return Ok(());
             }
+            // Its sender knows by the accounts what was accepted, takes the rest for lost or unknown, and may go on with a stream that
+            // comes after this one.
+            Err(error) if self.window.is_some() => return Err(End::ByPeer(error.to_string())),
             Err(error) => {
                 self.ended = Some(error.to_string());
                 return Ok(());
@@ -309,20 +358,22 @@ impl<'a> Reader<'a> {
 
     /// Puts the whole messages of the buffer into the inbox, as far as the lane and the rate allow.
     fn accept(&mut self) -> Result<Block, End> {
+        let pace = self.pace.clone();
         loop {
             if self.buffer.is_empty() && !self.go_on_with_backlog() {
                 return Ok(Block::Empty);
             }
             let room = self.core.inbox.room(self.intake).ok_or(End::Closed)?;
             let now = self.now();
-            let (bytes, messages) = self.at_rate(room, now);
-            let cut = Cut::of(&self.buffer, bytes, messages, self.core.config.max_message_bytes)?;
+            // Kept until what passes is spent: the peer may have several streams.
+            let mut pace = pace.as_deref().map(|pace| pace.lock().unwrap_or_else(PoisonError::into_inner));
+            let cut = self.cut(room, pace.as_deref_mut(), now)?;
             if cut.messages == 0 {
                 let is_cut = cut.next.is_none_or(|next| next > self.buffer.len());
                 if is_cut && self.go_on_with_backlog() {
                     continue;
                 }
-                return self.why_nothing(&cut, room, now);
+                return self.why_nothing(&cut, room, pace.as_deref_mut(), now);
             }
             let run = self.buffer.split_to(cut.bytes).freeze();
             if !self.core.inbox.push(self.intake, &run, cut.messages) {
@@ -334,7 +385,9 @@ impl<'a> Reader<'a> {
             self.accepted += cut.bytes as u64;
             self.messages += cut.messages as u64;
             self.cramped = false;
-            self.pace.spend(cut.bytes, cut.messages, now);
+            if let Some(pace) = &mut pace {
+                pace.spend(cut.bytes, cut.messages, now);
+            }
             self.peer.mark_useful();
             self.core.counts.received.fetch_add(cut.messages as u64, Ordering::Relaxed);
             self.core.counts.received_bytes.fetch_add(cut.bytes as u64, Ordering::Relaxed);
@@ -355,24 +408,35 @@ impl<'a> Reader<'a> {
         true
     }
 
-    /// What of the room the channel's rate lets be used now.
-    fn at_rate(&mut self, room: Room, now: Now) -> (usize, usize) {
-        if self.pace.is_unlimited() {
-            return (room.bytes, room.messages);
+    /// The whole messages that fit into the room and keep to the channel's rate.
+    fn cut(&self, room: Room, pace: Option<&mut Pace>, now: Now) -> Result<Cut, End> {
+        let longest = self.core.config.max_message_bytes;
+        let Some(pace) = pace else { return Cut::of(&self.buffer, room.bytes, room.messages, longest) };
+        let (bytes, messages) = pace.allowance(now);
+        let cut = Cut::of(&self.buffer, room.bytes.min(bytes), room.messages.min(messages), longest)?;
+        let fits = |next: &usize| *next <= self.buffer.len() && *next <= room.bytes && room.messages > 0;
+        match cut.next.filter(fits) {
+            Some(next) if cut.messages == 0 && pace.lets_pass(next, now) => {
+                Ok(Cut { bytes: next, messages: 1, next: None })
+            }
+            _ => Ok(cut),
         }
-        let (bytes, messages) = self.pace.allowance(now);
-        // A message that is longer than all that may come at once passes when nothing came for so long.
-        let full = self.core.config.rate.bytes_per_second.is_some_and(|rate| bytes as f64 >= rate as f64);
-        (if full { room.bytes } else { room.bytes.min(bytes) }, room.messages.min(messages))
     }
 
-    fn why_nothing(&mut self, cut: &Cut, room: Room, now: Now) -> Result<Block, End> {
+    fn why_nothing(
+        &mut self,
+        cut: &Cut,
+        room: Room,
+        pace: Option<&mut Pace>,
+        now: Now,
+    ) -> Result<Block, End> {
+        let wait = |next| pace.map_or(Duration::ZERO, |pace| pace.wait_for(next, now));
         match cut.next {
             // Its length itself is cut.
             None => Ok(Block::Empty),
             Some(next) if next > self.buffer.len() => self.make_room(self.accepted + next as u64, now.mono),
             Some(next) if room.messages == 0 || next > room.bytes => Ok(Block::Room),
-            Some(_) => Ok(Block::Rate(self.pace.wait(now).max(Duration::from_millis(1)))),
+            Some(next) => Ok(Block::Rate(wait(next).max(Duration::from_millis(1)))),
         }
     }
 
@@ -386,15 +450,14 @@ impl<'a> Reader<'a> {
                 self.starving = None;
                 Ok(Block::Empty)
             }
-            Err(exhausted) => {
-                let since = *self.starving.get_or_insert(now);
-                if now.saturating_sub(since) < MEMORY_PATIENCE {
-                    Ok(Block::Memory)
-                } else {
-                    Err(exhausted.into())
-                }
-            }
+            Err(exhausted) => self.starve(exhausted, now),
         }
+    }
+
+    /// Memory is missing: for some time that is waited out.
+    fn starve(&mut self, exhausted: Exhausted, now: Duration) -> Result<Block, End> {
+        let since = *self.starving.get_or_insert(now);
+        if now.saturating_sub(since) < MEMORY_PATIENCE { Ok(Block::Memory) } else { Err(exhausted.into()) }
     }
 
     /// Raises the limit when the sender needs it and there is room. True when there is a new one to tell.
@@ -411,14 +474,14 @@ impl<'a> Reader<'a> {
 
     /// Up to where the application must take for the reader to look again: nowhere, while the sender has credit.
     fn wakes_at(&self) -> u64 {
-        match &self.window {
-            _ if self.cramped => self.tried + 1,
-            Some(window) if window.is_low(self.received()) && self.tried < self.accepted => {
-                // When all is taken, in any case.
-                (self.tried + window.worth_taking()).min(self.accepted)
-            }
-            _ => u64::MAX,
-        }
+        let worth = match (&self.window, &self.plain) {
+            _ if self.cramped => return self.tried + 1,
+            (Some(window), _) if window.is_low(self.received()) => window.worth_taking(),
+            (None, Some(plain)) if plain.has_much() => plain.worth_taking(),
+            _ => return u64::MAX,
+        };
+        // When all is taken, in any case.
+        if self.tried < self.accepted { (self.tried + worth).min(self.accepted) } else { u64::MAX }
     }
 
     fn received(&self) -> u64 {
@@ -510,83 +573,8 @@ pub(crate) const END_TOO_LARGE: u32 = 2;
 pub(crate) const END_VIOLATION: u32 = 3;
 pub(crate) const END_NO_MEMORY: u32 = 4;
 
-/// How much of a buffer is whole messages within some bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cut {
-    bytes: usize,
-    messages: usize,
-    /// The framed length of the message behind them, once it is known.
-    next: Option<usize>,
-}
-
-impl Cut {
-    fn of(buffer: &[u8], most_bytes: usize, most_messages: usize, longest: usize) -> Result<Self, End> {
-        let mut cut = Self { bytes: 0, messages: 0, next: None };
-        loop {
-            let head = match uvarint::take(&buffer[cut.bytes..]) {
-                Ok(head) => head,
-                Err(_) if cut.messages > 0 => return Ok(cut),
-                Err(error) => {
-                    return Err(End::Violation(format!("a message's length is malformed: {error}")));
-                }
-            };
-            let Some((length, head)) = head else { return Ok(Self { next: None, ..cut }) };
-            if length > longest as u64 {
-                if cut.messages > 0 {
-                    return Ok(cut);
-                }
-                let detail =
-                    format!("a message of {length} bytes was announced where at most {longest} are taken");
-                return Err(End::TooLarge(detail));
-            }
-            let framed = head + length as usize;
-            let end = cut.bytes + framed;
-            if end > buffer.len() || end > most_bytes || cut.messages == most_messages {
-                return Ok(Self { next: Some(framed), ..cut });
-            }
-            (cut.bytes, cut.messages) = (end, cut.messages + 1);
-        }
-    }
-}
-
-/// The messages of a run.
-fn messages_of(mut run: Bytes) -> impl Iterator<Item = Bytes> {
-    std::iter::from_fn(move || {
-        let (length, head) = uvarint::take(&run).ok().flatten()?;
-        run.advance(head);
-        Some(run.split_to(length as usize))
-    })
-}
-
 impl From<Exhausted> for End {
     fn from(exhausted: Exhausted) -> Self {
         Self::NoMemory(format!("the memory limit {} of {} bytes is reached", exhausted.limit, exhausted.most))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cut(buffer: &[u8], bytes: usize, messages: usize) -> Cut {
-        Cut::of(buffer, bytes, messages, 100).unwrap()
-    }
-
-    #[test]
-    fn whole_messages_are_cut_off_within_the_bounds() {
-        let buffer = b"\x01a\x02bb\x03cc";
-        assert_eq!(cut(buffer, 100, 100), Cut { bytes: 5, messages: 2, next: Some(4) });
-        assert_eq!(cut(buffer, 4, 100), Cut { bytes: 2, messages: 1, next: Some(3) });
-        assert_eq!(cut(buffer, 100, 1), Cut { bytes: 2, messages: 1, next: Some(3) });
-        assert_eq!(cut(buffer, 100, 0), Cut { bytes: 0, messages: 0, next: Some(2) });
-        assert_eq!(cut(b"\x01a", 100, 100), Cut { bytes: 2, messages: 1, next: None });
-        assert_eq!(cut(&[0x80], 100, 100), Cut { bytes: 0, messages: 0, next: None });
-    }
-
-    #[test]
-    fn a_length_that_is_too_large_or_malformed_ends_the_stream_after_what_came_before_it() {
-        assert_eq!(cut(b"\x01a\x65", 100, 100), Cut { bytes: 2, messages: 1, next: None });
-        assert!(matches!(Cut::of(b"\x65", 100, 100, 100), Err(End::TooLarge(_))));
-        assert!(matches!(Cut::of(&[0x81, 0], 100, 100, 100), Err(End::Violation(_))));
     }
 }

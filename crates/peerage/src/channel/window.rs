@@ -76,6 +76,11 @@ impl Window {
         raised
     }
 
+    /// What is reserved, at the end.
+    pub(crate) fn into_memory(self) -> Reservation {
+        self.memory
+    }
+
     /// A message that ends at `end` has begun. True when its end is within the limit now; false when there is no room for it yet.
     pub(crate) fn make_room(&mut self, end: u64, taken: u64) -> Result<bool, Exhausted> {
         if end <= self.limit {

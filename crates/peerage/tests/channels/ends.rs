@@ -57,6 +57,43 @@ async fn a_channel_that_is_declared_anew_sends_after_the_one_that_was_dropped() 
     tokio::join!(sending, receiving);
 }
 
+/// Contract C-3. The receiver has read more than it has room for when the stream is cut off.
+#[tokio::test]
+async fn nothing_of_a_channel_that_was_cut_off_comes_after_its_successor() {
+    let (a, b) = pair().await;
+    let at_b = b
+        .channel::<Raw>(ChannelConfig::new(NAME).max_message_bytes(2048).receive_queue(4 << 20, 10))
+        .unwrap();
+    let rounds = 20;
+    let sending = async {
+        for round in 0..rounds {
+            let channel = a.channel::<Raw>(ChannelConfig::new(NAME).linger(Duration::ZERO)).unwrap();
+            let before = at_b.totals().received;
+            for number in round * 100..(round + 1) * 100 {
+                within("room in the queue", channel.send(b.peer_id(), &numbered(number))).await.unwrap();
+            }
+            until("some to arrive", || at_b.totals().received > before).await;
+        }
+        let last = a.channel::<Raw>(ChannelConfig::new(NAME)).unwrap();
+        last.send(b.peer_id(), &numbered(rounds * 100)).await.unwrap();
+        last
+    };
+    let receiving = async {
+        let (mut next, mut got) = (0, 0);
+        while next <= rounds * 100 {
+            let (_, message) = within("a message", at_b.recv()).await.unwrap();
+            let number = u32::from_be_bytes(message.0[..4].try_into().unwrap());
+            assert!(number >= next, "{number} came after {}", next - 1);
+            (next, got) = (number + 1, got + 1);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        got
+    };
+    let (last, got) = tokio::join!(sending, receiving);
+    assert!(got > rounds && got < rounds * 100, "{got} came");
+    drop(last);
+}
+
 /// Contract C-44.
 #[tokio::test]
 async fn a_dropped_channel_lingers_no_longer_than_it_was_told_to() {

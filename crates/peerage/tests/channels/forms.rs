@@ -192,6 +192,46 @@ async fn the_receiver_takes_no_more_than_its_rate() {
     assert!(start.elapsed() > Duration::from_millis(1400) && start.elapsed() < LIMIT);
 }
 
+/// Contract C-10. A message that is longer than all that may come at once takes its time all the same.
+#[tokio::test]
+async fn the_receivers_rate_holds_for_messages_longer_than_it() {
+    let node = builder().start().await.unwrap();
+    let channel = node.channel::<Raw>(ChannelConfig::new(NAME).bytes_per_second(1000)).unwrap();
+    let old = Handmade::connect(&node, &[1], &[NAME]).await;
+    let start = std::time::Instant::now();
+    let mut stream = old.connection.open_lazy(NAME).await.unwrap();
+    stream.send.write_chunk(framed(&[0; 2500]).repeat(6).into()).await.unwrap();
+    until("the second one", || {
+        let (received, passed) = (channel.totals().received_bytes, start.elapsed());
+        // Two seconds' worth at once, then the rate, and one that is too long.
+        assert!(received as f64 <= 4502.0 + 1000.0 * passed.as_secs_f64(), "{received} after {passed:?}");
+        channel.totals().received == 2
+    })
+    .await;
+    assert!(start.elapsed() > Duration::from_millis(2400), "{:?}", start.elapsed());
+}
+
+/// Contract C-10.
+#[tokio::test]
+async fn many_streams_of_a_peer_share_the_receivers_rate() {
+    let node = builder().start().await.unwrap();
+    let channel = node.channel::<Raw>(ChannelConfig::new(NAME).messages_per_second(20)).unwrap();
+    let old = Handmade::connect(&node, &[1], &[NAME]).await;
+    let start = std::time::Instant::now();
+    for _ in 0..40 {
+        let mut stream = old.connection.open_lazy(NAME).await.unwrap();
+        stream.send.write_chunk(framed(b"x").repeat(10).into()).await.unwrap();
+        stream.send.finish().unwrap();
+    }
+    until("more than comes at once", || {
+        let (received, passed) = (channel.totals().received, start.elapsed());
+        assert!(received as f64 <= 41.0 + 20.0 * passed.as_secs_f64(), "{received} after {passed:?}");
+        received > 60
+    })
+    .await;
+    assert!(start.elapsed() > Duration::from_millis(900), "{:?}", start.elapsed());
+}
+
 /// As many channels as a hello lists, with names as long as they may be, are more than a hello holds.
 #[tokio::test]
 async fn nodes_with_more_channels_than_a_hello_holds_meet_and_use_them_all() {

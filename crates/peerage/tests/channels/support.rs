@@ -1,12 +1,13 @@
 //! What the tests share: nodes on loopback, and a peer made by hand that keeps to no rules but those it is told to.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use peerage::{Change, Node, NodeBuilder, NodeKey, PeerEvent, PeerId, Raw};
 use peerage_identity::SignedPeerRecord;
-use peerage_transport::{Connection, Endpoint, EndpointConfig, Stream};
+use peerage_transport::{CloseCode, Connection, Endpoint, EndpointConfig, Stream};
 use peerage_wire::hello::{Accept, Answer, Channel, Hello, answer::Verdict};
 
 /// Far more than anything here takes; a test that gets there has failed.
@@ -96,16 +97,22 @@ pub(crate) fn raw(text: &str) -> Raw {
 pub(crate) struct Handmade {
     pub(crate) id: PeerId,
     pub(crate) connection: Connection,
-    _endpoint: Endpoint,
+    endpoint: Endpoint,
 }
 
 impl Handmade {
     /// Connects to `node` and is admitted, with a hello of these versions that lists `channels`. Who speaks a version after ours says more in its messages than we know.
     pub(crate) async fn connect(node: &Node, versions: &[u32], channels: &[&str]) -> Self {
+        let new = Self::dial(node.listen_addresses()[0].socket_addr().unwrap(), versions, channels).await;
+        connected(node, new.id).await;
+        new
+    }
+
+    /// The same with a node of which only the address is known; it may take a moment longer to say that it has admitted us.
+    pub(crate) async fn dial(address: SocketAddr, versions: &[u32], channels: &[&str]) -> Self {
         let key = NodeKey::generate();
         let endpoint = Endpoint::bind(EndpointConfig::new(key.clone()), &[]).await.unwrap();
-        let address = node.listen_addresses()[0].socket_addr().unwrap();
-        let connection = endpoint.dial(address, Some(node.peer_id())).await.unwrap();
+        let connection = endpoint.dial(address, None).await.unwrap();
         let channel = |name: &&str| Channel {
             name: (*name).to_owned(),
             max_message_bytes: 1 << 20,
@@ -137,8 +144,13 @@ impl Handmade {
         };
         let (answer, _) = within("both hellos", async { tokio::join!(asking, answering) }).await;
         assert!(matches!(answer.verdict, Some(Verdict::Accept(_))), "{answer:?}");
-        connected(node, key.peer_id()).await;
-        Self { id: key.peer_id(), connection, _endpoint: endpoint }
+        Self { id: key.peer_id(), connection, endpoint }
+    }
+
+    /// Goes, and waits until the node can know it.
+    pub(crate) async fn leave(self) {
+        self.endpoint.close(CloseCode::Normal, "");
+        self.endpoint.wait_idle(LIMIT).await;
     }
 
     /// The next stream that the node opens under a name.
