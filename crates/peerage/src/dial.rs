@@ -1,9 +1,9 @@
 //! Opening connections: look-up, a race of handshakes, then a session. And the other way: accepting them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use peerage_identity::{AddressScope, DialAddress, PeerId};
-use peerage_peers::{AttemptId, Failure, Fault, Input};
+use peerage_peers::{AttemptId, Course, Failure, Fault, Input, Route};
 use peerage_transport::{Connection, Incoming};
 
 use crate::driver::Message;
@@ -15,11 +15,15 @@ use crate::{faults, race, session};
 pub(crate) async fn run(
     shared: Arc<Shared>,
     attempt: AttemptId,
-    address: DialAddress,
+    routes: Vec<Route>,
     expected: Option<PeerId>,
-    told_from: Option<AddressScope>,
 ) {
-    match connect(&shared, &address, expected, told_from).await {
+    let (dialled, courses) = connect(&shared, &routes, expected).await;
+    let raced = Input::Raced { attempt, courses };
+    if shared.to_driver.send(Message::Input(raced)).await.is_err() {
+        return;
+    }
+    match dialled {
         // A task of its own: what a dial needs is given back while the session lasts.
         Ok(connection) => shared.spawn(session::run(shared.clone(), connection, Some(attempt))),
         Err(failure) => {
@@ -29,23 +33,54 @@ pub(crate) async fn run(
     }
 }
 
+/// Races all addresses of a target, and says what became of each.
 async fn connect(
     shared: &Shared,
-    address: &DialAddress,
+    routes: &[Route],
     expected: Option<PeerId>,
-    told_from: Option<AddressScope>,
-) -> Result<Connection, Failure> {
+) -> (Result<Connection, Failure>, Vec<Course>) {
+    let courses = Mutex::new(vec![Course::NotBegun; routes.len()]);
+    let set = |index: usize, course| {
+        let mut courses = courses.lock().unwrap_or_else(PoisonError::into_inner);
+        courses.get_mut(index).into_iter().for_each(|at| *at = Course::clone(&course));
+    };
+    let dialled = race::race(0..routes.len(), |index| {
+        // Until it has ended: then it is known how.
+        set(index, Course::Cancelled);
+        let (set, route) = (&set, routes.get(index));
+        async move {
+            let dialled = match route {
+                Some(route) => connect_at(shared, route, expected).await,
+                None => Err(Failure::from(Fault::NoAddress)),
+            };
+            let course = dialled.as_ref().err().cloned().map_or(Course::Reached, Course::Failed);
+            set(index, course);
+            dialled
+        }
+    })
+    .await;
+    let courses = std::mem::take(&mut *courses.lock().unwrap_or_else(PoisonError::into_inner));
+    (dialled.map_err(gravest), courses)
+}
+
+/// Looks one address up, and races the places that it stands for.
+async fn connect_at(shared: &Shared, route: &Route, expected: Option<PeerId>) -> Result<Connection, Failure> {
+    let address = &route.address;
     let places = resolve::places(shared.resolver.as_ref(), address, expected).await;
     let places = places.map_err(|detail| Failure::new(Fault::Unresolved, detail))?;
-    let places = credible(places, address, told_from)?;
-    let sockets = places.iter().map(|(socket, _)| *socket).collect();
+    let mut places = credible(places, address, route.told_from)?;
+    if route.unproved {
+        places.truncate(resolve::MAX_HEARSAY_ADDRESSES);
+    }
+    let sockets: Vec<_> = places.iter().map(|(socket, _)| *socket).collect();
     let expected_at = |socket| places.iter().find(|place| place.0 == socket).and_then(|place| place.1);
     let dialled = race::race(sockets, |socket| shared.endpoint.dial(socket, expected_at(socket))).await;
-    // The gravest failure says most: a wrong peer at one address weighs more than silence at another.
-    dialled.map_err(|errors| {
-        let failures = errors.iter().map(faults::of_dial);
-        failures.max_by_key(Failure::blame).unwrap_or_else(|| Failure::from(Fault::Timeout))
-    })
+    dialled.map_err(|errors| gravest(errors.iter().map(faults::of_dial)))
+}
+
+/// The gravest failure says most: a wrong peer at one address weighs more than silence at another.
+fn gravest(failures: impl IntoIterator<Item = Failure>) -> Failure {
+    failures.into_iter().max_by_key(Failure::blame).unwrap_or_else(|| Failure::from(Fault::Timeout))
 }
 
 /// The places that whoever told us of the address may name: a stranger's name must not lead into our own network.

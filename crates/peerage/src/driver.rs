@@ -232,8 +232,8 @@ impl Driver {
     fn carry_out(&mut self) {
         while let Some(output) = self.manager.poll_output() {
             match output {
-                Output::Dial { attempt, address, expected, told_from } => {
-                    let dialling = dial::run(self.shared.clone(), attempt, address, expected, told_from);
+                Output::Dial { attempt, routes, expected } => {
+                    let dialling = dial::run(self.shared.clone(), attempt, routes, expected);
                     let stop = self.shared.stop.clone();
                     let task = self.shared.tasks.spawn(async move {
                         tokio::select! {

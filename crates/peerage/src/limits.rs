@@ -188,6 +188,7 @@ fn fixed() -> Vec<Limit> {
         "exchange.timeout" = time(exchange::DEADLINE), "How long a peer may take for that";
         "resolve.timeout" = time(resolve::DEADLINE), "How long a name may take to be looked up";
         "resolve.max_addresses" = n(resolve::MAX_ADDRESSES), "Addresses of a name that are tried";
+        "resolve.max_hearsay_addresses" = n(resolve::MAX_HEARSAY_ADDRESSES), "The same of a name that nobody has proved";
         "resolve.max_records" = n(resolve::MAX_RECORDS), "TXT records of a name that are read";
         "resolve.max_depth" = n(resolve::MAX_DEPTH), "Names behind one another in dnsaddr";
         "book.max_import_bytes" = bytes(book::MAX_BOOK_BYTES), "An address book that is imported";
@@ -204,6 +205,8 @@ fn fixed() -> Vec<Limit> {
         "transport.max_stream_window_bytes" = bytes(peerage_transport::MAX_STREAM_WINDOW as usize), "The largest `transport.stream_window_bytes`";
         "peers.max_dial_targets" = n(peers::MAX_DIAL_TARGETS), "Addresses and subnets whose dials are remembered";
         "peers.name_dial_every" = time(peers::NAME_DIAL_EVERY), "The long-run pause between dials to names that nobody has proved; `peers.address_dial_burst` at once";
+        "peers.longest_dial_pause" = time(peers::LONGEST_DIAL_PAUSE), "The longest pause between dials to an address where nobody was ever found";
+        "peers.max_addresses_per_dial" = n(peers::MAX_ROUTES), "Addresses of a peer that one dial tries";
         "peers.max_explicit_connects" = n(peers::MAX_EXPLICIT_WAITING), "Explicit connects that wait for a dial slot";
         "peers.max_askers" = n(peers::MAX_ASKERS), "Peers whose questions are counted";
         "peers.max_scores" = n(peers::MAX_SCORES), "Peers whose misbehaviour is remembered; half of it is forgotten in 10 min";

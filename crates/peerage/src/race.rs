@@ -23,11 +23,11 @@ pub(crate) fn order(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<Sock
     (0..longest).flat_map(|index| [six.get(index).copied(), four.get(index).copied()]).flatten().collect()
 }
 
-/// Runs `dial` on each address. The next one starts when [`STAGGER`] has passed or one has failed; the first success ends the others, whose
-/// futures are dropped. When all fail, their errors, in the order in which they came.
-pub(crate) async fn race<T, E, F>(
-    addresses: Vec<SocketAddr>,
-    mut dial: impl FnMut(SocketAddr) -> F,
+/// Runs `dial` on each address, or on what stands for one. The next one starts when [`STAGGER`] has passed or one has failed; the first success
+/// ends the others, whose futures are dropped. When all fail, their errors, in the order in which they came.
+pub(crate) async fn race<A, T, E, F>(
+    addresses: impl IntoIterator<Item = A, IntoIter: ExactSizeIterator>,
+    mut dial: impl FnMut(A) -> F,
 ) -> Result<T, Vec<E>>
 where
     F: Future<Output = Result<T, E>>,
@@ -70,7 +70,7 @@ mod tests {
     /// Dials whose outcome and time are given per port; records when each started.
     async fn run(plan: &[(u64, bool)]) -> (Result<u16, Vec<u16>>, Vec<u64>, u64) {
         let (start, starts) = (Instant::now(), RefCell::new(Vec::new()));
-        let addresses = (0..plan.len() as u16).map(address).collect();
+        let addresses: Vec<_> = (0..plan.len() as u16).map(address).collect();
         let outcome = race(addresses, |to| {
             starts.borrow_mut().push(start.elapsed().as_millis() as u64);
             let (after, good) = plan[usize::from(to.port())];

@@ -17,6 +17,8 @@ use crate::race;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 /// Socket addresses that one dial tries.
 pub(crate) const MAX_ADDRESSES: usize = 16;
+/// Of a name for which only third parties vouch, socket addresses that one dial tries.
+pub(crate) const MAX_HEARSAY_ADDRESSES: usize = 2;
 /// TXT records that are read of one name.
 pub(crate) const MAX_RECORDS: usize = 64;
 /// How deep `dnsaddr` may point to other `dnsaddr`.

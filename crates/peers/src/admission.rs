@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_identity::{PeerId, SignedPeerRecord};
+use peerage_identity::{DialAddress, PeerId, SignedPeerRecord};
 use peerage_machine::Now;
 
 use crate::agreement::{Pair, Step};
@@ -12,10 +12,10 @@ use crate::backoff;
 use crate::book::Source;
 use crate::cause::{Blame, Cause, Failure, Fault, RejectReason};
 use crate::config::ForeignPolicy;
-use crate::manager::{Attempt, Conn, ConnState, PeerManager};
+use crate::manager::{Conn, ConnState, PeerManager};
 use crate::penalty::Penalty;
 use crate::types::{
-    Answer, AttemptId, CloseReason, ConnId, Direction, HelloFacts, Output, PeerAnswer, PeerEvent,
+    Answer, AttemptId, CloseReason, ConnId, Course, Direction, HelloFacts, Output, PeerAnswer, PeerEvent,
 };
 
 impl PeerManager {
@@ -32,13 +32,17 @@ impl PeerManager {
         let attempt = attempt.and_then(|attempt| self.attempts.remove(&attempt));
         let counted = attempt.as_ref().map_or(direction == Direction::Inbound, |attempt| attempt.counted);
         let place = attempt.as_ref().map_or(direction, |attempt| attempt.place);
-        let dialled = attempt.as_ref().map(|attempt| attempt.address.clone());
+        let dialled = attempt.as_ref().and_then(|attempt| attempt.reached(remote));
         let instead_of = attempt.as_ref().and_then(|attempt| attempt.instead_of);
         let older = instead_of.map(|older| self.conns.get(&older).is_none_or(|older| older.counted));
         let counted = older.unwrap_or(counted);
-        if let Some(attempt) = attempt {
-            self.address_failures.remove(&attempt.address);
-            self.dial_proved(now, peer, &attempt);
+        if let (Some(mut attempt), Some(dialled)) = (attempt, dialled.clone()) {
+            attempt.courses_of(
+                |route| if route.address == dialled { Course::Reached } else { Course::NotBegun },
+            );
+            self.address_failures.remove(&dialled);
+            self.charge_routes(now, peer, &attempt);
+            self.dial_proved(now, peer, &dialled);
             if !attempt.tickets.is_empty() {
                 self.waiting.entry(peer).or_default().extend(attempt.tickets);
             }
@@ -82,15 +86,12 @@ impl PeerManager {
     }
 
     /// A dial has found `peer` at its address.
-    fn dial_proved(&mut self, now: Now, peer: PeerId, attempt: &Attempt) {
-        if attempt.budgeted {
-            self.budget.give_back(now, &attempt.address);
-        }
+    fn dial_proved(&mut self, now: Now, peer: PeerId, address: &DialAddress) {
         if peer == self.me {
-            return self.seeds.remove(&attempt.address);
+            return self.seeds.remove(address);
         }
-        let seed = self.seeds.found(&attempt.address, peer);
-        self.book.proved(now, peer, &attempt.address, &mut self.random);
+        let seed = self.seeds.found(address, peer);
+        self.book.proved(now, peer, address, &mut self.random);
         if let Some(mut known) = self.book.get_mut(&peer) {
             known.seed |= seed;
         }

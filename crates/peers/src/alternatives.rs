@@ -102,12 +102,19 @@ impl PeerManager {
 }
 
 /// Whether a record may be passed on, as far as it is known: it must not name a global address that was never proved beside a proved one of the
-/// same IP version on another host. A peer that answers at one address of its own could else have everyone dial a second one that is a
-/// third party's.
+/// same IP version on another host, nor a name that was never proved, which may lead anywhere. A peer that answers at one address of its own
+/// could else have everyone dial a second one that is a third party's.
 fn is_plausible(record: &SignedPeerRecord, known: &KnownPeer) -> bool {
     let ip_of = |address: &DialAddress| address.socket_addr().map(|socket| socket.ip());
     let proved: Vec<IpAddr> =
         known.addresses.iter().filter(|at| at.seen.is_some()).filter_map(|at| ip_of(&at.address)).collect();
+    let seen = |name: &DialAddress| {
+        let name = name.clone().without_peer_id();
+        known.addresses.iter().any(|at| at.address == name && at.seen.is_some())
+    };
+    if record.addresses().iter().any(|address| ip_of(address).is_none() && !seen(address)) {
+        return false;
+    }
     let is_global = |ip: &IpAddr| AddressScope::of(*ip) == AddressScope::Global;
     record.addresses().iter().filter_map(ip_of).filter(is_global).all(|ip| {
         let mut rivals = proved.iter().filter(|other| is_global(other) && other.is_ipv4() == ip.is_ipv4());

@@ -2,9 +2,11 @@
 //!
 //! The node's budget spreads the redials of a node that restarts with many peers to come back to. The budgets per address (an IPv6 /64
 //! counts as one) and per subnet (/24, /48) hold for addresses that only others have vouched for: whoever makes up peers at a victim's
-//! address cannot make this node dial it more often than that. A dial that finds its peer there is given back, so that many nodes behind
-//! one address wait for one another no longer than it takes to try them. Names that nobody has proved share one budget, for they may all lead to
-//! the same place; to a name nothing is given back, for it may lead to its peer and to somebody else, who was dialled too. Loopback is exempt from the rules per address.
+//! address cannot make this node dial it more often than that. Where no peer was ever found, one dial goes at a time, and the pause after
+//! it doubles, up to a day: a liar whom the whole overlay believes gets of each node one dial at once, and four in the first hour. A dial
+//! that finds its peer there is given back, so that many nodes behind one address wait for one another no longer than it takes to try them.
+//! Names that nobody has proved share one budget, for they may all lead to the same place; to a name nothing is given back, for it may lead
+//! to its peer and to somebody else, who was dialled too. Loopback is exempt from the rules per address.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +20,7 @@ use crate::config::PeersConfig;
 #[derive(Debug)]
 pub(crate) struct DialBudget {
     node: TokenBucket,
-    targets: BTreeMap<Target, TokenBucket>,
+    targets: BTreeMap<Target, Spent>,
     address: (f64, f64),
     subnet: (f64, f64),
 }
@@ -26,8 +28,23 @@ pub(crate) struct DialBudget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Target {
     Names,
-    Block(IpPrefix),
+    Address(IpPrefix),
+    Subnet(IpPrefix),
 }
+
+/// What was spent on one target.
+#[derive(Debug)]
+struct Spent {
+    bucket: TokenBucket,
+    /// A peer was found there.
+    found: bool,
+    /// Dials to an address where nobody was found yet, and when the next one may go, as [`Now::mono`].
+    vain: u32,
+    not_before: Duration,
+}
+
+/// The longest pause between dials to an address where nobody was ever found.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
 /// Targets whose spending is remembered. Full buckets are forgotten first.
 pub(crate) const MAX_TARGETS: usize = 4096;
@@ -60,26 +77,41 @@ impl DialBudget {
         let mut wait = Duration::ZERO;
         let targets = self.targets_of(address);
         for (target, (burst, rate)) in &targets {
-            let bucket = self.targets.entry(*target).or_insert_with(|| TokenBucket::new(*burst, *rate, now));
-            wait = wait.max(bucket.wait_for(1.0, now).unwrap_or(Duration::from_secs(3600)));
+            let fresh = || Spent {
+                bucket: TokenBucket::new(*burst, *rate, now),
+                found: false,
+                vain: 0,
+                not_before: Duration::ZERO,
+            };
+            let spent = self.targets.entry(*target).or_insert_with(fresh);
+            wait = wait.max(spent.bucket.wait_for(1.0, now).unwrap_or(Duration::from_secs(3600)));
+            wait = wait.max(spent.not_before.saturating_sub(now.mono));
         }
         if wait.is_zero() {
+            let pause = Duration::try_from_secs_f64(1.0 / self.address.1).unwrap_or(LONGEST_PAUSE);
             for (target, _) in &targets {
-                self.targets.entry(*target).and_modify(|bucket| {
-                    bucket.take(1.0, now);
-                });
+                let Some(spent) = self.targets.get_mut(target) else { continue };
+                spent.bucket.take(1.0, now);
+                if matches!(target, Target::Address(_)) && !spent.found {
+                    let times = 1u32.checked_shl(spent.vain).unwrap_or(u32::MAX);
+                    spent.not_before = now.mono + pause.saturating_mul(times).min(LONGEST_PAUSE);
+                    spent.vain = spent.vain.saturating_add(1);
+                }
             }
         }
         self.forget_some(now);
         if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
 
-    /// A dial for which [`DialBudget::take`] was asked has found its peer, or sent nothing.
-    pub(crate) fn give_back(&mut self, now: Now, address: &DialAddress) {
-        for (target, _) in self.targets_of(address).into_iter().filter(|(target, _)| *target != Target::Names)
-        {
-            if let Some(bucket) = self.targets.get_mut(&target) {
-                bucket.give_back(1.0, now);
+    /// A dial for which [`DialBudget::take`] was asked has found its peer, or has sent nothing.
+    pub(crate) fn give_back(&mut self, now: Now, address: &DialAddress, found: bool) {
+        for (target, _) in self.targets_of(address) {
+            // Where a name led to its peer it may have led to somebody else too; but where it was not tried it led nowhere.
+            if let Some(spent) = self.targets.get_mut(&target).filter(|_| !found || target != Target::Names) {
+                spent.bucket.give_back(1.0, now);
+                spent.found |= found;
+                spent.vain = if found { 0 } else { spent.vain.saturating_sub(1) };
+                spent.not_before = Duration::ZERO;
             }
         }
     }
@@ -95,8 +127,8 @@ impl DialBudget {
             None => vec![(Target::Names, (self.address.0, 1.0 / NAME_DIAL_EVERY.as_secs_f64()))],
             Some(ip) if AddressScope::of(ip).is_exempt_from_address_rules() => Vec::new(),
             Some(ip) => vec![
-                (Target::Block(IpPrefix::address_of(ip)), self.address),
-                (Target::Block(IpPrefix::subnet_of(ip)), self.subnet),
+                (Target::Address(IpPrefix::address_of(ip)), self.address),
+                (Target::Subnet(IpPrefix::subnet_of(ip)), self.subnet),
             ],
         }
     }
@@ -107,7 +139,7 @@ impl DialBudget {
         if self.targets.len() <= MAX_TARGETS {
             return;
         }
-        self.targets.retain(|_, bucket| !bucket.is_full(now));
+        self.targets.retain(|_, spent| spent.not_before > now.mono || !spent.bucket.is_full(now));
         while self.targets.len() > MAX_TARGETS {
             self.targets.pop_first();
         }
@@ -159,10 +191,32 @@ mod tests {
         let at_port = |port: u32| format!("/ip4/20.0.0.1/udp/{port}/quic-v1").parse().unwrap();
         for port in 1..50 {
             assert_eq!(budget.take(at(0), &at_port(port)), Ok(()));
-            budget.give_back(at(0), &at_port(port));
+            budget.give_back(at(0), &at_port(port), true);
         }
         let failing = (50..100).filter(|port| budget.take(at(0), &at_port(*port)).is_ok()).count();
         assert_eq!(failing as f64, PeersConfig::default().address_dial_burst);
+    }
+
+    #[test]
+    fn where_nobody_was_ever_found_each_pause_is_twice_the_one_before() {
+        let mut budget = DialBudget::new(&PeersConfig::default());
+        let at_port = |port: u64| format!("/ip4/20.0.0.1/udp/{port}/quic-v1").parse().unwrap();
+        let day = 24 * 3600;
+        let tries: Vec<_> = (0..4 * day)
+            .filter(|second| budget.take(at(second * 1000), &at_port(1 + second % 9)).is_ok())
+            .collect();
+        let (doubled, longest) = tries.split_at(10);
+        assert_eq!(doubled, [0, 300, 900, 2100, 4500, 9300, 18_900, 38_100, 76_500, 153_300]);
+        assert_eq!(longest, [153_300 + LONGEST_PAUSE.as_secs(), 153_300 + 2 * LONGEST_PAUSE.as_secs()]);
+        // What was not sent doesn't count.
+        let later = at(5 * day * 1000);
+        assert!((0..10).all(|_| {
+            let taken = budget.take(later, &at_port(1)).is_ok();
+            budget.give_back(later, &at_port(1), false);
+            taken
+        }));
+        assert_eq!(budget.take(later, &at_port(1)), Ok(()));
+        assert!(budget.take(later, &at_port(2)).is_err());
     }
 
     #[test]
@@ -173,7 +227,7 @@ mod tests {
         for n in 0..100 {
             if budget.take(at(0), &name(n)).is_ok() {
                 passed += 1.0;
-                budget.give_back(at(0), &name(n));
+                budget.give_back(at(0), &name(n), true);
             }
         }
         assert_eq!(passed, PeersConfig::default().address_dial_burst);

@@ -40,9 +40,10 @@ pub struct PeersConfig {
     pub dial_burst: f64,
     /// Dials that the node may begin in a second, in the long run.
     pub dials_per_second: f64,
-    /// Dials at once to one address that only others have vouched for, and that find nobody; an IPv6 /64 is one. Loopback is exempt.
+    /// Dials at once to one address that only others have vouched for, and that find nobody; an IPv6 /64 is one. One, until a peer was found there.
+    /// Loopback is exempt.
     pub address_dial_burst: f64,
-    /// The same, a second in the long run.
+    /// The same, a second in the long run; the pause doubles each time where no peer was ever found.
     pub address_dials_per_second: f64,
     /// Dials at once to one subnet (/24, /48) at addresses that only others have vouched for, and that find nobody. Loopback is exempt.
     pub subnet_dial_burst: f64,

@@ -3,16 +3,21 @@
 //! Three queues, each ordered by due time, hold whoever may be dialled: persistent peers, seeds, and all others. A target stands in one
 //! of them once. Nothing is polled: the next due time is one timer, and a queue that may not be served has none.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use peerage_identity::{AddressScope, DialAddress, PeerId};
+use peerage_identity::{DialAddress, PeerId};
 use peerage_machine::Now;
 
 use crate::backoff;
+use crate::bans::Ban;
 use crate::cause::{Blame, Cause, Failure, Fault, RejectReason};
 use crate::dial_queue::{DialQueue, Target};
 use crate::manager::{Attempt, ConnState, PeerManager};
-use crate::types::{AttemptId, ConnId, Direction, Output, PeerEvent, Ticket};
+use crate::types::{AttemptId, ConnId, Course, Direction, Output, PeerEvent, Route, Ticket};
+
+/// Addresses that one dial of a peer tries.
+pub(crate) const MAX_ROUTES: usize = 4;
 
 impl PeerManager {
     /// Starts dials while slots are free and targets are due.
@@ -101,16 +106,13 @@ impl PeerManager {
 
     /// A dial came to nothing.
     pub(crate) fn dial_failed(&mut self, now: Now, attempt: AttemptId, failure: Failure) {
-        let Some(Attempt { target, address, tickets, budgeted, .. }) = self.attempts.remove(&attempt) else {
-            return;
-        };
-        if budgeted && failure.fault == Fault::NoSocket {
-            // Nothing was sent there.
-            self.budget.give_back(now, &address);
-        }
-        let (peer, retry_in) = match &target {
+        let Some(mut attempt) = self.attempts.remove(&attempt) else { return };
+        attempt.courses_of(|_| Course::Failed(failure.clone()));
+        let Some(address) = attempt.failed_most() else { return };
+        let (peer, retry_in) = match &attempt.target {
             Target::Peer(peer) => {
-                let retry_in = self.charge(now, *peer, Some(&address), &failure);
+                self.charge_routes(now, *peer, &attempt);
+                let retry_in = self.charge(now, *peer, None, &failure);
                 self.seed_lost(now, *peer, &failure, retry_in);
                 (Some(*peer), retry_in)
             }
@@ -121,7 +123,31 @@ impl PeerManager {
         }
         let cause = failure.detail.clone();
         self.event(PeerEvent::DialFailed { address, peer, cause, fault: failure.fault, retry_in });
-        self.resolve(tickets, &Err(failure));
+        self.resolve(attempt.tickets, &Err(failure));
+    }
+
+    /// What became of each address of a dial is known.
+    pub(crate) fn raced(&mut self, attempt: AttemptId, courses: Vec<Course>) {
+        if let Some(attempt) = self.attempts.get_mut(&attempt) {
+            attempt.courses = courses;
+        }
+    }
+
+    /// Charges each address of a dial for itself, and gives back the budget of those that were not tried or were right.
+    pub(crate) fn charge_routes(&mut self, now: Now, peer: PeerId, attempt: &Attempt) {
+        for (route, course) in attempt.routes.iter().zip(&attempt.courses) {
+            let sent = match course {
+                Course::Failed(failure) => {
+                    self.charge_address_of(peer, &route.address, failure);
+                    failure.fault != Fault::NoSocket
+                }
+                Course::Cancelled => true,
+                Course::NotBegun | Course::Reached => false,
+            };
+            if attempt.budgeted && route.unproved && !sent {
+                self.budget.give_back(now, &route.address, *course == Course::Reached);
+            }
+        }
     }
 
     /// Charges a failure to whom it belongs, and queues the peer again. How long until then, if it is queued.
@@ -133,17 +159,21 @@ impl PeerManager {
         failure: &Failure,
     ) -> Option<Duration> {
         if let Some(address) = address {
-            match failure.blame() {
-                Blame::Local => self.book.skipped(&peer, address),
-                Blame::Overloaded => {}
-                blame @ (Blame::Unlucky | Blame::Hostile) => {
-                    let hostile = blame == Blame::Hostile;
-                    self.book.failed(&peer, address, hostile, self.config.max_hearsay_failures);
-                }
-            }
+            self.charge_address_of(peer, address, failure);
         }
         let wait = self.wait_after(peer, failure)?;
         self.redial_in(now, peer, wait)
+    }
+
+    fn charge_address_of(&mut self, peer: PeerId, address: &DialAddress, failure: &Failure) {
+        match failure.blame() {
+            Blame::Local => self.book.skipped(&peer, address),
+            Blame::Overloaded => {}
+            blame @ (Blame::Unlucky | Blame::Hostile) => {
+                let hostile = blame == Blame::Hostile;
+                self.book.failed(&peer, address, hostile, self.config.max_hearsay_failures);
+            }
+        }
     }
 
     /// Counts a failure against the peer, or against ourselves, and draws the time until the next dial.
@@ -256,7 +286,9 @@ impl PeerManager {
                 attempt.peer() == Some(peer)
                     && match &target {
                         Target::Peer(_) => true,
-                        Target::Address(address) => attempt.address.same_endpoint(address),
+                        Target::Address(address) => {
+                            attempt.routes.iter().any(|route| route.address.same_endpoint(address))
+                        }
                     }
             });
             if let Some(attempt) = under_way {
@@ -264,11 +296,11 @@ impl PeerManager {
                 return;
             }
         }
-        let (address, told_from) = match &target {
-            Target::Address(address) => (Some(address.clone()), None),
-            Target::Peer(peer) => self.best_address(peer).unzip(),
+        let routes = match &target {
+            Target::Address(address) => vec![Route::named(address)],
+            Target::Peer(peer) => self.routes_to(peer),
         };
-        let Some(address) = address else {
+        if routes.is_empty() {
             let what = peer.map(|peer| peer.to_string()).unwrap_or_default();
             let why = format!("no address of {what} is known: add one with peers().add");
             let failure = Failure::new(Fault::NoAddress, why);
@@ -276,21 +308,13 @@ impl PeerManager {
                 self.note_failure(now, peer, &failure);
             }
             return self.resolve(vec![ticket], &Err(failure));
-        };
+        }
         if let Some(peer) = &peer {
             self.dequeue(peer);
         }
         let target = peer.map_or(target, Target::Peer);
-        let dial = Attempt {
-            target,
-            address,
-            tickets: vec![ticket],
-            counted: false,
-            place: Direction::Outbound,
-            budgeted: false,
-            instead_of: None,
-        };
-        self.dial(now, dial, told_from.flatten(), Cause::Asked);
+        let dial = Attempt { tickets: vec![ticket], ..Attempt::new(target, routes) };
+        self.dial(now, dial, Cause::Asked);
     }
 
     /// Our address on a connection went away. One that we dialled moves by itself.
@@ -307,12 +331,11 @@ impl PeerManager {
         if self.attempts.values().any(|attempt| attempt.peer() == Some(peer)) {
             return;
         }
-        if let Some((address, told_from)) = self.best_address(&peer) {
-            let (target, tickets, instead_of) = (Target::Peer(peer), Vec::new(), Some(id));
+        let routes = self.routes_to(&peer);
+        if !routes.is_empty() {
             // It stands for a connection that has its place already: nobody has to make room for it.
-            let dial =
-                Attempt { target, address, tickets, counted: false, place, budgeted: false, instead_of };
-            self.dial(now, dial, told_from, Cause::Moved);
+            let dial = Attempt { place, instead_of: Some(id), ..Attempt::new(Target::Peer(peer), routes) };
+            self.dial(now, dial, Cause::Moved);
         }
     }
 
@@ -322,68 +345,62 @@ impl PeerManager {
     }
 
     fn start(&mut self, now: Now, target: Target, counted: bool, cause: Cause) {
-        let (address, told_from, budgeted) = match &target {
+        let (routes, budgeted) = match &target {
             Target::Address(address) if self.seeds.has(address) => {
                 if self.seed_is_linked(address) {
                     return;
                 }
-                (address.clone(), None, false)
+                (vec![Route::named(address)], false)
             }
             Target::Address(address) => {
                 self.address_failures.entry(address.clone()).or_default();
-                (address.clone(), None, false)
+                (vec![Route::named(address)], false)
             }
-            Target::Peer(peer) => match self.address_to_dial(now, *peer) {
-                Some(found) => found,
-                None => return,
-            },
+            Target::Peer(peer) => (self.routes_now(now, *peer), true),
         };
-        let (tickets, place, instead_of) = (Vec::new(), Direction::Outbound, None);
-        let dial = Attempt { target, address, tickets, counted, place, budgeted, instead_of };
-        self.dial(now, dial, told_from, cause);
+        if !routes.is_empty() {
+            let dial = Attempt { counted, budgeted, ..Attempt::new(target, routes) };
+            self.dial(now, dial, cause);
+        }
     }
 
-    /// The address at which to dial a peer that is due, from where it was told, and whether it was taken from the budget of the address.
-    /// `None` when it needs no dial, has no address, or must wait once more because enough dials went there lately.
-    fn address_to_dial(
-        &mut self,
-        now: Now,
-        peer: PeerId,
-    ) -> Option<(DialAddress, Option<AddressScope>, bool)> {
+    /// The addresses at which to dial a peer that is due, of those that nobody has proved only what their budget allows. None when it needs no dial, has no
+    /// address, or must wait once more because enough dials went there lately.
+    fn routes_now(&mut self, now: Now, peer: PeerId) -> Vec<Route> {
+        let mut routes = Vec::new();
         if self.is_linked(&peer) || self.attempts.values().any(|attempt| attempt.peer() == Some(peer)) {
-            return None;
-        }
-        let known = self.book.get(&peer)?.in_order().into_iter();
-        let known: Vec<_> = known.map(|at| (at.address.clone(), at.told_from, at.is_unproved())).collect();
-        if known.is_empty() {
-            self.note_failure(now, peer, &Failure::from(Fault::NoAddress));
-            return None;
+            return routes;
         }
         let mut put_off: Option<(Duration, DialAddress)> = None;
-        for (address, told_from, unproved) in known {
-            let ip = address.socket_addr().map(|socket| socket.ip());
-            if let Some(ban) = self.ban_on(&peer, ip) {
-                if put_off.is_some() {
-                    continue;
-                }
-                let failure = Failure::new(Fault::Banned, ban.reason.clone());
-                self.note_failure(now, peer, &failure);
-                return None;
+        for route in self.all_routes_to(&peer) {
+            if routes.len() == MAX_ROUTES {
+                break;
             }
-            match self.spend_on(now, &address, unproved) {
-                Ok(()) => return Some((address, told_from, unproved)),
+            match self.spend_on(now, &route.address, route.unproved) {
+                Ok(()) => routes.push(route),
                 Err(wait) if put_off.as_ref().is_none_or(|(least, _)| wait < *least) => {
-                    put_off = Some((wait, address));
+                    put_off = Some((wait, route.address));
                 }
                 Err(_) => {}
             }
         }
-        let (wait, address) = put_off?;
+        if !routes.is_empty() {
+            return routes;
+        }
+        let Some((wait, address)) = put_off else {
+            if let Some(ban) = self.ban_on_all(&peer) {
+                let failure = Failure::new(Fault::Banned, ban.reason.clone());
+                self.note_failure(now, peer, &failure);
+            } else if self.book.get(&peer).is_some() {
+                self.note_failure(now, peer, &Failure::from(Fault::NoAddress));
+            }
+            return routes;
+        };
         // Many may wait for the same budget: they don't all come back at the moment when one of them may go.
         let wait = wait + self.random.up_to(wait);
         self.enqueue(peer, now.mono + wait);
         self.note(now, peer, Cause::DialBudget, &format!("at {address} or near it"));
-        None
+        routes
     }
 
     /// Takes a dial from the budget of an address that nobody has proved; or says how long to wait.
@@ -393,7 +410,8 @@ impl PeerManager {
         }
         self.budget.take(now, address).map_err(|wait| {
             // A dial under way there may find its peer, and give back what it took.
-            let open = |other: &Attempt| other.budgeted && self.budget.share(&other.address, address);
+            let shares = |route: &Route| route.unproved && self.budget.share(&route.address, address);
+            let open = |other: &Attempt| other.budgeted && other.routes.iter().any(shares);
             match self.attempts.values().any(open) {
                 true => wait.min(self.config.backoff_base),
                 false => wait,
@@ -401,24 +419,49 @@ impl PeerManager {
         })
     }
 
-    fn dial(&mut self, now: Now, dial: Attempt, told_from: Option<AddressScope>, cause: Cause) {
+    fn dial(&mut self, now: Now, dial: Attempt, cause: Cause) {
         self.budget.spend(now);
         let attempt = self.next_attempt();
-        let (address, expected) = (dial.address.clone(), dial.peer());
-        self.outputs.push_back(Output::Dial { attempt, address: address.clone(), expected, told_from });
+        let (routes, expected) = (dial.routes.clone(), dial.peer());
+        let first = routes.first().map(|route| route.address.to_string()).unwrap_or_default();
+        let more = match routes.len() {
+            0 | 1 => String::new(),
+            all => format!(", with {} more to try", all - 1),
+        };
+        self.outputs.push_back(Output::Dial { attempt, routes, expected });
         self.attempts.insert(attempt, dial);
         if let Some(peer) = expected {
-            self.note(now, peer, cause, &address.to_string());
+            self.note(now, peer, cause, &format!("{first}{more}"));
         }
     }
 
-    fn best_address(&self, peer: &PeerId) -> Option<(DialAddress, Option<AddressScope>)> {
-        let best = self.book.get(peer)?.best_address()?;
-        let ip = best.address.socket_addr().map(|socket| socket.ip());
-        if self.ban_on(peer, ip).is_some() {
-            return None;
-        }
-        Some((best.address.clone(), best.told_from))
+    /// Where a peer may be dialled, the best first, as many as one dial tries.
+    fn routes_to(&self, peer: &PeerId) -> Vec<Route> {
+        let mut routes = self.all_routes_to(peer);
+        routes.truncate(MAX_ROUTES);
+        routes
+    }
+
+    /// Where a peer may be dialled, the best first: its addresses without those that are banned.
+    fn all_routes_to(&self, peer: &PeerId) -> Vec<Route> {
+        let known = self.book.get(peer).map(|known| known.in_order()).unwrap_or_default().into_iter();
+        let free = known.filter(|at| self.ban_on(peer, ip_of(&at.address)).is_none());
+        free.map(|at| Route {
+            address: at.address.clone(),
+            told_from: at.told_from,
+            unproved: at.is_unproved(),
+        })
+        .collect()
+    }
+
+    /// The ban that keeps a peer from being dialled at any of its addresses.
+    pub(crate) fn ban_on_all(&self, peer: &PeerId) -> Option<&Ban> {
+        let of_peer = self.ban_on(peer, None);
+        let best = || {
+            let best = self.book.get(peer)?.best_address()?;
+            self.ban_on(peer, ip_of(&best.address)).filter(|_| self.all_routes_to(peer).is_empty())
+        };
+        of_peer.or_else(best)
     }
 
     fn queues_mut(&mut self) -> [&mut DialQueue; 3] {
@@ -426,7 +469,58 @@ impl PeerManager {
     }
 }
 
+/// The IP of an address that is no name.
+pub(crate) fn ip_of(address: &DialAddress) -> Option<IpAddr> {
+    address.socket_addr().map(|socket| socket.ip())
+}
+
+impl Route {
+    /// One that the user named.
+    fn named(address: &DialAddress) -> Self {
+        Self { address: address.clone(), told_from: None, unproved: false }
+    }
+}
+
 impl Attempt {
+    /// One that no cap counts.
+    fn new(target: Target, routes: Vec<Route>) -> Self {
+        Self {
+            target,
+            routes,
+            courses: Vec::new(),
+            tickets: Vec::new(),
+            counted: false,
+            place: Direction::Outbound,
+            budgeted: false,
+            instead_of: None,
+        }
+    }
+
+    /// The address that led to `remote`.
+    pub(crate) fn reached(&self, remote: SocketAddr) -> Option<DialAddress> {
+        let told = self.courses.iter().position(|course| *course == Course::Reached);
+        let same = |route: &Route| route.address.socket_addr() == Some(remote);
+        let index = told.or_else(|| self.routes.iter().position(same)).unwrap_or_default();
+        self.routes.get(index).map(|route| route.address.clone())
+    }
+
+    /// Fills in what became of its addresses, where the driver has not said it.
+    pub(crate) fn courses_of(&mut self, course: impl Fn(&Route) -> Course) {
+        if self.courses.len() != self.routes.len() {
+            self.courses = self.routes.iter().map(course).collect();
+        }
+    }
+
+    /// The address whose failure is the gravest.
+    fn failed_most(&self) -> Option<DialAddress> {
+        let blame = |course: &Course| match course {
+            Course::Failed(failure) => Some(failure.blame()),
+            _ => None,
+        };
+        let both = self.routes.iter().zip(&self.courses).rev();
+        both.max_by_key(|(_, course)| blame(course)).map(|(route, _)| route.address.clone())
+    }
+
     /// Who must be there, where that is known.
     pub(crate) fn peer(&self) -> Option<PeerId> {
         match &self.target {

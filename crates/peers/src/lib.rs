@@ -71,6 +71,10 @@ pub mod limits {
     pub const MAX_STORED_ADDRESSES: usize = crate::record::MAX_ADDRESSES;
     /// Addresses and subnets whose dials are remembered.
     pub const MAX_DIAL_TARGETS: usize = crate::budget::MAX_TARGETS;
+    /// The longest pause between dials to an address where nobody was ever found.
+    pub const LONGEST_DIAL_PAUSE: Duration = crate::budget::LONGEST_PAUSE;
+    /// Addresses that one dial of a peer tries.
+    pub const MAX_ROUTES: usize = crate::dialling::MAX_ROUTES;
     /// How often any of the names that nobody has proved is dialled.
     pub const NAME_DIAL_EVERY: Duration = crate::budget::NAME_DIAL_EVERY;
     /// Explicit connects that wait for a dial slot.
@@ -101,6 +105,6 @@ pub use record::{AddressEntry, BadEntry, BanEntry, BookChange, BookEntry, Stored
 pub use standing::{Standing, StandingEntry};
 pub use state::PeerState;
 pub use types::{
-    Answer, AttemptId, CloseReason, ConnId, Direction, HelloFacts, Input, Output, PeerAnswer, PeerEvent,
-    Role, Ticket,
+    Answer, AttemptId, CloseReason, ConnId, Course, Direction, HelloFacts, Input, Output, PeerAnswer,
+    PeerEvent, Role, Route, Ticket,
 };

@@ -16,6 +16,7 @@ use crate::cause::{Cause, Failure, Fault, RejectReason};
 use crate::class::PeerClass;
 use crate::config::PeersConfig;
 use crate::dial_queue::{DialQueue, Target};
+use crate::dialling::ip_of;
 use crate::door::Door;
 use crate::exchange::Exchange;
 use crate::journal::Journal;
@@ -26,7 +27,9 @@ use crate::seeds::Seeds;
 use crate::standing::Standing;
 use crate::starts::Starts;
 use crate::state::PeerState;
-use crate::types::{AttemptId, CloseReason, ConnId, Direction, Input, Output, PeerEvent, Role, Ticket};
+use crate::types::{
+    AttemptId, CloseReason, ConnId, Course, Direction, Input, Output, PeerEvent, Role, Route, Ticket,
+};
 
 /// Decides who we are connected to. See the crate's documentation for the way of a connection through it.
 #[derive(Debug)]
@@ -155,12 +158,15 @@ pub(crate) enum ConnState {
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) target: Target,
-    pub(crate) address: DialAddress,
+    /// Where it is tried, the best first; never empty.
+    pub(crate) routes: Vec<Route>,
+    /// What became of each, once it is known.
+    pub(crate) courses: Vec<Course>,
     pub(crate) tickets: Vec<Ticket>,
     pub(crate) counted: bool,
     /// Whose cap counts its connection.
     pub(crate) place: Direction,
-    /// It was taken from the budget of its address.
+    /// Its addresses that nobody has proved were taken from their budget.
     pub(crate) budgeted: bool,
     /// The connection whose place it is to take.
     pub(crate) instead_of: Option<ConnId>,
@@ -482,15 +488,12 @@ impl PeerManager {
         if let Some(peer) = peer.filter(|peer| !self.is_allowed(peer)) {
             return Err(not_allowed(peer));
         }
-        // A peer is dialled at its best address.
-        let best =
-            |peer| self.book.get(peer).and_then(|known| known.best_address()).map(|best| &best.address);
-        let address = match target {
-            Target::Peer(peer) => best(peer),
-            Target::Address(address) => Some(address),
+        // One address that is not banned is enough.
+        let ban = match target {
+            Target::Peer(peer) => self.ban_on_all(peer),
+            Target::Address(address) => peer.and_then(|peer| self.ban_on(&peer, ip_of(address))),
         };
-        let ip = address.and_then(DialAddress::socket_addr).map(|socket| socket.ip());
-        if let Some(ban) = peer.and_then(|peer| self.ban_on(&peer, ip)) {
+        if let Some(ban) = ban {
             let why = format!("{} is banned here ({}): lift the ban first", ban.target, ban.reason);
             return Err(Failure::new(Fault::Banned, why));
         }
@@ -581,6 +584,7 @@ impl Machine for PeerManager {
             }
             Input::Connect { ticket, target } => self.connect(now, ticket, target),
             Input::Disconnect { peer } => self.disconnect(now, peer),
+            Input::Raced { attempt, courses } => self.raced(attempt, courses),
             Input::DialFailed { attempt, failure } => self.dial_failed(now, attempt, failure),
             Input::Handshaken { conn, peer, direction, remote, attempt } => {
                 self.handshaken(now, conn, peer, direction, remote, attempt);

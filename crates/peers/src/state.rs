@@ -38,7 +38,7 @@ pub enum PeerState {
     Dialling {
         /// Which.
         attempt: AttemptId,
-        /// Where.
+        /// Where first.
         address: DialAddress,
     },
     /// Its key is proved; the hellos are under way.
@@ -148,7 +148,7 @@ impl PeerManager {
         }
         let dialling = || {
             let (id, attempt) = self.attempts.iter().find(|(_, a)| a.peer() == Some(*peer))?;
-            Some(PeerState::Dialling { attempt: *id, address: attempt.address.clone() })
+            Some(PeerState::Dialling { attempt: *id, address: attempt.routes.first()?.address.clone() })
         };
         greeting.or_else(dialling).or_else(|| self.resting_state(peer))
     }

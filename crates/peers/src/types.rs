@@ -97,6 +97,14 @@ pub enum Input {
         /// Why.
         failure: Failure,
     },
+    /// What became of each address of a dial, right before its [`Input::Handshaken`] or [`Input::DialFailed`]. Without it, the address that led to the
+    /// remote end was reached, or all have failed alike.
+    Raced {
+        /// Which.
+        attempt: AttemptId,
+        /// One for each address, in the order of [`Output::Dial`].
+        courses: Vec<Course>,
+    },
     /// A TLS handshake is done, so the peer ID is proved.
     Handshaken {
         /// A number never used before.
@@ -306,20 +314,43 @@ pub enum CloseReason {
     Rotated,
 }
 
+/// One of the addresses of a dial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Where.
+    pub address: DialAddress,
+    /// From where whoever told us of the address was reached: a name may lead to no address that is not credible from there
+    /// ([`AddressScope::is_credible_from`]). `None` when the user named it.
+    pub told_from: Option<AddressScope>,
+    /// Nobody but third parties vouches for it: of a name, only a few places are tried.
+    pub unproved: bool,
+}
+
+/// What became of one address of a dial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Course {
+    /// Another one was reached before its turn.
+    NotBegun,
+    /// Another one was reached while it was tried.
+    Cancelled,
+    /// It came to nothing.
+    Failed(Failure),
+    /// The connection leads there.
+    Reached,
+}
+
 /// What to do, in order.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "they leave the queue at once, and most are events")]
 pub enum Output {
-    /// Open a connection.
+    /// Open one connection. Each address is tried when the one before it has failed or was silent for a while; the first that is reached ends the others.
     Dial {
         /// Comes back in [`Input::Handshaken`] or [`Input::DialFailed`].
         attempt: AttemptId,
-        /// Where.
-        address: DialAddress,
+        /// Where, the best first; never empty.
+        routes: Vec<Route>,
         /// Who must be there.
         expected: Option<PeerId>,
-        /// From where whoever told us of the address was reached: a name may lead to no address that is not credible from there
-        /// ([`AddressScope::is_credible_from`]). `None` when the user named it.
-        told_from: Option<AddressScope>,
     },
     /// Send our hello.
     SayHello {

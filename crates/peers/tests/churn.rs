@@ -235,10 +235,10 @@ impl Crowd {
     fn carry_out(&mut self, from: usize) {
         while let Some(output) = self.nodes[from].manager.poll_output() {
             match output {
-                Output::Dial { attempt, address, expected, .. } => {
+                Output::Dial { attempt, routes, expected } => {
                     self.conns += 1;
                     let conn = ConnId(self.conns);
-                    let to = self.places[&address.socket_addr().unwrap()];
+                    let to = self.places[&routes[0].address.socket_addr().unwrap()];
                     self.schedule(to, DELAY, Delivery::Syn { from, attempt, conn, expected });
                 }
                 Output::SayHello { conn, order } => {

@@ -5,3 +5,4 @@ mod environment;
 mod listening;
 mod moving;
 mod network;
+mod racing;

@@ -164,7 +164,7 @@ impl Environment for Machine {
     }
 
     fn resolver(&self) -> Arc<dyn Resolve> {
-        // No test of this world dials a name.
+        // A test that dials names gives its node a resolver.
         Arc::new(SystemResolver)
     }
 

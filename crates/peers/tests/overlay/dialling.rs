@@ -456,3 +456,87 @@ fn a_seed_with_a_second_address_that_nobody_has_proved_is_reached_as_soon_as_eve
     world.run_for(secs(36));
     assert_eq!(world.peers_of(a).len(), 1);
 }
+
+fn at(octets: [u8; 4]) -> DialAddress {
+    DialAddress::from_socket_addr(SocketAddr::from((octets, 4000))).unwrap()
+}
+
+/// All addresses of a peer are tried in one dial: a dead one in front costs no backoff, and is tried last from then on.
+#[test]
+fn a_peer_with_a_dead_address_in_front_is_reached_in_one_dial() {
+    let mut world = World::new(21);
+    let (node, peer) = (world.add(PeersConfig::default()), world.add(PeersConfig::default()));
+    let id = world.id(peer);
+    for octets in [[81, 0, 0, 1], [81, 0, 1, 1], [81, 0, 2, 1]] {
+        let address = at(octets).with_peer_id(id).unwrap();
+        world.give(node, Input::Add { address, role: Role::Known });
+        world.give(node, Input::Disconnect { peer: id });
+    }
+    let address = world.address(peer);
+    world.give(node, Input::Add { address, role: Role::Known });
+    world.give(node, Input::Disconnect { peer: id });
+    world.run_for(secs(60));
+    let before = world.nodes[node].dials.len();
+    world.give(node, Input::Connect { ticket: Ticket(1), target: Target::Peer(id) });
+    world.run_for(secs(1));
+    assert_eq!(world.nodes[node].answers[&Ticket(1)], Ok(id), "{:?}", world.nodes[node].dials);
+    assert!(world.nodes[node].dials.len() - before <= 4);
+    let failed = |(_, event): &(Duration, PeerEvent)| matches!(event, PeerEvent::DialFailed { peer: Some(p), .. } if *p == id);
+    let failures = world.nodes[node].events.iter().filter(|event| failed(event)).count();
+    // The next dial knows better.
+    world.give(node, Input::Disconnect { peer: id });
+    let before = world.nodes[node].dials.len();
+    world.give(node, Input::Connect { ticket: Ticket(2), target: Target::Peer(id) });
+    world.run_for(secs(1));
+    assert_eq!(world.nodes[node].answers[&Ticket(2)], Ok(id));
+    let dialled: Vec<_> = world.nodes[node].dials[before..].iter().map(|(_, at)| at.socket_addr()).collect();
+    assert_eq!(dialled, [Some(world.nodes[peer].address)], "{failures}");
+}
+
+/// However many addresses are known, one dial tries so many of them; the next one tries those that have not failed yet.
+#[test]
+fn a_dial_tries_four_addresses_at_most_and_the_next_one_the_others() {
+    let mut world = World::new(23);
+    let (node, peer) = (world.add(PeersConfig::default()), world.add(PeersConfig::default()));
+    let id = world.id(peer);
+    for subnet in 0..6 {
+        let address = at([81, 0, subnet, 1]).with_peer_id(id).unwrap();
+        world.give(node, Input::Add { address, role: Role::Known });
+        world.give(node, Input::Disconnect { peer: id });
+    }
+    world.run_for(secs(60));
+    for ticket in [1, 2] {
+        let before = world.nodes[node].dials.len();
+        world.give(node, Input::Connect { ticket: Ticket(ticket), target: Target::Peer(id) });
+        world.run_for(secs(7));
+        assert_eq!(world.nodes[node].answers[&Ticket(ticket)].as_ref().unwrap_err().fault, Fault::Timeout);
+        world.give(node, Input::Disconnect { peer: id });
+        assert_eq!(world.nodes[node].dials.len() - before, peerage_peers::limits::MAX_ROUTES);
+        world.run_for(secs(60));
+    }
+    let tried: std::collections::BTreeSet<_> =
+        world.nodes[node].dials.iter().filter_map(|(_, at)| at.socket_addr()).collect();
+    assert_eq!(tried.len(), 6, "{tried:?}");
+}
+
+/// A ban of one address leaves the others.
+#[test]
+fn a_peer_with_one_banned_address_is_dialled_at_another() {
+    let mut world = World::new(22);
+    let (node, peer) = (world.add(PeersConfig::default()), world.add(PeersConfig::default()));
+    let id = world.id(peer);
+    let now = world.now();
+    let banned = SocketAddr::from(([82, 0, 0, 1], 4000)).ip();
+    world.nodes[node].manager.ban(now, peerage_peers::BanTarget::address(banned), "spam", None).unwrap();
+    let address = at([82, 0, 0, 1]).with_peer_id(id).unwrap();
+    world.give(node, Input::Add { address, role: Role::Known });
+    world.run_for(secs(2));
+    assert_eq!(world.nodes[node].dials, []);
+    world.give(node, Input::Connect { ticket: Ticket(1), target: Target::Peer(id) });
+    assert_eq!(world.nodes[node].answers[&Ticket(1)].as_ref().unwrap_err().fault, Fault::Banned);
+    let address = world.address(peer);
+    world.give(node, Input::Add { address, role: Role::Known });
+    world.run_for(secs(2));
+    assert!(world.peers_of(node).contains(&peer));
+    assert!(world.nodes[node].dials.iter().all(|(_, to)| to.socket_addr().unwrap().ip() != banned));
+}

@@ -9,9 +9,9 @@ use std::time::Duration;
 use peerage_identity::{DialAddress, IpPrefix, NodeKey, PeerId, SignedPeerRecord};
 use peerage_machine::{Machine, Now, Random};
 use peerage_peers::{
-    Answer, AttemptId, Ban, BanEntry, BookChange, BookEntry, CloseReason, ConnId, Direction, Door, DoorState,
-    Failure, Fault, HelloFacts, Input, Output, PeerAnswer, PeerEvent, PeerManager, PeersConfig, RejectReason,
-    Role, StoredPeer, Ticket,
+    Answer, AttemptId, Ban, BanEntry, BookChange, BookEntry, CloseReason, ConnId, Course, Direction, Door,
+    DoorState, Failure, Fault, HelloFacts, Input, Output, PeerAnswer, PeerEvent, PeerManager, PeersConfig,
+    RejectReason, Role, Route, StoredPeer, Ticket,
 };
 
 /// Something that reaches a node at a time.
@@ -23,11 +23,20 @@ pub(crate) enum Delivery {
         attempt: AttemptId,
         conn: ConnId,
         expected: Option<PeerId>,
+        race: Race,
     },
     AskedBy {
         conn: ConnId,
     },
     Timer,
+}
+
+/// A dial's addresses. They are tried one after the other here: the next one when one has failed, or was silent for 250 ms.
+#[derive(Clone)]
+pub(crate) struct Race {
+    routes: Vec<Route>,
+    courses: Vec<Course>,
+    gravest: Option<Failure>,
 }
 
 pub(crate) struct Scheduled {
@@ -273,13 +282,8 @@ impl World {
             let node = &self.nodes[next.to];
             if node.up && node.boot == next.boot {
                 self.deliver(next.to, next.what);
-            } else if let Delivery::Syn { from, attempt, .. } = next.what {
-                let failure = Failure::new(Fault::Timeout, "no answer within 5 s");
-                self.send(
-                    from,
-                    Duration::from_secs(5),
-                    Delivery::Input(Input::DialFailed { attempt, failure }),
-                );
+            } else if let Delivery::Syn { from, attempt, expected, race, .. } = next.what {
+                self.silent(from, attempt, expected, race);
             }
         }
         self.now = end;
@@ -295,18 +299,21 @@ impl World {
                 self.nodes[to].wakes += 1;
                 self.nodes[to].manager.handle_timeout(now);
             }
-            Delivery::Syn { from, attempt, conn, expected } => {
+            Delivery::Syn { from, attempt, conn, expected, mut race } => {
                 let me = self.id(to);
                 if !passes(&self.nodes[to].door, self.nodes[from].address) {
                     let failure = Failure::new(Fault::Refused, "it takes no new connection at the moment");
                     let delay = self.delay();
-                    return self.send(from, delay, Delivery::Input(Input::DialFailed { attempt, failure }));
+                    return self.failed(from, attempt, expected, race, failure, delay);
                 }
                 if expected.is_some_and(|expected| expected != me) {
                     let failure = Failure::new(Fault::WrongKey, "another peer is there");
                     let delay = self.delay();
-                    return self.send(from, delay, Delivery::Input(Input::DialFailed { attempt, failure }));
+                    return self.failed(from, attempt, expected, race, failure, delay);
                 }
+                race.courses.push(Course::Reached);
+                race.courses.resize(race.routes.len(), Course::NotBegun);
+                let raced = Input::Raced { attempt, courses: race.courses };
                 let boots = [self.nodes[from].boot, self.nodes[to].boot];
                 self.wires.insert(conn, Wire { ends: [from, to], boots, open: true });
                 let handshaken = |peer, direction, remote, attempt| {
@@ -315,6 +322,7 @@ impl World {
                 let (dialler, there, back) =
                     (self.id(from), self.nodes[to].address, self.nodes[from].address);
                 let delay = self.delay();
+                self.send(from, delay, Delivery::Input(raced));
                 self.send(from, delay, handshaken(me, Direction::Outbound, there, Some(attempt)));
                 if from == to {
                     // Both ends are one connection here, and one is enough to see who is there.
@@ -352,21 +360,9 @@ impl World {
         while let Some(output) = self.nodes[node].manager.poll_output() {
             let delay = self.delay();
             match output {
-                Output::Dial { attempt, address, expected, .. } => {
-                    self.nodes[node].dials.push((self.now, address.clone()));
-                    let target = self.nodes.iter().position(|n| Some(n.address) == address.socket_addr());
-                    self.next_conn += 1;
-                    let conn = ConnId(self.next_conn);
-                    match target {
-                        Some(target) => {
-                            self.send(target, delay, Delivery::Syn { from: node, attempt, conn, expected });
-                        }
-                        None => {
-                            let failure = Failure::new(Fault::Timeout, "no answer within 5 s");
-                            let failed = Delivery::Input(Input::DialFailed { attempt, failure });
-                            self.send(node, Duration::from_secs(5), failed);
-                        }
-                    }
+                Output::Dial { attempt, routes, expected } => {
+                    let race = Race { routes, courses: Vec::new(), gravest: None };
+                    self.try_next(node, attempt, expected, race, delay);
                 }
                 Output::SayHello { conn, order } => self.say_hello(node, conn, order),
                 Output::Answer { conn, answer } => self.answer(node, conn, answer),
@@ -396,6 +392,53 @@ impl World {
                 self.send(node, due - self.now, Delivery::Timer);
             }
         }
+    }
+
+    /// Tries the next address of a dial.
+    fn try_next(
+        &mut self,
+        from: usize,
+        attempt: AttemptId,
+        expected: Option<PeerId>,
+        race: Race,
+        delay: Duration,
+    ) {
+        let address = race.routes[race.courses.len()].address.clone();
+        self.nodes[from].dials.push((self.now, address.clone()));
+        let target = self.nodes.iter().position(|n| Some(n.address) == address.socket_addr());
+        self.next_conn += 1;
+        let conn = ConnId(self.next_conn);
+        match target {
+            Some(target) => self.send(target, delay, Delivery::Syn { from, attempt, conn, expected, race }),
+            None => self.silent(from, attempt, expected, race),
+        }
+    }
+
+    fn silent(&mut self, from: usize, attempt: AttemptId, expected: Option<PeerId>, race: Race) {
+        let failure = Failure::new(Fault::Timeout, "no answer within 5 s");
+        let last = race.courses.len() + 1 == race.routes.len();
+        let after = if last { Duration::from_secs(5) } else { Duration::from_millis(250) };
+        self.failed(from, attempt, expected, race, failure, after);
+    }
+
+    /// One address of a dial came to nothing.
+    fn failed(
+        &mut self,
+        from: usize,
+        attempt: AttemptId,
+        expected: Option<PeerId>,
+        mut race: Race,
+        failure: Failure,
+        after: Duration,
+    ) {
+        race.courses.push(Course::Failed(failure.clone()));
+        let gravest = race.gravest.take().into_iter().chain([failure]).max_by_key(Failure::blame).unwrap();
+        race.gravest = Some(gravest.clone());
+        if race.courses.len() < race.routes.len() {
+            return self.try_next(from, attempt, expected, race, after);
+        }
+        self.send(from, after, Delivery::Input(Input::Raced { attempt, courses: race.courses }));
+        self.send(from, after, Delivery::Input(Input::DialFailed { attempt, failure: gravest }));
     }
 
     pub(crate) fn say_hello(&mut self, node: usize, conn: ConnId, order: u64) {
