@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peerage::{ChannelConfig, Node, Raw, Verdict};
+use peerage_transport::StreamCode;
+use peerage_wire::channel::Account;
 
-use crate::support::{Handmade, builder, pair, raw, until, within};
+use crate::support::{Handmade, builder, framed, pair, raw, until, within};
 
 const NAME: &str = "/test/dropped/1";
 
@@ -92,6 +94,37 @@ async fn nothing_of_a_channel_that_was_cut_off_comes_after_its_successor() {
     let (last, got) = tokio::join!(sending, receiving);
     assert!(got > rounds && got < rounds * 100, "{got} came");
     drop(last);
+}
+
+/// Contract C-3. The first of two streams has more to say than there is room for, and is cut off.
+#[tokio::test]
+async fn a_later_stream_of_a_connection_overtakes_nothing_and_what_was_cut_off_does_not_follow_it() {
+    let node = builder().start().await.unwrap();
+    let room_for_ten = ChannelConfig::new(NAME).max_message_bytes(2048).receive_queue(4 << 20, 10);
+    let channel = node.channel::<Raw>(room_for_ten).unwrap();
+    let peer = Handmade::connect(&node, &[2], &[NAME]).await;
+    let mut first = peer.connection.open_lazy(NAME).await.unwrap();
+    let all: Vec<u8> = (0..14).flat_map(|number| framed(&numbered(number).0)).collect();
+    first.send.write_chunk(all.into()).await.unwrap();
+    until("a full lane", || channel.totals().received == 10).await;
+    let next = async || {
+        let (_, message) = within("a message", channel.recv()).await.unwrap();
+        u32::from_be_bytes(message.0[..4].try_into().unwrap())
+    };
+    assert_eq!(next().await, 0);
+    // There is room for one, but it is not its turn.
+    let mut second = peer.connection.open_lazy(NAME).await.unwrap();
+    second.send.write_chunk(framed(&numbered(14).0)).await.unwrap();
+    let _: Account = within("an account", second.recv.read_message(512)).await.unwrap().unwrap();
+    first.send.reset(StreamCode::Cancelled);
+    let mut last = 0;
+    while last < 14 {
+        let number = next().await;
+        assert!(number > last, "{number} came after {last}");
+        last = number;
+    }
+    let more = tokio::time::timeout(Duration::from_millis(200), channel.recv()).await;
+    assert!(more.is_err(), "{more:?} came after what was sent later");
 }
 
 /// Contract C-44.
