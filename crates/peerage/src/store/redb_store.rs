@@ -1,6 +1,6 @@
 //! The store in one file.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -55,47 +55,91 @@ impl RedbStore {
     }
 
     fn open(&self) -> Result<Database, Fault> {
-        let mut looks = 0;
-        loop {
-            let file = open_private(&self.path).map_err(|error| self.failed(&error))?;
-            match Database::builder().set_cache_size(CACHE_BYTES).create_file(file) {
-                Ok(database) => return Ok(database),
-                Err(DatabaseError::DatabaseAlreadyOpen) if looks < LOOKS => {
-                    looks += 1;
-                    std::thread::sleep(LOOK_EVERY);
-                }
-                Err(DatabaseError::Storage(error)) => return Err(self.fault(error.into())),
-                Err(DatabaseError::UpgradeRequired(format)) => {
-                    return Err(Fault::Corrupt(format!("it has the old file format {format}")));
-                }
+        for _ in 0..LOOKS {
+            let opened = match open_private(&self.path, false) {
+                Ok(file) => self.database(file)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.create()?,
                 Err(error) => return Err(self.failed(&error)),
+            };
+            if let Some(database) = opened {
+                return Ok(database);
             }
+            std::thread::sleep(LOOK_EVERY);
         }
+        Err(self.failed(&DatabaseError::DatabaseAlreadyOpen))
+    }
+
+    /// `None` where somebody else has it open.
+    fn database(&self, file: File) -> Result<Option<Database>, Fault> {
+        match Database::builder().set_cache_size(CACHE_BYTES).create_file(file) {
+            Ok(database) => Ok(Some(database)),
+            Err(DatabaseError::DatabaseAlreadyOpen) => Ok(None),
+            Err(DatabaseError::Storage(error)) => Err(self.fault(error.into())),
+            Err(DatabaseError::UpgradeRequired(format)) => {
+                Err(Fault::Corrupt(format!("it has the old file format {format}")))
+            }
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// A new file, made under another name, so that whenever the process dies the store's own name leads to a whole one or to none. `None`
+    /// where somebody else is at it.
+    fn create(&self) -> Result<Option<Database>, Fault> {
+        let failed = |error: io::Error| self.failed(&error);
+        let unfinished = self.path.with_extension("redb.new");
+        let file = open_private(&unfinished, true).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // Whoever had the lock before may have finished, and then this is the store that he uses.
+        if self.path.try_exists().map_err(failed)? {
+            return Ok(None);
+        }
+        file.set_len(0).map_err(failed)?;
+        let Some(database) = self.database(file)? else { return Ok(None) };
+        self.prepare(&database)?;
+        fs::rename(&unfinished, &self.path).map_err(failed)?;
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        Ok(Some(database))
+    }
+
+    /// Writes what is not there yet of tables and format.
+    fn prepare(&self, database: &Database) -> Result<(), Fault> {
+        let found = self.prepared(database).map_err(|error| self.fault(error))?;
+        if found > FORMAT {
+            let path = self.path.clone();
+            return Err(Fault::Other(StoreError::Newer { path, found, known: FORMAT }));
+        }
+        Ok(())
+    }
+
+    /// The format. Nothing is written to a file of a later one.
+    fn prepared(&self, database: &Database) -> Result<u64, redb::Error> {
+        let transaction = database.begin_write()?;
+        let found = {
+            let mut meta = transaction.open_table(META)?;
+            let found = meta.get(&b"format"[..])?.map(|found| found.value());
+            if found.is_none() {
+                meta.insert(&b"format"[..], FORMAT)?;
+            }
+            found.unwrap_or(FORMAT)
+        };
+        if found > FORMAT {
+            return Ok(found);
+        }
+        transaction.open_table(PEERS)?;
+        transaction.open_table(BANS)?;
+        transaction.open_table(STANDINGS)?;
+        transaction.commit()?;
+        Ok(found)
     }
 
     fn read(&self, database: &Database) -> Result<Stored, Fault> {
         let fault = |error: redb::Error| self.fault(error);
-        let transaction = database.begin_write().map_err(|error| fault(error.into()))?;
-        let format = {
-            let mut meta = transaction.open_table(META).map_err(|error| fault(error.into()))?;
-            transaction.open_table(PEERS).map_err(|error| fault(error.into()))?;
-            transaction.open_table(BANS).map_err(|error| fault(error.into()))?;
-            transaction.open_table(STANDINGS).map_err(|error| fault(error.into()))?;
-            let found =
-                meta.get(&b"format"[..]).map_err(|error| fault(error.into()))?.map(|found| found.value());
-            if found.is_none() {
-                meta.insert(&b"format"[..], FORMAT).map_err(|error| fault(error.into()))?;
-            }
-            found.unwrap_or(FORMAT)
-        };
-        if format > FORMAT {
-            return Err(Fault::Other(StoreError::Newer {
-                path: self.path.clone(),
-                found: format,
-                known: FORMAT,
-            }));
-        }
-        transaction.commit().map_err(|error| fault(error.into()))?;
+        self.prepare(database)?;
         let transaction = database.begin_read().map_err(|error| fault(error.into()))?;
         let peers = read_table(&transaction, PEERS).map_err(fault)?;
         let bans = read_table(&transaction, BANS).map_err(fault)?;
@@ -225,9 +269,9 @@ fn read_table<T: DeserializeOwned>(
     Ok(entries)
 }
 
-fn open_private(path: &Path) -> io::Result<File> {
+fn open_private(path: &Path, create: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
+    options.read(true).write(true).create(create).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
@@ -260,7 +304,9 @@ mod tests {
     fn child_that_writes_until_it_is_killed() {
         let Some(path) = std::env::var_os(CHILD) else { return };
         let store = RedbStore::at(path);
-        let last = store.load().unwrap().peers.iter().map(|entry| entry.failures).max().unwrap_or(0);
+        let found = store.load().unwrap();
+        assert_eq!(found.set_aside, None);
+        let last = found.peers.iter().map(|entry| entry.failures).max().unwrap_or(0);
         for number in last + 1.. {
             store.save(&[entry(u64::from(number % 50), number)]).unwrap();
             println!("stored {number}");
@@ -274,8 +320,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(BOOK_FILE);
         let mut random = peerage_machine::Random::from_number(7);
-        let mut writes = 0;
+        let (mut writes, mut newest, mut unmade) = (0, 0, 0);
         for kill in 0..200 {
+            // Each fourth one has the file to make.
+            if kill % 4 == 0 && path.exists() {
+                fs::remove_file(&path).unwrap();
+                newest = 0;
+            }
             let mut child = Command::new(std::env::current_exe().unwrap())
                 .args([
                     "store::redb_store::tests::child_that_writes_until_it_is_killed",
@@ -287,23 +338,56 @@ mod tests {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            let out = child.stdout.take().unwrap();
-            // It is killed while it opens the file, and at any moment of a write.
-            std::thread::sleep(random.up_to(Duration::from_millis(60)));
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+            let mut numbers = lines.filter_map(|line| line.strip_prefix("stored ")?.parse::<u32>().ok());
+            // Half of them are killed while they open the file, and half at any moment of a write.
+            let first = if kill % 2 == 1 { numbers.next() } else { None };
+            std::thread::sleep(random.up_to(Duration::from_millis(if kill % 2 == 1 { 30 } else { 60 })));
             child.kill().unwrap();
-            child.wait().unwrap();
-            let numbers = BufReader::new(out).lines().map_while(Result::ok);
-            let stored = numbers.filter_map(|line| line.strip_prefix("stored ")?.parse::<u32>().ok());
-            let stored: Vec<u32> = stored.collect();
+            assert_eq!(child.wait().unwrap().code(), None, "kill {kill}: the child failed before");
+            let stored: Vec<u32> = first.into_iter().chain(numbers).collect();
             writes += stored.len();
-            if kill % 5 == 0 || !stored.is_empty() {
+            if !path.exists() {
+                assert!(stored.is_empty() && newest == 0, "kill {kill}");
+                unmade += usize::from(path.with_extension("redb.new").exists());
+            } else {
                 let found = RedbStore::at(&path).load().unwrap();
                 assert_eq!(found.set_aside, None, "kill {kill}");
                 let latest = found.peers.iter().map(|entry| entry.failures).max().unwrap_or(0);
-                assert!(latest >= stored.last().copied().unwrap_or(0), "kill {kill}: {latest} of {stored:?}");
+                newest = newest.max(stored.last().copied().unwrap_or(0));
+                assert!(latest >= newest, "kill {kill}: {latest} of {newest}");
+                newest = latest;
             }
         }
-        assert!(writes > 100, "the child had no time to write: {writes}");
+        assert!(writes >= 100, "{writes}");
+        println!("{writes} writes, {unmade} files that were not finished");
+    }
+
+    /// whoever dies while the file is made leaves none, and the next one makes it anew.
+    /// Contract C-40.
+    #[test]
+    fn a_file_that_was_not_finished_is_made_anew_and_one_that_is_being_made_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(BOOK_FILE);
+        let unfinished = path.with_extension("redb.new");
+        fs::write(&unfinished, b"half of a database").unwrap();
+        let maker = open_private(&unfinished, false).unwrap();
+        maker.try_lock().unwrap();
+        let store = RedbStore::at(&path);
+        assert!(matches!(store.create(), Ok(None)), "another one is at it");
+        assert_eq!(fs::read(&unfinished).unwrap(), b"half of a database");
+        // He finishes, and what is there now is his.
+        let other = folder.path().join("other");
+        RedbStore::at(&other).load().unwrap();
+        fs::rename(&other, &path).unwrap();
+        drop(maker);
+        assert!(matches!(store.create(), Ok(None)), "it is there");
+        assert_eq!(store.load().unwrap().set_aside, None);
+        drop(store);
+        fs::remove_file(&path).unwrap();
+        let store = RedbStore::at(&path);
+        assert_eq!(store.load().unwrap().set_aside, None);
+        assert!(path.exists() && !unfinished.exists());
     }
 
     /// the book is private, and what cannot be read is set aside.
