@@ -199,8 +199,11 @@ pub enum SendError {
     /// A newer message took its place in the queue, as the channel's policy says.
     #[error("the send queue was full, and a newer message took the place")]
     Dropped,
-    /// The memory that is accounted for is used up.
-    #[error("the memory limit {limit} of {most} bytes is reached: read faster, send less, or raise it")]
+    /// The memory that is accounted for is used up, or all of it that one peer may hold; and it stayed so for as long as the
+    /// channel's policy waits.
+    #[error(
+        "the memory limit {limit} of {most} bytes is reached, or this peer's share of it: read faster, send less, or raise it"
+    )]
     NoMemory {
         /// The limit's name, in [`crate::MemoryLimits`] or [`crate::ChannelConfig`].
         limit: &'static str,

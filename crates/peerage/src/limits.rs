@@ -131,7 +131,7 @@ fn in_code() -> Vec<Limit> {
         "ChannelConfig::send_queue_messages" = each(|c| c.send_queue_messages.to_string()), "Messages that wait to be sent to one peer";
         "ChannelConfig::receive_queue_bytes" = each(|c| bytes(c.receive_queue_bytes)), "Bytes of one peer that wait for the application";
         "ChannelConfig::receive_queue_messages" = each(|c| c.receive_queue_messages.to_string()), "Messages of one peer that wait for the application";
-        "ChannelConfig::memory_bytes" = each(|c| bytes(c.memory_bytes)), "What the channel holds for all peers";
+        "ChannelConfig::memory_bytes" = each(|c| bytes(c.memory_bytes)), "What the channel holds for all peers; of the last three eighths a peer gets the less the less is left";
         "ChannelConfig::rate.bytes_per_second" = each(|c| c.rate.bytes_per_second.map_or("none".to_owned(), |rate| rate.to_string())), "Bytes a second to and from one peer";
         "ChannelConfig::rate.messages_per_second" = each(|c| c.rate.messages_per_second.map_or("none".to_owned(), |rate| rate.to_string())), "Messages a second to and from one peer";
         "ChannelConfig::overflow" = each(overflow), "What a full queue to a peer does";
@@ -167,6 +167,10 @@ fn fixed() -> Vec<Limit> {
         "announced.max_addresses" = n(listening::MAX_ANNOUNCED), "Addresses that a node announces";
         "protocol.max_name_bytes" = bytes(registry::MAX_NAME), "A protocol's or channel's name";
         "channel.first_credit_bytes" = bytes(channel::FIRST_CREDIT as usize), "What may be sent on a channel's stream before the peer's first account";
+        "channel.least_share_bytes" = bytes(crate::memory::LEAST_SHARE), "What a stream, or a queue to a peer, may hold however much other peers do, while any of `memory.node_bytes` and the channel's memory is free";
+        "channel.opening_grace" = time(crate::peer::OPENING_GRACE), "How much longer than `transport.negotiation_timeout` a sender waits to hear whether the peer has the channel";
+        "channel.max_memory_pause" = time(channel::MAX_MEMORY_PAUSE), "A sender that waits for memory tries again after a pause, which doubles from a millisecond to this";
+        "channel.min_shared_bytes" = bytes(channel::MIN_SHARED), "A broadcast's payload that is held once for all its peers; smaller ones are copied";
         "channel.max_streams" = n(channel::MAX_STREAMS), "Streams of one channel from one peer that keeps to credit";
         "channel.max_foreign_streams" = n(channel::MAX_FOREIGN_STREAMS), "The same from another peer";
         "channel.memory_patience" = time(channel::MEMORY_PATIENCE), "How long a message waits for memory at the receiver before its stream is refused";

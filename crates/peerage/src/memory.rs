@@ -3,10 +3,16 @@
 //! What a channel holds for a peer, or has promised that it will take from it, is reserved before it is held, in every account that it
 //! belongs to. A reservation that any of them refuses is refused, by the name of that limit. Reservations are guards: dropped, they give
 //! back.
+//!
+//! What channels hold is shared among peers by one rule, for the node and for each channel. Five eighths are for whoever comes first. When they are
+//! gone, a peer gets more only while it holds little, and the less is left the less that is: free² ÷ (6 · limit). So each that holds what it can get
+//! leaves most of what was left to others, and peers that read nothing need to be many to exhaust an account. Of a first small amount in each
+//! direction, and of one message of a channel's longest, the rule is not asked. Requests are large and end by themselves: they take what there is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::channel::FIRST_CREDIT;
 use crate::error::SendError;
 
 /// How much memory the channels and the requests of a node may use. They have accounts of their own, so that neither starves the other.
@@ -14,7 +20,8 @@ use crate::error::SendError;
 #[non_exhaustive]
 pub struct MemoryLimits {
     /// Bytes that all channels together may hold: messages that wait to be sent, that are on their way, that wait for the application,
-    /// and room that peers were promised. Default: 256 MiB.
+    /// and room that peers were promised. While less than three eighths are free, a peer gets the less the less is free, so give at least
+    /// twice the longest message. Default: 256 MiB.
     pub node_bytes: usize,
     /// The same for one peer. Default: 32 MiB.
     pub peer_bytes: usize,
@@ -95,6 +102,20 @@ impl MemoryLimits {
     }
 }
 
+/// What one reservation gets whatever the others of its peer hold, as long as anything is free, in bytes: the first promise on a stream, or a few
+/// messages that wait to be sent.
+pub(crate) const LEAST_SHARE: usize = FIRST_CREDIT as usize;
+/// Eighths of an account that peers share by no rule: whoever comes first has them.
+const FIRST_COME: usize = 5;
+
+/// What makes an account one peer's part of another.
+#[derive(Debug)]
+struct Part {
+    of: Arc<Budget>,
+    /// Bytes that the peer may have whatever others hold.
+    least: usize,
+}
+
 /// One account: how much of it is reserved.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -102,11 +123,24 @@ pub(crate) struct Budget {
     name: &'static str,
     most: usize,
     used: AtomicUsize,
+    part: Option<Part>,
 }
 
 impl Budget {
+    /// An account of its own.
     pub(crate) fn new(name: &'static str, most: usize) -> Arc<Self> {
-        Arc::new(Self { name, most, used: AtomicUsize::new(0) })
+        Arc::new(Self { name, most, used: AtomicUsize::new(0), part: None })
+    }
+
+    /// A peer's part of `whole`, which stands before it in each reservation: at most `most`, and `least` whatever others hold.
+    pub(crate) fn part_of(whole: &Arc<Budget>, name: &'static str, most: usize, least: usize) -> Arc<Self> {
+        let part = Some(Part { of: whole.clone(), least });
+        Arc::new(Self { name, most, used: AtomicUsize::new(0), part })
+    }
+
+    /// Whether it is a peer's part of `whole`.
+    pub(crate) fn is_part_of(&self, whole: &Arc<Budget>) -> bool {
+        self.part.as_ref().is_some_and(|part| Arc::ptr_eq(&part.of, whole))
     }
 
     /// The limit in bytes.
@@ -129,13 +163,38 @@ impl Budget {
         self.free() < self.most / 8
     }
 
-    fn take(&self, bytes: usize) -> bool {
-        let more = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.most);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    /// What one peer may hold, as much as is left for others.
+    fn share(&self) -> usize {
+        let (free, most) = (self.free() as u128, self.most as u128);
+        // Where the rule begins, it is a sixteenth of what is free.
+        if free * 8 >= most * (8 - FIRST_COME) as u128 {
+            self.most
+        } else {
+            (free * free / (6 * most)) as usize
+        }
+    }
+
+    /// Takes `more`, for a reservation that holds `held` with it.
+    fn take(&self, more: usize, held: usize) -> Result<(), Exhausted> {
+        let sum = |used: usize| used.checked_add(more).filter(|sum| *sum <= self.most);
+        let Ok(before) = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum) else {
+            return Err(self.exhausted());
+        };
+        match &self.part {
+            Some(part) if held > LEAST_SHARE && before + more > part.least.max(part.of.share()) => {
+                self.give_back(more);
+                Err(part.of.exhausted())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn give_back(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn exhausted(&self) -> Exhausted {
+        Exhausted { limit: self.name, most: self.most }
     }
 }
 
@@ -184,9 +243,9 @@ impl Reservation {
         }
         let more = bytes - self.bytes;
         for (index, budget) in self.budgets.iter().enumerate() {
-            if !budget.take(more) {
+            if let Err(exhausted) = budget.take(more, bytes) {
                 self.budgets[..index].iter().for_each(|taken| taken.give_back(more));
-                return Err(Exhausted { limit: budget.name, most: budget.most });
+                return Err(exhausted);
             }
         }
         self.bytes = bytes;
@@ -239,6 +298,52 @@ mod tests {
         drop(first);
         drop(second);
         assert_eq!((both[0].used(), both[1].used()), (0, 0));
+    }
+
+    /// Takes a thousand bytes again and again, as long as there are any.
+    fn fill(reservation: &mut Reservation) {
+        while reservation.resize(reservation.bytes() + 1000).is_ok() {}
+    }
+
+    /// Thirty who hold all that they can get leave something to the next one.
+    #[test]
+    fn whoever_holds_much_leaves_something_to_the_next_one() {
+        const ALL: usize = 2 << 20;
+        let whole = Budget::new("test_bytes", ALL);
+        let of_peer =
+            || Reservation::new([whole.clone(), Budget::part_of(&whole, "part_bytes", ALL, 0)].into());
+        let mut deaf: Vec<_> = (0..30).map(|_| of_peer()).collect();
+        deaf.iter_mut().for_each(fill);
+        deaf.iter_mut().for_each(fill);
+        let held: Vec<_> = deaf.iter().map(Reservation::bytes).collect();
+        let first_come = ALL / 8 * FIRST_COME;
+        assert!((first_come - 1000..=first_come).contains(&held[0]), "{held:?}");
+        assert!(held[1] < ALL / 32 && held.is_sorted_by(|a, b| a >= b), "{held:?}");
+        assert!(held[29] > LEAST_SHARE - 1000, "{held:?}");
+        let mut next = of_peer();
+        next.resize(LEAST_SHARE).unwrap();
+        assert_eq!(next.resize(LEAST_SHARE * 2), Err(Exhausted { limit: "test_bytes", most: ALL }));
+        drop((deaf, next));
+        assert_eq!(whole.used(), 0);
+    }
+
+    /// What a peer holds in one direction, or on one stream, keeps from it neither a first amount in the other nor its longest message.
+    #[test]
+    fn a_peer_that_holds_its_share_gets_a_first_amount_in_the_other_direction() {
+        const ALL: usize = 1 << 20;
+        let whole = Budget::new("test_bytes", ALL);
+        let mut others = Reservation::new([whole.clone()].into());
+        others.resize(ALL - 200_000).unwrap();
+        let part = Budget::part_of(&whole, "part_bytes", ALL, 50_000);
+        let accounts: Budgets = [whole.clone(), part].into();
+        let (mut sent, mut received) = (Reservation::new(accounts.clone()), Reservation::new(accounts));
+        sent.resize(50_000).unwrap();
+        assert_eq!(sent.resize(50_001), Err(Exhausted { limit: "test_bytes", most: ALL }));
+        received.resize(LEAST_SHARE).unwrap();
+        assert!(received.resize(LEAST_SHARE + 1).is_err());
+        assert_eq!(whole.used(), ALL - 200_000 + 50_000 + LEAST_SHARE, "what is refused is given back");
+        drop(others);
+        received.resize(ALL / 2).unwrap();
     }
 
     #[test]

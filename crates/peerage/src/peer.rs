@@ -8,11 +8,12 @@ use std::time::Duration;
 use peerage_identity::PeerId;
 use peerage_peers::Direction;
 use peerage_transport::{Connection, Stream};
+use peerage_wire::uvarint;
 use tokio::sync::Notify;
 
 use crate::channel::{ChannelCore, ChannelLimits, Class, EndedBy, Flight, Outbox, Pace, Seen};
 use crate::error::SendError;
-use crate::memory::{Budget, Budgets};
+use crate::memory::{Budget, Budgets, LEAST_SHARE};
 use crate::request::Slots;
 use crate::shared::Shared;
 
@@ -40,6 +41,8 @@ pub(crate) struct Peer {
     pub(crate) persistent: AtomicBool,
     /// What all channels hold for this peer.
     memory: Arc<Budget>,
+    /// Its parts of what channels hold, each for as long as it is used.
+    parts: Mutex<Vec<Weak<Budget>>>,
     /// What channels may leave unread of the connection's window, and what control channels may beside it.
     unread: Arc<Budget>,
     unread_control: Arc<Budget>,
@@ -112,7 +115,7 @@ pub struct PeerInfo {
 pub(crate) const MAX_PING_STREAMS: usize = 2;
 
 /// How much longer than a peer may take to answer a sender waits for the answer, so that it learns when there is none.
-const OPENING_GRACE: Duration = Duration::from_secs(1);
+pub(crate) const OPENING_GRACE: Duration = Duration::from_secs(1);
 
 impl Peer {
     pub(crate) fn new(
@@ -131,7 +134,8 @@ impl Peer {
             request_budgets: OnceLock::new(),
             version: about.version,
             persistent: AtomicBool::new(false),
-            memory: budget("peer_bytes", limits.peer_bytes),
+            memory: Budget::part_of(&shared.memory, "peer_bytes", limits.peer_bytes, 0),
+            parts: Mutex::default(),
             unread: budget("peer_window_bytes", limits.of_window(settings.peer_window_bytes.into())),
             unread_control: budget("window_reserve_bytes", limits.window_reserve_bytes / 2),
             flight: Flight::new(limits.of_window(settings.send_window_bytes)),
@@ -200,7 +204,7 @@ impl Peer {
             return Err(SendError::Lost { peer: self.id, cause: cause.to_string() });
         }
         let known = self.known_limits(&core.config.name);
-        let budgets: Budgets = [self.shared.memory.clone(), self.memory.clone(), core.memory.clone()].into();
+        let budgets = self.held_budgets(core);
         let now = self.shared.clock.now();
         let opening = self.shared.endpoint.settings().negotiation_timeout + OPENING_GRACE;
         let outbox =
@@ -313,12 +317,31 @@ impl Peer {
     /// The accounts of what a channel may be sent by this peer.
     pub(crate) fn receive_budgets(&self, core: &ChannelCore) -> Budgets {
         let unread = self.unread_account(core).clone();
-        [self.shared.memory.clone(), self.memory.clone(), core.memory.clone(), unread].into()
+        self.held_accounts(core).into_iter().chain([unread]).collect()
     }
 
-    /// The accounts of what a channel holds that this peer has sent, as long as nothing is promised to it.
+    /// The accounts of what a channel holds for this peer, or of it while nothing is promised to it.
     pub(crate) fn held_budgets(&self, core: &ChannelCore) -> Budgets {
-        [self.shared.memory.clone(), self.memory.clone(), core.memory.clone()].into()
+        self.held_accounts(core).into()
+    }
+
+    fn held_accounts(&self, core: &ChannelCore) -> [Arc<Budget>; 4] {
+        [self.shared.memory.clone(), self.memory.clone(), core.memory.clone(), self.part_of(core)]
+    }
+
+    /// Its part of what a channel holds, of which a longest message passes, beside a first promise where it needs more than that.
+    fn part_of(&self, core: &ChannelCore) -> Arc<Budget> {
+        let mut parts = lock(&self.parts);
+        if let Some(part) = parts.iter().filter_map(Weak::upgrade).find(|part| part.is_part_of(&core.memory))
+        {
+            return part;
+        }
+        let longest = core.config.max_message_bytes + uvarint::MAX_LEN;
+        let least = if longest > LEAST_SHARE { longest + LEAST_SHARE } else { 0 };
+        let part = Budget::part_of(&core.memory, "memory_bytes", core.memory.most(), least);
+        parts.retain(|part| part.strong_count() > 0);
+        parts.push(Arc::downgrade(&part));
+        part
     }
 
     /// The account of what a channel may leave unread of the connection's window.

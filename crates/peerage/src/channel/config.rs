@@ -55,7 +55,7 @@ impl std::fmt::Display for Class {
 /// What happens to a message for which the queue to its peer has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Overflow {
-    /// Its sender waits, so long at most; then the message is refused.
+    /// Its sender waits, for memory too, so long at most; then the message is refused.
     Wait(Duration),
     /// It is refused at once.
     Refuse,

@@ -29,6 +29,10 @@ use crate::memory::{Budgets, Reservation};
 pub(crate) const FIRST_CREDIT: u64 = 16 * 1024;
 /// The most that the writer takes at once, in bytes.
 const MAX_TAKE: usize = 256 * 1024;
+/// Whoever waits for memory that others hold tries again after a pause, which doubles from the first to the longest: woken by each byte that
+/// becomes free, those who wait would cost those who go on.
+const MEMORY_PAUSE: Duration = Duration::from_millis(1);
+pub(crate) const MAX_MEMORY_PAUSE: Duration = Duration::from_millis(64);
 /// A reservation this much beyond twice its use is made smaller.
 const MAX_SLACK: usize = 128 * 1024;
 
@@ -192,24 +196,28 @@ impl Outbox {
         let unsure = self.is_unsure_of(message.length());
         if !unsure {
             match self.offer(message, &mut reply, MIN_WHOLE, false) {
-                Err(SendError::QueueFull) if self.waits() => {}
+                Err(error) if self.waits_after(&error, message.length()) => {}
                 settled => return settled,
             }
         }
-        // One patience for both: for the peer's bound, and for room.
+        let mut short = None;
+        // One patience for all: for the peer's bound, for room, and for memory.
         let waiting = async {
             if unsure {
                 self.want_open();
                 self.opened().await?;
                 match self.offer(message, &mut reply, MIN_WHOLE, false) {
-                    Err(SendError::QueueFull) if self.waits() => {}
+                    Err(error) if self.waits_after(&error, message.length()) => {}
                     settled => return settled,
                 }
             }
-            self.push_in_turn(message, &mut reply).await
+            self.push_in_turn(message, &mut reply, &mut short).await
         };
         let after = self.patience();
-        tokio::time::timeout(after, waiting).await.unwrap_or(Err(SendError::TimedOut { after }))
+        match tokio::time::timeout(after, waiting).await {
+            Ok(settled) => settled,
+            Err(_) => Err(short.unwrap_or(SendError::TimedOut { after })),
+        }
     }
 
     /// How long a sender waits at most, for room or for the channel to be opened.
@@ -220,9 +228,14 @@ impl Outbox {
         }
     }
 
-    /// Whether senders wait for room.
-    fn waits(&self) -> bool {
-        matches!(self.core.config.overflow, Overflow::Wait(_))
+    /// Whether the sender of a message of such a length waits after this refusal: for room, or for memory where there can be enough.
+    fn waits_after(&self, refusal: &SendError, length: usize) -> bool {
+        let passes = match refusal {
+            SendError::QueueFull => true,
+            SendError::NoMemory { most, .. } => Queue::framed(length) <= *most,
+            _ => false,
+        };
+        passes && matches!(self.core.config.overflow, Overflow::Wait(_))
     }
 
     /// Queues a message if there is room now, or can be made as the channel's policy says.
@@ -248,17 +261,28 @@ impl Outbox {
         pushed
     }
 
+    /// Queues a message behind those that wait already. While it is memory that it waits for, `short` says which.
     async fn push_in_turn(
         &self,
         message: &impl Payload,
         reply: &mut Option<Reply>,
+        short: &mut Option<SendError>,
     ) -> Result<bool, SendError> {
         let _waiting = Waiting::new(self);
         let Ok(_turn) = self.turn.acquire().await else { return Err(SendError::Closed) };
+        let mut pause = MEMORY_PAUSE;
         loop {
             let room = self.room.notified();
             match self.offer(message, reply, MIN_WHOLE, true) {
-                Err(SendError::QueueFull) => room.await,
+                Err(SendError::QueueFull) => {
+                    *short = None;
+                    room.await;
+                }
+                Err(error) if self.waits_after(&error, message.length()) => {
+                    *short = Some(error);
+                    let _ = tokio::time::timeout(pause, room).await;
+                    pause = (2 * pause).min(MAX_MEMORY_PAUSE);
+                }
                 settled => return settled,
             }
         }

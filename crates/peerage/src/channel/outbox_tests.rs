@@ -133,6 +133,30 @@ fn the_oldest_make_room_where_the_policy_says_so_and_are_counted_and_told() {
     assert!(receipts[3].0.try_recv().is_err(), "not accepted yet");
 }
 
+/// Contract C-7.
+#[tokio::test(start_paused = true)]
+async fn a_sender_waits_for_memory_as_it_does_for_room_and_learns_which_limit_it_was() {
+    let patience = Duration::from_secs(3);
+    let (outbox, budget) =
+        outbox(ChannelConfig::new("/test/1").overflow(Overflow::Wait(patience)), true, 10_000);
+    let mut others = Reservation::new([budget.clone()].into());
+    others.resize(9000).unwrap();
+    let start = tokio::time::Instant::now();
+    let no_memory = Err(SendError::NoMemory { limit: "test_bytes", most: 10_000 });
+    assert_eq!(outbox.push(&raw(20_000), None).await, no_memory, "there can never be enough");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(outbox.push(&raw(4000), None).await, no_memory);
+    assert_eq!(start.elapsed(), patience);
+    let message = raw(4000);
+    let (pushed, ()) = tokio::join!(outbox.push(&message, None), async {
+        advance(Duration::from_secs(1)).await;
+        others.resize(0).unwrap();
+    });
+    pushed.unwrap();
+    assert!(start.elapsed() - patience < Duration::from_secs(1) + 2 * MAX_MEMORY_PAUSE);
+    assert_eq!(outbox.levels().queued_messages, 1);
+}
+
 /// Contract C-6.
 #[test]
 fn what_cannot_be_accounted_for_is_refused_and_all_is_given_back() {

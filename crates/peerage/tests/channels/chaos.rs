@@ -1,7 +1,9 @@
 //! Connections that break at random points: the receiver's own log agrees with every verdict.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use peerage::{Channel, ChannelConfig, Node, PeerId, Raw, Receipt, Verdict};
@@ -12,9 +14,21 @@ use crate::support::{builder, gone, join, within};
 const BREAKS: usize = 8;
 /// Framed bytes of one message.
 const FRAMED: usize = 302;
+/// Bytes that wait for the receiver, or may be on their way to it.
+const RECEIVE_QUEUE: usize = 64 * 1024;
 
 fn config() -> ChannelConfig {
-    ChannelConfig::new("/test/chaos/1").max_message_bytes(1000).receive_queue(64 * 1024, 1000)
+    ChannelConfig::new("/test/chaos/1").max_message_bytes(1000).receive_queue(RECEIVE_QUEUE, 1000)
+}
+
+fn numbered(number: u64) -> Raw {
+    let mut body = number.to_be_bytes().to_vec();
+    body.resize(FRAMED - 2, 0);
+    Raw(Bytes::from(body))
+}
+
+fn number_of(message: &Raw) -> u64 {
+    u64::from_be_bytes(message.0[..8].try_into().unwrap())
 }
 
 /// One connection's life: messages with rising numbers until it breaks, and what became of each.
@@ -32,9 +46,7 @@ async fn one_life(
     let mut receipts: Vec<(u64, Receipt)> = Vec::new();
     let sending = async {
         loop {
-            let mut body = next.to_be_bytes().to_vec();
-            body.resize(FRAMED - 2, 0);
-            match sender.queue_confirmed(&Raw(Bytes::from(body))).await {
+            match sender.queue_confirmed(&numbered(*next)).await {
                 Ok(receipt) => receipts.push((*next, receipt)),
                 Err(error) => {
                     verdicts.insert(*next, Verdict::Refused(error));
@@ -57,7 +69,7 @@ async fn one_life(
     gone(a, b.peer_id()).await;
     gone(b, a.peer_id()).await;
     // Delivered first, then unknown, then lost: messages leave in their order.
-    let mut worst = 0;
+    let (mut worst, mut unknown) = (0, 0);
     for (number, receipt) in receipts {
         let verdict = within("a verdict", receipt).await;
         let rank = match verdict {
@@ -68,14 +80,17 @@ async fn one_life(
         };
         assert!(rank >= worst, "message {number} has a better fate than an earlier one");
         worst = rank;
+        unknown += usize::from(rank == 1);
         verdicts.insert(number, verdict);
     }
+    // No more can have been on their way than the receiver's bound allows.
+    assert!(unknown * FRAMED <= RECEIVE_QUEUE, "{unknown} unknown at one break");
 }
 
-async fn log_of(channel: Channel<Raw>, from: PeerId, log: std::sync::Arc<std::sync::Mutex<Vec<u64>>>) {
+async fn log_of(channel: Channel<Raw>, from: PeerId, log: Arc<Mutex<Vec<u64>>>) {
     while let Some((peer, message)) = channel.recv().await {
         assert_eq!(peer, from);
-        log.lock().unwrap().push(u64::from_be_bytes(message.0[..8].try_into().unwrap()));
+        log.lock().unwrap().push(number_of(&message));
         if log.lock().unwrap().len().is_multiple_of(100) {
             tokio::task::yield_now().await;
         }
@@ -92,8 +107,8 @@ async fn whatever_breaks_the_receivers_log_agrees_with_the_verdicts() {
         let (a, b) = (builder().start().await.unwrap(), builder().start().await.unwrap());
         let at_a = a.channel::<Raw>(config()).unwrap();
         let at_b = b.channel::<Raw>(config()).unwrap();
-        let log = std::sync::Arc::default();
-        let logging = tokio::spawn(log_of(at_b.clone(), a.peer_id(), std::sync::Arc::clone(&log)));
+        let log = Arc::default();
+        let logging = tokio::spawn(log_of(at_b.clone(), a.peer_id(), Arc::clone(&log)));
         let (mut next, mut verdicts) = (0, BTreeMap::new());
         for _ in 0..BREAKS {
             one_life((&a, &b), &at_a, &mut random, &mut next, &mut verdicts).await;
@@ -117,13 +132,79 @@ async fn whatever_breaks_the_receivers_log_agrees_with_the_verdicts() {
                 Verdict::Unknown(_) => {}
             }
         }
-        // No more can be on their way than the receiver's bound allows.
-        assert!(unknown * FRAMED <= BREAKS * (64 * 1024 + FRAMED), "{unknown} unknown");
         assert!(delivered > 0, "the test tests something");
         assert_eq!((at_a.totals().delivered, at_a.totals().unknown), (delivered as u64, unknown as u64));
         assert_eq!(at_b.totals().accounted_bytes, 0, "all is given back");
         drop(at_b);
         b.close().await;
         within("the log's end", logging).await.unwrap();
+    }
+}
+
+/// Sends rising numbers until `last` is told, and says what became of each.
+async fn send_all_along(at_a: Channel<Raw>, to: PeerId, last: Arc<AtomicBool>) -> Vec<Verdict> {
+    let mut fates = Vec::new();
+    while !last.load(Ordering::Relaxed) {
+        let fate = at_a.queue_confirmed(to, &numbered(fates.len() as u64)).await;
+        if fate.is_err() || fates.len().is_multiple_of(50) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        fates.push(fate);
+    }
+    let mut verdicts = Vec::new();
+    for fate in fates {
+        verdicts.push(match fate {
+            Ok(receipt) => within("a verdict", receipt).await,
+            Err(error) => Verdict::Refused(error),
+        });
+    }
+    verdicts
+}
+
+/// The receiver drops its channel and declares it anew while messages flow: what is refused then was never received, and what is delivered and was not
+/// received lay in the queue that was dropped.
+/// Contract C-4, C-5.
+#[tokio::test]
+async fn a_receiver_that_drops_its_channel_refuses_only_what_it_never_gets() {
+    for seed in 0..3 {
+        eprintln!("seed {seed}");
+        let mut random = Random::from_number(seed);
+        let (a, b) = (builder().start().await.unwrap(), builder().start().await.unwrap());
+        join(&a, &b).await;
+        let at_a = a.channel::<Raw>(config()).unwrap();
+        let last = Arc::new(AtomicBool::new(false));
+        let sending = tokio::spawn(send_all_along(at_a.clone(), b.peer_id(), last.clone()));
+        let (mut received, mut unread) = (Vec::new(), 0);
+        for _ in 0..BREAKS {
+            let at_b = b.channel::<Raw>(config()).unwrap();
+            received.push(number_of(&within("the first message", at_b.recv()).await.unwrap().1));
+            let drops = Instant::now() + Duration::from_micros(random.below(30_000));
+            while let Ok(message) = tokio::time::timeout_at(drops.into(), at_b.recv()).await {
+                received.push(number_of(&message.unwrap().1));
+            }
+            unread += at_b.totals().waiting_messages;
+        }
+        last.store(true, Ordering::Relaxed);
+        let verdicts = within("all verdicts", sending).await.unwrap();
+        assert!(received.is_sorted_by(|a, b| a < b), "in order, each once");
+        let (mut delivered, mut refused) = (0, 0);
+        for (number, verdict) in verdicts.iter().enumerate() {
+            let arrived = received.binary_search(&(number as u64)).is_ok();
+            match verdict {
+                Verdict::Delivered => delivered += 1,
+                Verdict::Refused(_) => {
+                    refused += 1;
+                    assert!(!arrived, "{number} was received: {verdict}");
+                }
+                Verdict::Unknown(_) | Verdict::Lost(_) => panic!("{number} with no break: {verdict}"),
+            }
+        }
+        let begun = at_a.totals().rejected;
+        eprintln!(
+            "{delivered} delivered, {} received, {unread} left unread, {refused} refused, {begun} of them queued",
+            received.len()
+        );
+        assert_eq!(delivered, received.len() + unread, "what was delivered was received, or left unread");
+        assert!(begun > 0, "the test tests something");
     }
 }
