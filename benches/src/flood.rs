@@ -162,15 +162,16 @@ fn flood(
         sources.push(socket);
     }
     let start = Instant::now();
-    let mut count = 0usize;
+    let (mut count, mut taken) = (0usize, 0u64);
     while !stop.load(Ordering::Relaxed) {
         let due = (start.elapsed().as_secs_f64() * f64::from(rate)) as usize;
         while count < due {
-            // A send that the kernel refuses is a packet lost: the flood goes on.
-            let _ = sources[count % SOURCES].send_to(&initials[count % initials.len()], target);
+            // What the kernel refuses is not sent: the flood goes on.
+            let outcome = sources[count % SOURCES].send_to(&initials[count % initials.len()], target);
+            taken += u64::from(outcome.is_ok());
             count += 1;
         }
-        sent.store(count as u64, Ordering::Relaxed);
+        sent.store(taken, Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(())

@@ -16,7 +16,7 @@ fn file(text: &str) -> Value {
 }
 
 fn list(value: &Value) -> &[Value] {
-    value.as_array().expect("a list")
+    value.as_array().filter(|list| !list.is_empty()).expect("a list with entries")
 }
 
 fn text<'a>(entry: &'a Value, field: &str) -> &'a str {

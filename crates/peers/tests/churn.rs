@@ -375,7 +375,7 @@ fn after_a_day_of_coming_and_going_the_in_degrees_of_some_hundred_nodes_are_bala
     assert!(spreads[23] < BALANCED, "{spreads:?}");
 }
 
-/// Takes a minute: `cargo test --release -p peerage-peers --test churn -- --ignored --nocapture`.
+/// Takes a minute, and `.ci/run` runs it: `cargo test --release -p peerage-peers --test churn -- --ignored --nocapture`.
 #[test]
 #[ignore = "a day of a thousand nodes takes a minute of computing"]
 fn after_a_day_of_coming_and_going_the_in_degrees_of_a_thousand_nodes_are_balanced() {

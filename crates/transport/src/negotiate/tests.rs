@@ -49,6 +49,7 @@ fn lines_are_framed_as_in_the_specification() {
     }
     let vectors: Vectors =
         serde_json::from_str(include_str!("../../tests/vectors/multistream_select.json")).unwrap();
+    assert_eq!(vectors.vectors.len(), 2);
     for Vector { message, bytes_hex } in vectors.vectors {
         let framed = hex::decode(bytes_hex).unwrap();
         assert_eq!(line(&message), framed);

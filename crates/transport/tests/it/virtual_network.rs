@@ -250,3 +250,25 @@ async fn a_peer_that_falls_silent_is_lost_after_the_idle_timeout_of_virtual_time
     assert!(matches!(pair.inn.closed().await, CloseCause::TimedOut { .. }));
     assert!((25..=36).contains(&cut.elapsed().as_secs()), "{:?}", cut.elapsed());
 }
+
+/// The dialler's five seconds hold for the listener too, whose keep-alives come often enough for them; and the other way round.
+#[tokio::test(start_paused = true)]
+async fn the_smaller_idle_timeout_of_two_sides_holds_for_both() {
+    for (ours, theirs) in [(30, 5), (5, 30)] {
+        let (network, runtime) = (Arc::new(Network::seeded(12)), Arc::new(VirtualRuntime::default()));
+        let endpoint = async |number: u8, idle: u64| {
+            let mut config = virtual_config(number, &runtime);
+            config.settings.set_idle_timeout(Duration::from_secs(idle));
+            let socket = network.socket(&format!("10.0.0.{number}:4001"));
+            Endpoint::over(config, vec![socket]).await.unwrap()
+        };
+        let pair = connect(endpoint(1, ours).await, endpoint(2, theirs).await).await;
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert!(pair.out.close_cause().is_none() && pair.inn.close_cause().is_none());
+        network.cut();
+        let cut = tokio::time::Instant::now();
+        assert!(matches!(pair.out.closed().await, CloseCause::TimedOut { .. }));
+        assert!(matches!(pair.inn.closed().await, CloseCause::TimedOut { .. }));
+        assert!((2..=8).contains(&cut.elapsed().as_secs()), "{ours}, {theirs}: {:?}", cut.elapsed());
+    }
+}
