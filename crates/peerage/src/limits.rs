@@ -175,6 +175,7 @@ fn fixed() -> Vec<Limit> {
         "channel.max_foreign_streams" = n(channel::MAX_FOREIGN_STREAMS), "The same from another peer";
         "channel.memory_patience" = time(channel::MEMORY_PATIENCE), "How long a message waits for memory at the receiver before its stream is refused";
         "channel.max_account_bytes" = bytes(channel::MAX_ACCOUNT_BYTES), "An account of what was accepted";
+        "channel.max_rates" = n(channel::MAX_PACES), "Peers of which one channel remembers what they sent at its rate when they are gone";
         "channel.max_remembered" = n(channel::MAX_REMEMBERED), "Payloads of a peer that are remembered, so that they are not sent back, on one channel";
         "channel.remembered_for" = time(channel::REMEMBERED), "How long at most";
         "request.window_bytes" = bytes(request::WINDOW_BYTES as usize), "Answers of one stream that are under way unread, and one item";

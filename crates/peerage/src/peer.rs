@@ -11,7 +11,7 @@ use peerage_transport::{Connection, Stream};
 use peerage_wire::uvarint;
 use tokio::sync::Notify;
 
-use crate::channel::{ChannelCore, ChannelLimits, Class, EndedBy, Flight, Outbox, Pace, Seen};
+use crate::channel::{ChannelCore, ChannelLimits, Class, EndedBy, Flight, Outbox, Seen};
 use crate::error::SendError;
 use crate::memory::{Budget, Budgets, LEAST_SHARE};
 use crate::request::Slots;
@@ -33,8 +33,6 @@ pub(crate) struct Peer {
     before: OnceLock<Weak<Peer>>,
     /// What it lately sent, for each channel that asks; the newest registration of a name holds.
     seen: Mutex<Named<Seen>>,
-    /// How much more it may send now, for each channel that has a rate: whatever streams it takes for it.
-    paces: Mutex<Named<Mutex<Pace>>>,
     /// The version of the Peerage protocols that both speak; 0 for a foreign peer.
     version: u32,
     /// Always wanted: part of every fanout.
@@ -140,7 +138,6 @@ impl Peer {
             unread_control: budget("window_reserve_bytes", limits.window_reserve_bytes / 2),
             flight: Flight::new(limits.of_window(settings.send_window_bytes)),
             seen: Mutex::default(),
-            paces: Mutex::default(),
             connection,
             direction,
             foreign,
@@ -270,7 +267,6 @@ impl Peer {
     /// The channel is gone here: its queue takes in no more. The outbox, if it has something left to send and may.
     pub(crate) fn finish_outbox(&self, core: &Arc<ChannelCore>) -> Option<Weak<Outbox>> {
         lock(&self.seen).retain(|(name, _)| *name != core.config.name);
-        lock(&self.paces).retain(|(name, _)| *name != core.config.name);
         let outbox = self.outbox_of(core)?;
         if outbox.has_unsent() && !core.config.linger.is_zero() {
             outbox.finish();
@@ -306,12 +302,6 @@ impl Peer {
             lock(&self.shared.random).fill(&mut key);
             Seen::new(key)
         })
-    }
-
-    /// How much more it may send on a channel that has a rate, with so many seconds' worth at once.
-    pub(crate) fn pace(&self, core: &ChannelCore, seconds: f64) -> Option<Arc<Mutex<Pace>>> {
-        let new = || Mutex::new(Pace::new(core.config.rate, seconds, self.shared.clock.now()));
-        (!core.config.rate.is_unlimited()).then(|| of_channel(&self.paces, core, new))
     }
 
     /// The accounts of what a channel may be sent by this peer.

@@ -45,7 +45,8 @@ pub use limits::ChannelLimits;
 pub(crate) use limits::in_hello;
 pub(crate) use outbox::{EndedBy, Flight, Levels, Next, Outbox};
 pub(crate) use outbox::{FIRST_CREDIT, MAX_MEMORY_PAUSE};
-pub(crate) use pace::Pace;
+pub(crate) use pace::MAX_PACES;
+use pace::Paces;
 pub(crate) use payload::encoded;
 pub use payload::{Payload, Raw};
 pub(crate) use queue::MIN_SHARED;
@@ -63,12 +64,19 @@ pub(crate) struct ChannelCore {
     pub(crate) inbox: Inbox,
     pub(crate) memory: Arc<Budget>,
     pub(crate) counts: Arc<Counts>,
+    paces: Paces,
 }
 
 impl ChannelCore {
     pub(crate) fn new(config: ChannelConfig) -> Arc<Self> {
         let memory = Budget::new("memory_bytes", config.memory_bytes);
-        Arc::new(Self { inbox: Inbox::new(&config), memory, counts: Arc::default(), config })
+        Arc::new(Self {
+            inbox: Inbox::new(&config),
+            memory,
+            counts: Arc::default(),
+            paces: Paces::default(),
+            config,
+        })
     }
 }
 

@@ -164,7 +164,7 @@ impl<'a> Reader<'a> {
             tried: 0,
             cramped: false,
             starving: None,
-            pace: peer.pace(core, BURST_SECONDS),
+            pace: core.paces.of(peer.id, core.config.rate, BURST_SECONDS, peer.shared.clock.now()),
             seen: core.config.skip_known.then(|| peer.seen(core)),
             told: Told::default(),
         }

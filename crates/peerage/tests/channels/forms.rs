@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage::{ChannelConfig, NetworkSecret, Node, Raw, SendError, Verdict};
+use peerage::{ChannelConfig, NetworkSecret, Node, NodeKey, Raw, SendError, Verdict};
 use peerage_transport::{ReadError, StreamCode};
 use peerage_wire::channel::Account;
 use peerage_wire::frame;
 
-use crate::support::{Handmade, LIMIT, UNKNOWN_FIELDS, builder, framed, join, raw, until, within};
+use crate::support::{Handmade, LIMIT, UNKNOWN_FIELDS, builder, framed, gone, join, raw, until, within};
 
 const NAME: &str = "/test/forms/1";
 
@@ -230,6 +230,29 @@ async fn many_streams_of_a_peer_share_the_receivers_rate() {
     })
     .await;
     assert!(start.elapsed() > Duration::from_millis(900), "{:?}", start.elapsed());
+}
+
+/// Contract C-10.
+#[tokio::test]
+async fn a_peer_that_comes_back_finds_the_receivers_rate_as_it_left_it() {
+    let node = builder().start().await.unwrap();
+    let channel = node.channel::<Raw>(ChannelConfig::new(NAME).messages_per_second(20)).unwrap();
+    let key = NodeKey::generate();
+    let start = std::time::Instant::now();
+    for times in 0..8 {
+        let old = Handmade::connect_as(&node, &key, times, &[1]).await;
+        let mut stream = old.connection.open_lazy(NAME).await.unwrap();
+        stream.send.write_chunk(framed(b"x").repeat(40).into()).await.unwrap();
+        let before = channel.totals().received;
+        until("some more", || {
+            let (received, passed) = (channel.totals().received, start.elapsed());
+            assert!(received as f64 <= 41.0 + 20.0 * passed.as_secs_f64(), "{received} after {passed:?}");
+            received >= before + 4
+        })
+        .await;
+        old.leave().await;
+        gone(&node, key.peer_id()).await;
+    }
 }
 
 /// As many channels as a hello lists, with names as long as they may be, are more than a hello holds.

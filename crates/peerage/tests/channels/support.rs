@@ -108,9 +108,26 @@ impl Handmade {
         new
     }
 
+    /// The same with a key of one's own, which may have been connected so many times before.
+    pub(crate) async fn connect_as(node: &Node, key: &NodeKey, times: u64, versions: &[u32]) -> Self {
+        let address = node.listen_addresses()[0].socket_addr().unwrap();
+        let new = Self::dial_as(key, address, times, versions, &[]).await;
+        connected(node, new.id).await;
+        new
+    }
+
     /// The same with a node of which only the address is known; it may take a moment longer to say that it has admitted us.
     pub(crate) async fn dial(address: SocketAddr, versions: &[u32], channels: &[&str]) -> Self {
-        let key = NodeKey::generate();
+        Self::dial_as(&NodeKey::generate(), address, 0, versions, channels).await
+    }
+
+    async fn dial_as(
+        key: &NodeKey,
+        address: SocketAddr,
+        times: u64,
+        versions: &[u32],
+        channels: &[&str],
+    ) -> Self {
         let endpoint = Endpoint::bind(EndpointConfig::new(key.clone()), &[]).await.unwrap();
         let connection = endpoint.dial(address, None).await.unwrap();
         let channel = |name: &&str| Channel {
@@ -122,8 +139,8 @@ impl Handmade {
             network: "test".into(),
             versions: versions.to_vec(),
             boot_nonce: 7,
-            order: 1,
-            signed_record: SignedPeerRecord::sign(&key, 1, &[]).unwrap().as_bytes().clone(),
+            order: 2 * times + 1,
+            signed_record: SignedPeerRecord::sign(key, 1, &[]).unwrap().as_bytes().clone(),
             channels: channels.iter().map(channel).collect(),
             ..Hello::default()
         };
@@ -136,7 +153,7 @@ impl Handmade {
         let answering = async {
             let (_, mut stream) = accept(&connection).await;
             let theirs: Hello = stream.recv.read_message(1 << 16).await.unwrap().unwrap();
-            let accept = Accept { order: 2, version: 1 };
+            let accept = Accept { order: 2 * times + 2, version: 1 };
             let answer = Answer { verdict: Some(Verdict::Accept(accept)) };
             stream.send.write_chunk(later(&answer, versions)).await.unwrap();
             stream.send.finish().unwrap();
