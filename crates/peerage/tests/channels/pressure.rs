@@ -8,7 +8,7 @@ use peerage::{
     CallConfig, ChannelConfig, MemoryLimits, Node, Overflow, Raw, Request, RequestError, SendError,
     ServeConfig, ServeError,
 };
-use peerage_transport::CloseCode;
+use peerage_transport::{CloseCode, StreamCode};
 
 use crate::support::{Handmade, builder, framed, gone, join, pair, raw, until, within};
 
@@ -160,6 +160,37 @@ async fn peers_that_read_nothing_leave_memory_to_one_that_does() {
         }
         assert!((ALL * 3 / 4..=ALL).contains(&held), "{held} held");
     }
+}
+
+/// A peer without credit begins many messages on as many streams: of what its channel holds, they are one peer's part.
+/// Contract C-8.
+#[tokio::test]
+async fn many_streams_of_a_peer_get_no_more_of_a_channels_memory_than_one() {
+    const ALL: usize = 1 << 20;
+    let config = |all| ChannelConfig::new("/test/part/1").max_message_bytes(64 * 1024).memory_bytes(all);
+    let node = builder().start().await.unwrap();
+    let channel = node.channel::<Raw>(config(ALL)).unwrap();
+    let greedy = Handmade::connect(&node, &[1], &[]).await;
+    let half = framed(&[3; 60_000]).split_to(60_000);
+    let mut streams = Vec::new();
+    for _ in 0..24 {
+        let mut stream = greedy.connection.open_lazy(channel.name()).await.unwrap();
+        within("room in the stream's window", stream.send.write_chunk(half.clone())).await.unwrap();
+        streams.push(stream);
+    }
+    // As soon as one is refused, the others have what they could get.
+    let refusals = streams.iter_mut().map(|stream| Box::pin(stream.send.stopped()));
+    let (refused, ..) = within("a refusal", futures::future::select_all(refusals)).await;
+    assert_eq!(refused.unwrap(), Some(StreamCode::Overloaded));
+    let held = channel.totals().accounted_bytes;
+    assert!((ALL / 2..ALL / 4 * 3).contains(&held), "{held} of {ALL}");
+    let keen = builder().start().await.unwrap();
+    let at_keen = keen.channel::<Raw>(config(128 << 20)).unwrap();
+    join(&keen, &node).await;
+    let message = Raw(Bytes::from(vec![4; 60_000]));
+    let verdict = within("a verdict", at_keen.send_confirmed(node.peer_id(), &message)).await;
+    assert!(verdict.is_delivered(), "{verdict}");
+    assert_eq!(channel.try_recv().unwrap(), (keen.peer_id(), message));
 }
 
 /// Contract C-8.
