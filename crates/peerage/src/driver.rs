@@ -145,6 +145,10 @@ impl Drop for Driver {
         for peer in self.shared.connected() {
             self.shared.remove_peer(&peer, "this node is gone");
         }
+        // The counters stay for whoever still holds a handle; a connection would keep its socket.
+        for conn in self.sessions.keys() {
+            self.shared.traffic.end(*conn);
+        }
     }
 }
 

@@ -131,6 +131,11 @@ impl Listening {
         self.here.subscribe()
     }
 
+    /// Tells those who watch that the node is gone, whoever still holds a handle of it.
+    pub(crate) fn close(&self) {
+        self.here.close();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -508,6 +508,9 @@ impl Running {
     fn end(&self) {
         self.shared.registry.close();
         self.shared.endpoint.close(CloseCode::Shutdown, "shutting down");
+        // A channel or another handle may outlive the node; the ports must not wait for it.
+        self.shared.endpoint.give_up_sockets();
+        self.shared.listening.close();
         self.shared.stop.cancel();
         self.shared.saving.close();
         self.shared.tasks.close();
@@ -527,7 +530,7 @@ pub struct ListenWatch {
 }
 
 impl ListenWatch {
-    /// The addresses after the next change; changes that came together are told once. `None` when the node is gone. Cancel-safe.
+    /// The addresses after the next change; changes that came together are told once. `None` when the node has been shut down or dropped. Cancel-safe.
     pub async fn next(&mut self) -> Option<Vec<DialAddress>> {
         self.changes.changed().await.ok()?;
         Some(self.changes.borrow_and_update().addresses.clone())

@@ -72,12 +72,17 @@ impl<T> Sender<T> {
         drop(state);
         self.shared.changed.notify_waiters();
     }
+
+    /// Tells those who wait that nothing changes any more, as dropping it does.
+    pub(crate) fn close(&self) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.changed.notify_waiters();
+    }
 }
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::Release);
-        self.shared.changed.notify_waiters();
+        self.close();
     }
 }
 

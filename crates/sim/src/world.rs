@@ -195,7 +195,13 @@ impl World {
         shutdown
     }
 
-    /// Starts a node again that was crashed or stopped: same host, key, disk and configuration, another boot.
+    /// Drops the handle to a node, as a program does that ends it without ado: the host stays plugged in, so that what the node still says gets through. The node
+    /// ends when nobody else holds a handle. False when it was down.
+    pub fn let_go(&self, node: &SimNode) -> bool {
+        lock(&node.inner.life).node.take().is_some()
+    }
+
+    /// Starts a node again that was crashed, stopped or let go: same host, key, disk and configuration, another boot.
     ///
     /// # Errors
     /// When it runs, or doesn't start.

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::close::{CloseCause, CloseCode};
 use crate::endpoint::Common;
+use crate::farewell;
 use crate::proof::ProvenPeer;
 use crate::settings::TransportSettings;
 use crate::stream::{self, InboundStream, OpenError, Stream};
@@ -316,6 +317,7 @@ impl Connection {
         if let Some(tap) = &self.link.common.tap {
             tap.closed(&self.link.peer_id, self.link.id, reason);
         }
+        farewell::open_window(&self.link.quinn);
         self.link.quinn.close(code.to_varint(), reason.as_bytes());
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -81,6 +81,8 @@ struct Inner {
     random: Mutex<Random>,
     /// What holds for dialled connections until the peer is admitted.
     transport: Arc<TransportConfig>,
+    /// Opens the congestion windows of all connections, so that their peers hear of the end.
+    all_close: Arc<AtomicBool>,
     /// What holds for accepted ones; each gets a TLS configuration of its own.
     server: quinn::ServerConfig,
     sockets: Mutex<Vec<BoundSocket>>,
@@ -171,6 +173,7 @@ impl Endpoint {
     /// Closes all connections with this code, and takes and makes no more. The first call counts.
     pub fn close(&self, code: CloseCode, reason: &str) {
         let _ = self.inner.common.closed.set((code, reason.to_owned()));
+        self.inner.all_close.store(true, Ordering::Relaxed);
         for socket in self.sockets().iter() {
             socket.quinn.close(code.to_varint(), reason.as_bytes());
         }
@@ -186,6 +189,13 @@ impl Endpoint {
             }
         };
         timeout(deadline, idle).await.is_ok()
+    }
+
+    /// After [`Endpoint::close`]: gives the sockets up, whoever still holds a handle of the endpoint or a connection. The task and the port of each are
+    /// free when its last connection has told its peer of the end; [`Endpoint::wait_idle`] does not wait for that any more.
+    pub fn give_up_sockets(&self) {
+        self.sockets().clear();
+        self.wake_accept();
     }
 
     /// Whether [`Endpoint::close`] was called.
@@ -232,7 +242,8 @@ impl Endpoint {
         };
         let tls = Tls::new(&key, settings.certificate, time, &mut random)
             .map_err(|reason| BindError::Certificate { reason })?;
-        let transport = settings.quinn();
+        let all_close = Arc::default();
+        let transport = settings.quinn(&all_close);
         let (crypto, _) = tls.listener();
         let mut server = quinn::ServerConfig::new(crypto, Arc::new(token_key(&mut random)));
         server
@@ -262,6 +273,7 @@ impl Endpoint {
                 bind,
                 random: Mutex::new(random),
                 transport,
+                all_close,
                 server,
                 sockets: Mutex::new(Vec::new()),
                 buffers: Mutex::new(None),

@@ -68,6 +68,7 @@
 //! | `futures_io` | streams and halves for `futures::io` |
 //! | `traffic` | bytes per protocol |
 //! | `tap` | [`Tap`]: what a test sees of what an endpoint says |
+//! | `farewell` | congestion windows that open when a connection is closed |
 //! | `close` | [`CloseCode`], [`StreamCode`], [`CloseCause`]: why things end |
 #![forbid(unsafe_code)]
 
@@ -78,6 +79,7 @@ mod connection;
 mod connection_id;
 mod dial;
 mod endpoint;
+mod farewell;
 mod futures_io;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -1,12 +1,14 @@
 //! The numbers that shape an endpoint, with their defaults and bounds.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use crate::admission::AdmissionSettings;
+use crate::farewell::WithFarewell;
 
 /// Limits and times of an endpoint. The defaults suit the Internet; [`TransportSettings::validate`] says what is possible.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -221,8 +223,8 @@ impl TransportSettings {
         )
     }
 
-    /// quinn's form, as it holds for strangers. The settings must have been validated.
-    pub(crate) fn quinn(&self) -> Arc<TransportConfig> {
+    /// quinn's form, as it holds for strangers. The settings must have been validated. `all_close` becomes true right before all connections are closed.
+    pub(crate) fn quinn(&self, all_close: &Arc<AtomicBool>) -> Arc<TransportConfig> {
         let idle = IdleTimeout::try_from(self.idle_timeout).expect("validated to be at most an hour");
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(self.max_datagram_bytes);
@@ -237,7 +239,7 @@ impl TransportSettings {
             .max_idle_timeout(Some(idle))
             .keep_alive_interval(Some(self.keep_alive))
             .mtu_discovery_config(Some(mtu))
-            .congestion_controller_factory(self.congestion.factory())
+            .congestion_controller_factory(WithFarewell::new(self.congestion.factory(), all_close.clone()))
             .allow_spin(false);
         Arc::new(config)
     }
