@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use peerage_identity::PeerId;
 use peerage_wire::uvarint;
 use tokio::sync::Notify;
@@ -18,6 +18,11 @@ use crate::memory::Reservation;
 
 /// What a stream that has ended costs beside its messages, in bytes, as long as some of them wait.
 const KEPT: usize = 1024;
+/// Runs of a lane that stay as they came. Beyond, small ones are joined, so that messages that come one by one cost little more than their bytes,
+/// which is what is accounted for.
+const MAX_APART: usize = 16;
+/// The most bytes of a run that was joined.
+const MAX_JOINED: usize = 4096;
 
 /// A queue of received messages.
 #[derive(Debug)]
@@ -204,7 +209,7 @@ impl Inbox {
         if lane.runs.is_empty() {
             ready.push_back(intake.lane);
         }
-        lane.runs.push_back(Run { intake: intake.clone(), bytes: bytes.clone() });
+        lane.add(intake, bytes);
         lane.bytes += bytes.len();
         lane.messages += messages;
         state.bytes += bytes.len();
@@ -350,10 +355,32 @@ impl Lane {
         Self { peer, runs: VecDeque::new(), bytes: 0, messages: 0, intakes: Vec::new(), waiting: Vec::new() }
     }
 
+    fn add(&mut self, intake: &Arc<Intake>, bytes: &Bytes) {
+        let apart = self.runs.len() < MAX_APART;
+        match self.runs.back_mut() {
+            Some(last) if !apart && last.takes(intake, bytes) => last.join(bytes),
+            _ => self.runs.push_back(Run { intake: intake.clone(), bytes: bytes.clone() }),
+        }
+    }
+
     fn is_turn_of(&self, intake: &Intake) -> bool {
         let same = |other: &&Arc<Intake>| other.connection == intake.connection;
         intake.connection.is_none()
             || self.intakes.iter().find(same).is_none_or(|first| std::ptr::eq(&**first, intake))
+    }
+}
+
+impl Run {
+    fn takes(&self, intake: &Arc<Intake>, more: &Bytes) -> bool {
+        Arc::ptr_eq(&self.intake, intake) && self.bytes.len() + more.len() <= MAX_JOINED
+    }
+
+    /// Its buffer grows by doubling, where nobody else holds a part of it.
+    fn join(&mut self, more: &Bytes) {
+        let own = std::mem::take(&mut self.bytes).try_into_mut();
+        let mut joined = own.unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        joined.extend_from_slice(more);
+        self.bytes = joined.freeze();
     }
 }
 
@@ -430,6 +457,30 @@ mod tests {
         let taken: Vec<_> = std::iter::from_fn(|| inbox.try_recv()).map(|(_, m)| m[0]).collect();
         assert_eq!(taken, [0, 100, 1, 101, 2, 3, 4, 5, 6, 7, 8, 9]);
         assert_eq!((flood.taken(), quiet.taken()), (20, 4));
+    }
+
+    /// A peer that sends its messages one by one, in packets of their own, would cost many times what is accounted for.
+    #[test]
+    fn messages_that_come_one_by_one_are_joined_and_stay_in_order_and_with_their_streams() {
+        const ALL: u32 = 12_000;
+        let inbox = inbox(1 << 20, 1 << 20);
+        let peer = peer();
+        let intakes = [(); 2].map(|()| inbox.enter(peer, MANY, None).unwrap());
+        let buffer: Bytes = (0..ALL).flat_map(|number| [&[4], &number.to_be_bytes()[..]].concat()).collect();
+        for number in 0..ALL {
+            // Pieces of one buffer and buffers of their own; the second stream has a part in the middle.
+            let piece = buffer.slice(number as usize * 5..number as usize * 5 + 5);
+            let own = if number % 3 == 0 { piece } else { Bytes::copy_from_slice(&piece) };
+            let intake = &intakes[usize::from((5000..7000).contains(&number))];
+            assert!(inbox.push(intake, &own, 1));
+        }
+        let runs = inbox.lock().lane(0).unwrap().runs.len();
+        assert!(runs < MAX_APART + ALL as usize * 5 / (MAX_JOINED - 5) + 4, "{runs}");
+        for number in 0..ALL {
+            assert_eq!(inbox.try_recv().unwrap().1[..], number.to_be_bytes());
+        }
+        assert_eq!((intakes[0].taken(), intakes[1].taken()), (50_000, 10_000));
+        assert_eq!(inbox.levels(), InboxLevels::default());
     }
 
     #[tokio::test(start_paused = true)]
