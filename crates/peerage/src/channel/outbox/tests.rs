@@ -1,10 +1,12 @@
 //! The outbox without a connection: the test is writer and peer.
 
+use bytes::Bytes;
+use peerage_wire::channel as wire;
 use tokio::sync::oneshot;
 use tokio::time::advance;
 
 use super::*;
-use crate::channel::{ChannelConfig, Raw, Receipt};
+use crate::channel::{ChannelConfig, Overflow, Raw, Receipt};
 use crate::memory::Budget;
 
 fn config() -> ChannelConfig {
