@@ -1,6 +1,6 @@
 //! A node's metrics as text for Prometheus, in its own format or in that of OpenMetrics, and over HTTP on loopback.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ fn prometheus(open_metrics: &str) -> String {
     let counter = |line: &str| {
         line.strip_prefix("# TYPE ").and_then(|line| line.strip_suffix(" counter")).map(str::to_owned)
     };
-    let counters: HashSet<String> = open_metrics.lines().filter_map(counter).collect();
+    let counters: BTreeSet<String> = open_metrics.lines().filter_map(counter).collect();
     let mut out = String::with_capacity(open_metrics.len() + 1024);
     for line in open_metrics.lines().filter(|line| *line != "# EOF") {
         let mut words = line.splitn(4, ' ');

@@ -1,8 +1,7 @@
 //! `peerage send`: a file to one node.
 
-use std::time::Instant;
-
 use peerage::{DialAddress, Node, PeerId, RecvStream, SendStream};
+use tokio::time::Instant;
 
 use crate::args::SendArgs;
 use crate::failure::Failure;
@@ -33,7 +32,7 @@ pub(crate) async fn run(args: SendArgs) -> Result<(), Failure> {
     let took = start.elapsed();
     meter.clear();
     drop(route);
-    visitor::leave(node).await;
+    node.close().await;
     let sent = result?;
     let moved = match sent.moved {
         0 => "was there already".to_owned(),

@@ -26,6 +26,7 @@ impl Signals {
     /// Waits for one, and names it.
     pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
+            biased;
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
         }
@@ -40,6 +41,7 @@ impl Signals {
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         tokio::select! {
+            biased;
             result = work => result,
             signal = self.next() => Err(Failure::failed(format!("interrupted by {signal}"))),
         }

@@ -57,6 +57,10 @@ impl Listener {
         let mut sessions = JoinSet::new();
         loop {
             tokio::select! {
+                biased;
+                Some(ended) = sessions.join_next() => if let Ok(End::Stop) = ended {
+                    return;
+                },
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) if sessions.len() >= MAX_SESSIONS => refuse(stream).await,
                     Ok((stream, _)) => {
@@ -71,9 +75,6 @@ impl Listener {
                         tracing::warn!(%error, "a command session could not be opened");
                         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                     }
-                },
-                Some(ended) = sessions.join_next() => if let Ok(End::Stop) = ended {
-                    return;
                 },
             }
         }

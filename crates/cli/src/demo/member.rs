@@ -6,14 +6,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command as Process};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::control::lines::{Line, Lines};
 use crate::control::{Call, Command, Event, Outcome, Reply, Status};
@@ -161,7 +161,7 @@ impl Member {
                 Ok(seen) if !seen.ended => Ok(()),
                 _ => Err(Waited::Ended),
             },
-            () = sleep_until(deadline.into()) => Err(Waited::Late),
+            () = sleep_until(deadline) => Err(Waited::Late),
         }
     }
 

@@ -68,7 +68,7 @@ async fn perform(args: &DemoArgs, show: &Show, fleet: &mut Fleet) -> Result<(), 
     let mut summary = Vec::new();
     for step in steps::STEPS {
         show.begin(step);
-        let start = std::time::Instant::now();
+        let start = tokio::time::Instant::now();
         let done = match step.action {
             steps::Action::Connect => steps::connect(fleet, nodes, show).await,
             steps::Action::File => steps::file(fleet, &file, show).await,

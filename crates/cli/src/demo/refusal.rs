@@ -3,9 +3,10 @@
 //! The newcomer is a process beside the overlay's own. It knows nobody, and is told to dial the first node, which has as many inbound places
 //! as there are others. It wants one connection, and is stopped at the end of the step.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::member::{Member, Plan, Refusal, Waited};
 use super::show::Show;

@@ -1,10 +1,11 @@
 //! Step 5: a node is killed; the others report it, one of them redials it when it is back, and one tells why it was gone.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use comfy_table::Table;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::member::{Member, Seen, Waited};
 use super::show::Show;

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use comfy_table::Table;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::member::{Member, Plan, Seen, Waited};
 use super::show::Show;

@@ -1,6 +1,6 @@
 //! What the program itself says to other nodes: a channel for short texts and a request that echoes (`proto/chat.proto`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -80,7 +80,7 @@ pub(super) struct Chatting {
     moniker: String,
     next_id: AtomicU64,
     /// Who waits for answers to which text.
-    waiting: Mutex<HashMap<u64, mpsc::Sender<PeerId>>>,
+    waiting: Mutex<BTreeMap<u64, mpsc::Sender<PeerId>>>,
 }
 
 impl Chatting {
@@ -136,6 +136,8 @@ impl Chatting {
         let (mut sent, mut open, mut known) = (false, peers.clone(), BTreeMap::new());
         while !open.is_empty() {
             tokio::select! {
+                biased;
+                () = sleep_until(start + PATIENCE) => break,
                 verdicts = &mut verdicts, if !sent => {
                     sent = true;
                     for (peer, error) in verdicts.into_iter().filter_map(|(peer, verdict)| Some((peer, verdict.err()?))) {
@@ -149,7 +151,6 @@ impl Chatting {
                         known.insert(peer, Ok(start.elapsed()));
                     }
                 }
-                () = sleep_until(start + PATIENCE) => break,
             }
         }
         let late =
@@ -167,7 +168,7 @@ impl Chatting {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, mpsc::Sender<PeerId>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, mpsc::Sender<PeerId>>> {
         self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

@@ -4,13 +4,15 @@ mod chat;
 pub(crate) mod files;
 mod operate;
 mod service;
+#[cfg(test)]
+mod simulated;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use peerage::{ForeignPolicy, NetworkSecret, Node};
+use peerage::{ForeignPolicy, NetworkSecret, Node, NodeBuilder};
 use tokio::io::BufReader;
 use tokio::net::TcpListener;
 
@@ -50,11 +52,12 @@ pub(crate) async fn run(args: NodeArgs) -> Result<(), Failure> {
     let service = Service::start(&node, &settings, inbox).await.map_err(Failure::failed)?;
     let socket = open_socket(&data);
     tokio::select! {
+        biased;
+        signal = signals.next() => tracing::debug!(signal, "stopping"),
         () = tell_addresses(control, &node) => {}
         () = obey(control, &service) => {}
         () = serve_socket(socket.as_ref(), &service) => {}
         () = serve_metrics(metrics, &node) => {}
-        signal = signals.next() => tracing::debug!(signal, "stopping"),
     }
     signals.exit_at_next();
     drop(socket);
@@ -111,9 +114,21 @@ fn override_list<T>(list: &mut Vec<T>, flags: Vec<T>) {
 }
 
 async fn start(settings: &Settings, foreign: Option<ForeignPolicy>, data: PathBuf) -> Result<Node, Failure> {
+    let mut builder = describe(Node::builder().data_dir(data), settings, foreign)?;
+    if settings.node.listen.is_empty() {
+        builder = builder.listen(DEFAULT_LISTEN);
+    }
+    Ok(builder.start().await?)
+}
+
+/// All that the settings say of a node, but for what it keeps where.
+fn describe(
+    builder: NodeBuilder,
+    settings: &Settings,
+    foreign: Option<ForeignPolicy>,
+) -> Result<NodeBuilder, Failure> {
     let node = &settings.node;
-    let mut builder = Node::builder()
-        .data_dir(data)
+    let mut builder = builder
         .peers_config(settings.peers.clone())
         .transport_settings(settings.transport.clone())
         .call_limits(settings.requests.clone())
@@ -135,9 +150,6 @@ async fn start(settings: &Settings, foreign: Option<ForeignPolicy>, data: PathBu
     if let Some(name) = &node.moniker {
         builder = builder.moniker(name);
     }
-    if node.listen.is_empty() {
-        builder = builder.listen(DEFAULT_LISTEN);
-    }
     for address in &node.listen {
         builder = builder.listen(address);
     }
@@ -151,8 +163,7 @@ async fn start(settings: &Settings, foreign: Option<ForeignPolicy>, data: PathBu
         builder = builder.persistent(address);
     }
     builder = node.private.iter().fold(builder, |builder, peer| builder.private(*peer));
-    builder = node.unconditional.iter().fold(builder, |builder, peer| builder.unconditional(*peer));
-    Ok(builder.start().await?)
+    Ok(node.unconditional.iter().fold(builder, |builder, peer| builder.unconditional(*peer)))
 }
 
 /// Prints where the node can be reached, and each change of it.

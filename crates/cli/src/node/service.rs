@@ -1,10 +1,10 @@
 //! What a running node does for the program: it chats, echoes, takes files, and carries commands out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use peerage::{
     Change, Direction, ListenWatch, MAX_BOOK_BYTES, NetworkSecret, Node, PathStats, PeerEvent, PeerId,
@@ -16,6 +16,7 @@ use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::chat::{Chatting, ECHO, MAX_TEXT_BYTES, PATIENCE};
 use super::{files, operate};
@@ -64,8 +65,8 @@ impl Service {
         if let Some(inbox) = inbox {
             tasks.spawn(files::take(node.accept(PROTOCOL)?, inbox, events.clone()));
         }
-        if let Some(watch) = node.peers().watch().await {
-            tasks.spawn(watch_peers(watch, events.clone()));
+        if let Some(watching) = node.peers().watch().await {
+            tasks.spawn(watch_peers(watching, events.clone()));
         }
         tasks.spawn(watch_addresses(node.watch_listen_addresses(), events.clone()));
         Ok(Arc::new(Self {
@@ -119,7 +120,7 @@ impl Service {
             let node = self.node.clone();
             pings.spawn(async move { (peer, node.ping(peer).await.ok()) });
         }
-        let times: HashMap<_, _> = pings.join_all().await.into_iter().collect();
+        let times: BTreeMap<_, _> = pings.join_all().await.into_iter().collect();
         let row = |peer: &PeerInfo| {
             let stats = self.node.peers().stats(peer.peer_id);
             row(peer, stats.as_ref(), times.get(&peer.peer_id).copied().flatten())
@@ -163,7 +164,20 @@ impl Service {
             operate::stored(&self.node).await?;
             return value(&self.allowed().await);
         }
-        Err("this node has no allow-list, so everyone is allowed: start it with --allow".to_owned())
+        Err(self.no_list(peer, allow))
+    }
+
+    /// A list that begins to exist would cut everybody else off: that is left to a start.
+    fn no_list(&self, peer: PeerId, allow: bool) -> String {
+        let who = match &self.secret {
+            Some(_) => "everyone who proves the network secret may come",
+            None => "everyone may come",
+        };
+        let remedy = match allow {
+            true => format!("to admit only some, start it with --allow {peer} and so for each of them"),
+            false => format!("to keep one out, use `peerage ban {peer}`"),
+        };
+        format!("this node has no allow-list, so {who}: {remedy}")
     }
 
     async fn connect(&self, address: &str) -> Result<ConnectReport, String> {

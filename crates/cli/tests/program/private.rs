@@ -161,7 +161,8 @@ async fn the_allow_list_holds_and_its_owner_changes_it_while_the_node_runs() {
     assert_eq!(allow(&["remove", id]).await, json!([nobody]));
     assert_eq!(allow(&["list"]).await, json!([nobody]));
     let open = run(["allow", "add", nobody, "--data", text(&b)]).await;
-    assert!(open.error(1).contains("no allow-list"), "{open:?}");
+    let error = open.error(1);
+    assert!(error.contains("no allow-list") && error.contains(&format!("--allow {nobody}")), "{open:?}");
 }
 
 #[tokio::test]
