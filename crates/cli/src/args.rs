@@ -324,7 +324,7 @@ pub(crate) enum Ask {
     /// Change or show the running node's allow-list, for now and after restarts
     ///
     /// What is added here is kept in the data folder and adds to what `--allow` and the settings file name at the next start. A node that is started without
-    /// any of these has no list, and is open.
+    /// any of these has no list and is open; `add` and `remove` fail there and change nothing.
     #[command(after_help = ALLOW_EXAMPLE)]
     Allow {
         /// What to do with it.

@@ -138,11 +138,10 @@ fn metrics_follow_what_happens() -> Result<(), Failed> {
         };
         let before = text(&mut console).await?;
         ensure!(sample(&before, "peerage_peers", &[]) == Some(3.0), "{before}");
-        for number in 0..5 {
-            let request =
-                json!({"command": "request", "peer": members[2].text(), "text": number.to_string()});
+        for text in ["one", "two", "three", "four", "five"] {
+            let request = json!({"command": "request", "peer": members[2].text(), "text": text});
             let echo = console.ask(request).await?;
-            ensure!(echo["text"] == number.to_string() && echo["moniker"] == "n2", "{echo}");
+            ensure!(echo["text"] == text && echo["moniker"] == "n2", "{echo}");
         }
         let sent = console.ask(json!({"command": "broadcast", "text": "hello"})).await?;
         let answered = sent.as_array().into_iter().flatten().filter(|answer| answer["ms"].is_f64()).count();
