@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use peerage::{
-    Channel, ChannelConfig, NodeBuilder, NodeKey, NodeLimits, PeerEvent, PeerId, Peers, Raw, Receipt,
-    ServeError, Verdict,
+    BanTarget, Channel, ChannelConfig, NodeBuilder, NodeKey, NodeLimits, PeerEvent, PeerId, Peers, Raw,
+    Receipt, ServeError, Verdict,
 };
 use peerage_sim::{Failed, Link, SimNode, World, ensure, seeds, simulate, transport_settings};
 use peerage_transport::{CloseCause, CloseCode, Connection, DialError, Endpoint, EndpointConfig};
@@ -265,6 +265,42 @@ fn a_node_that_is_closed_with_too_little_time_ends_in_time_and_says_what_was_los
             }
             let right = (delivered..=delivered + unknown).contains(&received);
             ensure!(right, "{received} received, {delivered} delivered, {unknown} unknown");
+            Ok::<_, Failed>(())
+        })?;
+    }
+    Ok(())
+}
+
+/// QUIC's close must not wait for room on the path: from then on nothing makes any.
+#[test]
+fn a_peer_that_is_sent_away_while_the_path_is_full_hears_why_at_once() -> Result<(), Failed> {
+    for seed in seeds(0..6) {
+        simulate(seed, async |world| {
+            world.default_link(Link::latency_ms(20).bandwidth(4_000_000, 100_000));
+            let friend = world.node("friend", |builder| builder.max_outbound(0)).await?;
+            let node = world.node("the node", |builder| builder.max_outbound(0)).await?;
+            let (feed, _theirs) = (serve(&node)?, serve(&friend)?);
+            node.node().connect(friend.address()).await?;
+            world.until("they are connected", SECOND, || node.is_connected_to(&friend)).await?;
+            let receipts = keep_busy(&node, &feed, friend.peer_id()).await?;
+            world.run_for(Duration::from_millis(300 + world.random("moment").index(500) as u64)).await;
+            let target = BanTarget::Peer(friend.peer_id());
+            node.node().peers().ban(target, "for a test", None).await?;
+            world.until("the friend hears of it", SECOND / 2, || friend.connected().is_empty()).await?;
+            let causes: Vec<_> = friend
+                .events()
+                .into_iter()
+                .filter_map(|(_, event)| match event {
+                    PeerEvent::Disconnected { cause, .. } => Some(cause),
+                    _ => None,
+                })
+                .collect();
+            ensure!(causes.len() == 1 && causes[0].contains("banned"), "{causes:?}");
+            let mut left = 0;
+            for receipt in receipts {
+                left += usize::from(!receipt.await.is_delivered());
+            }
+            ensure!(left > 0, "nothing was queued any more");
             Ok::<_, Failed>(())
         })?;
     }
