@@ -148,7 +148,8 @@ async fn closing_ends_in_time_and_counts_what_was_lost() {
     let start = std::time::Instant::now();
     let end = within("the close", a.close()).await;
     let took = start.elapsed().as_secs_f64();
-    assert!((1.9..5.0).contains(&took), "it gave the peer two seconds, and not many more: {took}");
+    // That it takes no longer than promised is tested where time is virtual.
+    assert!(took >= 1.9, "it gave the peer two seconds: {took}");
     let verdicts = within("verdicts", futures::future::join_all(receipts)).await;
     let count = |is: fn(&Verdict) -> bool| verdicts.iter().filter(|verdict| is(verdict)).count() as u64;
     let (lost, unknown) =

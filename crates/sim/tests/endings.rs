@@ -229,6 +229,7 @@ fn a_node_that_is_dropped_in_the_middle_of_everything_leaves_no_task_behind() ->
     Ok(())
 }
 
+/// Contract C-38.
 #[test]
 fn a_node_that_is_closed_with_too_little_time_ends_in_time_and_says_what_was_lost() -> Result<(), Failed> {
     let (short, long) = (Duration::from_millis(300), 30 * SECOND);
