@@ -128,4 +128,13 @@ mod tests {
         assert!(matches!(read(r#"{"version":2,"peers":[]}"#), Err(BookError::Newer { found: 2 })));
         assert!(read(r#"{"version":1,"peers":[]}"#).unwrap().is_empty());
     }
+
+    #[test]
+    fn a_book_of_more_bytes_than_the_bound_is_not_read() {
+        let mut book = r#"{"version":1,"peers":[]}"#.to_owned();
+        book.push_str(&" ".repeat(MAX_BOOK_BYTES - book.len()));
+        assert!(read(&book).unwrap().is_empty());
+        book.push(' ');
+        assert!(matches!(read(&book), Err(BookError::TooLong { .. })));
+    }
 }

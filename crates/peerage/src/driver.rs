@@ -254,9 +254,9 @@ impl Driver {
                 Output::Admit { conn, foreign, .. } => self.admit(conn, foreign),
                 Output::Drain { conn } => self.order(conn, Order::Drain),
                 Output::Close { conn, reason } => self.close(conn, reason),
-                Output::Ask { conn } => {
+                Output::Ask { conn, most } => {
                     if let Some(peer) = self.sessions.get(&conn).and_then(|session| session.peer.clone()) {
-                        self.shared.spawn(async move { crate::protocols::exchange::ask(&peer).await });
+                        self.shared.spawn(async move { crate::protocols::exchange::ask(&peer, most).await });
                     }
                 }
                 Output::Connected { ticket, result } => {

@@ -69,7 +69,10 @@ pub fn exchange_ask(said: Bytes) -> Result<u32, String> {
 pub fn exchange_answer(said: Bytes) -> Result<Vec<SignedPeerRecord>, String> {
     let answer: Peers = only(said, exchange::MAX_ANSWER_BYTES)?;
     let verify = |record| SignedPeerRecord::verify(&record).map_err(|error| error.to_string());
-    exchange::records(answer)?.into_iter().map(verify).collect()
+    exchange::records(answer, peerage_peers::PeersConfig::default().max_exchange_records)?
+        .into_iter()
+        .map(verify)
+        .collect()
 }
 
 /// A peer's answers to a request, one by one.

@@ -146,7 +146,13 @@ pub(crate) fn answer(answer: Answer) -> wire::Answer {
             alternatives,
         }),
     };
-    wire::Answer { verdict: Some(verdict) }
+    let mut answer = wire::Answer { verdict: Some(verdict) };
+    // As many alternatives as the other side reads.
+    while answer.encoded_len() > MAX_ANSWER_BYTES
+        && let Some(Verdict::Reject(reject)) = &mut answer.verdict
+        && reject.alternatives.pop().is_some()
+    {}
+    answer
 }
 
 /// What the peer answered. Records with a bad signature are left out.
@@ -232,6 +238,17 @@ mod tests {
         assert!(matches!(read_answer(answer(Answer::Accept { order: 5 })), PeerAnswer::Accept { order: 5 }));
         let unknown = wire::Answer { verdict: None };
         assert!(matches!(read_answer(unknown), PeerAnswer::Reject { reason: RejectReason::Other(0), .. }));
+    }
+
+    /// However many alternatives may be named, the dialler can read the refusal.
+    #[test]
+    fn a_refusal_names_no_more_alternatives_than_its_reader_takes() {
+        let alternatives = vec![Bytes::from(vec![1; 8000]); 100];
+        let (reason, detail) = (RejectReason::Full, String::new());
+        let sent = answer(Answer::Reject { reason, detail, retry_after: None, alternatives });
+        let Some(Verdict::Reject(reject)) = &sent.verdict else { panic!("{sent:?}") };
+        assert_eq!(reject.alternatives.len(), MAX_ANSWER_BYTES / 8003);
+        assert!(sent.encoded_len() <= MAX_ANSWER_BYTES);
     }
 
     /// without a common version there is a refusal with that reason.

@@ -542,3 +542,27 @@ impl fmt::Debug for Node {
         f.debug_struct("Node").field("peer_id", &self.shared.me).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::FutureExt;
+
+    use crate::Node;
+    use crate::builder::DRIVER_QUEUE;
+
+    #[tokio::test]
+    async fn beyond_the_drivers_queue_senders_wait() {
+        let node = Node::builder().start().await.unwrap();
+        let (peers, to_driver) = (node.peers(), node.shared.to_driver.clone());
+        let mut asking: Vec<_> = (0..DRIVER_QUEUE + 50).map(|_| Box::pin(peers.bans())).collect();
+        // The driver's task runs on this thread too, and has no turn in between.
+        for (number, asking) in (1..).zip(&mut asking) {
+            assert!(asking.now_or_never().is_none());
+            assert_eq!(to_driver.capacity(), DRIVER_QUEUE.saturating_sub(number));
+        }
+        let all = tokio::time::timeout(Duration::from_secs(20), futures::future::join_all(asking)).await;
+        assert_eq!(all.expect("all are answered").len(), DRIVER_QUEUE + 50);
+    }
+}

@@ -242,4 +242,58 @@ mod tests {
         let error = sockets(&zone, "/dnsaddr/none.example", None).await.unwrap_err();
         assert!(error.contains("_dnsaddr.none.example cannot be read"), "{error}");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_has_five_seconds_to_be_looked_up() {
+        #[derive(Debug)]
+        struct Slow(Duration);
+
+        impl Resolve for Slow {
+            fn addresses(&self, _: String) -> BoxFuture<'_, Result<Vec<IpAddr>, String>> {
+                Box::pin(async move {
+                    tokio::time::sleep(self.0).await;
+                    Ok(vec!["192.0.2.1".parse().unwrap()])
+                })
+            }
+            fn texts(&self, _: String) -> BoxFuture<'_, Result<Vec<String>, String>> {
+                Box::pin(std::future::pending())
+            }
+        }
+        let address = "/dns/slow.example/udp/1/quic-v1".parse().unwrap();
+        for (millis, found) in [(4900, true), (5100, false)] {
+            let start = tokio::time::Instant::now();
+            let places = places(&Slow(Duration::from_millis(millis)), &address, None).await;
+            assert_eq!(places.is_ok(), found, "{places:?}");
+            assert!(start.elapsed() <= DEADLINE);
+        }
+    }
+
+    #[tokio::test]
+    async fn of_a_name_sixteen_addresses_sixty_four_records_and_three_levels_are_used() {
+        let mut zone = zone();
+        let ips = (1..=30).map(|host| IpAddr::from([192, 0, 2, host])).collect();
+        zone.hosts.insert("many.example".into(), ips);
+        let found = sockets(&zone, "/dns/many.example/udp/1/quic-v1", None).await.unwrap();
+        assert_eq!(found.len(), MAX_ADDRESSES);
+
+        for (unrelated, reached) in [(MAX_RECORDS - 1, true), (MAX_RECORDS, false)] {
+            let mut texts = vec!["unrelated".to_owned(); unrelated];
+            texts.push("dnsaddr=/dns4/host.example/udp/1/quic-v1".to_owned());
+            zone.texts.insert("_dnsaddr.long.example".into(), texts);
+            assert_eq!(sockets(&zone, "/dnsaddr/long.example", None).await.is_ok(), reached, "{unrelated}");
+        }
+
+        for level in 1..=MAX_DEPTH {
+            let next = match level {
+                1 => "dnsaddr=/dns4/host.example/udp/1/quic-v1".to_owned(),
+                _ => format!("dnsaddr=/dnsaddr/level{}.example", level - 1),
+            };
+            zone.texts.insert(format!("_dnsaddr.level{level}.example"), vec![next]);
+        }
+        let deepest = format!("dnsaddr=/dnsaddr/level{MAX_DEPTH}.example");
+        zone.texts.insert("_dnsaddr.too.deep.example".into(), vec![deepest]);
+        let deep = format!("/dnsaddr/level{MAX_DEPTH}.example");
+        assert_eq!(sockets(&zone, &deep, None).await.unwrap(), ["192.0.2.1:1"]);
+        assert!(sockets(&zone, "/dnsaddr/too.deep.example", None).await.is_err());
+    }
 }

@@ -54,11 +54,12 @@ pub(crate) async fn read(path: &Path) -> Result<Vec<DialAddress>, SeedFileError>
         return Err(SeedFileError::TooLong { path: path.to_owned(), most: MAX_BYTES });
     }
     let (seeds, bad) = parse(&String::from_utf8_lossy(&bytes));
-    for line in bad.iter().take(MAX_REPORTED) {
+    let (one_by_one, together) = bad.split_at(bad.len().min(MAX_REPORTED));
+    for line in one_by_one {
         tracing::warn!(path = %path.display(), %line, "a seed is passed over");
     }
-    if bad.len() > MAX_REPORTED {
-        tracing::warn!(path = %path.display(), lines = bad.len() - MAX_REPORTED, "more seeds are passed over");
+    if !together.is_empty() {
+        tracing::warn!(path = %path.display(), lines = together.len(), "more seeds are passed over");
     }
     if seeds.is_empty() {
         tracing::warn!(path = %path.display(), "the file names no seed");
@@ -103,5 +104,23 @@ mod tests {
         assert!(read(&path).await.unwrap_err().to_string().contains("seeds"));
         std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
         assert!(matches!(read(&path).await, Err(SeedFileError::TooLong { .. })));
+    }
+
+    #[test]
+    fn of_bad_lines_twenty_are_reported_one_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seeds");
+        std::fs::write(&path, "bad\n".repeat(33)).unwrap();
+        let log = folder.path().join("log");
+        let file = std::fs::File::create(&log).unwrap();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(file).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            assert!(runtime.block_on(read(&path)).unwrap().is_empty());
+        });
+        let log = std::fs::read_to_string(log).unwrap();
+        let lines = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+        assert_eq!((lines("a seed is passed over"), lines("more seeds are passed over")), (20, 1), "{log}");
+        assert!(log.contains("lines=13"), "{log}");
     }
 }

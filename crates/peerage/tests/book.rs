@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peerage::{
-    BOOK_FILE, Ban, BanTarget, BookError, Change, ConnectError, MemoryStore, Node, NodeBuilder, NodeKey,
-    PeerClass, PeerEvent, PeerId, Store,
+    BOOK_FILE, Ban, BanTarget, BookChange, BookError, Change, ConnectError, MemoryStore, Node, NodeBuilder,
+    NodeKey, PeerClass, PeerEvent, PeerId, Store, StoreError, Stored,
 };
 
 /// Far more than anything here takes; a test that gets there has failed.
@@ -202,4 +202,32 @@ async fn what_is_said_of_peers_at_run_time_holds_after_a_restart_until_it_is_tak
     node.close().await;
     let node = start(Some(named)).await.unwrap();
     assert_eq!(node.peers().allowed().await, Some(vec![named]));
+}
+
+/// A store on a disk that answers no more.
+#[derive(Debug)]
+struct Stuck(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Store for Stuck {
+    fn load(&self) -> Result<Stored, StoreError> {
+        Ok(Stored::default())
+    }
+
+    fn save(&self, _: &[BookChange]) -> Result<(), StoreError> {
+        let _ = self.0.lock().unwrap().recv();
+        Ok(())
+    }
+}
+
+/// a stopping node waits for its store for a second.
+#[tokio::test]
+async fn a_store_that_hangs_keeps_no_node_from_stopping() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let node = builder().store(Arc::new(Stuck(held.into()))).start().await.unwrap();
+    let target = BanTarget::Peer(NodeKey::generate().peer_id());
+    node.peers().ban(target, "a test", None).await.unwrap();
+    let start = std::time::Instant::now();
+    tokio::time::timeout(LIMIT, node.close()).await.expect("it stops all the same");
+    assert!(start.elapsed() > Duration::from_millis(900), "it gave up after {:?}", start.elapsed());
+    drop(release);
 }

@@ -42,6 +42,14 @@ fn every_promise_is_cited_by_its_tests_and_no_test_cites_another() {
     assert!(faults.is_empty(), "CONTRACT.md:\n{}", faults.join("\n"));
 }
 
+/// X-29: a limit that no test holds to its word is no limit.
+#[test]
+fn every_limit_names_its_tests_and_they_exist() {
+    let root = root();
+    let faults = faults_of_limits(&read(&root.join("ARCHITECTURE.md")), &tests(&root));
+    assert!(faults.is_empty(), "ARCHITECTURE.md:\n{}", faults.join("\n"));
+}
+
 #[test]
 fn every_test_that_another_page_cites_exists() {
     let root = root();
@@ -107,6 +115,20 @@ fn a_document_that_claims_too_much_is_found_out() {
         assert!(rows(&line).contains(&fault.to_owned()), "{line}\n{:?}", rows(&line));
     }
     assert!(faults_of_rows("## Rows\n", &tests, &exists).contains(&"FP-44: it has no row".to_owned()));
+
+    let limits = |rows: &str| faults_of_limits(&format!("## Limits\n{rows}\n## After\n"), &tests);
+    assert_eq!(
+        limits("| `cats.most` | 9 | Cats | `a_cat_purrs`, `a_dog_barks` |"),
+        ["the table has 1 rows: the search is broken"]
+    );
+    for (row, fault) in [
+        ("| `cats.most` | 9 | Cats | |", "cats.most: no test"),
+        ("| `cats.most` | 9 | Cats | later |", "cats.most: no test"),
+        ("| `cats.most` | 9 | Cats | `a_cat_flies` |", "cats.most: no test is called a_cat_flies"),
+        ("| `cats.most` | 9 | Cats |", "| `cats.most` | 9 | Cats |: a row has four cells"),
+    ] {
+        assert!(limits(row).contains(&fault.to_owned()), "{row}\n{:?}", limits(row));
+    }
 
     let contract = |text: &str| faults_of_contract(text, &tests);
     let good = "- **C-1** Cats purr and dogs bark. (`a_cat_purrs`, `a_dog_barks`)\n\
@@ -186,6 +208,30 @@ fn faults_of_proof(tag: &str, proof: &str, tests: &Tests) -> Vec<String> {
     let bears = |name: &&str| tests.get(*name).is_some_and(|docs| numbers(docs, "X-").contains(tag));
     if tag.starts_with("X-") && !open && !later && !cited.iter().any(bears) {
         faults.push("none of its tests bears the number".into());
+    }
+    faults
+}
+
+/// What is wrong with the table of limits. That it is whole is checked where the code's own list of limits is known.
+fn faults_of_limits(text: &str, tests: &Tests) -> Vec<String> {
+    let mut faults = Vec::new();
+    let rows: Vec<_> = section(text, "## Limits").lines().filter(|line| line.starts_with("| `")).collect();
+    for line in &rows {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [name, _, _, proof] = cells[..] else {
+            faults.push(format!("{line}: a row has four cells"));
+            continue;
+        };
+        let name = name.trim_matches('`');
+        let cited: Vec<_> = quoted(proof).collect();
+        if cited.is_empty() {
+            faults.push(format!("{name}: no test"));
+        }
+        let missing = cited.iter().filter(|test| !tests.contains_key(**test));
+        faults.extend(missing.map(|test| format!("{name}: no test is called {test}")));
+    }
+    if rows.len() < 150 {
+        faults.push(format!("the table has {} rows: the search is broken", rows.len()));
     }
     faults
 }

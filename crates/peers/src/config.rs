@@ -23,7 +23,7 @@ pub struct PeersConfig {
     pub max_addresses_per_peer: usize,
     /// Failed dials after which an address that was only hearsay is forgotten.
     pub max_hearsay_failures: u32,
-    /// The first redial delay is drawn from zero to this; each failure doubles it.
+    /// The first redial delay is drawn from zero to this, and a tenth of this is added; each failure doubles what is drawn from.
     pub backoff_base: Duration,
     /// No redial delay is longer.
     pub backoff_ceiling: Duration,

@@ -207,7 +207,8 @@ impl PeerManager {
             .or_insert_with(|| Asked { rate: TokenBucket::new(burst.max(1.0), rate, now), open: 0 });
         if asked.rate.take(1.0, now) {
             asked.open = asked.open.saturating_add(1);
-            self.outputs.push_back(Output::Ask { conn });
+            let most = self.config.max_exchange_records;
+            self.outputs.push_back(Output::Ask { conn, most });
         }
     }
 
@@ -228,5 +229,33 @@ impl PeerManager {
         let dialling = !self.attempts.is_empty() || self.candidates.next_due().is_some_and(|due| due < soon);
         let alone = now.mono.saturating_sub(self.exchange.chosen_at) >= ALONE_FOR;
         if ours.is_empty() && !dialling && alone { peers } else { ours }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use peerage_identity::NodeKey;
+
+    #[test]
+    fn the_table_of_those_who_asked_is_bounded_and_who_asked_long_ago_goes_first() {
+        let mut exchange = Exchange::new(Duration::from_secs(2));
+        let asker = |number: u64| {
+            let mut seed = [3; 32];
+            seed[..8].copy_from_slice(&number.to_le_bytes());
+            NodeKey::from_seed(seed).peer_id()
+        };
+        let ask = |exchange: &mut Exchange, number: u64, now: Now| {
+            exchange.make_room(now);
+            let mut rate = TokenBucket::new(4.0, 0.5, now);
+            rate.take(1.0, now);
+            exchange.asked_us.insert(asker(number), rate);
+        };
+        for number in 0..MAX_ASKERS as u64 + 50 {
+            ask(&mut exchange, number, Now::ZERO);
+            assert!(exchange.asked_us.len() <= MAX_ASKERS);
+        }
+        ask(&mut exchange, 5000, Now::ZERO.after(Duration::from_secs(60)));
+        assert_eq!(exchange.asked_us.len(), 1);
     }
 }

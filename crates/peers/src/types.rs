@@ -391,6 +391,8 @@ pub enum Output {
     Ask {
         /// Over which connection.
         conn: ConnId,
+        /// How many records to ask for, and to take at most.
+        most: usize,
     },
     /// An explicit connect has ended.
     Connected {

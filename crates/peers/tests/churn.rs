@@ -265,7 +265,7 @@ impl Crowd {
                     let failure = closed(reason);
                     self.send(to, LATER, Input::Closed { conn, failure, useful: false });
                 }
-                Output::Ask { conn } => {
+                Output::Ask { conn, .. } => {
                     let Some(to) = self.other(conn, from) else { continue };
                     self.schedule(to, LATER, Delivery::Asked { conn });
                 }

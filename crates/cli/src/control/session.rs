@@ -355,6 +355,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_reads_no_replies_is_heard_no_more_until_it_does() {
+        let mut client = start();
+        client.hear().await;
+        // So long that hardly any fit into the pipe.
+        let (line, patience) = ("x".repeat(1000), std::time::Duration::from_millis(300));
+        let mut taken = 0;
+        while taken < 4 * MAX_WAITING_LINES && tokio::time::timeout(patience, client.say(&line)).await.is_ok()
+        {
+            taken += 1;
+        }
+        let most = MAX_WAITING_LINES + 100;
+        assert!((MAX_WAITING_LINES..most).contains(&taken), "{taken} lines were taken, unread");
+        for _ in 0..taken {
+            assert!(client.hear().await["error"].as_str().unwrap().contains("not JSON"));
+        }
+    }
+
+    #[tokio::test]
     async fn progress_is_thinned_out() {
         let mut client = start();
         client.hear().await;

@@ -188,3 +188,34 @@ impl Drop for Forget<'_> {
 fn clip(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// each setting of the chat is one of its channel; that those hold is proved where channels are.
+    #[test]
+    fn every_limit_of_the_chat_is_one_of_its_channel() {
+        let seconds = Duration::from_secs;
+        let limits = ChatLimits {
+            send_queue_bytes: 100_001,
+            send_queue_messages: 102,
+            receive_queue_bytes: 100_003,
+            receive_queue_messages: 104,
+            memory_bytes: 1_000_005,
+            bytes_per_second: Some(10_006),
+            messages_per_second: Some(107),
+            wait: seconds(8),
+            linger: seconds(9),
+        };
+        let config = limits.config();
+        assert_eq!((config.send_queue_bytes, config.send_queue_messages), (100_001, 102));
+        assert_eq!((config.receive_queue_bytes, config.receive_queue_messages), (100_003, 104));
+        assert_eq!((config.memory_bytes, config.linger), (1_000_005, seconds(9)));
+        let rate = (config.rate.bytes_per_second, config.rate.messages_per_second);
+        assert_eq!(rate, (Some(10_006), Some(107)));
+        assert_eq!(config.overflow, Overflow::Wait(seconds(8)));
+        let at_once = ChatLimits { wait: Duration::ZERO, ..limits };
+        assert_eq!(at_once.config().overflow, Overflow::Refuse);
+    }
+}

@@ -106,6 +106,73 @@ pub(super) mod number {
     }
 }
 
+/// How often something may happen: a number of times a second, or a text where it is more rarely than that and the number would be unreadable.
+pub(super) mod often {
+    use super::*;
+    use std::time::Duration;
+
+    const ONCE: &str = "once in ";
+    /// A number with more characters says nothing to people.
+    const READABLE: usize = 6;
+
+    pub(in super::super) fn read(value: &DeValue<'_>) -> Result<f64, String> {
+        let pause = match value.as_str() {
+            None => return number::read(value),
+            Some(text) => text.strip_prefix(ONCE).and_then(|time| humantime::parse_duration(time).ok()),
+        };
+        pause
+            .filter(|pause| !pause.is_zero())
+            .map(per_second)
+            .ok_or_else(|| "give a number of at least 0, or a text such as \"once in 5m\"".to_owned())
+    }
+
+    pub(in super::super) fn show(value: &f64) -> String {
+        let text = number::show(value);
+        let pause = Duration::try_from_secs_f64((1.0 / value).round()).unwrap_or_default();
+        // Only what is read as the same number.
+        if text.len() <= READABLE || pause.is_zero() || per_second(pause) != *value {
+            return text;
+        }
+        format!("\"{ONCE}{}\"", humantime::format_duration(pause))
+    }
+
+    fn per_second(pause: Duration) -> f64 {
+        1.0 / pause.as_secs_f64()
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use toml::de::DeTable;
+
+        fn read_text(text: &str) -> Result<f64, String> {
+            let text = format!("x = {text}");
+            read(DeTable::parse(&text).unwrap().get_ref()["x"].get_ref())
+        }
+
+        #[test]
+        fn what_is_rare_is_said_in_words_and_read_as_words_or_numbers() {
+            for (value, text) in [
+                (1.0 / 300.0, "\"once in 5m\""),
+                (0.5, "0.5"),
+                (10.0, "10"),
+                (0.0, "0"),
+                (1.0 / 3600.0, "\"once in 1h\""),
+            ] {
+                assert_eq!(show(&value), text);
+                assert_eq!(read_text(text), Ok(value));
+            }
+            assert_eq!(read_text("0.0033333333333333335"), Ok(1.0 / 300.0));
+            assert_eq!(read_text("\"once in 250ms\""), Ok(4.0));
+            let odd = 0.123_456_789;
+            assert_eq!(read_text(&show(&odd)), Ok(odd));
+            for bad in ["\"once in 0s\"", "\"once\"", "\"5m\"", "-1", "true"] {
+                assert!(read_text(bad).is_err(), "{bad}");
+            }
+        }
+    }
+}
+
 /// So many at once, then so many a second.
 pub(super) mod rate {
     use super::*;

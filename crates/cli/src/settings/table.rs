@@ -6,7 +6,7 @@ use toml::de::DeValue;
 use super::Settings;
 use super::kinds::choice::Choice;
 use super::kinds::{
-    bytes, choice, choice_or_none, count, count_or_none, number, rate, text, texts, time, time_or_none,
+    bytes, choice, choice_or_none, count, count_or_none, number, often, rate, text, texts, time, time_or_none,
 };
 
 /// One setting: its name in the file, what it means, and the way to its value.
@@ -69,18 +69,18 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit count peers.max_known_peers: "Peers in the address book; hearsay gives way first"
     Limit count peers.max_addresses_per_peer: "Addresses kept for one peer"
     Limit count peers.max_hearsay_failures: "Failed dials after which an address that was only hearsay is forgotten"
-    Limit time peers.backoff_base: "The first redial delay is drawn from zero to this; each failure doubles it"
+    Limit time peers.backoff_base: "The first redial delay is drawn from zero to this, and a tenth of this is added; each failure doubles what is drawn from"
     Limit time peers.backoff_ceiling: "No redial delay is longer"
     Limit time peers.local_backoff_ceiling: "No redial delay is longer after a fault of this machine, such as a missing socket"
     Limit time peers.overload_pause: "The pause before a peer without room is dialled again, when it does not say; up to twice that. A full node that can name nobody else says so much"
     Limit time peers.seed_backoff_ceiling: "No delay before a seed is tried again is longer, while peers are few"
     Limit count peers.seed_target: "Seeds are dialled while fewer peers are connected"
     Limit number peers.dial_burst: "Dials that may be begun at once"
-    Limit number peers.dials_per_second: "Dials that may be begun in the long run, a second"
+    Limit often peers.dials_per_second: "Dials that may be begun in the long run, a second"
     Limit number peers.address_dial_burst: "Dials at once to one address (an IPv6 /64) that nobody has proved, and that find nobody; not for loopback"
-    Limit number peers.address_dials_per_second: "The same in the long run, a second"
+    Limit often peers.address_dials_per_second: "The same in the long run, a second"
     Limit number peers.subnet_dial_burst: "Dials at once to addresses of one subnet (/24, /48) that nobody has proved, and that find nobody; not for loopback"
-    Limit number peers.subnet_dials_per_second: "The same in the long run, a second"
+    Limit often peers.subnet_dials_per_second: "The same in the long run, a second"
     Limit time peers.rotation_interval: "How often a few outbound peers are replaced, so that the overlay stays fresh; 0s for never"
     Limit count peers.rotation_drops: "Outbound peers that are replaced each time"
     Limit time peers.rotation_min_age: "Peers that were connected for less time are left alone by that"
@@ -92,12 +92,12 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit time peers.exchange_pause: "The first pause before another peer is asked whom it knows; each fruitless round doubles it"
     Limit time peers.exchange_pause_ceiling: "The longest such pause"
     Limit number peers.exchange_burst: "How often one peer may ask at once"
-    Limit number peers.exchange_per_second: "How often one peer may ask in the long run, a second"
+    Limit often peers.exchange_per_second: "How often one peer may ask in the long run, a second"
     Limit count peers.max_alternatives: "Other peers named in a refusal because this node is full"
     Limit count peers.max_hearsay_per_peer: "Unproved entries of the address book that one peer may fill"
     Limit count peers.max_hearsay_per_subnet: "The same for all peers of one subnet together; loopback is exempt"
     Limit number peers.refusal_burst: "Refusals with other peers named at once; beyond them strangers are refused before TLS"
-    Limit number peers.refusals_per_second: "The same in the long run, a second"
+    Limit often peers.refusals_per_second: "The same in the long run, a second"
     Limit count peers.max_bans: "Bans that are kept"
     Limit time peers.ban_time: "How long an automatic ban lasts"
     Limit count peers.max_bans_per_address: "Peers banned automatically at one address that ban the address"

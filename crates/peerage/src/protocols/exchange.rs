@@ -8,6 +8,7 @@ use peerage_peers::{ConnId, Input, Penalty};
 use peerage_transport::{ReadError, Stream, StreamCode};
 use peerage_wire::exchange::{Ask, Peers};
 use peerage_wire::frame::FrameError;
+use prost::Message as _;
 use tokio::sync::oneshot;
 
 use crate::driver::Message;
@@ -15,9 +16,7 @@ use crate::peer::Peer;
 
 /// The protocol's name.
 pub(crate) const PROTOCOL: &str = "/peerage/exchange/1";
-/// Records that we ask for, and that we read at most.
-const MAX_RECORDS: u32 = 30;
-/// The longest answer that is read, in bytes.
+/// The longest answer that is sent or read, in bytes.
 pub(crate) const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// The longest question that is read, in bytes.
 pub(crate) const MAX_ASK_BYTES: usize = 64;
@@ -35,16 +34,23 @@ pub(crate) async fn serve(peer: &Peer, mut stream: Stream) {
     }
     match answer.await {
         Ok(Some(records)) => {
-            let _ = stream.send.write_frame(&Peers { records }).await;
+            let _ = stream.send.write_frame(&fitting(records)).await;
             let _ = stream.send.finish();
         }
         _ => stream.send.reset(StreamCode::Overloaded),
     }
 }
 
-/// Asks a peer and hands what it says to the peer manager.
-pub(crate) async fn ask(peer: &Peer) {
-    match tokio::time::timeout(DEADLINE, question(peer)).await {
+/// As many of the records as the other side reads.
+fn fitting(records: Vec<Bytes>) -> Peers {
+    let mut answer = Peers { records };
+    while answer.encoded_len() > MAX_ANSWER_BYTES && answer.records.pop().is_some() {}
+    answer
+}
+
+/// Asks a peer for so many records at most and hands what it says to the peer manager.
+pub(crate) async fn ask(peer: &Peer, most: usize) {
+    match tokio::time::timeout(DEADLINE, question(peer, most)).await {
         Ok(Ok(records)) => {
             tracing::debug!(peer = %peer.id, count = records.len(), "the peer told us of others");
             let learned = Input::Learned { conn: ConnId(peer.connection.id().0), records };
@@ -73,10 +79,10 @@ impl Refusal {
     }
 }
 
-async fn question(peer: &Peer) -> Result<Vec<SignedPeerRecord>, Refusal> {
+async fn question(peer: &Peer, most: usize) -> Result<Vec<SignedPeerRecord>, Refusal> {
     let opened = peer.connection.open_lazy(PROTOCOL).await;
     let mut stream = opened.map_err(|error| Refusal::new(&error, None))?;
-    let sent = stream.send.write_frame(&Ask { most: MAX_RECORDS }).await;
+    let sent = stream.send.write_frame(&Ask { most: u32::try_from(most).unwrap_or(u32::MAX) }).await;
     sent.map_err(|error| Refusal::new(&error, None))?;
     let _ = stream.send.finish();
     let answer = stream.recv.read_message::<Peers>(MAX_ANSWER_BYTES).await.map_err(|error| {
@@ -89,7 +95,7 @@ async fn question(peer: &Peer) -> Result<Vec<SignedPeerRecord>, Refusal> {
         Refusal::new(&error, penalty)
     })?;
     let answer = answer.ok_or_else(|| Refusal::new(&"no answer", None))?;
-    let records = records(answer).map_err(|error| Refusal::new(&error, Some(Penalty::Unsolicited)))?;
+    let records = records(answer, most).map_err(|error| Refusal::new(&error, Some(Penalty::Unsolicited)))?;
     let mut verified = Vec::with_capacity(records.len());
     for record in records {
         // Each node verifies what it stores before it passes it on.
@@ -102,11 +108,9 @@ async fn question(peer: &Peer) -> Result<Vec<SignedPeerRecord>, Refusal> {
 }
 
 /// The records of an answer, not verified yet.
-pub(crate) fn records(answer: Peers) -> Result<Vec<Bytes>, String> {
+pub(crate) fn records(answer: Peers, most: usize) -> Result<Vec<Bytes>, String> {
     match answer.records.len() {
-        count if count > MAX_RECORDS as usize => {
-            Err(format!("{count} records came where {MAX_RECORDS} were asked for"))
-        }
+        count if count > most => Err(format!("{count} records came where {most} were asked for")),
         _ => Ok(answer.records),
     }
 }

@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod environment;
+mod lengths;
 mod listening;
 mod moving;
 mod network;
 mod racing;
+mod stranger;
+mod times;

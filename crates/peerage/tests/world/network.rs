@@ -124,18 +124,8 @@ impl Machine {
         Node::builder().network("world").transport_settings(settings).environment(self.clone())
     }
 
-    fn has(&self, ip: IpAddr) -> bool {
-        self.addresses.lock().unwrap().contains(&ip)
-    }
-
-    /// The address from which a packet leaves that asks for none.
-    fn source(&self, to: SocketAddr) -> Option<IpAddr> {
-        self.addresses.lock().unwrap().iter().copied().find(|ip| ip.is_ipv4() == to.is_ipv4())
-    }
-}
-
-impl Environment for Machine {
-    fn bind(&self, address: SocketAddr, _: usize) -> io::Result<UdpSocket> {
+    /// A socket on this machine.
+    pub(crate) fn socket(&self, address: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         if !address.ip().is_unspecified() && !self.has(address.ip()) {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
@@ -151,8 +141,22 @@ impl Environment for Machine {
         }
         let open = Open { machine: this.clone(), local, inbox: VecDeque::new(), reader: None };
         sockets.insert(number, open);
-        let socket: Arc<dyn AsyncUdpSocket> = Arc::new(Socket { machine: this, local, number });
-        Ok(socket.into())
+        Ok(Arc::new(Socket { machine: this, local, number }))
+    }
+
+    fn has(&self, ip: IpAddr) -> bool {
+        self.addresses.lock().unwrap().contains(&ip)
+    }
+
+    /// The address from which a packet leaves that asks for none.
+    fn source(&self, to: SocketAddr) -> Option<IpAddr> {
+        self.addresses.lock().unwrap().iter().copied().find(|ip| ip.is_ipv4() == to.is_ipv4())
+    }
+}
+
+impl Environment for Machine {
+    fn bind(&self, address: SocketAddr, _: usize) -> io::Result<UdpSocket> {
+        self.socket(address).map(UdpSocket::from)
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {

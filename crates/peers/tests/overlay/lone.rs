@@ -20,6 +20,10 @@ pub(crate) struct Lone {
     pub(crate) refused: Vec<(ConnId, RejectReason)>,
     pub(crate) door: Door,
     pub(crate) stored: BTreeMap<String, BookEntry>,
+    /// When it asked somebody whom he knows.
+    pub(crate) asks: Vec<Duration>,
+    /// The boot nonce of whoever says hello.
+    pub(crate) nonce: u64,
     next: u64,
 }
 
@@ -39,7 +43,18 @@ impl Lone {
         let manager = PeerManager::new(config, me, 7, Random::from_number(1));
         let (dials, closed, refused) = (Vec::new(), Vec::new(), Vec::new());
         let (door, stored) = (Door::default(), BTreeMap::new());
-        Self { manager, now: Now::ZERO, dials, closed, refused, door, stored, next: 0 }
+        Self {
+            manager,
+            now: Now::ZERO,
+            dials,
+            closed,
+            refused,
+            door,
+            stored,
+            asks: Vec::new(),
+            nonce: 5,
+            next: 0,
+        }
     }
 
     pub(crate) fn give(&mut self, input: Input) {
@@ -56,6 +71,7 @@ impl Lone {
                     self.refused.push((conn, reason));
                 }
                 Output::Door(door) => self.door = door,
+                Output::Ask { .. } => self.asks.push(self.now.mono),
                 Output::Save { changes } => {
                     for change in changes {
                         if let BookChange::Put(entry) = change {
@@ -99,7 +115,8 @@ impl Lone {
     }
 
     pub(crate) fn hello(&mut self, conn: ConnId, order: u64) {
-        let hello = HelloFacts { boot_nonce: 5, order, record: None, observed: None, problem: None };
+        let boot_nonce = self.nonce;
+        let hello = HelloFacts { boot_nonce, order, record: None, observed: None, problem: None };
         self.give(Input::Hello { conn, hello });
     }
 

@@ -5,6 +5,7 @@ mod bans;
 mod clones;
 mod dialling;
 mod exchange;
+mod limits;
 mod lone;
 mod memory;
 mod observed;

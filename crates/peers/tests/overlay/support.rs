@@ -27,6 +27,7 @@ pub(crate) enum Delivery {
     },
     AskedBy {
         conn: ConnId,
+        most: usize,
     },
     Timer,
 }
@@ -331,10 +332,10 @@ impl World {
                 let later = delay + self.delay();
                 self.send(to, later, handshaken(dialler, Direction::Inbound, back, None));
             }
-            Delivery::AskedBy { conn } => {
+            Delivery::AskedBy { conn, most } => {
                 let asker = self.other(conn, to);
                 let asker_id = self.id(asker);
-                if let Some(records) = self.nodes[to].manager.answer_exchange(now, asker_id, 30) {
+                if let Some(records) = self.nodes[to].manager.answer_exchange(now, asker_id, most) {
                     let records: Vec<_> =
                         records.iter().map(|bytes| SignedPeerRecord::verify(bytes).unwrap()).collect();
                     let records = self.nodes[to].says.clone().unwrap_or(records);
@@ -372,7 +373,9 @@ impl World {
                 }
                 Output::Door(door) => self.nodes[node].door = door,
                 Output::Observed { addresses } => self.nodes[node].observed = addresses,
-                Output::Ask { conn } => self.deliver_to_other(node, conn, |_| Delivery::AskedBy { conn }),
+                Output::Ask { conn, most } => {
+                    self.deliver_to_other(node, conn, |_| Delivery::AskedBy { conn, most });
+                }
                 Output::Connected { ticket, result } => {
                     self.nodes[node].answers.insert(ticket, result);
                 }

@@ -12,3 +12,4 @@ mod negotiation;
 mod streams;
 mod support;
 mod virtual_network;
+mod windows;

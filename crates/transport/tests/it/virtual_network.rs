@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_identity::NodeKey;
 use peerage_machine::Random;
-use peerage_transport::{CloseCause, Endpoint, EndpointConfig, RecvStream, SendStream};
+use peerage_transport::{CloseCause, Congestion, Endpoint, EndpointConfig, RecvStream, SendStream};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 
@@ -271,4 +271,44 @@ async fn the_smaller_idle_timeout_of_two_sides_holds_for_both() {
         assert!(matches!(pair.inn.closed().await, CloseCause::TimedOut { .. }));
         assert!((2..=8).contains(&cut.elapsed().as_secs()), "{ours}, {theirs}: {:?}", cut.elapsed());
     }
+}
+
+/// How long a mebibyte takes on a path that loses one packet in twenty.
+async fn mebibyte_with(congestion: Congestion, seed: u64) -> Duration {
+    let (network, runtime) = (Arc::new(Network::seeded(seed)), Arc::new(VirtualRuntime::default()));
+    let endpoint = async |seed, address| {
+        let mut config = virtual_config(seed, &runtime);
+        config.settings.congestion = congestion;
+        Endpoint::over(config, vec![network.socket(address)]).await.unwrap()
+    };
+    let (listener, dialler) = (endpoint(1, "10.0.0.1:4001").await, endpoint(2, "10.0.0.2:4001").await);
+    let pair = connect(dialler, listener).await;
+    pair.inn.admit();
+    pair.out.admit();
+    let start = tokio::time::Instant::now();
+    let data = Bytes::from(vec![1; 1 << 20]);
+    let near = pair.out.open("/bulk/1").await.unwrap();
+    let (_, far) = pair.inn.accept_stream().await.unwrap().negotiate(|_| true, PATIENCE).await.unwrap();
+    let moving =
+        async { tokio::join!(send_all(near.send, data.clone()), receive_all(far.recv, data.clone())) };
+    tokio::time::timeout(Duration::from_secs(600), moving).await.expect("ten virtual minutes are enough");
+    start.elapsed()
+}
+
+/// where packets are lost although no queue is full, bbr loses least speed and new-reno most.
+#[tokio::test(start_paused = true)]
+async fn each_congestion_control_is_in_force_where_it_was_asked_for() {
+    let mut sums = [Duration::ZERO; 3];
+    for seed in 0..8 {
+        for (sum, congestion) in
+            sums.iter_mut().zip([Congestion::Bbr, Congestion::Cubic, Congestion::NewReno])
+        {
+            *sum += mebibyte_with(congestion, seed).await;
+        }
+    }
+    let [bbr, cubic, new_reno] = sums;
+    assert!(
+        bbr < cubic * 3 / 4 && cubic < new_reno * 19 / 20,
+        "bbr {bbr:?}, cubic {cubic:?}, new-reno {new_reno:?}"
+    );
 }
