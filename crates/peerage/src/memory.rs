@@ -7,7 +7,8 @@
 //! What channels hold is shared among peers by one rule, for the node and for each channel. Five eighths are for whoever comes first. When they are
 //! gone, a peer gets more only while it holds little, and the less is left the less that is: free² ÷ (6 · limit). So each that holds what it can get
 //! leaves most of what was left to others, and peers that read nothing need to be many to exhaust an account. Of a first small amount in each
-//! direction, and of one message of a channel's longest, the rule is not asked. Requests are large and end by themselves: they take what there is.
+//! direction the rule is not asked, nor is that of a channel for what is no more than its longest message, in both directions together; the node's
+//! is. Requests are large and end by themselves: they take what there is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +21,9 @@ use crate::error::SendError;
 #[non_exhaustive]
 pub struct MemoryLimits {
     /// Bytes that all channels together may hold: messages that wait to be sent, that are on their way, that wait for the application,
-    /// and room that peers were promised. While less than three eighths are free, a peer gets the less the less is free, so give at least
-    /// twice the longest message. Default: 256 MiB.
+    /// and room that peers were promised. While less than three eighths are free, a peer may hold free² ÷ (6 · limit) at most, or 16 KiB: with the
+    /// default, a message of 1 MiB passes while 40 MiB are free, and one of 4 MiB while 79 MiB are. Give at least twice the longest message.
+    /// Default: 256 MiB.
     pub node_bytes: usize,
     /// The same for one peer. Default: 32 MiB.
     pub peer_bytes: usize,
@@ -327,7 +329,7 @@ mod tests {
         assert_eq!(whole.used(), 0);
     }
 
-    /// What a peer holds in one direction, or on one stream, keeps from it neither a first amount in the other nor its longest message.
+    /// What a peer holds in one direction, or on one stream, does not keep from it a first amount in the other.
     #[test]
     fn a_peer_that_holds_its_share_gets_a_first_amount_in_the_other_direction() {
         const ALL: usize = 1 << 20;

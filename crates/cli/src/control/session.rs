@@ -354,7 +354,7 @@ mod tests {
         assert_eq!(client.hear().await["text"], "6");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn whoever_reads_no_replies_is_heard_no_more_until_it_does() {
         let mut client = start();
         client.hear().await;

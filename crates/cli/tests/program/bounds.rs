@@ -106,7 +106,7 @@ async fn every_section_of_a_settings_file_is_in_force_in_the_node() {
         (
             "node_limits",
             vec![json!({"id": 1, "command": "listen", "address": "/ip4/127.0.0.1/udp/0/quic-v1"})],
-            "1",
+            "at 1 addresses",
         ),
     ] {
         let errors = ask_at_once(&mut strict, &commands).await;

@@ -14,6 +14,7 @@ use peerage_wire::uvarint;
 use tokio::sync::Notify;
 
 use super::ChannelConfig;
+use super::reader::MAX_FOREIGN_STREAMS;
 use crate::memory::Reservation;
 
 /// What a stream that has ended costs beside its messages, in bytes, as long as some of them wait.
@@ -356,9 +357,12 @@ impl Lane {
     }
 
     fn add(&mut self, intake: &Arc<Intake>, bytes: &Bytes) {
+        // Streams of a connection without a number come in no order among themselves: each may add to its own last run.
+        let back = if intake.connection.is_some() { 1 } else { MAX_FOREIGN_STREAMS };
         let apart = self.runs.len() < MAX_APART;
-        match self.runs.back_mut() {
-            Some(last) if !apart && last.takes(intake, bytes) => last.join(bytes),
+        let mut last = self.runs.iter_mut().rev().take(if apart { 0 } else { back });
+        match last.find(|run| Arc::ptr_eq(&run.intake, intake)) {
+            Some(run) if run.bytes.len() + bytes.len() <= MAX_JOINED => run.join(bytes),
             _ => self.runs.push_back(Run { intake: intake.clone(), bytes: bytes.clone() }),
         }
     }
@@ -371,10 +375,6 @@ impl Lane {
 }
 
 impl Run {
-    fn takes(&self, intake: &Arc<Intake>, more: &Bytes) -> bool {
-        Arc::ptr_eq(&self.intake, intake) && self.bytes.len() + more.len() <= MAX_JOINED
-    }
-
     /// Its buffer grows by doubling, where nobody else holds a part of it.
     fn join(&mut self, more: &Bytes) {
         let own = std::mem::take(&mut self.bytes).try_into_mut();
@@ -463,24 +463,33 @@ mod tests {
     #[test]
     fn messages_that_come_one_by_one_are_joined_and_stay_in_order_and_with_their_streams() {
         const ALL: u32 = 12_000;
-        let inbox = inbox(1 << 20, 1 << 20);
-        let peer = peer();
-        let intakes = [(); 2].map(|()| inbox.enter(peer, MANY, None).unwrap());
-        let buffer: Bytes = (0..ALL).flat_map(|number| [&[4], &number.to_be_bytes()[..]].concat()).collect();
-        for number in 0..ALL {
-            // Pieces of one buffer and buffers of their own; the second stream has a part in the middle.
-            let piece = buffer.slice(number as usize * 5..number as usize * 5 + 5);
-            let own = if number % 3 == 0 { piece } else { Bytes::copy_from_slice(&piece) };
-            let intake = &intakes[usize::from((5000..7000).contains(&number))];
-            assert!(inbox.push(intake, &own, 1));
+        // Two streams of one connection, and two of a peer whose streams have no order; they take turns of so many messages.
+        for (connection, turn) in [(Some(1), 2000), (None, 2000), (None, 1)] {
+            let inbox = inbox(1 << 20, 1 << 20);
+            let peer = peer();
+            let intakes = [(); 2].map(|()| inbox.enter(peer, MANY, connection).unwrap());
+            let of = |number: u32| (number / turn % 2) as usize;
+            let buffer: Bytes =
+                (0..ALL).flat_map(|number| [&[4], &number.to_be_bytes()[..]].concat()).collect();
+            for number in 0..ALL {
+                // Pieces of one buffer and buffers of their own.
+                let piece = buffer.slice(number as usize * 5..number as usize * 5 + 5);
+                let own = if number % 3 == 0 { piece } else { Bytes::copy_from_slice(&piece) };
+                assert!(inbox.push(&intakes[of(number)], &own, 1));
+            }
+            let runs = inbox.lock().lane(0).unwrap().runs.len();
+            assert!(runs < MAX_APART + ALL as usize * 5 / (MAX_JOINED - 5) + 8, "{runs}");
+            let got: Vec<u32> = std::iter::from_fn(|| inbox.try_recv())
+                .map(|(_, message)| u32::from_be_bytes(message[..].try_into().unwrap()))
+                .collect();
+            assert_eq!(got.len(), ALL as usize);
+            assert!(connection.is_none() || got.is_sorted());
+            for (stream, intake) in intakes.iter().enumerate() {
+                assert!(got.iter().filter(|number| of(**number) == stream).is_sorted(), "{stream}");
+                assert_eq!(intake.taken(), u64::from(ALL) * 5 / 2);
+            }
+            assert_eq!(inbox.levels(), InboxLevels::default());
         }
-        let runs = inbox.lock().lane(0).unwrap().runs.len();
-        assert!(runs < MAX_APART + ALL as usize * 5 / (MAX_JOINED - 5) + 4, "{runs}");
-        for number in 0..ALL {
-            assert_eq!(inbox.try_recv().unwrap().1[..], number.to_be_bytes());
-        }
-        assert_eq!((intakes[0].taken(), intakes[1].taken()), (50_000, 10_000));
-        assert_eq!(inbox.levels(), InboxLevels::default());
     }
 
     #[tokio::test(start_paused = true)]

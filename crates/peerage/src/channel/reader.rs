@@ -400,9 +400,10 @@ impl<'a> Reader<'a> {
     /// Adds the next block to the buffer, of which no whole message is left.
     fn go_on_with_backlog(&mut self) -> bool {
         let Some(block) = self.backlog.pop_front() else { return false };
-        if self.buffer.is_empty() {
+        if self.buffer.is_empty() && 2 * block.len() >= block.capacity() {
             self.buffer = block;
         } else {
+            // Of a block that is mostly empty only what is in it is kept.
             self.buffer.extend_from_slice(&block);
         }
         true
@@ -449,6 +450,12 @@ impl<'a> Reader<'a> {
                 self.cramped = !room;
                 self.starving = None;
                 Ok(Block::Empty)
+            }
+            // What waits for the application gives some back, however long that takes.
+            Err(_) if self.tried < self.accepted => {
+                self.cramped = true;
+                self.starving = None;
+                Ok(Block::Untaken)
             }
             Err(exhausted) => self.starve(exhausted, now),
         }

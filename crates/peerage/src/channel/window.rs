@@ -66,7 +66,13 @@ impl Window {
         let kept = if tight { (reserved / 2).max(FIRST_CREDIT) } else { reserved };
         let granted = match wanted.checked_sub(taken) {
             Some(more) if !tight && self.memory.resize(more.max(reserved) as usize).is_ok() => wanted,
-            _ => wanted.min(taken + kept),
+            _ => {
+                if !tight {
+                    // Less may be had.
+                    self.window = (self.window / 2).max(FIRST_CREDIT);
+                }
+                wanted.min(taken + kept)
+            }
         };
         let raised = granted > self.limit;
         self.limit = self.limit.max(granted);

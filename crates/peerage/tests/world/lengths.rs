@@ -236,6 +236,39 @@ async fn a_message_waits_for_memory_for_five_seconds() {
     }
 }
 
+/// A slow application is no lack of memory: a peer's message waits behind those of its own that nobody has taken yet, however long that takes.
+#[tokio::test(start_paused = true)]
+async fn a_message_waits_without_limit_behind_those_that_the_application_has_not_taken() {
+    let world = World::new();
+    let node = node(&world, |builder| builder).await;
+    let config = ChannelConfig::new("/feed/1").max_message_bytes(600_000).memory_bytes(1_000_000);
+    let feed = node.channel::<Raw>(config).unwrap();
+    let mut strangers = Vec::new();
+    for host in [2, 3] {
+        let stranger = Stranger::dial(&world, &format!("10.0.0.{host}"), &node).await;
+        stranger.meet(1, &Hello { channels: vec![channel("/feed/1")], ..stranger.hello(1) }).await;
+        strangers.push(stranger);
+    }
+    let large = framed(vec![1; 550_000]);
+    let mut first = send_within_credit(&strangers[0], &large).await.expect("it is promised room");
+    first.send.finish().unwrap();
+    tokio::time::sleep(SECOND).await;
+    let two: Bytes = [framed(vec![2; 1000]), large].concat().into();
+    let receiving = async {
+        tokio::time::sleep(30 * SECOND).await;
+        let mut lengths = Vec::new();
+        for _ in 0..3 {
+            let next = tokio::time::timeout(SECOND, feed.recv()).await.expect("a message").unwrap();
+            lengths.push(next.1.0.len());
+        }
+        lengths.sort_unstable();
+        lengths
+    };
+    let (sent, received) = tokio::join!(send_within_credit(&strangers[1], &two), receiving);
+    assert!(sent.is_some(), "its stream was refused");
+    assert_eq!(received, [1000, 550_000, 550_000]);
+}
+
 /// what the application does not take waits at its peer.
 #[tokio::test(start_paused = true)]
 async fn raw_streams_beyond_the_queue_wait_at_their_peers() {

@@ -1,7 +1,7 @@
 //! The scenarios: what happens to a world, and what must hold afterwards. Tests run them small, the soak runs them small and large over many seeds.
 //!
 //! A scenario that injects faults asserts that they happened. With [`Plan::faults`] off it injects none, and must fail for that reason: so a scenario whose
-//! faults have quietly stopped happening is found out (`tests/canary.rs`).
+//! faults have quietly stopped happening is found out (`tests/scenarios.rs`).
 
 mod hostile;
 mod intruder;
