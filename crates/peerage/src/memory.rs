@@ -25,7 +25,7 @@ pub struct MemoryLimits {
     /// default, a message of 1 MiB passes while 40 MiB are free, and one of 4 MiB while 79 MiB are. Give at least twice the longest message.
     /// Default: 256 MiB.
     pub node_bytes: usize,
-    /// The same for one peer. Default: 32 MiB.
+    /// The same for one peer, on one connection: what an earlier one left unread counts for the node and the channel only. Default: 32 MiB.
     pub peer_bytes: usize,
     /// The part of each connection's windows, in bytes, that channels leave free, so that whatever they hold unread, requests, raw streams and
     /// keep-alives pass. Channels of the class [`crate::Class::Control`] may use half of it. Default: 1 MiB.

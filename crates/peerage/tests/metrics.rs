@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use peerage::{
-    ChannelConfig, MemoryLimits, Metric, MetricKind, Node, NodeBuilder, Overflow, PeerClass, Raw,
-    RequestError, RequestLimits, ServeConfig, ServeError,
+    Change, ChannelConfig, MemoryLimits, Metric, MetricKind, Node, NodeBuilder, Overflow, PeerClass,
+    PeerEvent, Raw, RequestError, RequestLimits, ServeConfig, ServeError,
 };
 
 /// Far more than anything here takes; a test that gets there has failed.
@@ -31,14 +31,10 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// Two connected nodes: the second dialled the first.
 async fn pair(first: NodeBuilder, second: NodeBuilder) -> (Node, Node) {
     let (first, second) = (first.start().await.unwrap(), second.start().await.unwrap());
+    let mut watch = first.peers().watch().await.unwrap();
     within("a connection", second.connect(&first.listen_addresses()[0])).await.unwrap();
-    let there = || first.peers().get(second.peer_id()).is_some();
-    within("the other side", async {
-        while !there() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
+    let came = |change: &Change| matches!(change, Change::Event(PeerEvent::Connected { peer, .. }) if *peer == second.peer_id());
+    within("the other side", async { while !came(&watch.next().await.unwrap()) {} }).await;
     (first, second)
 }
 

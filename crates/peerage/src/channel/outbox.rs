@@ -185,33 +185,17 @@ impl Outbox {
 
     /// Waits until the peer has said that it has the channel.
     pub(crate) async fn opened(&self) -> Result<(), SendError> {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            match &self.lock().phase {
-                Phase::Opening => {}
-                Phase::Open => return Ok(()),
-                Phase::Ended(error) => return Err(SendError::clone(error)),
-            }
-            changed.await;
-        }
+        self.once(|state| match &state.phase {
+            Phase::Opening => None,
+            Phase::Open => Some(Ok(())),
+            Phase::Ended(error) => Some(Err(SendError::clone(error))),
+        })
+        .await
     }
 
     /// Waits until something, if only the channel's name, is to leave on the stream.
     pub(crate) async fn begun(&self) {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            {
-                let state = self.lock();
-                if state.proposed || state.sent.bytes > 0 {
-                    return;
-                }
-            }
-            changed.await;
-        }
+        self.once(|state| (state.proposed || state.sent.bytes > 0).then_some(())).await;
     }
 
     /// The peer has the channel.
@@ -251,18 +235,10 @@ impl Outbox {
 
     /// Waits until the peer has accepted all that was sent, or the end.
     pub(crate) async fn all_accepted(&self) {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            {
-                let state = self.lock();
-                if state.accepted.bytes == state.sent.bytes || matches!(state.phase, Phase::Ended(_)) {
-                    return;
-                }
-            }
-            changed.await;
-        }
+        let is_over = |state: &State| {
+            state.accepted.bytes == state.sent.bytes || matches!(state.phase, Phase::Ended(_))
+        };
+        self.once(|state| is_over(state).then_some(())).await;
     }
 
     /// Bytes that are on their way to a peer that confirms what it takes.
@@ -319,12 +295,22 @@ impl Outbox {
 
     /// Waits for [`Outbox::end`]: why it ended.
     pub(crate) async fn ended(&self) -> SendError {
+        self.once(|state| match &state.phase {
+            Phase::Ended(error) => Some(SendError::clone(error)),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Waits until a look at the state finds something; it is looked at again whenever [`Outbox::changed`] tells of news.
+    async fn once<T>(&self, look: impl Fn(&State) -> Option<T>) -> T {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Phase::Ended(error) = &self.lock().phase {
-                return SendError::clone(error);
+            let found = look(&self.lock());
+            if let Some(found) = found {
+                return found;
             }
             changed.await;
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use peerage::{
-    ChannelConfig, NetworkSecret, Node, NodeBuilder, NodeKey, NodeLimits, Raw, SendError, TransportSettings,
-    Verdict,
+    Channel, ChannelConfig, NetworkSecret, Node, NodeBuilder, NodeKey, NodeLimits, Raw, SendError,
+    TransportSettings, Verdict,
 };
 use peerage_identity::SignedPeerRecord;
 use peerage_transport::Stream;
@@ -205,25 +205,40 @@ async fn send_within_credit(stranger: &Stranger, message: &Bytes) -> Option<Stre
     }
 }
 
+/// A channel of which one of two strangers holds more than half of the memory, with a message that nobody reads.
+struct Scarce {
+    node: Node,
+    feed: Channel<Raw>,
+    strangers: Vec<Stranger>,
+    large: Bytes,
+}
+
+impl Scarce {
+    async fn new(world: &Arc<World>) -> Self {
+        let node = node(world, |builder| builder).await;
+        let config = ChannelConfig::new("/feed/1").max_message_bytes(600_000).memory_bytes(1_000_000);
+        let feed = node.channel::<Raw>(config).unwrap();
+        let mut strangers = Vec::new();
+        for host in [2, 3] {
+            let stranger = Stranger::dial(world, &format!("10.0.0.{host}"), &node).await;
+            stranger.meet(1, &Hello { channels: vec![channel("/feed/1")], ..stranger.hello(1) }).await;
+            strangers.push(stranger);
+        }
+        // The stream ends, so that nothing is held when the message is taken.
+        let large = framed(vec![1; 550_000]);
+        let mut first = send_within_credit(&strangers[0], &large).await.expect("it is promised room");
+        first.send.finish().unwrap();
+        tokio::time::sleep(SECOND).await;
+        Self { node, feed, strangers, large }
+    }
+}
+
 /// a message for which no memory is there is waited with for a while, and then its stream is refused.
 #[tokio::test(start_paused = true)]
 async fn a_message_waits_for_memory_for_five_seconds() {
     for (frees, taken) in [(4, true), (7, false)] {
         let world = World::new();
-        let node = node(&world, |builder| builder).await;
-        let config = ChannelConfig::new("/feed/1").max_message_bytes(600_000).memory_bytes(1_000_000);
-        let feed = node.channel::<Raw>(config).unwrap();
-        let mut strangers = Vec::new();
-        for host in [2, 3] {
-            let stranger = Stranger::dial(&world, &format!("10.0.0.{host}"), &node).await;
-            stranger.meet(1, &Hello { channels: vec![channel("/feed/1")], ..stranger.hello(1) }).await;
-            strangers.push(stranger);
-        }
-        // More than half of the memory is taken by what nobody reads, and by nothing else when that is taken: the stream has ended.
-        let large = framed(vec![1; 550_000]);
-        let mut first = send_within_credit(&strangers[0], &large).await.expect("it is promised room");
-        first.send.finish().unwrap();
-        tokio::time::sleep(SECOND).await;
+        let Scarce { node: _node, feed, strangers, large } = Scarce::new(&world).await;
         let receiving = async {
             tokio::time::sleep(SECOND * frees).await;
             let first = tokio::time::timeout(SECOND, feed.recv()).await.expect("the first").unwrap();
@@ -240,19 +255,7 @@ async fn a_message_waits_for_memory_for_five_seconds() {
 #[tokio::test(start_paused = true)]
 async fn a_message_waits_without_limit_behind_those_that_the_application_has_not_taken() {
     let world = World::new();
-    let node = node(&world, |builder| builder).await;
-    let config = ChannelConfig::new("/feed/1").max_message_bytes(600_000).memory_bytes(1_000_000);
-    let feed = node.channel::<Raw>(config).unwrap();
-    let mut strangers = Vec::new();
-    for host in [2, 3] {
-        let stranger = Stranger::dial(&world, &format!("10.0.0.{host}"), &node).await;
-        stranger.meet(1, &Hello { channels: vec![channel("/feed/1")], ..stranger.hello(1) }).await;
-        strangers.push(stranger);
-    }
-    let large = framed(vec![1; 550_000]);
-    let mut first = send_within_credit(&strangers[0], &large).await.expect("it is promised room");
-    first.send.finish().unwrap();
-    tokio::time::sleep(SECOND).await;
+    let Scarce { node: _node, feed, strangers, large } = Scarce::new(&world).await;
     let two: Bytes = [framed(vec![2; 1000]), large].concat().into();
     let receiving = async {
         tokio::time::sleep(30 * SECOND).await;

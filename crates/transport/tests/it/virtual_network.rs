@@ -232,14 +232,15 @@ async fn two_endpoints_talk_over_a_lossy_network_in_virtual_time() {
     assert!(runtime.tasks.load(Ordering::Relaxed) >= 4 && runtime.timers.load(Ordering::Relaxed) > 0);
 }
 
-/// a peer that is silently gone is found out within the idle timeout.
-#[tokio::test(start_paused = true)]
-async fn a_peer_that_falls_silent_is_lost_after_the_idle_timeout_of_virtual_time() {
+/// How long two that have been idle for five minutes take to find out, both of them, that the path is cut.
+async fn silence_lasts(idle_timeouts: [u64; 2]) -> Duration {
     let (network, runtime) = (Arc::new(Network::seeded(12)), Arc::new(VirtualRuntime::default()));
-    let listener =
-        Endpoint::over(virtual_config(1, &runtime), vec![network.socket("10.0.0.1:4001")]).await.unwrap();
-    let dialler =
-        Endpoint::over(virtual_config(2, &runtime), vec![network.socket("10.0.0.2:4001")]).await.unwrap();
+    let endpoint = async |number: u8, idle: u64| {
+        let mut config = virtual_config(number, &runtime);
+        config.settings.set_idle_timeout(Duration::from_secs(idle));
+        Endpoint::over(config, vec![network.socket(&format!("10.0.0.{number}:4001"))]).await.unwrap()
+    };
+    let (dialler, listener) = (endpoint(1, idle_timeouts[0]).await, endpoint(2, idle_timeouts[1]).await);
     let pair = connect(dialler, listener).await;
     // Keep-alive holds an idle connection for as long as one likes.
     tokio::time::sleep(Duration::from_secs(300)).await;
@@ -248,28 +249,23 @@ async fn a_peer_that_falls_silent_is_lost_after_the_idle_timeout_of_virtual_time
     let cut = tokio::time::Instant::now();
     assert!(matches!(pair.out.closed().await, CloseCause::TimedOut { .. }));
     assert!(matches!(pair.inn.closed().await, CloseCause::TimedOut { .. }));
-    assert!((25..=36).contains(&cut.elapsed().as_secs()), "{:?}", cut.elapsed());
+    cut.elapsed()
+}
+
+/// a peer that is silently gone is found out within the idle timeout.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_falls_silent_is_lost_after_the_idle_timeout_of_virtual_time() {
+    let default = peerage_transport::TransportSettings::default().idle_timeout.as_secs();
+    let lasts = silence_lasts([default; 2]).await;
+    assert!((25..=36).contains(&lasts.as_secs()), "{lasts:?}");
 }
 
 /// The dialler's five seconds hold for the listener too, whose keep-alives come often enough for them; and the other way round.
 #[tokio::test(start_paused = true)]
 async fn the_smaller_idle_timeout_of_two_sides_holds_for_both() {
-    for (ours, theirs) in [(30, 5), (5, 30)] {
-        let (network, runtime) = (Arc::new(Network::seeded(12)), Arc::new(VirtualRuntime::default()));
-        let endpoint = async |number: u8, idle: u64| {
-            let mut config = virtual_config(number, &runtime);
-            config.settings.set_idle_timeout(Duration::from_secs(idle));
-            let socket = network.socket(&format!("10.0.0.{number}:4001"));
-            Endpoint::over(config, vec![socket]).await.unwrap()
-        };
-        let pair = connect(endpoint(1, ours).await, endpoint(2, theirs).await).await;
-        tokio::time::sleep(Duration::from_secs(300)).await;
-        assert!(pair.out.close_cause().is_none() && pair.inn.close_cause().is_none());
-        network.cut();
-        let cut = tokio::time::Instant::now();
-        assert!(matches!(pair.out.closed().await, CloseCause::TimedOut { .. }));
-        assert!(matches!(pair.inn.closed().await, CloseCause::TimedOut { .. }));
-        assert!((2..=8).contains(&cut.elapsed().as_secs()), "{ours}, {theirs}: {:?}", cut.elapsed());
+    for timeouts in [[30, 5], [5, 30]] {
+        let lasts = silence_lasts(timeouts).await;
+        assert!((2..=8).contains(&lasts.as_secs()), "{timeouts:?}: {lasts:?}");
     }
 }
 
