@@ -5,7 +5,6 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 /// Why such a file was not read.
@@ -42,8 +41,8 @@ pub(crate) fn read(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, FileF
 
 fn open(path: &Path) -> Result<File, FileFault> {
     // Without NONBLOCK the open of a pipe waits for a writer.
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
     opened.map_err(|source| {
         if source.kind() == io::ErrorKind::NotFound {
             return FileFault::NotFound;

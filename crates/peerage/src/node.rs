@@ -243,7 +243,7 @@ impl Node {
         Q: Payload,
         A: Payload,
         F: Fn(PeerId, Q) -> S + Send + Sync + 'static,
-        S: futures::Stream<Item = Result<A, ServeError>> + Send + 'static,
+        S: futures_util::Stream<Item = Result<A, ServeError>> + Send + 'static,
     {
         self.serve_stream_with(protocol, ServeConfig::default(), move |request: Request<Q>| {
             handler(request.peer, request.body)
@@ -264,7 +264,7 @@ impl Node {
         Q: Payload,
         A: Payload,
         F: Fn(Request<Q>) -> S + Send + Sync + 'static,
-        S: futures::Stream<Item = Result<A, ServeError>> + Send + 'static,
+        S: futures_util::Stream<Item = Result<A, ServeError>> + Send + 'static,
     {
         config.check(protocol)?;
         self.register(protocol, Handler::many(config, handler))

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 
 /// How long one address has before the next one is tried beside it (RFC 8305 § 5).
 pub(crate) const STAGGER: Duration = Duration::from_millis(250);

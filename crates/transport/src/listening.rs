@@ -5,8 +5,8 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
-use futures::FutureExt as _;
-use futures::future::{BoxFuture, select_all};
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, select_all};
 use quinn::AsyncUdpSocket;
 
 use crate::connection_id::{ConnectionIdGenerator, reset_key};

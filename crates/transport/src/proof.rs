@@ -5,17 +5,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use der::asn1::{AnyRef, BitStringRef, OctetString};
+use der::{Decode, Reader, SliceReader, Tag, TagMode, TagNumber};
 use peerage_identity::{KeyError, PeerId, PublicKey, decode_public_key, verify_signature};
 use rustls::SignatureScheme;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{SignatureVerificationAlgorithm, UnixTime};
-use x509_cert::der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetString};
-use x509_cert::der::{self, Decode, Reader, SliceReader, Tag, TagMode, TagNumber};
 use x509_cert::ext::{Extension, Extensions};
 use x509_cert::name::Name;
 mod moment;
 
-use crate::certificate::signed_message;
+use crate::certificate::{EXTENSION, VERSION_3, signed_message};
 
 /// Why a peer's certificate was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -291,11 +291,6 @@ impl TagIs for AnyRef<'_> {
         self.header().tag().assert_eq(tag).map(|_| ())
     }
 }
-
-const EXTENSION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.53594.1.1");
-
-/// Version 3 is written as 2.
-const VERSION_3: u8 = 2;
 
 /// More than any honest certificate has.
 const MAX_EXTENSIONS: usize = 32;

@@ -50,8 +50,7 @@ impl Tls {
         let provider = provider();
         let now = time.current_time().ok_or("the clock gives no time")?;
         let own = OwnCertificate::generate(key, kind, now, random)?;
-        let signing = provider.key_provider.load_private_key(own.key).map_err(|error| error.to_string())?;
-        let certificate = Arc::new(SingleCertAndKey::from(CertifiedKey::new(vec![own.certificate], signing)));
+        let certificate = Arc::new(SingleCertAndKey::from(CertifiedKey::new(vec![own.certificate], own.key)));
         let checked = Arc::new(AtomicU64::new(0));
         let mut client = ClientConfig::builder_with_details(provider.clone(), time.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])

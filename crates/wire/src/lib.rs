@@ -1,5 +1,7 @@
 //! What crosses the wire: the messages generated from `proto/`, and the framing around them.
 //!
+//! The generated code is committed, so that no user of this crate builds a compiler for it; `tests/generated.rs` compares it with `proto/` and writes it anew.
+//!
 //! Every message of every protocol is *uvarint-delimited*: its length as an unsigned varint, then its bytes. [`frame`] reads
 //! and writes that form without trusting the length before a bound was applied to it.
 //!
@@ -21,7 +23,7 @@ macro_rules! generated {
         $(#[$doc])*
         #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
         pub mod $name {
-            include!(concat!(env!("OUT_DIR"), "/", $package, ".rs"));
+            include!(concat!("generated/", $package, ".rs"));
         }
     )*};
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use futures::future::join_all;
+use futures_util::future::join_all;
 use peerage_identity::PeerId;
 use tokio::sync::oneshot;
 

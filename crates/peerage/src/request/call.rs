@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{FutureExt, Stream};
+use futures_util::{FutureExt, Stream};
 use peerage_identity::PeerId;
 use peerage_transport::{ReadError, RecvStream, SendStream, Stream as RawStream};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::future::BoxFuture;
-use futures::stream::BoxStream;
-use futures::{FutureExt, Stream, StreamExt};
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, Stream, StreamExt};
 use peerage_identity::PeerId;
 use peerage_transport::{ReadError, RecvStream, SendStream, StreamCode};
 use peerage_wire::frame::FrameError;
@@ -118,7 +118,7 @@ impl Handler {
         let answer = move |request| -> Answers {
             match decode(request) {
                 Ok(request) => function(request).map(|item| item.map(|answer| wire::encode(&answer))).boxed(),
-                Err(error) => futures::stream::once(std::future::ready(Err(error))).boxed(),
+                Err(error) => futures_util::stream::once(std::future::ready(Err(error))).boxed(),
             }
         };
         Self::new(config, Work::Many(Box::new(answer)))
@@ -342,7 +342,8 @@ impl Pouring<'_> {
     async fn run(mut self, deadline: Option<Instant>, begin: impl FnOnce() -> Answers) -> Outcome {
         let asked = self.memory.bytes();
         let begun = std::panic::catch_unwind(AssertUnwindSafe(begin));
-        let mut items = begun.unwrap_or_else(|_| futures::stream::once(async { Err(panicked()) }).boxed());
+        let mut items =
+            begun.unwrap_or_else(|_| futures_util::stream::once(async { Err(panicked()) }).boxed());
         loop {
             let next = async { Ok(items.next().await) };
             let mut next = pin!(before(deadline, caught(next)));

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
-use futures::future::BoxFuture;
+use futures_util::future::BoxFuture;
 use peerage_identity::PeerId;
 use tower_service::Service;
 

@@ -2,8 +2,8 @@
 //!
 //! Foreign certificates are valid since the year 1, which common decoders refuse.
 
-use x509_cert::der::asn1::AnyRef;
-use x509_cert::der::{self, Reader, SliceReader, Tag};
+use der::asn1::AnyRef;
+use der::{Reader, SliceReader, Tag};
 
 /// Reads `UTCTime` as `YYMMDDHHMMSSZ` or `GeneralizedTime` as `YYYYMMDDHHMMSSZ`: seconds since 1970, which may be negative.
 pub(super) fn seconds(reader: &mut SliceReader<'_>) -> der::Result<i64> {
