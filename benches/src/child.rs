@@ -3,13 +3,13 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::{Outcome, PeerKind};
+use crate::Outcome;
 
-/// How long a server may take to say where it listens.
-const START_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a server, or a thousand in one process, may take to say where it listens.
+const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running server. It ends when this is dropped.
 pub(crate) struct Server {
@@ -20,22 +20,19 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Serves one peer of the table.
-    pub(crate) async fn start(peer: PeerKind) -> Outcome<Self> {
-        Self::start_with(&["serve", peer.name()]).await
-    }
-
     /// Starts this program again with other arguments.
     pub(crate) async fn start_with(arguments: &[&str]) -> Outcome<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
+        Self::start(Command::new(std::env::current_exe()?).args(arguments)).await
+    }
+
+    /// Starts a program that prints how to reach it and serves until its standard input ends.
+    pub(crate) async fn start(command: &mut Command) -> Outcome<Self> {
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let stdout = process.stdout.take().ok_or("the server has no standard output")?;
         let mut lines = BufReader::new(stdout).lines();
-        let line = tokio::time::timeout(START_DEADLINE, lines.next_line()).await??;
+        let line = tokio::time::timeout(START_DEADLINE, lines.next_line())
+            .await
+            .map_err(|_| format!("the server did not say within {START_DEADLINE:?} where it listens"))??;
         let address = line.ok_or("the server ended before it listened")?;
         Ok(Self { process, lines, address })
     }
@@ -50,12 +47,4 @@ impl Server {
     pub(crate) fn pid(&self) -> u32 {
         self.process.id().unwrap_or_default()
     }
-}
-
-/// For the server: prints where it listens and waits until it is no longer wanted.
-pub(crate) async fn until_unwanted(address: &str) -> Outcome<()> {
-    println!("{address}");
-    let mut rest = Vec::new();
-    tokio::io::stdin().read_to_end(&mut rest).await?;
-    Ok(())
 }

@@ -19,9 +19,10 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use peerage::{DialAddress, Node, PeerId, Raw};
 
+use crate::Outcome;
 use crate::child::Server;
 use crate::ours::ECHO;
-use crate::{Outcome, PeerKind, cpu};
+use peerage_bench_peer::{cpu_of, resident_bytes};
 
 /// Requests in flight while the highest rate is looked for.
 const IN_FLIGHT: usize = 16;
@@ -49,7 +50,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(options: Options) -> Outcome<()> {
-    let server = Server::start(PeerKind::Ours).await?;
+    let server = Server::start_with(&["peer", "ours", "serve"]).await?;
     let address: DialAddress = server.address.parse()?;
     let target = address.socket_addr().ok_or("the server's address is no socket address")?;
     let client = Node::builder().network("bench").start().await?;
@@ -59,8 +60,8 @@ pub(crate) async fn run(options: Options) -> Outcome<()> {
     let initials = build_initials(INITIALS).await?;
     eprintln!("looking for the highest request rate");
     let highest = highest_rate(&client, peer).await?;
-    let memory_before = cpu::resident_kib(server.pid());
-    let busy_before = cpu::used_by(server.pid());
+    let memory_before = resident_bytes(server.pid())?;
+    let busy_before = cpu_of(server.pid())?;
 
     eprintln!("flooding {target} with {} Initials a second for {} s", options.rate, options.seconds);
     let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -75,8 +76,8 @@ pub(crate) async fn run(options: Options) -> Outcome<()> {
     );
     stop.store(true, Ordering::Relaxed);
     flooder.join().map_err(|_| "the flooder panicked")??;
-    let busy = (cpu::used_by(server.pid()) - busy_before).as_secs_f64() / time.as_secs_f64();
-    let grown = cpu::resident_kib(server.pid()).saturating_sub(memory_before);
+    let busy = (cpu_of(server.pid())? - busy_before).as_secs_f64() / time.as_secs_f64();
+    let grown = resident_bytes(server.pid())?.saturating_sub(memory_before);
 
     println!("highest request rate before the flood: {highest:.0} a second, {IN_FLIGHT} in flight");
     println!("Initials sent: {}", sent.load(Ordering::Relaxed));
@@ -84,8 +85,8 @@ pub(crate) async fn run(options: Options) -> Outcome<()> {
     verdict("honest dials admitted", ratio(admitted, dialled), 0.95, admitted, dialled);
     println!(
         "resident memory grew by {:.1} MiB (bar: 64): {}",
-        grown as f64 / 1024.0,
-        word(grown <= 64 * 1024)
+        grown as f64 / (1 << 20) as f64,
+        word(grown <= 64 << 20)
     );
     println!("the server used {busy:.2} cores");
     client.close().await;

@@ -1,14 +1,14 @@
-//! Benchmarks over loopback: Peerage beside raw QUIC, client and server as two processes, interleaved in one run.
+//! Benchmarks over loopback: Peerage beside raw QUIC and beside other libraries, client and server as two processes, interleaved in one run.
 //!
 //! ```text
 //! cargo run --release -p peerage-bench -- table
 //! ```
 //!
 //! Absolute figures move with the machine; the ratio to raw quinn of the same run is what to read. Ours uses its public API with every
-//! protection on; raw quinn has the same two-sided authentication and nothing above the streams.
+//! protection on; raw quinn has the same two-sided authentication and nothing above the streams. What all measured programs share is the crate
+//! `peerage-bench-peer`; those of other libraries are in `peers/`, a workspace of its own.
 
 mod child;
-mod cpu;
 mod flood;
 mod memory;
 mod ours;
@@ -16,12 +16,11 @@ mod prices;
 mod raw;
 mod table;
 
-use std::error::Error;
 use std::process::ExitCode;
+use std::time::Instant;
 
-use clap::{Parser, Subcommand, ValueEnum};
-
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+use clap::{Parser, Subcommand};
+use peerage_bench_peer::Outcome;
 
 #[derive(Debug, Parser)]
 #[command(name = "peerage-bench", about, version)]
@@ -32,7 +31,7 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs every work on every peer and prints medians and ratios.
+    /// Runs every work on every peer, and prints medians and ratios, and which bars are reached.
     Table(table::Options),
     /// Floods a node with handshakes that nobody means to finish and tells what honest peers keep.
     Flood(flood::Options),
@@ -40,6 +39,9 @@ enum Command {
     Prices(prices::Options),
     /// Measures what an idle connection keeps in memory, on either side.
     Memory(memory::Options),
+    /// Runs one of this program's own peers; what `table` starts as the other processes.
+    #[command(subcommand)]
+    Peer(OwnPeer),
     /// Holds the connections of one side; what `memory` starts as the other processes.
     #[command(hide = true)]
     Hold {
@@ -52,48 +54,29 @@ enum Command {
         /// Which.
         answer: prices::Answer,
     },
-    /// Serves one peer until standard input ends; what `table` starts as the other process.
-    #[command(hide = true)]
-    Serve {
-        /// Which.
-        peer: PeerKind,
-    },
 }
 
-/// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PeerKind {
+/// A peer that is part of this program.
+#[derive(Debug, Subcommand)]
+enum OwnPeer {
     /// This library.
-    Ours,
-    /// quinn as it comes, with mutual TLS.
-    RawQuinn,
-    /// quinn with AES-128, buffers handed over whole, and 4 MiB socket buffers.
-    RawQuinnTuned,
+    #[command(subcommand)]
+    Ours(peerage_bench_peer::Command),
+    /// quinn and nothing above it.
+    #[command(subcommand)]
+    RawQuinn(peerage_bench_peer::Command),
 }
 
-impl PeerKind {
-    pub(crate) const ALL: [PeerKind; 3] = [PeerKind::RawQuinn, PeerKind::RawQuinnTuned, PeerKind::Ours];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            PeerKind::Ours => "ours",
-            PeerKind::RawQuinn => "raw-quinn",
-            PeerKind::RawQuinnTuned => "raw-quinn-tuned",
-        }
-    }
-}
-
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    let begun = Instant::now();
     let outcome = match Args::parse().command {
-        Command::Table(options) => table::run(options).await,
-        Command::Prices(options) => prices::run(options).await,
-        Command::Memory(options) => memory::run(options).await,
-        Command::Hold { holder } => memory::hold(holder).await,
-        Command::ServeAnswer { answer } => prices::serve(answer).await,
-        Command::Flood(options) => flood::run(options).await,
-        Command::Serve { peer: PeerKind::Ours } => ours::serve().await,
-        Command::Serve { peer } => raw::serve(peer == PeerKind::RawQuinnTuned).await,
+        Command::Peer(OwnPeer::Ours(command)) => {
+            return peerage_bench_peer::run::<ours::Ours>(command, begun);
+        }
+        Command::Peer(OwnPeer::RawQuinn(command)) => {
+            return peerage_bench_peer::run::<raw::RawQuinn>(command, begun);
+        }
+        command => run(command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -101,5 +84,18 @@ async fn main() -> ExitCode {
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn run(command: Command) -> Outcome<()> {
+    match command {
+        Command::Table(options) => table::run(options).await,
+        Command::Prices(options) => prices::run(options).await,
+        Command::Memory(options) => memory::run(options).await,
+        Command::Hold { holder } => memory::hold(holder).await,
+        Command::ServeAnswer { answer } => prices::serve(answer).await,
+        Command::Flood(options) => flood::run(options).await,
+        Command::Peer(_) => Err("a peer has a runtime of its own".into()),
     }
 }

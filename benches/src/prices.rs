@@ -18,7 +18,7 @@ use peerage::{NodeKey, TransportSettings};
 use peerage_transport::{Endpoint, EndpointConfig, Incoming, Rate};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::{Outcome, child, cpu, flood};
+use crate::{Outcome, child, flood};
 
 /// Packets that are built and sent over and over.
 const INITIALS: usize = 2000;
@@ -114,7 +114,7 @@ async fn measure(answer: Answer, initials: Arc<Vec<Vec<u8>>>, time: Duration) ->
     let name = answer.to_possible_value().ok_or("an answer has no name")?.get_name().to_owned();
     let mut server = child::Server::start_with(&["serve-answer", &name]).await?;
     let to: SocketAddr = server.address.parse()?;
-    let before = cpu::used_by(server.pid());
+    let before = peerage_bench_peer::cpu_of(server.pid())?;
     if answer == Answer::Accept {
         let mut clients = tokio::task::JoinSet::new();
         for _ in 0..CLIENTS {
@@ -128,7 +128,7 @@ async fn measure(answer: Answer, initials: Arc<Vec<Vec<u8>>>, time: Duration) ->
     }
     // Let what lies in the socket's buffer be answered.
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let busy = cpu::used_by(server.pid()) - before;
+    let busy = peerage_bench_peer::cpu_of(server.pid())? - before;
     Ok((server.ask("count").await?.parse()?, busy))
 }
 

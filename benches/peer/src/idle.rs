@@ -46,7 +46,8 @@ pub(crate) async fn run<P: Peer>(peer: &P, what: &Drive) -> Outcome<Done> {
         read.push(resident_when_idle([own_pid, server], what.idle).await?);
     }
     let each = |side: usize| (read[1][side] - read[0][side]) / count as f64;
-    let memory = Memory { client_bytes: each(0), server_bytes: each(1) };
+    let memory =
+        Memory { client_bytes: (!own).then(|| each(0)), server_bytes: (!one_to_many).then(|| each(1)) };
     let negotiated = kept.first().map(|(_, client, _)| client.negotiated()).unwrap_or_default();
     let came = Came { amount: what.amount, memory: Some(memory), negotiated, ..Came::default() };
     Ok(done(what, usage, came))

@@ -68,10 +68,10 @@ pub struct Done {
 /// Bytes of resident memory that each idle connection added.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
-    /// In the process that dialled.
-    pub client_bytes: f64,
-    /// In the process that was dialled.
-    pub server_bytes: f64,
+    /// On the side that dialled, where all were dialled from one endpoint or node.
+    pub client_bytes: Option<f64>,
+    /// On the side that was dialled, where one endpoint or node took them all.
+    pub server_bytes: Option<f64>,
 }
 
 impl Report {

@@ -15,7 +15,8 @@ use peerage_transport::Rate;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::{Holder, heap_bytes};
-use crate::{Outcome, raw};
+use crate::Outcome;
+use crate::raw::{self, Form};
 
 const NETWORK: &str = "bench";
 const CHANNEL: &str = "/bench/memory/1";
@@ -186,7 +187,7 @@ struct Quinn {
 
 impl Quinn {
     fn new(keep_alive: Option<Duration>) -> Outcome<Self> {
-        Ok(Self { endpoint: raw::endpoint(false, true, keep_alive)?, kept: Vec::new() })
+        Ok(Self { endpoint: raw::endpoint(Form::DEFAULT, true, keep_alive)?, kept: Vec::new() })
     }
 
     async fn dial(&mut self, count: usize, address: &str) -> Outcome<()> {

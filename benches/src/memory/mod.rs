@@ -18,15 +18,15 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::Outcome;
 use crate::child::Server;
-use crate::{Outcome, cpu};
+use crate::table::median;
+use peerage_bench_peer::{FIRST_CONNECTIONS as FIRST, resident_bytes};
 
 pub(crate) use crowd::hold;
 
 /// The row that others are compared with.
 const BARE: &str = "raw-quinn";
-/// Connections that are there before those that are counted.
-const FIRST: usize = 100;
 /// Readings of one state, and the time between two; the median counts.
 const SAMPLES: u32 = 5;
 const BETWEEN: Duration = Duration::from_millis(700);
@@ -166,13 +166,13 @@ async fn settled(hub: &mut Server, idle: Duration) -> Outcome<Memory> {
         resident.push(memory.resident);
         heap.extend(memory.heap);
     }
-    let heap = (!heap.is_empty()).then(|| crate::table::median(&heap));
-    Ok(Memory { resident: crate::table::median(&resident), heap })
+    let heap = (!heap.is_empty()).then(|| median(&heap));
+    Ok(Memory { resident: median(&resident), heap })
 }
 
 async fn read(hub: &mut Server) -> Outcome<Memory> {
     let heap = hub.ask("heap").await?.parse().ok();
-    Ok(Memory { resident: cpu::resident_kib(hub.pid()) as f64 * 1024.0, heap })
+    Ok(Memory { resident: resident_bytes(hub.pid())? as f64, heap })
 }
 
 /// Bytes that are allocated now, where they are counted.

@@ -3,7 +3,9 @@
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
-use super::{BARE, FIRST, Row};
+use peerage_bench_peer::FIRST_CONNECTIONS as FIRST;
+
+use super::{BARE, Row};
 
 /// The most bytes that one of our connections may add to resident memory, on either side.
 const BAR: f64 = 48.0 * 1024.0;
