@@ -120,6 +120,9 @@ pub(crate) struct NodeArgs {
     /// What the inbox takes in all, in bytes [default: 16 GiB]
     #[arg(long, value_name = "BYTES")]
     pub(crate) inbox_max_bytes: Option<u64>,
+    /// Let peers measure this node with `peerage bench`, and any libp2p node with /perf/1.0.0, within the limits bench.* that `peerage limits` shows
+    #[arg(long)]
+    pub(crate) serve_bench: bool,
     /// What to log: error, warn, info, debug, trace, or filters such as `info,peerage=debug` [default: info]
     #[arg(long, value_name = "LEVEL", value_parser = crate::logging::parse)]
     pub(crate) log: Option<String>,

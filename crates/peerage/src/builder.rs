@@ -16,10 +16,11 @@ use peerage_peers::{ForeignPolicy, Input, PeerClass, PeerManager, PeersConfig, R
 use peerage_transport::{Endpoint, EndpointConfig, TransportSettings};
 use tokio::sync::mpsc;
 
+use crate::bench::{self, BenchLimits, Ledger};
 use crate::clock::Clock;
 use crate::data_dir::DataDir;
 use crate::environment::{Environment, SystemEnvironment, seed};
-use crate::error::StartError;
+use crate::error::{RegisterError, StartError};
 use crate::limits::NodeLimits;
 use crate::listening::Listening;
 use crate::memory::MemoryLimits;
@@ -60,7 +61,9 @@ pub struct NodeBuilder {
     secrets: Vec<NetworkSecret>,
     allowed: Option<BTreeSet<PeerId>>,
     foreign: Option<ForeignPolicy>,
-    perf: bool,
+    serve_perf: bool,
+    serve_bench: bool,
+    bench: BenchLimits,
     memory: MemoryLimits,
 }
 
@@ -86,7 +89,9 @@ impl Default for NodeBuilder {
             secrets: Vec::new(),
             allowed: None,
             foreign: None,
-            perf: false,
+            serve_perf: false,
+            serve_bench: false,
+            bench: BenchLimits::default(),
             memory: MemoryLimits::default(),
         }
     }
@@ -238,9 +243,22 @@ impl NodeBuilder {
         self
     }
 
-    /// Serves `/perf/1.0.0`, by which any peer can measure the path, and make this node send as much as it likes. Default: not served.
+    /// Serves `/perf/1.0.0`, by which any libp2p node can measure the path to this one, within [`NodeBuilder::bench_limits`]. Default: not served.
     pub fn serve_perf(mut self) -> Self {
-        self.perf = true;
+        self.serve_perf = true;
+        self
+    }
+
+    /// Lets peers measure this node as `peerage bench` does: streams, channels and requests under the names in [`crate::bench`], and `/perf/1.0.0`, within
+    /// [`NodeBuilder::bench_limits`]. Default: not served.
+    pub fn serve_bench(mut self) -> Self {
+        (self.serve_bench, self.serve_perf) = (true, true);
+        self
+    }
+
+    /// What being measured may cost, where [`NodeBuilder::serve_bench`] or [`NodeBuilder::serve_perf`] allows it.
+    pub fn bench_limits(mut self, limits: BenchLimits) -> Self {
+        self.bench = limits;
         self
     }
 
@@ -291,6 +309,7 @@ impl NodeBuilder {
         let listen =
             self.listen.iter().map(|text| ListenAddress::from_str(text)).collect::<Result<Vec<_>, _>>()?;
         self.limits.validate().map_err(StartError::Limits)?;
+        self.bench.validate().map_err(StartError::Limits)?;
         let most = self.limits.max_listen;
         if listen.len() > most {
             let detail =
@@ -348,11 +367,15 @@ impl NodeBuilder {
             memory_limits: self.memory,
             random: random.fork(),
         });
-        if self.perf {
-            shared
-                .registry
-                .add(crate::protocols::perf::PROTOCOL, Service::Perf)
-                .map_err(|error| StartError::Limits(error.to_string()))?;
+        let ledger = Ledger::new(self.bench, &shared);
+        let cannot_serve = |error: RegisterError| StartError::Limits(error.to_string());
+        if self.serve_perf {
+            let service = Service::Perf(ledger.clone());
+            shared.registry.add(crate::protocols::perf::PROTOCOL, service).map_err(cannot_serve)?;
+        }
+        let node = Node::new(shared.clone(), data_dir.map(Arc::new));
+        if self.serve_bench {
+            bench::start(&node, &shared, &ledger).map_err(cannot_serve)?;
         }
         let mut manager = PeerManager::new(self.peers, shared.me, boot_nonce, random);
         warn_of_contacts(self.allowed.as_ref(), &contacts);
@@ -379,7 +402,7 @@ impl NodeBuilder {
         shared.spawn(identify::push_changes(shared.clone(), services, addresses));
         shared.spawn(dial::accept(shared.clone()));
         shared.spawn(listening::watch_interfaces(shared.clone()));
-        Ok(Node::new(shared, data_dir.map(Arc::new)))
+        Ok(node)
     }
 }
 

@@ -39,8 +39,9 @@
 //!
 //! [`NodeBuilder`] makes a node: `driver` owns the peer manager (crate `peerage-peers`) and carries out its decisions; `dial` opens and
 //! accepts connections; `session` runs one connection from the hello to its end; `registry` finds who serves an incoming stream; `channel`,
-//! `request` and `streams` are what applications use.
+//! `request` and `streams` are what applications use, and [`bench`] what measures them.
 
+pub mod bench;
 mod book;
 mod builder;
 mod channel;
@@ -76,6 +77,7 @@ mod streams;
 mod traffic;
 mod watch;
 
+pub use bench::BenchLimits;
 pub use book::{BookError, MAX_BOOK_BYTES};
 pub use builder::NodeBuilder;
 pub use channel::{

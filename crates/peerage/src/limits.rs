@@ -143,9 +143,9 @@ fn in_code() -> Vec<Limit> {
 }
 
 fn fixed() -> Vec<Limit> {
-    use crate::protocols::{exchange, identify, ping};
+    use crate::protocols::{exchange, identify, perf, ping};
     use crate::{
-        book, builder, hello, listening, metrics, registry, resolve, secret, seed_file, session, store,
+        bench, book, builder, hello, listening, metrics, registry, resolve, secret, seed_file, session, store,
     };
     use peerage_peers::limits as peers;
     let n = |count: usize| count.to_string();
@@ -185,6 +185,10 @@ fn fixed() -> Vec<Limit> {
         "metrics.max_protocols" = n(peerage_transport::MAX_COUNTED_PROTOCOLS), "Names of protocols whose bytes are counted by themselves";
         "ping.max_streams" = n(crate::peer::MAX_PING_STREAMS), "Inbound ping streams of one peer";
         "ping.idle_timeout" = time(ping::IDLE), "How long one of them may be silent";
+        "perf.idle_timeout" = time(perf::IDLE), "How long an exchange of `/perf/1.0.0` may stand still, on either side";
+        "bench.max_late_bytes" = bytes(bench::MAX_LATE_BYTES as usize), "What a peer may send on the channels of `peerage bench` after its run has ended; beyond it is penalised";
+        "bench.max_echo_bytes" = bytes(bench::MAX_ECHO_BYTES), "The longest request, and message, that is sent back to a peer that measures";
+        "bench.count_patience" = time(bench::COUNT_PATIENCE), "How long a peer that measures waits for a count that is not reached";
         "identify.max_sent_bytes" = bytes(identify::MAX_SENT_BYTES), "A message of identify that is sent";
         "identify.max_read_bytes" = bytes(identify::MAX_READ_BYTES), "A message of identify that is read";
         "identify.max_messages" = n(identify::MAX_MESSAGES), "Messages of identify that are merged";

@@ -447,8 +447,24 @@ impl Node {
     /// # Errors
     /// [`RequestError`].
     pub async fn perf(&self, peer: PeerId, upload: u64, download: u64) -> Result<PerfTimes, RequestError> {
+        self.perf_within(peer, upload, download, Duration::MAX, |_| {}).await
+    }
+
+    /// [`Node::perf`] that gives neither half more than `within`: the upload ends then with what was handed to the connection, and the download with what has come.
+    /// `on_progress` is told how many bytes have been moved, both ways together; it is called often and must return at once.
+    ///
+    /// # Errors
+    /// [`RequestError`]; among them [`RequestError::Lost`] when nothing moves for 30 s.
+    pub async fn perf_within(
+        &self,
+        peer: PeerId,
+        upload: u64,
+        download: u64,
+        within: Duration,
+        on_progress: impl FnMut(u64) + Send,
+    ) -> Result<PerfTimes, RequestError> {
         let peer = self.shared.peer(&peer).ok_or(RequestError::NotConnected { peer })?;
-        crate::protocols::perf::run(&peer, upload, download).await
+        crate::protocols::perf::run(&peer, upload, download, within, on_progress).await
     }
 
     /// Asks a connected peer with `/ipfs/id/1.0.0` what it says about itself.

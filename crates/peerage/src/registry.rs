@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 
 use peerage_transport::Stream;
 
+use crate::bench::Ledger;
 use crate::channel::ChannelCore;
 use crate::error::RegisterError;
 use crate::peer::Peer;
@@ -30,7 +31,7 @@ pub(crate) enum Service {
     /// Peer exchange.
     Exchange,
     /// `/perf/1.0.0`, where it is switched on.
-    Perf,
+    Perf(Arc<Ledger>),
     /// A channel of the application.
     Channel(Arc<ChannelCore>),
     /// A request handler of the application.
@@ -47,7 +48,7 @@ impl fmt::Debug for Service {
             Service::Identify => "Identify",
             Service::IdentifyPush => "IdentifyPush",
             Service::Exchange => "Exchange",
-            Service::Perf => "Perf",
+            Service::Perf(_) => "Perf",
             Service::Channel(_) => "Channel",
             Service::Requests(_) => "Requests",
             Service::Streams(_) => "Streams",
@@ -169,7 +170,7 @@ pub(crate) async fn serve(peer: Arc<Peer>, service: Service, stream: Stream) {
         Service::Identify => crate::protocols::identify::serve(&peer, stream).await,
         Service::IdentifyPush => crate::protocols::identify::receive_push(&peer, stream).await,
         Service::Exchange => crate::protocols::exchange::serve(&peer, stream).await,
-        Service::Perf => crate::protocols::perf::serve(&peer, stream).await,
+        Service::Perf(ledger) => crate::protocols::perf::serve(&peer, &ledger, stream).await,
         Service::Channel(core) => {
             let reading = crate::channel::run_reader(peer.clone(), core, stream);
             peer.shared.spawn(reading);

@@ -360,9 +360,28 @@ async fn perf_is_served_where_it_was_switched_on_and_nowhere_else() {
     }
     let times = within("perf", client.perf(open.peer_id(), 3_000_000, 2_000_000)).await.unwrap();
     assert!(times.upload > Duration::ZERO && times.download > Duration::ZERO, "{times:?}");
+    assert_eq!((times.uploaded, times.downloaded), (3_000_000, 2_000_000));
     within("nothing either way", client.perf(open.peer_id(), 0, 0)).await.unwrap();
     let refused = within("a refusal", client.perf(closed.peer_id(), 1_000_000, 1)).await;
     assert!(matches!(refused, Err(RequestError::NotSupported { .. })), "{refused:?}");
+}
+
+/// The time that a half may take ends it, and what was moved until then is told.
+#[tokio::test]
+async fn an_exchange_of_perf_ends_in_time_with_what_it_has_moved() {
+    let (open, client) = (
+        builder().serve_perf().start().await.unwrap(),
+        Node::builder().network("test").start().await.unwrap(),
+    );
+    client.connect(&open.listen_addresses()[0]).await.unwrap();
+    let short = Duration::from_millis(50);
+    let (mut told, endless) = (0, 1 << 60);
+    let perf = client.perf_within(open.peer_id(), endless, endless, short, |moved| told = moved);
+    let times = within("perf", perf).await.unwrap();
+    assert!(times.uploaded > 0 && times.uploaded < endless, "{times:?}");
+    assert!(times.downloaded > 0 && times.downloaded < endless, "{times:?}");
+    assert!(times.upload >= short && times.download >= short, "{times:?}");
+    assert_eq!(told, times.uploaded + times.downloaded);
 }
 
 #[tokio::test]

@@ -29,6 +29,8 @@ macro_rules! generated {
 }
 
 generated! {
+    /// What a measuring node asks (`proto/bench.proto`).
+    bench: "peerage.bench",
     /// What a channel's receiver tells its sender (`proto/channel.proto`).
     channel: "peerage.channel",
     /// Texts and echoes of the `peerage` program (`proto/chat.proto`).

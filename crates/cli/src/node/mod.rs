@@ -85,6 +85,7 @@ fn settings(args: NodeArgs) -> Result<Settings, Failure> {
     node.network = args.network.or(node.network.take());
     node.moniker = args.moniker.or(node.moniker.take());
     node.metrics = args.metrics.or(node.metrics);
+    node.serve_bench |= args.serve_bench;
     node.log = args.log.map(LogText).or(node.log.take());
     if let Some(most) = args.max_inbound {
         settings.peers.max_inbound = most.into();
@@ -134,7 +135,11 @@ fn describe(
         .call_limits(settings.requests.clone())
         .request_limits(settings.requests_in_all.clone())
         .limits(settings.node_limits.clone())
+        .bench_limits(settings.bench.clone())
         .memory(settings.memory.clone());
+    if node.serve_bench {
+        builder = builder.serve_bench();
+    }
     if let Some(name) = &node.network {
         builder = builder.network(name);
     }

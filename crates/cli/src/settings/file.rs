@@ -104,6 +104,7 @@ fn unknown(name: &str) -> String {
 pub(super) fn check(settings: &Settings) -> Result<(), String> {
     settings.memory.validate()?;
     settings.node_limits.validate()?;
+    settings.bench.validate()?;
     settings.transport.validate().map_err(|error| error.to_string())
 }
 
@@ -158,6 +159,8 @@ mod tests {
             ("[transport]\nidle_timeout = \"1ms\"", "FILE: the transport setting keep_alive"),
             ("[node]\nseed = [\"/ip4/1.2.3.4/tcp/1\"]", "FILE, line 2: node.seed: "),
             ("[node]\nseed = \"x\"", "give a list of texts"),
+            ("[node]\nserve_bench = 1", "line 2: node.serve_bench: give true or false"),
+            ("[bench]\nmax_runs = 0", "FILE: the limit max_runs of bench is 0"),
             ("a = = 1", "FILE, line 1: "),
             ("zzzzzzzzqqqq = 1", "`peerage limits --all` shows what there is"),
         ] {

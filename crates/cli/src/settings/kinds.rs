@@ -19,6 +19,19 @@ pub(super) mod count {
     }
 }
 
+/// Yes or no.
+pub(super) mod flag {
+    use super::*;
+
+    pub(in super::super) fn read(value: &DeValue<'_>) -> Result<bool, String> {
+        value.as_bool().ok_or_else(|| "give true or false".to_owned())
+    }
+
+    pub(in super::super) fn show(value: &bool) -> String {
+        value.to_string()
+    }
+}
+
 /// Bytes: a whole number, or a text with a unit.
 pub(super) mod bytes {
     use super::*;

@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use peerage::{
-    CallLimits, DialAddress, ListenAddress, MemoryLimits, NodeLimits, PeerId, PeersConfig, RequestLimits,
-    ServeConfig, TransportSettings,
+    BenchLimits, CallLimits, DialAddress, ListenAddress, MemoryLimits, NodeLimits, PeerId, PeersConfig,
+    RequestLimits, ServeConfig, TransportSettings,
 };
 
 use crate::node::ChatLimits;
@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) serve: ServeConfig,
     /// What the chat channel takes.
     pub(crate) chat: ChatLimits,
+    /// What being measured may cost.
+    pub(crate) bench: BenchLimits,
     /// What the inbox takes.
     pub(crate) inbox: Limits,
 }
@@ -60,6 +62,7 @@ pub(crate) struct NodeSettings {
     pub(crate) allow: Vec<PeerId>,
     pub(crate) moniker: Option<String>,
     pub(crate) inbox: Option<PathText>,
+    pub(crate) serve_bench: bool,
     pub(crate) log: Option<LogText>,
     pub(crate) metrics: Option<SocketAddr>,
 }

@@ -6,7 +6,8 @@ use toml::de::DeValue;
 use super::Settings;
 use super::kinds::choice::Choice;
 use super::kinds::{
-    bytes, choice, choice_or_none, count, count_or_none, number, often, rate, text, texts, time, time_or_none,
+    bytes, choice, choice_or_none, count, count_or_none, flag, number, often, rate, text, texts, time,
+    time_or_none,
 };
 
 /// One setting: its name in the file, what it means, and the way to its value.
@@ -58,6 +59,7 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Node texts node.allow: "The peers that are admitted and dialled; any are where none is named"
     Node text node.moniker: "A name for people"
     Node text node.inbox: "Take files from peers into this folder"
+    Node flag node.serve_bench: "Let peers measure this node with `peerage bench`, within the limits of the section bench"
     Node text node.log: "What to log"
     Node text node.metrics: "Where metrics are served over HTTP, on loopback"
     Limit count peers.max_inbound: "Connections that others may open to this node; persistent peers don't count"
@@ -169,6 +171,11 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit count_or_none chat.messages_per_second: "Messages a second; 0 for any number"
     Limit time chat.wait: "How long a message waits for room in a full queue before it is refused"
     Limit time chat.linger: "How long what is queued is sent after the channel was closed"
+    Limit count bench.max_runs: "Peers that measure this node at once, where it lets itself be measured; more are refused"
+    Limit bytes bench.max_run_bytes: "What one of them may move, both ways; each message, stream and request counts as 256 bytes at least"
+    Limit time bench.max_run_time: "How long one of them may take"
+    Limit time bench.idle_timeout: "A run on which nothing moves for so long is over; a peer whose run was ended by a limit has a new one after as long"
+    Limit bytes bench.bytes_per_hour: "What all of them may move in an hour"
     Limit bytes inbox.max_bytes: "What the inbox takes in all, partial files at their full size"
     Limit count inbox.max_files: "Files in the inbox, partial ones included"
     Limit count inbox.max_transfers: "Transfers at once"

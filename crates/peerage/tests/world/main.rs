@@ -4,6 +4,7 @@
 mod environment;
 mod lengths;
 mod listening;
+mod measured;
 mod moving;
 mod network;
 mod racing;
