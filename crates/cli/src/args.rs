@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use peerage::{AddressError, DialAddress, ForeignPolicy, ListenAddress, PeerId};
 
+use crate::bench::Work;
 use crate::transfer::retry::Retries;
 
 /// Secure application overlays: nodes that find one another and talk over one QUIC connection per pair.
@@ -55,6 +56,14 @@ pub(crate) enum Command {
     /// Measure round trips to any libp2p node that speaks quic-v1
     #[command(after_help = PING_EXAMPLE)]
     Ping(PingArgs),
+    /// Measure how fast a node is that runs with --serve-bench, or any libp2p node that serves /perf/1.0.0
+    ///
+    /// The works are bulk-1 and bulk-8 (bytes one way on 1 and on 8 streams), msgs-64, msgs-1k and msgs-64k (one-way messages on a channel), rtt (32 bytes there and
+    /// back on an open channel), rpc-1 and rpc-64 (new requests of 32 bytes, one by one and 64 at a time), streams (a stream for each message of 64 bytes, 64 at a
+    /// time), and with libp2p's own protocol perf-up, perf-down and perf-rtt. Each ends when its amount is moved or its time is up, and counts what the other
+    /// side has then; all of them take a minute at most where the other side answers. Ctrl-C ends it with what is measured by then.
+    #[command(after_help = BENCH_EXAMPLE)]
+    Bench(BenchArgs),
     /// Send a file to a node that runs with --inbox
     ///
     /// The receiver compares the SHA-256 before it gives the file its name. After a broken connection the transfer goes on where it stood.
@@ -447,6 +456,34 @@ pub(crate) struct PingArgs {
     pub(crate) network: Network,
 }
 
+/// Flags of `peerage bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Whom, such as /ip4/127.0.0.1/udp/4400/quic-v1/p2p/12D3…; without a peer ID, whoever answers
+    #[arg(value_name = "MULTIADDR", value_parser = dial)]
+    pub(crate) address: DialAddress,
+    /// Only these, such as bulk-1,rtt [default: all]
+    #[arg(long, value_name = "WORK,…", value_delimiter = ',', hide_possible_values = true)]
+    pub(crate) works: Vec<Work>,
+    /// MiB that a work moves at most
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub(crate) mib: u64,
+    /// Messages that a work sends at most
+    #[arg(long, value_name = "N", default_value_t = 5_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(crate) messages: u64,
+    /// Round trips, requests and streams of a work at most
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) requests: u64,
+    /// Seconds that a work sends at most
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// One JSON line per work on stdout and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) network: Network,
+}
+
 /// Flags of `peerage send`.
 #[derive(Debug, Args)]
 pub(crate) struct SendArgs {
@@ -471,6 +508,9 @@ pub(crate) struct Network {
     /// The file with the secret of a private network, as `peerage node` takes it
     #[arg(long = "network-secret", value_name = "FILE")]
     pub(crate) secret: Option<PathBuf>,
+    /// The key to show, as `peerage key new` makes it, such as for a network with an allow-list [default: a new one that is forgotten]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
 }
 
 const WHY_EXAMPLE: &str = "Example:\n  peerage why 12D3KooW…";
@@ -536,6 +576,11 @@ const KEY_EXAMPLE: &str = "Example:
 
 const PING_EXAMPLE: &str = "Example:
   peerage ping -c 10 /ip4/127.0.0.1/udp/4400/quic-v1/p2p/12D3KooW…";
+
+const BENCH_EXAMPLE: &str = "Example:
+  peerage node --serve-bench --listen /ip4/0.0.0.0/udp/4400/quic-v1      # on the other machine
+  peerage bench /ip4/192.0.2.7/udp/4400/quic-v1/p2p/12D3KooW…
+  peerage bench --works bulk-1,rtt --seconds 20 --mib 10000 --json /ip4/192.0.2.7/udp/4400/quic-v1";
 
 const SEND_EXAMPLE: &str = "Example:
   peerage send /ip4/192.0.2.7/udp/4400/quic-v1/p2p/12D3KooW… big.iso";

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `args`, `failure`, `term`, `logging`, `signals` | the command line, how commands fail, what the user sees |
 //! | `key`, `ping`, `send` | the small commands; `visitor` is the node that runs errands for them |
+//! | `bench` | `peerage bench`: how fast another node is |
 //! | `settings`, `limits` | the settings file, and `peerage limits` |
 //! | `operator` | `peerage status` and its like, which talk to a running node |
 //! | `metrics` | what a node has counted, as text and over HTTP |
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod control;
 mod demo;
 mod failure;
@@ -63,6 +65,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Ask(ask) => operator::run(ask).await,
         Command::Limits(args) => limits::run(&args),
         Command::Key { action } => key::run(action),
+        Command::Bench(args) => Box::pin(bench::run(args)).await,
         Command::Ping(args) => Box::pin(ping::run(args)).await,
         Command::Send(args) => Box::pin(send::run(args)).await,
     }

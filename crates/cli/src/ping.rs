@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use peerage::{Node, PeerId};
+use peerage::Node;
 
 use crate::args::PingArgs;
 use crate::failure::Failure;
@@ -29,7 +29,7 @@ pub(crate) async fn run(args: PingArgs) -> Result<(), Failure> {
 
 async fn ping(node: &Node, args: &PingArgs, tally: &mut Tally) -> Result<(), Failure> {
     let mut peer = node.connect(&args.address).await.map_err(Failure::failed)?;
-    say(&format!("connected to {}", about(node, peer).await));
+    say(&format!("connected to {}", visitor::about(node, peer).await));
     let mut ticks = tokio::time::interval(INTERVAL);
     for n in 1..=args.count {
         ticks.tick().await;
@@ -53,12 +53,6 @@ async fn ping(node: &Node, args: &PingArgs, tally: &mut Tally) -> Result<(), Fai
         }
     }
     Ok(())
-}
-
-/// The peer's ID, and its software when it tells.
-async fn about(node: &Node, peer: PeerId) -> String {
-    let agent = node.identify(peer).await.map(|about| about.agent).unwrap_or_default();
-    if agent.is_empty() { peer.to_string() } else { one_line(&format!("{peer} ({agent})")) }
 }
 
 #[derive(Debug, Default)]

@@ -101,8 +101,7 @@ impl<T> Receiver<T> {
         Borrowed(state)
     }
 
-    /// Waits for a value that `is_right`.
-    #[cfg(test)]
+    /// Waits for a value that `is_right`. Cancel-safe.
     pub(crate) async fn wait_for(&mut self, is_right: impl Fn(&T) -> bool) -> Result<T, Closed>
     where
         T: Clone,

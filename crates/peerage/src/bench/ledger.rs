@@ -1,18 +1,18 @@
 //! Who measures, and what that has cost: the runs, and the budget of all of them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use peerage_identity::PeerId;
 use peerage_machine::{Now, TokenBucket};
-use tokio::sync::watch;
 
 use super::{BenchLimits, LEAST_CHARGE, MAX_LATE_BYTES};
 use crate::clock::Clock;
 use crate::request::ServeError;
 use crate::shared::Shared;
+use crate::watch;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -82,7 +82,7 @@ pub(crate) struct Left {
 pub(crate) enum Refusal {
     #[error("ask for a run first")]
     NotBegun,
-    #[error("{runs} peers measure already, as many as may at once (bench.max_runs of that node)")]
+    #[error("peers that measure already: {runs}, as many as may at once (bench.max_runs of that node)")]
     Full { runs: usize, wait: Duration },
     #[error("the run has moved {bytes} bytes, as many as one may (bench.max_run_bytes of that node)")]
     Bytes { bytes: u64, wait: Duration },
@@ -144,14 +144,14 @@ impl Run {
 #[derive(Debug)]
 struct Book {
     /// Of connected peers, and of those that went since anybody asked last.
-    runs: HashMap<PeerId, Run>,
+    runs: BTreeMap<PeerId, Run>,
     budget: TokenBucket,
 }
 
 impl Book {
     fn new(limits: &BenchLimits, now: Now) -> Self {
         let burst = limits.bytes_per_hour as f64;
-        Self { runs: HashMap::new(), budget: TokenBucket::new(burst, burst / HOUR.as_secs_f64(), now) }
+        Self { runs: BTreeMap::new(), budget: TokenBucket::new(burst, burst / HOUR.as_secs_f64(), now) }
     }
 
     fn begin(
@@ -344,7 +344,7 @@ mod tests {
         let wait = Duration::from_secs(7);
         let error = ServeError::from(Refusal::Full { runs: 4, wait });
         assert_eq!((error.code, error.retry_after), (ServeError::OVERLOADED, Some(wait)));
-        assert!(error.text.starts_with("4 peers measure already"));
+        assert!(error.text.contains("measure already: 4,"));
         assert_eq!(ServeError::from(Refusal::NotBegun).code, ServeError::DENIED);
     }
 }

@@ -63,7 +63,7 @@ async fn count(ledger: Arc<Ledger>, request: Request<CountRequest>) -> Result<Co
     let mut counts = ledger.counts(request.peer).ok_or_else(no_run)?;
     let reached = counts.wait_for(|(messages, _)| *messages >= request.body.messages);
     let _ = timeout(COUNT_PATIENCE, reached).await;
-    let (messages, bytes) = *counts.borrow();
+    let (messages, bytes) = *counts.borrow_and_update();
     Ok(CountResponse { messages, bytes })
 }
 
