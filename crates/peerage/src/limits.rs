@@ -172,6 +172,8 @@ fn fixed() -> Vec<Limit> {
         "channel.max_memory_pause" = time(channel::MAX_MEMORY_PAUSE), "A sender that waits for memory tries again after a pause, which doubles from a millisecond to this";
         "channel.min_shared_bytes" = bytes(channel::MIN_SHARED), "A broadcast's payload that is held once for all its peers; smaller ones are copied";
         "channel.max_streams" = n(channel::MAX_STREAMS), "Streams of one channel from one peer that keeps to credit";
+        "channel.max_views" = n(channel::MAX_VIEWS), "Runs of messages that wait for applications as views of the packets that brought them, each of which keeps 64 KiB at most; more are copied";
+        "channel.max_stream_views" = n(channel::MAX_STREAM_VIEWS), "The same of one stream";
         "channel.max_foreign_streams" = n(channel::MAX_FOREIGN_STREAMS), "The same from another peer";
         "channel.memory_patience" = time(channel::MEMORY_PATIENCE), "How long a message waits for memory at the receiver before its stream is refused";
         "channel.max_account_bytes" = bytes(channel::MAX_ACCOUNT_BYTES), "An account of what was accepted";

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::Duration;
 
@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) traffic: NodeTraffic,
     /// Messages that were queued and never sent.
     pub(crate) lost_messages: AtomicU64,
+    /// Views of packets that wait in all inboxes.
+    pub(crate) views: Arc<AtomicUsize>,
     /// Messages that were sent and never confirmed, to peers that confirm.
     pub(crate) unknown_messages: AtomicU64,
     pub(crate) memory_limits: MemoryLimits,
@@ -137,6 +139,7 @@ impl Shared {
             stop: CancellationToken::new(),
             traffic: NodeTraffic::default(),
             lost_messages: AtomicU64::new(0),
+            views: Arc::default(),
             unknown_messages: AtomicU64::new(0),
             memory: Budget::new("node_bytes", parts.memory_limits.node_bytes),
             request_memory: Budget::new("request_bytes", parts.memory_limits.request_bytes),

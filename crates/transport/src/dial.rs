@@ -107,7 +107,7 @@ impl Endpoint {
     /// [`DialError`].
     pub async fn dial(&self, to: SocketAddr, expected: Option<PeerId>) -> Result<Connection, DialError> {
         let socket = self.dialling_socket(to)?;
-        let (config, verifier) = self.dialler_config(expected);
+        let (config, verifier) = self.dialler_config(to, expected);
         let connecting =
             socket.connect_with(config, to, SERVER_NAME).map_err(|error| refused_here(&error, to))?;
         let after = self.settings().dial_timeout;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use peerage_identity::{NodeKey, PeerId};
 use peerage_machine::Random;
-use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, TransportConfig};
+use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 use ring::hkdf;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls::pki_types::UnixTime;
@@ -23,7 +23,7 @@ use crate::close::{CloseCause, CloseCode};
 use crate::connection::ConnectionId;
 use crate::gate::{AdmissionCounts, Gate};
 use crate::listening::BoundSocket;
-use crate::settings::TransportSettings;
+use crate::settings::{TransportSettings, Transports};
 use crate::socket::{BindError, SocketBuffers, UdpSocket};
 use crate::tap::Tap;
 use crate::tls::Tls;
@@ -80,7 +80,7 @@ struct Inner {
     /// Seeds what each socket draws.
     random: Mutex<Random>,
     /// What holds for dialled connections until the peer is admitted.
-    transport: Arc<TransportConfig>,
+    transports: Transports,
     /// Opens the congestion windows of all connections, so that their peers hear of the end.
     all_close: Arc<AtomicBool>,
     /// What holds for accepted ones; each gets a TLS configuration of its own.
@@ -204,21 +204,26 @@ impl Endpoint {
     }
 
     /// The QUIC configuration of one dial.
-    pub(crate) fn dialler_config(&self, expected: Option<PeerId>) -> (quinn::ClientConfig, Arc<Verifier>) {
+    pub(crate) fn dialler_config(
+        &self,
+        to: SocketAddr,
+        expected: Option<PeerId>,
+    ) -> (quinn::ClientConfig, Arc<Verifier>) {
         let (crypto, verifier) = self.inner.tls.dialler(expected);
         let mut config = quinn::ClientConfig::new(crypto);
         config
-            .transport_config(self.inner.transport.clone())
+            .transport_config(self.inner.transports.to(to))
             // All peers have the same server name here: a token of one would go to another.
             .token_store(Arc::new(quinn::NoneTokenStore));
         (config, verifier)
     }
 
     /// The QUIC configuration of one accept.
-    pub(crate) fn listener_config(&self) -> (quinn::ServerConfig, Arc<Verifier>) {
+    pub(crate) fn listener_config(&self, from: SocketAddr) -> (quinn::ServerConfig, Arc<Verifier>) {
         let (crypto, verifier) = self.inner.tls.listener();
         let mut config = self.inner.server.clone();
         config.crypto = crypto;
+        config.transport_config(self.inner.transports.to(from));
         (config, verifier)
     }
 
@@ -243,11 +248,11 @@ impl Endpoint {
         let tls = Tls::new(&key, settings.certificate, time, &mut random)
             .map_err(|reason| BindError::Certificate { reason })?;
         let all_close = Arc::default();
-        let transport = settings.quinn(&all_close);
+        let transports = settings.quinn(&all_close);
         let (crypto, _) = tls.listener();
         let mut server = quinn::ServerConfig::new(crypto, Arc::new(token_key(&mut random)));
         server
-            .transport_config(transport.clone())
+            .transport_config(transports.elsewhere.clone())
             .max_incoming(settings.max_incoming)
             .incoming_buffer_size(INCOMING_BUFFER)
             .incoming_buffer_size_total(INCOMING_BUFFER * settings.max_incoming as u64)
@@ -272,7 +277,7 @@ impl Endpoint {
                 runtime,
                 bind,
                 random: Mutex::new(random),
-                transport,
+                transports,
                 all_close,
                 server,
                 sockets: Mutex::new(Vec::new()),

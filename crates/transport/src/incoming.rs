@@ -111,7 +111,7 @@ impl Incoming {
         let Self { quinn, endpoint, place: _place } = self;
         let address = quinn.remote_address();
         let ended = |error: &ConnectionError| AcceptError::Ended { address, cause: endpoint.cause(error) };
-        let (config, verifier) = endpoint.listener_config();
+        let (config, verifier) = endpoint.listener_config(address);
         let connecting = quinn.accept_with(Arc::new(config)).map_err(|error| ended(&error))?;
         let quinn = match connecting.await {
             Ok(quinn) => quinn,

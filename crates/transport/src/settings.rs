@@ -1,5 +1,6 @@
 //! The numbers that shape an endpoint, with their defaults and bounds.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -46,7 +47,8 @@ pub struct TransportSettings {
     pub send_window_bytes: u64,
     /// Kernel buffer of each UDP socket and direction, in bytes. The kernel may give less: see [`crate::Endpoint::socket_buffers`].
     pub socket_buffer_bytes: usize,
-    /// The largest UDP payload that is tried on a path, in bytes. 1452 fits Ethernet; up to [`MAX_DATAGRAM`] where frames are larger.
+    /// The largest UDP payload that path MTU discovery tries, in bytes, at most [`MAX_DATAGRAM`]: loopback and large Ethernet frames carry it, and
+    /// what a path does not carry is found out by probes that cost no data. 1452 is what an ordinary Ethernet carries.
     pub max_datagram_bytes: u16,
     /// How fast is sent on a path, and what is taken for a full one.
     pub congestion: Congestion,
@@ -107,7 +109,7 @@ impl Default for TransportSettings {
             stream_window_bytes: 2 * 1024 * 1024,
             send_window_bytes: 8 * 1024 * 1024,
             socket_buffer_bytes: 4 * 1024 * 1024,
-            max_datagram_bytes: 1452,
+            max_datagram_bytes: MAX_DATAGRAM,
             congestion: Congestion::Cubic,
             certificate: CertificateKind::P256,
         }
@@ -224,10 +226,17 @@ impl TransportSettings {
     }
 
     /// quinn's form, as it holds for strangers. The settings must have been validated. `all_close` becomes true right before all connections are closed.
-    pub(crate) fn quinn(&self, all_close: &Arc<AtomicBool>) -> Arc<TransportConfig> {
-        let idle = IdleTimeout::try_from(self.idle_timeout).expect("validated to be at most an hour");
+    pub(crate) fn quinn(&self, all_close: &Arc<AtomicBool>) -> Transports {
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(self.max_datagram_bytes);
+        let elsewhere = Arc::new(self.transport(mtu.clone(), all_close));
+        // A step no smaller than half of the range makes the largest the first that is tried.
+        mtu.minimum_change((self.max_datagram_bytes - INITIAL_DATAGRAM) / 2 + 1);
+        Transports { loopback: Arc::new(self.transport(mtu, all_close)), elsewhere }
+    }
+
+    fn transport(&self, mtu: MtuDiscoveryConfig, all_close: &Arc<AtomicBool>) -> TransportConfig {
+        let idle = IdleTimeout::try_from(self.idle_timeout).expect("validated to be at most an hour");
         let mut config = TransportConfig::default();
         config
             .max_concurrent_bidi_streams(self.stranger_streams.into())
@@ -238,10 +247,28 @@ impl TransportSettings {
             .send_window(self.send_window_bytes)
             .max_idle_timeout(Some(idle))
             .keep_alive_interval(Some(self.keep_alive))
+            .initial_mtu(INITIAL_DATAGRAM)
             .mtu_discovery_config(Some(mtu))
             .congestion_controller_factory(WithFarewell::new(self.congestion.factory(), all_close.clone()))
             .allow_spin(false);
-        Arc::new(config)
+        config
+    }
+}
+
+/// quinn's configuration, by the kind of path.
+#[derive(Debug, Clone)]
+pub(crate) struct Transports {
+    /// Loopback carries the largest datagram, so that one is tried first: one probe instead of nine, and no buffer that grew in steps and kept twice what
+    /// it needs.
+    loopback: Arc<TransportConfig>,
+    /// Datagrams are tried by halves of what is left.
+    pub(crate) elsewhere: Arc<TransportConfig>,
+}
+
+impl Transports {
+    /// What suits the path to this address.
+    pub(crate) fn to(&self, address: SocketAddr) -> Arc<TransportConfig> {
+        if address.ip().to_canonical().is_loopback() { self.loopback.clone() } else { self.elsewhere.clone() }
     }
 }
 
@@ -250,6 +277,9 @@ pub const MAX_STREAM_WINDOW: u32 = 2_500_000;
 
 /// The largest UDP payload, in bytes: ten of them, which is quinn's batch, must fit the 64 KiB that the kernel takes at once.
 pub const MAX_DATAGRAM: u16 = 6500;
+
+/// The UDP payload that is sent before anything is known of the path, in bytes: what every path carries (RFC 9000 § 14).
+const INITIAL_DATAGRAM: u16 = 1200;
 
 pub(crate) fn check(
     usable: bool,

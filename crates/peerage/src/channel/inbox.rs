@@ -5,7 +5,7 @@
 //! taken. What the application takes is counted for the stream that it came on, whose reader returns it as credit.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,8 +13,10 @@ use peerage_identity::PeerId;
 use peerage_wire::uvarint;
 use tokio::sync::Notify;
 
-use super::ChannelConfig;
+use super::cut::Cut;
 use super::reader::MAX_FOREIGN_STREAMS;
+use super::views::{Arrival, View, Views};
+use super::{ChannelConfig, gather};
 use crate::memory::Reservation;
 
 /// What a stream that has ended costs beside its messages, in bytes, as long as some of them wait.
@@ -67,6 +69,9 @@ struct Lane {
 struct Run {
     intake: Arc<Intake>,
     bytes: Bytes,
+    messages: usize,
+    /// It is a part of a batch of packets.
+    view: Option<View>,
 }
 
 /// One stream's side of a lane: what the application has taken of it.
@@ -82,6 +87,7 @@ pub(crate) struct Intake {
     pub(crate) wake: Notify,
     /// What accounts for the messages that wait when the stream has ended. Given back with the last of them.
     left: OnceLock<Reservation>,
+    pub(super) views: Views,
 }
 
 impl Intake {
@@ -145,8 +151,14 @@ impl Inbox {
     }
 
     /// Registers a stream of `peer`. `None` when the channel is gone, or the peer has `most` of its streams open already. One of a numbered
-    /// connection has no room before the earlier ones of that connection have left.
-    pub(crate) fn enter(&self, peer: PeerId, most: usize, connection: Option<usize>) -> Option<Arc<Intake>> {
+    /// connection has no room before the earlier ones of that connection have left. `views` counts those of the node.
+    pub(crate) fn enter(
+        &self,
+        peer: PeerId,
+        most: usize,
+        connection: Option<usize>,
+        views: &Arc<AtomicUsize>,
+    ) -> Option<Arc<Intake>> {
         let mut state = self.lock();
         if state.closed {
             return None;
@@ -156,7 +168,8 @@ impl Inbox {
             None => state.add_lane(peer),
         };
         let wake_at = AtomicU64::new(u64::MAX);
-        let intake = Arc::new(Intake { lane, connection, wake_at, ..Intake::default() });
+        let intake =
+            Arc::new(Intake { lane, connection, wake_at, views: Views::of(views), ..Intake::default() });
         let streams = &mut state.lane(lane)?.intakes;
         if streams.len() >= most {
             return None;
@@ -197,38 +210,44 @@ impl Inbox {
         }
     }
 
-    /// Adds a run of so many whole messages. False, and nothing is added, when there is no room for it or the channel is gone.
-    pub(crate) fn push(&self, intake: &Arc<Intake>, bytes: &Bytes, messages: usize) -> bool {
+    /// Adds a run of whole messages. It is given back when there is no room for it or the channel is gone.
+    pub(super) fn push(&self, intake: &Arc<Intake>, arrival: Arrival) -> Result<(), gather::Run> {
+        let (bytes, messages) = (arrival.bytes.len(), arrival.messages);
         let mut state = self.lock();
         let State { lanes, ready, closed, .. } = &mut *state;
         let lane = lanes.get_mut(intake.lane).and_then(Option::as_deref_mut).filter(|_| !*closed);
-        let Some(lane) = lane else { return false };
+        let Some(lane) = lane else { return Err(arrival.into()) };
         let room = self.room_in(lane);
-        if bytes.len() > room.bytes || messages > room.messages {
-            return false;
+        if bytes > room.bytes || messages > room.messages {
+            return Err(arrival.into());
         }
         if lane.runs.is_empty() {
             ready.push_back(intake.lane);
         }
-        lane.add(intake, bytes);
-        lane.bytes += bytes.len();
+        lane.add(intake, arrival);
+        lane.bytes += bytes;
         lane.messages += messages;
-        state.bytes += bytes.len();
+        state.bytes += bytes;
         state.messages += messages;
         let sleeping = state.sleeping > 0;
         drop(state);
         if sleeping {
             self.news.notify_one();
         }
-        true
+        Ok(())
     }
 
     /// The next message: of each peer in the order of arrival, the peers in turn. `None` after [`Inbox::close`] when all were taken.
     pub(crate) async fn recv(&self) -> Option<(PeerId, Bytes)> {
+        self.when_some(|state| self.take(state)).await
+    }
+
+    /// Waits until something can be taken, or until nothing ever can.
+    async fn when_some<T>(&self, take: impl Fn(&mut State) -> Option<T>) -> Option<T> {
         loop {
             let news = {
                 let mut state = self.lock();
-                if let Some(next) = self.take(&mut state) {
+                if let Some(next) = take(&mut state) {
                     let more = state.sleeping > 0 && !state.ready.is_empty();
                     drop(state);
                     if more {
@@ -249,6 +268,17 @@ impl Inbox {
         }
     }
 
+    /// The next messages, framed, at most so many of them, in the order of [`Inbox::recv`]: while only one peer has some, a run of its at once. `None`
+    /// after [`Inbox::close`] when all were taken.
+    pub(crate) async fn recv_run(&self, most: usize) -> Option<(PeerId, Bytes)> {
+        self.when_some(|state| self.take_run(state, most)).await
+    }
+
+    /// The next run of messages, if one is there.
+    pub(crate) fn try_recv_run(&self, most: usize) -> Option<(PeerId, Bytes)> {
+        self.take_run(&mut self.lock(), most)
+    }
+
     /// The next message, if one is there.
     pub(crate) fn try_recv(&self) -> Option<(PeerId, Bytes)> {
         self.take(&mut self.lock())
@@ -262,15 +292,47 @@ impl Inbox {
             uvarint::take(&run.bytes).ok().flatten().expect("the reader put whole messages in");
         let framed = head + length as usize;
         run.bytes.advance(head);
-        run.intake.took(framed);
+        run.messages -= 1;
         let message = if run.bytes.len() == length as usize {
-            lane.runs.pop_front().map(|run| run.bytes).unwrap_or_default()
+            std::mem::take(&mut run.bytes)
         } else {
             run.bytes.split_to(length as usize)
         };
-        lane.bytes -= framed;
-        lane.messages -= 1;
         let peer = lane.peer;
+        self.took(state, number, framed, 1);
+        Some((peer, message))
+    }
+
+    /// A whole run, where one peer alone has messages and the run has no more than `most`; or else one message.
+    fn take_run(&self, state: &mut State, most: usize) -> Option<(PeerId, Bytes)> {
+        let number = *state.ready.front()?;
+        let is_alone = state.ready.len() == 1;
+        let lane = state.lane(number).expect("a lane with messages is kept");
+        let run = lane.runs.front_mut().expect("a ready lane has messages");
+        let (bytes, messages) = if is_alone && run.messages <= most {
+            (run.bytes.len(), run.messages)
+        } else {
+            let most = if is_alone { most } else { 1 };
+            let cut =
+                Cut::of(&run.bytes, usize::MAX, most, usize::MAX).expect("the reader put whole messages in");
+            (cut.bytes, cut.messages)
+        };
+        let taken = run.bytes.split_to(bytes);
+        run.messages -= messages;
+        let peer = lane.peer;
+        self.took(state, number, bytes, messages);
+        Some((peer, taken))
+    }
+
+    /// So much was taken from the first run of the lane whose turn it was.
+    fn took(&self, state: &mut State, number: usize, bytes: usize, messages: usize) {
+        let Some(lane) = state.lane(number) else { return };
+        if let Some(run) = lane.runs.front() {
+            run.intake.took(bytes);
+        }
+        lane.runs.pop_front_if(|run| run.messages == 0);
+        lane.bytes -= bytes;
+        lane.messages -= messages;
         if !lane.waiting.is_empty() && self.is_roomy(lane) {
             self.wake_waiting(lane);
         }
@@ -279,15 +341,14 @@ impl Inbox {
             // Many lanes are quiet for long.
             lane.runs = VecDeque::new();
         }
-        state.bytes -= framed;
-        state.messages -= 1;
+        state.bytes -= bytes;
+        state.messages -= messages;
         if emptied {
             state.ready.pop_front();
             state.tidy(number);
         } else if state.ready.len() > 1 {
             state.ready.rotate_left(1);
         }
-        Some((peer, message))
     }
 
     /// No more messages are taken in; those that are there can still be received.
@@ -356,14 +417,18 @@ impl Lane {
         Self { peer, runs: VecDeque::new(), bytes: 0, messages: 0, intakes: Vec::new(), waiting: Vec::new() }
     }
 
-    fn add(&mut self, intake: &Arc<Intake>, bytes: &Bytes) {
+    fn add(&mut self, intake: &Arc<Intake>, arrival: Arrival) {
+        let Arrival { bytes, messages, view } = arrival;
         // Streams of a connection without a number come in no order among themselves: each may add to its own last run.
         let back = if intake.connection.is_some() { 1 } else { MAX_FOREIGN_STREAMS };
-        let apart = self.runs.len() < MAX_APART;
+        let apart = view.is_some() || self.runs.len() < MAX_APART;
         let mut last = self.runs.iter_mut().rev().take(if apart { 0 } else { back });
         match last.find(|run| Arc::ptr_eq(&run.intake, intake)) {
-            Some(run) if run.bytes.len() + bytes.len() <= MAX_JOINED => run.join(bytes),
-            _ => self.runs.push_back(Run { intake: intake.clone(), bytes: bytes.clone() }),
+            Some(run) if run.view.is_none() && run.bytes.len() + bytes.len() <= MAX_JOINED => {
+                run.join(&bytes);
+                run.messages += messages;
+            }
+            _ => self.runs.push_back(Run { intake: intake.clone(), bytes, messages, view }),
         }
     }
 
@@ -442,15 +507,17 @@ mod tests {
 
     fn push(inbox: &Inbox, intake: &Arc<Intake>, numbers: std::ops::Range<u8>) -> bool {
         let (bytes, messages) = run(numbers);
-        inbox.push(intake, &bytes, messages)
+        inbox.push(intake, Arrival { bytes, messages, view: None }).is_ok()
     }
 
     #[test]
     fn one_peers_flood_fills_its_own_lane_and_the_others_get_their_turns() {
         let inbox = inbox(100, 10);
         let (flooder, other) = (peer(), peer());
-        let (flood, quiet) =
-            (inbox.enter(flooder, MANY, None).unwrap(), inbox.enter(other, MANY, None).unwrap());
+        let (flood, quiet) = (
+            inbox.enter(flooder, MANY, None, &Arc::default()).unwrap(),
+            inbox.enter(other, MANY, None, &Arc::default()).unwrap(),
+        );
         assert!(push(&inbox, &flood, 0..10));
         assert!(!push(&inbox, &flood, 10..11), "the lane is full");
         assert!(push(&inbox, &quiet, 100..102));
@@ -467,7 +534,7 @@ mod tests {
         for (connection, turn) in [(Some(1), 2000), (None, 2000), (None, 1)] {
             let inbox = inbox(1 << 20, 1 << 20);
             let peer = peer();
-            let intakes = [(); 2].map(|()| inbox.enter(peer, MANY, connection).unwrap());
+            let intakes = [(); 2].map(|()| inbox.enter(peer, MANY, connection, &Arc::default()).unwrap());
             let of = |number: u32| (number / turn % 2) as usize;
             let buffer: Bytes =
                 (0..ALL).flat_map(|number| [&[4], &number.to_be_bytes()[..]].concat()).collect();
@@ -475,7 +542,7 @@ mod tests {
                 // Pieces of one buffer and buffers of their own.
                 let piece = buffer.slice(number as usize * 5..number as usize * 5 + 5);
                 let own = if number % 3 == 0 { piece } else { Bytes::copy_from_slice(&piece) };
-                assert!(inbox.push(&intakes[of(number)], &own, 1));
+                inbox.push(&intakes[of(number)], Arrival { bytes: own, messages: 1, view: None }).unwrap();
             }
             let runs = inbox.lock().lane(0).unwrap().runs.len();
             assert!(runs < MAX_APART + ALL as usize * 5 / (MAX_JOINED - 5) + 8, "{runs}");
@@ -495,7 +562,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_is_woken_when_its_lane_has_room_or_a_place_is_reached() {
         let inbox = inbox(100, 4);
-        let intake = inbox.enter(peer(), MANY, None).unwrap();
+        let intake = inbox.enter(peer(), MANY, None, &Arc::default()).unwrap();
         assert!(push(&inbox, &intake, 0..4));
         assert_eq!(inbox.room(&intake), Some(Room { bytes: 92, messages: 0 }));
         inbox.await_room(&intake);
@@ -516,22 +583,22 @@ mod tests {
     #[tokio::test]
     async fn after_the_close_the_rest_is_delivered_and_then_nothing() {
         let inbox = inbox(100, 10);
-        let intake = inbox.enter(peer(), MANY, None).unwrap();
+        let intake = inbox.enter(peer(), MANY, None, &Arc::default()).unwrap();
         assert!(push(&inbox, &intake, 7..8));
         inbox.close();
         assert_eq!(inbox.recv().await.unwrap().1, vec![7]);
         assert!(inbox.recv().await.is_none());
         assert!(inbox.recv().await.is_none());
         assert!(!push(&inbox, &intake, 8..9));
-        assert!(inbox.room(&intake).is_none() && inbox.enter(peer(), MANY, None).is_none());
+        assert!(inbox.room(&intake).is_none() && inbox.enter(peer(), MANY, None, &Arc::default()).is_none());
     }
 
     #[test]
     fn a_lane_is_forgotten_when_its_streams_have_ended_and_its_messages_are_taken() {
         let inbox = inbox(100, 10);
         let who = peer();
-        let intake = inbox.enter(who, 1, None).unwrap();
-        assert!(inbox.enter(who, 1, None).is_none(), "more streams than a peer may have");
+        let intake = inbox.enter(who, 1, None, &Arc::default()).unwrap();
+        assert!(inbox.enter(who, 1, None, &Arc::default()).is_none(), "more streams than a peer may have");
         push(&inbox, &intake, 0..1);
         inbox.leave(&intake);
         assert_eq!(inbox.lock().by_peer.len(), 1);
@@ -555,7 +622,7 @@ mod tests {
         tokio::task::yield_now().await;
         gave_up.abort();
         let _ = gave_up.await;
-        let intake = inbox.enter(peer(), MANY, None).unwrap();
+        let intake = inbox.enter(peer(), MANY, None, &Arc::default()).unwrap();
         assert!(push(&inbox, &intake, 0..3));
         for receiver in receivers {
             assert!(receiver.await.unwrap().is_some());
@@ -569,7 +636,7 @@ mod tests {
         fn each_peers_messages_come_out_in_order(steps in prop::collection::vec((0usize..3, 1u8..5, any::<bool>()), 1..100)) {
             let inbox = inbox(30, 8);
             let peers: Vec<_> = (0..3).map(|_| peer()).collect();
-            let intakes: Vec<_> = peers.iter().map(|peer| inbox.enter(*peer, MANY, None).unwrap()).collect();
+            let intakes: Vec<_> = peers.iter().map(|peer| inbox.enter(*peer, MANY, None, &Arc::default()).unwrap()).collect();
             let (mut next_in, mut next_out) = ([0u8; 3], [0u8; 3]);
             for (index, count, receive) in steps {
                 if receive {

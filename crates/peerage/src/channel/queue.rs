@@ -18,17 +18,34 @@ pub(crate) const MIN_WHOLE: usize = 8 * 1024;
 /// The same for a payload that goes to several peers: shared, it is held once instead of once for each of them, which a write more is worth sooner.
 pub(crate) const MIN_SHARED: usize = 1024;
 
+/// The least room that a new buffer for small messages has, in bytes.
+const MIN_BUFFER: usize = 256;
+
 /// A queue of framed messages.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     /// Finished pieces, in order.
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
     /// Small messages that came after the last piece.
     tail: BytesMut,
+    /// Messages that end in the tail.
+    tail_messages: usize,
+    /// How large the next buffer should be: what the last ones had to hold.
+    expected: usize,
     bytes: usize,
     /// Messages whose end is still here.
     messages: usize,
     /// Bytes at the front that belong to a message whose beginning was taken.
+    rest: usize,
+}
+
+/// What leaves in one write.
+#[derive(Debug)]
+struct Piece {
+    bytes: Bytes,
+    /// Messages that end in it.
+    messages: usize,
+    /// Bytes that the message at its end still has, in the pieces behind it.
     rest: usize,
 }
 
@@ -72,35 +89,44 @@ impl Queue {
             Some(payload) if length >= whole_from => {
                 self.make_room(uvarint::MAX_LEN);
                 uvarint::put(length as u64, &mut self.tail);
-                self.finish_tail();
-                self.pieces.push_back(payload.clone());
+                self.finish_tail(length);
+                self.pieces.push_back(Piece { bytes: payload.clone(), messages: 1, rest: 0 });
             }
             _ => {
                 self.make_room(Self::framed(length));
                 uvarint::put(length as u64, &mut self.tail);
                 message.write(&mut self.tail);
+                self.tail_messages += 1;
             }
         }
     }
 
     /// Takes from the front at most so many bytes and so many messages' ends, the last message perhaps in part.
     pub(crate) fn take(&mut self, most_bytes: usize, most_messages: usize, out: &mut Vec<Bytes>) -> Taken {
-        if self.bytes <= most_bytes && self.messages <= most_messages {
-            let taken = Taken { bytes: self.bytes, messages: self.messages, rest: self.rest };
-            out.extend(self.pieces.drain(..));
-            if !self.tail.is_empty() {
-                out.push(self.tail.split().freeze());
-            }
-            (self.bytes, self.messages, self.rest) = (0, 0, 0);
-            return taken;
+        self.finish_tail(0);
+        let mut taken = Taken { rest: self.rest, ..Taken::default() };
+        while let Some(piece) = self.pieces.pop_front_if(|piece| {
+            taken.bytes + piece.bytes.len() <= most_bytes
+                && taken.messages + piece.messages + usize::from(piece.rest > 0) <= most_messages
+        }) {
+            taken.bytes += piece.bytes.len();
+            taken.messages += piece.messages;
+            self.rest = piece.rest;
+            out.push(piece.bytes);
         }
-        self.finish_tail();
-        let (bytes, messages, rest) = self.measure(most_bytes, most_messages);
-        let taken = Taken { bytes, messages, rest: self.rest };
-        self.split_front(bytes, out);
-        self.bytes -= bytes;
-        self.messages -= messages;
-        self.rest = rest;
+        if let Some(next) = self.pieces.front_mut() {
+            let cut =
+                measure(&next.bytes, self.rest, most_bytes - taken.bytes, most_messages - taken.messages);
+            if cut.bytes > 0 {
+                out.push(next.bytes.split_to(cut.bytes));
+                next.messages -= cut.messages;
+                self.rest = cut.rest;
+                taken.bytes += cut.bytes;
+                taken.messages += cut.messages;
+            }
+        }
+        self.bytes -= taken.bytes;
+        self.messages -= taken.messages;
         taken
     }
 
@@ -117,102 +143,109 @@ impl Queue {
         if self.messages <= usize::from(self.rest > 0) {
             return None;
         }
-        self.finish_tail();
-        let mut begun = Vec::new();
-        self.split_front(self.rest, &mut begun);
-        let (head, length) = self.head_at(0, 0)?;
-        self.split_front(head + length, &mut Vec::new());
-        begun.into_iter().rev().for_each(|piece| self.pieces.push_front(piece));
+        self.finish_tail(0);
+        let (place, offset) = match self.pieces.front()?.bytes.len() {
+            first if first <= self.rest => (1, 0),
+            _ => (0, self.rest),
+        };
+        let piece = self.pieces.get_mut(place)?;
+        let (head, length) = head_of(&piece.bytes[offset..])?;
+        let begun = piece.bytes.split_to(offset);
+        if piece.bytes.len() >= head + length {
+            // The message lies in this piece.
+            let _ = piece.bytes.split_to(head + length);
+            piece.messages -= 1;
+        } else {
+            // Its length is the end of this piece, and it is the next one.
+            piece.bytes.clear();
+            piece.rest = 0;
+            self.pieces.remove(place + 1);
+        }
+        self.keep_apart(place, begun);
         self.bytes -= head + length;
         self.messages -= 1;
         Some(head + length)
     }
 
-    /// How far a take may go: the bytes, the messages that end within, and what is left of the last one.
-    fn measure(&self, most_bytes: usize, most_messages: usize) -> (usize, usize, usize) {
-        if self.rest > most_bytes || (self.rest > 0 && most_messages == 0) {
-            let bytes = if most_messages == 0 { 0 } else { most_bytes };
-            return (bytes, 0, self.rest - bytes);
+    /// Puts what is left of a message that has begun, and was cut off the piece at `place`, before it.
+    fn keep_apart(&mut self, place: usize, begun: Bytes) {
+        let Some(piece) = self.pieces.get_mut(place) else { return };
+        let ends = usize::from(!begun.is_empty());
+        piece.messages -= ends;
+        if piece.bytes.is_empty() {
+            self.pieces.remove(place);
         }
-        let (mut bytes, mut messages) = (self.rest, usize::from(self.rest > 0));
-        let (mut piece, mut offset) = (0, 0);
-        self.skip(&mut piece, &mut offset, self.rest);
-        while messages < most_messages {
-            let Some((head, length)) = self.head_at(piece, offset) else { break };
-            if bytes + head + length > most_bytes {
-                // Part of it goes now, but never part of its length.
-                let part = most_bytes - bytes;
-                return if part >= head {
-                    (most_bytes, messages, head + length - part)
-                } else {
-                    (bytes, messages, 0)
-                };
-            }
-            bytes += head + length;
-            messages += 1;
-            self.skip(&mut piece, &mut offset, head + length);
-        }
-        (bytes, messages, 0)
-    }
-
-    /// The message that begins at a place: the bytes of its length, and its length.
-    fn head_at(&self, piece: usize, offset: usize) -> Option<(usize, usize)> {
-        let bytes = self.pieces.get(piece)?.get(offset..)?;
-        let (length, head) =
-            uvarint::take(bytes).expect("the queue wrote it").expect("a length is in one piece");
-        Some((head, length as usize))
-    }
-
-    fn skip(&self, piece: &mut usize, offset: &mut usize, mut bytes: usize) {
-        while let Some(here) = self.pieces.get(*piece) {
-            let left = here.len() - *offset;
-            if bytes < left {
-                *offset += bytes;
-                return;
-            }
-            bytes -= left;
-            (*piece, *offset) = (*piece + 1, 0);
+        if ends > 0 {
+            self.pieces.insert(place, Piece { bytes: begun, messages: ends, rest: 0 });
         }
     }
 
-    fn split_front(&mut self, mut bytes: usize, out: &mut Vec<Bytes>) {
-        while bytes > 0 {
-            let Some(front) = self.pieces.front_mut() else { return };
-            if front.len() > bytes {
-                out.push(front.split_to(bytes));
-                return;
-            }
-            bytes -= front.len();
-            out.extend(self.pieces.pop_front());
-        }
-    }
-
-    fn finish_tail(&mut self) {
+    /// Makes the small messages a piece. Behind its end the message that began last still has `rest` bytes.
+    fn finish_tail(&mut self, rest: usize) {
         if !self.tail.is_empty() {
-            self.pieces.push_back(self.tail.split().freeze());
+            self.expected = self.tail.len().max(self.expected / 2);
+            let messages = std::mem::take(&mut self.tail_messages);
+            self.pieces.push_back(Piece { bytes: self.tail.split().freeze(), messages, rest });
         }
     }
 
     fn make_room(&mut self, more: usize) {
         if self.tail.len() + more > MAX_JOINED {
-            self.finish_tail();
+            self.finish_tail(0);
         }
         if self.tail.capacity() - self.tail.len() < more {
-            self.tail.reserve(more.max(MAX_JOINED.min(4 * self.tail.capacity().max(256))));
+            let room = self.expected.max(4 * self.tail.len()).clamp(MIN_BUFFER, MAX_JOINED);
+            self.tail.reserve(more.max(room - self.tail.len().min(room)));
         }
     }
 }
 
+/// How far a take may go into a first piece, of which `rest` bytes end a message that has begun: the bytes, the messages that end within, and what is
+/// left of the last one.
+fn measure(piece: &[u8], rest: usize, most_bytes: usize, most_messages: usize) -> Taken {
+    if rest > most_bytes || (rest > 0 && most_messages == 0) {
+        let bytes = if most_messages == 0 { 0 } else { most_bytes };
+        return Taken { bytes, messages: 0, rest: rest - bytes };
+    }
+    let (mut bytes, mut messages) = (rest, usize::from(rest > 0));
+    while messages < most_messages {
+        let Some((head, length)) = piece.get(bytes..).and_then(head_of) else { break };
+        if bytes + head + length > most_bytes {
+            // Part of it goes now, but never part of its length.
+            let part = most_bytes - bytes;
+            return if part >= head {
+                Taken { bytes: most_bytes, messages, rest: head + length - part }
+            } else {
+                Taken { bytes, messages, rest: 0 }
+            };
+        }
+        bytes += head + length;
+        messages += 1;
+    }
+    Taken { bytes, messages, rest: 0 }
+}
+
+/// The message that begins here: the bytes of its length, and its length.
+fn head_of(bytes: &[u8]) -> Option<(usize, usize)> {
+    let (length, head) = uvarint::take(bytes).expect("the queue wrote it")?;
+    Some((head, length as usize))
+}
+
 /// How many messages end within the first `bytes` of what was taken.
-pub(crate) fn ends_within(pieces: &[Bytes], taken: Taken, bytes: usize) -> usize {
-    let mut queue = Queue {
-        pieces: pieces.iter().cloned().collect(),
-        bytes: taken.bytes,
-        messages: usize::MAX,
-        rest: taken.rest,
-        ..Queue::default()
-    };
-    queue.take(bytes, usize::MAX - 1, &mut Vec::new()).messages
+pub(crate) fn ends_within(pieces: &[Bytes], taken: Taken, mut bytes: usize) -> usize {
+    let (mut messages, mut rest) = (0, taken.rest);
+    for piece in pieces {
+        let here = piece.len().min(bytes);
+        let cut = measure(piece, rest, here, usize::MAX);
+        messages += cut.messages;
+        // A message whose length stood at the end of the piece goes on in the next one.
+        rest = cut.rest;
+        bytes -= here;
+        if bytes == 0 {
+            break;
+        }
+    }
+    messages
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The receiving end of a channel's stream: reads, puts whole messages into the inbox, and tells a Peerage peer what was accepted and how
 //! far it may go.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -9,13 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use peerage_machine::Now;
 use peerage_transport::{ReadError, RecvStream, SendStream, Stream, StreamCode};
 use peerage_wire::channel as wire;
 
 use super::ChannelCore;
 use super::cut::{Cut, messages_of};
+use super::gather::Gather;
 use super::inbox::{Inbox, Intake, Room};
 use super::limits;
 use super::pace::Pace;
@@ -27,10 +27,10 @@ use crate::peer::Peer;
 
 /// Pieces that one read takes from a stream. Each is a part of one packet.
 const PIECES: usize = 8;
+/// The same from a stream without credit: what a read may bring is accounted for before.
+const PLAIN_PIECES: usize = 2;
 /// The least that is taken for the length of a piece.
 const DATAGRAM: usize = 1500;
-/// What is read while whole messages wait is kept in blocks of this size.
-const BLOCK: usize = 32 * 1024;
 /// Streams of one channel that one Peerage peer may have open: an old one that ends, and its successor.
 pub(crate) const MAX_STREAMS: usize = 2;
 /// Streams of one channel that a foreign peer may have open: some open one for each message.
@@ -87,7 +87,7 @@ async fn receive(peer: &Arc<Peer>, core: &Arc<ChannelCore>, send: &mut SendStrea
     let most = if credit { MAX_STREAMS } else { MAX_FOREIGN_STREAMS };
     // What one connection brings on a channel stays in order, where its sender has one stream at a time.
     let connection = credit.then(|| Arc::as_ptr(peer).addr());
-    let Some(intake) = core.inbox.enter(peer.id, most, connection) else {
+    let Some(intake) = core.inbox.enter(peer.id, most, connection, &peer.shared.views) else {
         core.counts.too_many_streams.fetch_add(1, Ordering::Relaxed);
         recv.stop(StreamCode::Overloaded);
         return send.reset(StreamCode::Overloaded);
@@ -110,11 +110,9 @@ struct Reader<'a> {
     peer: &'a Peer,
     core: &'a ChannelCore,
     intake: &'a Arc<Intake>,
-    /// Read and not yet accepted, from the beginning of a message.
-    buffer: BytesMut,
-    /// What was read after it while whole messages wait there, in blocks: a buffer that grew would be copied again and again.
-    backlog: VecDeque<BytesMut>,
-    /// Whole messages wait in the buffer.
+    /// Read and not yet accepted.
+    gather: Gather,
+    /// Whole messages wait for room or for the rate.
     blocked: bool,
     /// Nothing more will come: why.
     ended: Option<String>,
@@ -153,8 +151,7 @@ impl<'a> Reader<'a> {
             peer,
             core,
             intake,
-            buffer: BytesMut::new(),
-            backlog: VecDeque::new(),
+            gather: Gather::default(),
             blocked: false,
             ended: None,
             accepted: 0,
@@ -179,7 +176,7 @@ impl<'a> Reader<'a> {
         } else {
             let datagram = usize::from(self.peer.shared.endpoint.settings().max_datagram_bytes);
             let memory = Reservation::new(self.peer.held_budgets(self.core));
-            self.plain = Some(Box::new(Plain::new(PIECES * datagram.max(DATAGRAM), memory)?));
+            self.plain = Some(Box::new(Plain::new(PLAIN_PIECES * datagram.max(DATAGRAM), memory)?));
         }
         Ok(())
     }
@@ -200,6 +197,9 @@ impl<'a> Reader<'a> {
         loop {
             let mut block = self.accept()?;
             self.blocked = matches!(block, Block::Room | Block::Rate(_));
+            if self.blocked {
+                self.gather.own();
+            }
             if block == Block::Empty {
                 if let Some(how) = self.ended.take() {
                     return Err(End::ByPeer(how));
@@ -223,6 +223,7 @@ impl<'a> Reader<'a> {
 
     /// Tells the peer what it wants to know, and waits for what is needed.
     async fn wait(&mut self, block: Block, recv: &mut RecvStream, send: &mut SendStream) -> Result<(), End> {
+        self.gather.rest();
         self.settle_plain(block)?;
         let later = self.account_if_due(send).await?;
         let wait = match block {
@@ -314,11 +315,12 @@ impl<'a> Reader<'a> {
 
     fn poll_read(&mut self, cx: &mut Context<'_>, recv: &mut RecvStream) -> Poll<Result<(), End>> {
         let mut pieces = [const { Bytes::new() }; PIECES];
-        recv.poll_read_chunks(cx, &mut pieces).map(|read| self.took(read, &pieces))
+        let most = if self.window.is_some() { PIECES } else { PLAIN_PIECES };
+        recv.poll_read_chunks(cx, &mut pieces[..most]).map(|read| self.took(read, &mut pieces))
     }
 
     /// Adds what was read.
-    fn took(&mut self, read: Result<usize, ReadError>, pieces: &[Bytes]) -> Result<(), End> {
+    fn took(&mut self, read: Result<usize, ReadError>, pieces: &mut [Bytes]) -> Result<(), End> {
         let count = match read {
             Ok(count) if count > 0 => count,
             // Whole messages that came before the end are still accepted.
@@ -340,46 +342,33 @@ impl<'a> Reader<'a> {
         {
             return Err(End::Violation("it sent more than it was allowed to".to_owned()));
         }
-        let target = if self.blocked {
-            if self.backlog.back().is_none_or(|last| last.capacity() - last.len() < bytes) {
-                self.backlog.push_back(BytesMut::with_capacity(bytes.max(BLOCK)));
-            }
-            self.backlog.back_mut().unwrap_or(&mut self.buffer)
-        } else {
-            // A buffer for each read: what is not yet taken out of the inbox keeps the older ones alive.
-            if self.buffer.is_empty() {
-                self.buffer = BytesMut::with_capacity(bytes);
-            }
-            &mut self.buffer
-        };
-        pieces[..count].iter().for_each(|piece| target.extend_from_slice(piece));
+        self.gather.add(&mut pieces[..count]);
+        if self.blocked {
+            self.gather.own();
+        }
         Ok(())
     }
 
-    /// Puts the whole messages of the buffer into the inbox, as far as the lane and the rate allow.
+    /// Puts the whole messages of what was read into the inbox, as far as the lane and the rate allow.
     fn accept(&mut self) -> Result<Block, End> {
         let pace = self.pace.clone();
         loop {
-            if self.buffer.is_empty() && !self.go_on_with_backlog() {
+            if self.gather.bytes() == 0 {
                 return Ok(Block::Empty);
             }
             let room = self.core.inbox.room(self.intake).ok_or(End::Closed)?;
             let now = self.now();
             // Kept until what passes is spent: the peer may have several streams.
             let mut pace = pace.as_deref().map(|pace| pace.lock().unwrap_or_else(PoisonError::into_inner));
-            let cut = self.cut(room, pace.as_deref_mut(), now)?;
+            let (cut, here) = self.cut(room, pace.as_deref_mut(), now)?;
             if cut.messages == 0 {
-                let is_cut = cut.next.is_none_or(|next| next > self.buffer.len());
-                if is_cut && self.go_on_with_backlog() {
-                    continue;
-                }
-                return self.why_nothing(&cut, room, pace.as_deref_mut(), now);
+                return self.why_nothing(&cut, here, room, pace.as_deref_mut(), now);
             }
-            let run = self.buffer.split_to(cut.bytes).freeze();
-            if !self.core.inbox.push(self.intake, &run, cut.messages) {
+            let run = self.gather.take(cut.bytes);
+            let seen = self.seen.is_some().then(|| run.bytes.clone());
+            if let Err(back) = self.core.inbox.push(self.intake, self.intake.arrival(run, cut.messages)) {
                 // Another stream of the peer took the room. Put it back and look again.
-                let rest = std::mem::replace(&mut self.buffer, BytesMut::from(&run[..]));
-                self.buffer.extend_from_slice(&rest);
+                self.gather.put_back(back);
                 continue;
             }
             self.accepted += cut.bytes as u64;
@@ -391,42 +380,35 @@ impl<'a> Reader<'a> {
             self.peer.mark_useful();
             self.core.counts.received.fetch_add(cut.messages as u64, Ordering::Relaxed);
             self.core.counts.received_bytes.fetch_add(cut.bytes as u64, Ordering::Relaxed);
-            if let Some(seen) = &self.seen {
+            if let (Some(seen), Some(run)) = (&self.seen, seen) {
                 messages_of(run).for_each(|message| seen.note(&message, now.mono));
             }
         }
     }
 
-    /// Adds the next block to the buffer, of which no whole message is left.
-    fn go_on_with_backlog(&mut self) -> bool {
-        let Some(block) = self.backlog.pop_front() else { return false };
-        if self.buffer.is_empty() && 2 * block.len() >= block.capacity() {
-            self.buffer = block;
-        } else {
-            // Of a block that is mostly empty only what is in it is kept.
-            self.buffer.extend_from_slice(&block);
-        }
-        true
-    }
-
-    /// The whole messages that fit into the room and keep to the channel's rate.
-    fn cut(&self, room: Room, pace: Option<&mut Pace>, now: Now) -> Result<Cut, End> {
+    /// The whole messages that fit into the room and keep to the channel's rate, and how much lies in one piece with them.
+    fn cut(&mut self, room: Room, pace: Option<&mut Pace>, now: Now) -> Result<(Cut, usize), End> {
         let longest = self.core.config.max_message_bytes;
-        let Some(pace) = pace else { return Cut::of(&self.buffer, room.bytes, room.messages, longest) };
+        let front = self.gather.front(longest);
+        let here = front.len();
+        let Some(pace) = pace else {
+            return Ok((Cut::of(front, room.bytes, room.messages, longest)?, here));
+        };
         let (bytes, messages) = pace.allowance(now);
-        let cut = Cut::of(&self.buffer, room.bytes.min(bytes), room.messages.min(messages), longest)?;
-        let fits = |next: &usize| *next <= self.buffer.len() && *next <= room.bytes && room.messages > 0;
+        let cut = Cut::of(front, room.bytes.min(bytes), room.messages.min(messages), longest)?;
+        let fits = |next: &usize| *next <= here && *next <= room.bytes && room.messages > 0;
         match cut.next.filter(fits) {
             Some(next) if cut.messages == 0 && pace.lets_pass(next, now) => {
-                Ok(Cut { bytes: next, messages: 1, next: None })
+                Ok((Cut { bytes: next, messages: 1, next: None }, here))
             }
-            _ => Ok(cut),
+            _ => Ok((cut, here)),
         }
     }
 
     fn why_nothing(
         &mut self,
         cut: &Cut,
+        here: usize,
         room: Room,
         pace: Option<&mut Pace>,
         now: Now,
@@ -435,7 +417,7 @@ impl<'a> Reader<'a> {
         match cut.next {
             // Its length itself is cut.
             None => Ok(Block::Empty),
-            Some(next) if next > self.buffer.len() => self.make_room(self.accepted + next as u64, now.mono),
+            Some(next) if next > here => self.make_room(self.accepted + next as u64, now.mono),
             Some(next) if room.messages == 0 || next > room.bytes => Ok(Block::Room),
             Some(next) => Ok(Block::Rate(wait(next).max(Duration::from_millis(1)))),
         }
@@ -492,8 +474,7 @@ impl<'a> Reader<'a> {
     }
 
     fn received(&self) -> u64 {
-        let waiting = self.buffer.len() + self.backlog.iter().map(BytesMut::len).sum::<usize>();
-        self.accepted + waiting as u64
+        self.accepted + self.gather.bytes() as u64
     }
 
     /// Accepted bytes that the peer was not told of.

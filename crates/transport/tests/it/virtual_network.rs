@@ -260,12 +260,13 @@ async fn a_peer_that_falls_silent_is_lost_after_the_idle_timeout_of_virtual_time
     assert!((25..=36).contains(&lasts.as_secs()), "{lasts:?}");
 }
 
-/// The dialler's five seconds hold for the listener too, whose keep-alives come often enough for them; and the other way round.
+/// The dialler's five seconds hold for the listener too, whose keep-alives come often enough for them; and the other way round. They run anew from the
+/// one keep-alive that is sent into the silence, after four seconds at most.
 #[tokio::test(start_paused = true)]
 async fn the_smaller_idle_timeout_of_two_sides_holds_for_both() {
     for timeouts in [[30, 5], [5, 30]] {
         let lasts = silence_lasts(timeouts).await;
-        assert!((2..=8).contains(&lasts.as_secs()), "{timeouts:?}: {lasts:?}");
+        assert!((2..=9).contains(&lasts.as_secs()), "{timeouts:?}: {lasts:?}");
     }
 }
 

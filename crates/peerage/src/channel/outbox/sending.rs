@@ -22,22 +22,29 @@ impl Outbox {
     /// peer is known to have the channel.
     pub(crate) async fn push(&self, message: &impl Payload, reply: Option<Reply>) -> Result<bool, SendError> {
         let mut reply = reply;
-        let unsure = self.is_unsure_of(message.length());
-        if !unsure {
-            match self.offer(message, &mut reply, MIN_WHOLE, false) {
-                Err(error) if self.waits_after(&error, message.length()) => {}
-                settled => return settled,
-            }
+        let refusal = match self.offer(message, &mut reply, MIN_WHOLE, false) {
+            Ok(open) => return Ok(open),
+            Err(refusal) => refusal,
+        };
+        let is_unsure = matches!(*refusal, SendError::TooLarge { .. }) && self.is_unsure_of(message.length());
+        if !is_unsure && !self.waits_after(&refusal, message.length()) {
+            return Err(*refusal);
         }
+        // Boxed, so that a send that need not wait is no larger than what it does.
+        Box::pin(self.push_later(message, reply)).await
+    }
+
+    /// The same for a message that could not be taken in at once.
+    async fn push_later(&self, message: &impl Payload, mut reply: Option<Reply>) -> Result<bool, SendError> {
         let mut short = None;
         // One patience for all: for the peer's bound, for room, and for memory.
         let waiting = async {
-            if unsure {
+            if self.is_unsure_of(message.length()) {
                 self.want_open();
                 self.opened().await?;
                 match self.offer(message, &mut reply, MIN_WHOLE, false) {
-                    Err(error) if self.waits_after(&error, message.length()) => {}
-                    settled => return settled,
+                    Err(refusal) if self.waits_after(&refusal, message.length()) => {}
+                    settled => return settled.map_err(|refusal| *refusal),
                 }
             }
             self.push_in_turn(message, &mut reply, &mut short).await
@@ -83,11 +90,12 @@ impl Outbox {
         reply: Option<Reply>,
         whole_from: usize,
     ) -> Result<bool, SendError> {
-        let pushed = self.offer(message, &mut { reply }, whole_from, false);
-        if let Err(SendError::TooLarge { .. }) = pushed {
-            self.want_open();
-        }
-        pushed
+        self.offer(message, &mut { reply }, whole_from, false).map_err(|refusal| {
+            if let SendError::TooLarge { .. } = *refusal {
+                self.want_open();
+            }
+            *refusal
+        })
     }
 
     /// Queues a message behind those that wait already. While it is memory that it waits for, `short` says which.
@@ -103,42 +111,40 @@ impl Outbox {
         loop {
             let room = self.room.notified();
             match self.offer(message, reply, MIN_WHOLE, true) {
-                Err(SendError::QueueFull) => {
+                Err(refusal) if *refusal == SendError::QueueFull => {
                     *short = None;
                     room.await;
                 }
-                Err(error) if self.waits_after(&error, message.length()) => {
-                    *short = Some(error);
+                Err(refusal) if self.waits_after(&refusal, message.length()) => {
+                    *short = Some(*refusal);
                     let _ = tokio::time::timeout(pause, room).await;
                     pause = (2 * pause).min(MAX_MEMORY_PAUSE);
                 }
-                settled => return settled,
+                settled => return settled.map_err(|refusal| *refusal),
             }
         }
     }
 
-    /// Takes a message in, unless there is no room or others wait for it already. Encoded ones of so many bytes are not copied.
+    /// Takes a message in, unless there is no room or others wait for it already. Encoded ones of so many bytes are not copied. A refusal is boxed: it
+    /// is large, and most messages pass.
     fn offer(
         &self,
         message: &impl Payload,
         reply: &mut Option<Reply>,
         whole_from: usize,
         in_turn: bool,
-    ) -> Result<bool, SendError> {
+    ) -> Result<bool, Box<SendError>> {
         let length = message.length();
         let framed = Queue::framed(length);
         let mut state = self.lock();
-        match &state.phase {
-            Phase::Ended(error) => return Err(SendError::clone(error)),
-            _ if state.finishing => return Err(SendError::Closed),
-            _ if length > state.peer_most => return Err(self.too_large(length, state.peer_most)),
-            _ => {}
+        if state.phase != Phase::Open || state.finishing || length > state.peer_most {
+            self.may_queue(&state, length)?;
         }
         if self.core.config.overflow == Overflow::DropOldest {
             self.make_room(&mut state, framed)?;
         } else {
             if !self.has_room(&state, framed) || (state.waiting > 0 && !in_turn) {
-                return Err(SendError::QueueFull);
+                return Err(Box::new(SendError::QueueFull));
             }
             self.reserve(&mut state, framed)?;
         }
@@ -155,6 +161,16 @@ impl Outbox {
         Ok(open)
     }
 
+    /// Whether a message of such a length may be queued, in a stream that need not be open.
+    fn may_queue(&self, state: &State, length: usize) -> Result<(), Box<SendError>> {
+        match &state.phase {
+            Phase::Ended(error) => Err(error.clone()),
+            _ if state.finishing => Err(Box::new(SendError::Closed)),
+            _ if length > state.peer_most => Err(Box::new(self.too_large(length, state.peer_most))),
+            _ => Ok(()),
+        }
+    }
+
     fn has_room(&self, state: &State, framed: usize) -> bool {
         self.has_room_beside(state, framed, 0, 0)
     }
@@ -167,11 +183,11 @@ impl Outbox {
 
     /// Drops the oldest messages until there is room and memory for a new one. Of one that has begun to leave nothing can be dropped, so its rest does
     /// not count against the bounds: the newest message always finds room. Where there would be no memory for it even then, nothing is dropped.
-    fn make_room(&self, state: &mut State, framed: usize) -> Result<(), SendError> {
+    fn make_room(&self, state: &mut State, framed: usize) -> Result<(), Box<SendError>> {
         let begun = state.queue.rest();
         let kept = self.held(state) - (state.queue.bytes() - begun);
         if kept + framed > state.memory.bytes() {
-            state.memory.resize(kept + framed)?;
+            state.memory.resize(kept + framed).map_err(SendError::from)?;
         }
         loop {
             let room = self.has_room_beside(state, framed, usize::from(begun > 0), begun);
@@ -181,7 +197,7 @@ impl Outbox {
                     Err(error) => error,
                 }
             } else {
-                SendError::QueueFull
+                Box::new(SendError::QueueFull)
             };
             if !self.drop_oldest(state) {
                 return Err(error);
@@ -203,16 +219,21 @@ impl Outbox {
     }
 
     /// Has memory accounted for one more message.
-    fn reserve(&self, state: &mut State, framed: usize) -> Result<(), SendError> {
+    fn reserve(&self, state: &mut State, framed: usize) -> Result<(), Box<SendError>> {
         let needed = self.held(state) + framed;
         if needed <= state.memory.bytes() {
             return Ok(());
         }
+        Self::reserve_anew(state, needed)
+    }
+
+    #[cold]
+    fn reserve_anew(state: &mut State, needed: usize) -> Result<(), Box<SendError>> {
         // Some more than needed, so that the accounts are not asked for every message.
         if state.memory.resize((2 * needed).max(4096)).is_ok() {
             return Ok(());
         }
-        state.memory.resize(needed).map_err(SendError::from)
+        Ok(state.memory.resize(needed).map_err(SendError::from)?)
     }
 
     /// Gives back what is accounted for beyond need.
