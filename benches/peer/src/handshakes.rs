@@ -17,12 +17,14 @@ pub(crate) async fn run<P: Peer>(peer: &P, what: &Drive) -> Outcome<Done> {
         diallers.push(within("the start of a client", CONNECT_DEADLINE, peer.dialler()).await?);
     }
     let mut negotiated = Default::default();
-    for dialler in &diallers {
+    for (lane, dialler) in diallers.iter().enumerate() {
         // What is made once, before the first connection, is no part of a handshake.
         let client = connect(dialler, what.address(0)?).await?;
         within("the first answer", CONNECT_DEADLINE, client.first_answer()).await?;
         negotiated = client.negotiated();
         client.close().await;
+        let count = share(what.amount, lanes, lane as u64);
+        within("the start of further clients", CONNECT_DEADLINE, dialler.prepare(count)).await?;
     }
     let usage = Usage::now(what.server);
     let mut tasks = JoinSet::new();

@@ -48,6 +48,13 @@ pub trait Dialler: Send + Sync + 'static {
     /// Makes a new connection, with a full handshake, both sides authenticated.
     fn connect(&self, address: &str) -> impl Future<Output = Outcome<Self::Client>> + Send;
 
+    /// Makes ready for so many connections, each of which is to be a full handshake and to be measured from [`Dialler::connect`] on. Nothing has to be
+    /// done where nothing is resumed; a library that resumes and has no switch against it makes as many nodes, which is no part of a handshake.
+    fn prepare(&self, connections: u64) -> impl Future<Output = Outcome<()>> + Send {
+        let _ = connections;
+        async { Ok(()) }
+    }
+
     /// Sends `count` messages of `bytes` bytes to each of these connections, and returns when all have arrived.
     fn broadcast(
         &self,

@@ -79,6 +79,7 @@ pub fn main<P: Peer>() -> ExitCode {
 
 /// Carries out a command on a runtime of two workers, as every measured program has, and says what went wrong.
 pub fn run<P: Peer>(command: Command, begun: Instant) -> ExitCode {
+    allow_many_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => {
@@ -97,6 +98,19 @@ pub fn run<P: Peer>(command: Command, begun: Instant) -> ExitCode {
         }
     }
 }
+
+/// A thousand nodes in one process have a thousand sockets: as many files may be open as the system lets a process have. Where it lets none be
+/// added, the work that needs more says that too many are open.
+#[cfg(target_os = "linux")]
+fn allow_many_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allow_many_files() {}
 
 /// Carries out a command.
 ///
