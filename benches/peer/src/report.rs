@@ -31,6 +31,11 @@ pub enum Ended {
         /// What is missing.
         why: String,
     },
+    /// It ended wrongly. A program says so with its exit code; the driver notes it so.
+    Failed {
+        /// In which step, and how.
+        why: String,
+    },
     /// It was done.
     Done(Box<Done>),
 }
@@ -79,7 +84,7 @@ impl Report {
     pub fn done(&self) -> Option<&Done> {
         match &self.ended {
             Ended::Done(done) => Some(done),
-            Ended::DoesNotApply { .. } => None,
+            Ended::DoesNotApply { .. } | Ended::Failed { .. } => None,
         }
     }
 }

@@ -106,10 +106,14 @@ impl Usage {
     }
 }
 
-/// Processors that others kept busy. What is measured in steps of 10 ms may come out below zero, which is zero.
+/// Processors that others kept busy. What is measured in steps of 10 ms may come out below zero, which is zero, and says nothing of a moment.
 fn elsewhere(machine: Option<f64>, client: Option<f64>, server: Option<f64>, seconds: f64) -> Option<f64> {
-    Some((machine? - client? - server?).max(0.0) / seconds.max(0.001))
+    let busy = (machine? - client? - server?).max(0.0);
+    (seconds >= SHORTEST).then(|| busy / seconds)
 }
+
+/// The shortest time, in seconds, over which the load of the rest of the machine is told.
+const SHORTEST: f64 = 0.1;
 
 #[cfg(test)]
 mod tests {
@@ -129,6 +133,7 @@ mod tests {
         assert!(load.is_some_and(|load| (load - 0.5).abs() < 1e-9), "{load:?}");
         assert_eq!(elsewhere(Some(2.0), Some(1.5), Some(1.0), 3.0), Some(0.0));
         assert_eq!(elsewhere(Some(2.0), Some(1.5), None, 3.0), None);
+        assert_eq!(elsewhere(Some(0.02), Some(0.0), Some(0.0), 0.02), None);
     }
 
     #[cfg(target_os = "linux")]

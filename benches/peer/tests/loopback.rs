@@ -85,7 +85,7 @@ async fn driven(work: Work, amount: u64, peer: &Tcp) -> Outcome<Ended> {
 fn done(ended: Ended) -> Done {
     match ended {
         Ended::Done(done) => *done,
-        Ended::DoesNotApply { why } => panic!("{why}"),
+        Ended::DoesNotApply { why } | Ended::Failed { why } => panic!("{why}"),
     }
 }
 

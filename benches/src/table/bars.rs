@@ -279,7 +279,7 @@ mod tests {
         for (entry, seconds) in rows {
             let ended = Ended::Done(Box::new(done(entry.work, seconds)));
             let (peer, form) = (entry.peer.name().to_owned(), entry.form.to_owned());
-            runs.note(entry, Report { peer, form, work: entry.work, joined: entry.joined, ended });
+            runs.note(entry, 1, Report { peer, form, work: entry.work, joined: entry.joined, ended });
         }
         runs
     }

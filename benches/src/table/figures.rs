@@ -13,7 +13,9 @@ pub(crate) const DISTURBED: f64 = 0.3;
 #[derive(Debug, Default)]
 pub(crate) struct Runs {
     entries: Vec<Entry>,
-    reports: BTreeMap<Entry, Vec<Report>>,
+    /// By round; what failed or does not apply is here from the warm-up on, which is round 0.
+    reports: BTreeMap<Entry, BTreeMap<u32, Report>>,
+    last_round: u32,
 }
 
 /// Something that is read off a report.
@@ -89,11 +91,16 @@ pub(crate) fn cpu_scale(work: Work) -> (f64, &'static str) {
 impl Runs {
     /// The rows, in the order in which they will be printed.
     pub(crate) fn new(entries: Vec<Entry>) -> Self {
-        Self { entries, reports: BTreeMap::new() }
+        Self { entries, ..Self::default() }
     }
 
-    pub(crate) fn note(&mut self, entry: Entry, report: Report) {
-        self.reports.entry(entry).or_default().push(report);
+    pub(crate) fn note(&mut self, entry: Entry, round: u32, report: Report) {
+        self.last_round = self.last_round.max(round);
+        self.reports.entry(entry).or_default().insert(round, report);
+    }
+
+    fn reports(&self, entry: &Entry) -> impl Iterator<Item = &Report> {
+        self.reports.get(entry).into_iter().flat_map(BTreeMap::values)
     }
 
     pub(crate) fn entries(&self) -> &[Entry] {
@@ -106,20 +113,32 @@ impl Runs {
 
     /// Why a work does not apply to a row.
     pub(crate) fn excuse(&self, entry: &Entry) -> Option<&str> {
-        match self.reports.get(entry)?.first().map(|report| &report.ended) {
+        match self.reports(entry).next().map(|report| &report.ended) {
             Some(Ended::DoesNotApply { why }) => Some(why),
             _ => None,
         }
     }
 
-    pub(crate) fn done(&self, entry: &Entry) -> impl Iterator<Item = &Done> {
-        self.reports.get(entry).into_iter().flatten().filter_map(Report::done)
+    /// In how many rounds it failed, and the last reason.
+    pub(crate) fn failures(&self, entry: &Entry) -> (usize, Option<&str>) {
+        let reasons: Vec<_> = self
+            .reports(entry)
+            .filter_map(|report| match &report.ended {
+                Ended::Failed { why } => Some(why.as_str()),
+                Ended::DoesNotApply { .. } | Ended::Done(_) => None,
+            })
+            .collect();
+        (reasons.len(), reasons.last().copied())
     }
 
-    /// A figure of each round, in the order of the rounds.
+    pub(crate) fn done(&self, entry: &Entry) -> impl Iterator<Item = &Done> {
+        self.reports(entry).filter_map(Report::done)
+    }
+
+    /// A figure of each round after the warm-up; a round in which the row has none has a gap.
     pub(crate) fn series(&self, entry: &Entry, metric: Metric) -> Vec<Option<f64>> {
-        let reports = self.reports.get(entry).into_iter().flatten();
-        reports.map(|report| report.done().and_then(metric.of)).collect()
+        let report = |round: u32| self.reports.get(entry)?.get(&round);
+        (1..=self.last_round).map(|round| report(round)?.done().and_then(metric.of)).collect()
     }
 
     /// The ratio of two rows of the same round: the median of all rounds.
@@ -182,6 +201,30 @@ mod tests {
         assert_eq!(spread(&[Some(3.0), None, Some(1.0), Some(2.0)]), Some((2.0, 1.0, 3.0)));
         assert_eq!(spread(&[None]), None);
         assert!((median(&[4.0, 1.0, 3.0, 2.0]) - 2.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn rounds_that_failed_leave_gaps_and_move_no_other_round() {
+        let entry = crate::table::plan::entries(Work::Rpc64, crate::table::plan::PeerName::Ours, false)[0];
+        let report = |ended: Ended| Report {
+            peer: String::new(),
+            form: String::new(),
+            work: entry.work,
+            joined: false,
+            ended,
+        };
+        let mut runs = Runs::new(vec![entry]);
+        for round in [0, 2] {
+            runs.note(entry, round, report(Ended::Failed { why: format!("in round {round}") }));
+        }
+        let done = serde_json::json!({
+            "amount": 10, "unit": "requests", "seconds": 2.0, "lost": 0, "result": "done",
+            "client_cpu": null, "server_cpu": null, "elsewhere": 0.5, "latency": null,
+        });
+        let done: Ended = serde_json::from_value(done).unwrap_or_else(|error| panic!("{error}"));
+        runs.note(entry, 3, report(done));
+        assert_eq!(runs.series(&entry, metrics(entry.work)[0]), [None, None, Some(5.0)]);
+        assert_eq!((runs.failures(&entry), runs.disturbed(&entry)), ((2, Some("in round 2")), (1, 1)));
     }
 
     #[test]

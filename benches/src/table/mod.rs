@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use peerage_bench_peer::{Ended, Negotiated, Outcome, Work};
+use peerage_bench_peer::{Ended, Negotiated, Outcome, Report, Work};
 
 pub(crate) use figures::median;
 use figures::{DISTURBED, Runs};
@@ -28,6 +28,9 @@ use programs::Programs;
 const QUICK: f64 = 0.12;
 /// Rounds of the work `memory` at most: its figures hardly move, and a run takes half a minute.
 const MEMORY_ROUNDS: u32 = 2;
+
+/// After so many failures a row is left alone: each may take minutes to be noticed.
+const MAX_FAILURES: usize = 2;
 
 /// What to run.
 #[derive(Debug, Args)]
@@ -145,7 +148,10 @@ pub(crate) async fn run(options: Options) -> Outcome<()> {
     if let Some(file) = &options.svg {
         std::fs::write(file, plot::svg(&rows))?;
     }
-    Ok(())
+    match rows.iter().map(|row| row.failed).sum::<usize>() {
+        0 => Ok(()),
+        _ => Err("some runs ended wrongly: see the notes of their rows".into()),
+    }
 }
 
 /// All rounds, each of which runs every row once.
@@ -169,26 +175,40 @@ async fn measure(options: &Options, programs: &Programs) -> Outcome<Runs> {
         }
         told = Some(round);
         bar.set_message(format!("{name}: {} of {}", entry.work, entry.label()));
-        let skip = round > 0 && runs.excuse(&entry).is_some();
-        if !skip {
-            let report = once::once(programs, entry, options.scale()).await?;
-            let unsupported = matches!(report.ended, Ended::DoesNotApply { .. });
-            if let Some(load) = report.done().and_then(|done| done.elsewhere).filter(|load| *load > DISTURBED)
-            {
-                bar.println(format!(
-                    "disturbed: {} of {}: {load:.1} cores were busy elsewhere",
-                    entry.work,
-                    entry.label()
-                ));
-            }
-            if round > 0 || unsupported {
-                runs.note(entry, report);
+        if runs.excuse(&entry).is_none() && runs.failures(&entry).0 < MAX_FAILURES {
+            let report = attempt(programs, entry, options.scale(), &bar).await;
+            if round > 0 || report.done().is_none() {
+                runs.note(entry, round, report);
             }
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
     Ok(runs)
+}
+
+/// One run. One that ends wrongly is told at once and costs no other run.
+async fn attempt(programs: &Programs, entry: Entry, scale: Scale, bar: &ProgressBar) -> Report {
+    let tell = |line: String| if bar.is_hidden() { eprintln!("{line}") } else { bar.println(line) };
+    match once::once(programs, entry, scale).await {
+        Ok(report) => {
+            let load = report.done().and_then(|done| done.elsewhere).unwrap_or_default();
+            if load > DISTURBED {
+                tell(format!(
+                    "disturbed: {} of {}: {load:.1} cores were busy elsewhere",
+                    entry.work,
+                    entry.label()
+                ));
+            }
+            report
+        }
+        Err(error) => {
+            tell(format!("failed: {error}"));
+            let (peer, form) = (entry.peer.name().to_owned(), entry.form.to_owned());
+            let ended = Ended::Failed { why: error.to_string() };
+            Report { peer, form, work: entry.work, joined: entry.joined, ended }
+        }
+    }
 }
 
 fn progress(steps: u64) -> ProgressBar {

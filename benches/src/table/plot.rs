@@ -163,6 +163,8 @@ mod tests {
             suite: None,
             group: None,
             does_not_apply: None,
+            failed: 0,
+            failure: None,
         }
     }
 

@@ -32,6 +32,9 @@ pub(crate) struct Row {
     pub(crate) group: Option<String>,
     /// Why there are no figures.
     pub(crate) does_not_apply: Option<String>,
+    /// Rounds that ended wrongly, and why the last one did.
+    pub(crate) failed: usize,
+    pub(crate) failure: Option<String>,
 }
 
 /// All rows, work by work.
@@ -56,6 +59,7 @@ fn row(runs: &Runs, entry: &Entry, metric: Metric, main: bool, negotiated: Negot
     let (scale, cpu_unit) = cpu_scale(entry.work);
     let cpu = spread(&runs.series(entry, cpu_each())).map(|(median, ..)| median * scale);
     let (disturbed, rounds) = runs.disturbed(entry);
+    let (failed, failure) = runs.failures(entry);
     Row {
         work: entry.work,
         peer: entry.label(),
@@ -75,6 +79,8 @@ fn row(runs: &Runs, entry: &Entry, metric: Metric, main: bool, negotiated: Negot
         suite: negotiated.suite,
         group: negotiated.group,
         does_not_apply: runs.excuse(entry).map(str::to_owned),
+        failed,
+        failure: failure.map(str::to_owned),
     }
 }
 
@@ -116,6 +122,9 @@ fn cells(row: &Row) -> [String; 9] {
     let cpu = row.cpu.map_or(String::new(), |cpu| format!("{} {}", digits(cpu), row.cpu_unit));
     let mut notes: Vec<String> =
         row.does_not_apply.iter().map(|why| format!("does not apply: {why}")).collect();
+    if let Some(failure) = &row.failure {
+        notes.push(format!("{} failed: {failure}", row.failed));
+    }
     if row.lost > 0 {
         notes.push(format!("{} lost", row.lost));
     }
@@ -183,13 +192,15 @@ mod tests {
             suite: Some("TLS13_AES_128_GCM_SHA256".to_owned()),
             group: None,
             does_not_apply: None,
+            failed: 1,
+            failure: Some("the connection: it broke".to_owned()),
         }
     }
 
     #[test]
     fn a_row_tells_its_figures_and_what_was_wrong_with_them() {
         let text = markdown(&[a_row()]);
-        let expected = "| bulk-1 | ours-1452 | rate, MiB/s | 512 | 500 – 600 | 0.99 | raw-quinn-tuned | 3.51 s/GiB | 3 lost; 1 of 5 rounds disturbed |";
+        let expected = "| bulk-1 | ours-1452 | rate, MiB/s | 512 | 500 – 600 | 0.99 | raw-quinn-tuned | 3.51 s/GiB | 1 failed: the connection: it broke; 3 lost; 1 of 5 rounds disturbed |";
         assert_eq!(text.lines().nth(2), Some(expected));
         assert!(table(&[a_row()]).contains("raw-quinn-tuned"));
     }

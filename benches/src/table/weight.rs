@@ -47,7 +47,7 @@ async fn of(name: &str, dependency: &str, line: &str) -> Outcome<Weight> {
     eprintln!("weight of {name}: a cold release build, minutes");
     let folder = tempfile::tempdir()?;
     let manifest = format!(
-        "[package]\nname = \"hello\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n{dependency}\ntokio = {{ version = \"1\", features = [\"full\"] }}\n"
+        "[package]\nname = \"hello\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n{dependency}\ntokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\"] }}\n"
     );
     std::fs::create_dir(folder.path().join("src"))?;
     std::fs::write(folder.path().join("Cargo.toml"), manifest)?;
@@ -70,8 +70,12 @@ fn count(tree: &str) -> usize {
     names.filter(|name| !name.is_empty()).collect::<std::collections::BTreeSet<_>>().len()
 }
 
-fn command(folder: &Path) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+fn cargo_name() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}
+
+fn command(program: &str, folder: &Path) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
     // What was set for the build of this program is not meant for that one.
     for name in ["CARGO_TARGET_DIR", "CARGO_INCREMENTAL", "RUSTFLAGS", "RUSTC_WRAPPER"] {
@@ -81,7 +85,7 @@ fn command(folder: &Path) -> Command {
 }
 
 async fn cargo(folder: &Path, arguments: &[&str]) -> Outcome<String> {
-    let output = command(folder).args(arguments).output().await?;
+    let output = command(&cargo_name(), folder).args(arguments).output().await?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(format!("cargo {}: {complaint}", arguments.join(" ")).into());
@@ -91,13 +95,9 @@ async fn cargo(folder: &Path, arguments: &[&str]) -> Outcome<String> {
 
 /// The processor time of cargo and all that it started. A shell prints what its children used, for they are no longer there to be asked.
 async fn build(folder: &Path) -> Outcome<Duration> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let mut shell = Command::new("sh");
-    shell.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-    for name in ["CARGO_TARGET_DIR", "CARGO_INCREMENTAL", "RUSTFLAGS", "RUSTC_WRAPPER"] {
-        shell.env_remove(name);
-    }
-    shell.args(["-c", "\"$0\" build --release --quiet && times", &cargo]);
+    let mut shell = command("sh", folder);
+    shell.stdout(Stdio::piped());
+    shell.args(["-c", "\"$0\" build --release --quiet && times", &cargo_name()]);
     let mut process = shell.spawn()?;
     let mut text = String::new();
     let mut stdout = process.stdout.take().ok_or("the shell has no standard output")?;
