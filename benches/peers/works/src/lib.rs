@@ -60,6 +60,7 @@ fn judge(work: Work, report: Report, without: bool, loses: bool) -> Outcome<()> 
     let done = match report.ended {
         Ended::DoesNotApply { .. } if without => return Ok(()),
         Ended::DoesNotApply { why } => return Err(format!("it does not apply, for {why}").into()),
+        Ended::Failed { why } => return Err(why.into()),
         Ended::Done(_) if without => return Err("it was done, and is said not to apply".into()),
         Ended::Done(done) => *done,
     };
