@@ -1,7 +1,7 @@
 //! An admitted peer, as the rest of the node sees it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(crate) struct Peer {
     /// What channels have on their way of the connection's send window.
     pub(crate) flight: Flight,
     useful: AtomicBool,
+    /// How often messages were handed to the connection, on any channel.
+    spoken: AtomicU64,
     /// Places for our requests to it.
     pub(crate) calls: Slots,
     /// The accounts of what requests to and from it hold, once there is one.
@@ -147,6 +149,7 @@ impl Peer {
             outbox_gone: Notify::new(),
             before: OnceLock::new(),
             useful: AtomicBool::new(false),
+            spoken: AtomicU64::new(0),
             pings: tokio::sync::Semaphore::new(MAX_PING_STREAMS),
             ping_stream: tokio::sync::Mutex::new(None),
             identifying: tokio::sync::Mutex::new(()),
@@ -178,6 +181,17 @@ impl Peer {
         if !self.useful.load(Ordering::Relaxed) {
             self.useful.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Messages were handed to the connection.
+    pub(crate) fn mark_spoken(&self) {
+        self.mark_useful();
+        self.spoken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often [`Peer::mark_spoken`] was called.
+    pub(crate) fn spoken(&self) -> u64 {
+        self.spoken.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_useful(&self) -> bool {

@@ -2,7 +2,7 @@
 //! far it may go.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use peerage_machine::Now;
 use peerage_transport::{ReadError, RecvStream, SendStream, Stream, StreamCode};
 use peerage_wire::channel as wire;
+use tokio::time::Sleep;
 
 use super::ChannelCore;
 use super::cut::{Cut, messages_of};
@@ -35,7 +36,7 @@ const DATAGRAM: usize = 1500;
 pub(crate) const MAX_STREAMS: usize = 2;
 /// Streams of one channel that a foreign peer may have open: some open one for each message.
 pub(crate) const MAX_FOREIGN_STREAMS: usize = 64;
-/// Messages up to which an account is sent at once; beyond, at most one each [`ACCOUNT_INTERVAL`].
+/// Messages up to which an account is sent at once, unless we said something since the last one; otherwise there is at most one each [`ACCOUNT_INTERVAL`].
 const FEW: u64 = 8;
 const ACCOUNT_INTERVAL: Duration = Duration::from_millis(1);
 /// How long a message waits for memory that is accounted for before its stream is refused, and how often it is tried.
@@ -133,6 +134,14 @@ struct Reader<'a> {
     pace: Option<Arc<Mutex<Pace>>>,
     seen: Option<Arc<Seen>>,
     told: Told,
+    /// When the next wait ends at the latest.
+    alarm: Option<Alarm>,
+}
+
+#[derive(Debug)]
+struct Alarm {
+    at: Duration,
+    sleep: Pin<Box<Sleep>>,
 }
 
 /// What the last account said, and when.
@@ -143,6 +152,8 @@ struct Told {
     limit: u64,
     at: Duration,
     limits: bool,
+    /// How often we had said something by then.
+    spoken: u64,
 }
 
 impl<'a> Reader<'a> {
@@ -164,6 +175,7 @@ impl<'a> Reader<'a> {
             pace: core.paces.of(peer.id, core.config.rate, BURST_SECONDS, peer.shared.clock.now()),
             seen: core.config.skip_known.then(|| peer.seen(core)),
             told: Told::default(),
+            alarm: None,
         }
     }
 
@@ -225,13 +237,14 @@ impl<'a> Reader<'a> {
     async fn wait(&mut self, block: Block, recv: &mut RecvStream, send: &mut SendStream) -> Result<(), End> {
         self.gather.rest();
         self.settle_plain(block)?;
-        let later = self.account_if_due(send).await?;
+        let due = self.account_if_due(send).await?;
         let wait = match block {
             Block::Rate(wait) => Some(wait),
             Block::Memory => Some(MEMORY_AGAIN),
             Block::Empty | Block::Room | Block::Untaken => None,
         };
-        let timer = [wait, later].into_iter().flatten().min();
+        let wait = wait.map(|wait| self.now().mono + wait);
+        self.set_alarm([wait, due].into_iter().flatten().min());
         let wakes_at = self.wakes_at();
         self.intake.wake_at(wakes_at);
         if self.intake.taken() >= wakes_at {
@@ -249,9 +262,9 @@ impl<'a> Reader<'a> {
         let reads = self.ended.is_none() && (self.window.is_some() || block == Block::Empty);
         // Boxed, because an idle reader waits for neither; and what is read is put on the stack only while there is something to read.
         let mut closed = (!reads).then(|| Box::pin(self.peer.connection.closed()));
-        let mut sleep = timer.map(|wait| Box::pin(tokio::time::sleep(wait)));
+        let mut alarm = self.alarm.take();
         let mut woken = pin!(self.intake.wake.notified());
-        poll_fn(|cx| {
+        let ended = poll_fn(|cx| {
             if reads && let Poll::Ready(took) = self.poll_read(cx, recv) {
                 return Poll::Ready(took);
             }
@@ -264,12 +277,26 @@ impl<'a> Reader<'a> {
             {
                 return Poll::Ready(Err(End::ByPeer(cause.to_string())));
             }
-            match &mut sleep {
-                Some(sleep) => sleep.as_mut().poll(cx).map(Ok),
+            match &mut alarm {
+                Some(alarm) => alarm.sleep.as_mut().poll(cx).map(Ok),
                 None => Poll::Pending,
             }
         })
-        .await
+        .await;
+        self.alarm = alarm;
+        ended
+    }
+
+    /// Has the next wait end at that time at the latest. An alarm that is set for it goes on: each new one may wake the runtime's timer.
+    fn set_alarm(&mut self, at: Option<Duration>) {
+        let Some(at) = at else {
+            self.alarm = None;
+            return;
+        };
+        if self.alarm.as_ref().is_none_or(|alarm| alarm.at != at) {
+            let wait = at.saturating_sub(self.now().mono);
+            self.alarm = Some(Alarm { at, sleep: Box::pin(tokio::time::sleep(wait)) });
+        }
     }
 
     /// Has the next read accounted for, with a peer whose stream is read as it comes.
@@ -482,8 +509,8 @@ impl<'a> Reader<'a> {
         if self.window.is_some() { self.accepted - self.told.accepted } else { 0 }
     }
 
-    /// Sends an account if there is anything new to say, unless the last one is so recent and so much has come since that it would only be
-    /// one of many. Then it says when it is due.
+    /// Sends an account if there is anything new to say, unless the last one is so recent that this would only be one of many: so much has come since,
+    /// or it is talk to and fro, where an account for each message would double the packets. Then it tells when it is due.
     async fn account_if_due(&mut self, send: &mut SendStream) -> Result<Option<Duration>, End> {
         let raised = self.renew();
         if !raised && self.unsaid_bytes() == 0 {
@@ -491,11 +518,13 @@ impl<'a> Reader<'a> {
         }
         let due = self.told.at + ACCOUNT_INTERVAL;
         let now = self.now().mono;
-        if raised || now >= due || self.messages - self.told.messages <= FEW {
+        let is_waited_for =
+            self.messages - self.told.messages <= FEW && self.peer.spoken() == self.told.spoken;
+        if raised || now >= due || is_waited_for {
             self.account(send, None).await?;
             return Ok(None);
         }
-        Ok(Some(due - now))
+        Ok(Some(due))
     }
 
     /// Tells the peer how things stand.
@@ -505,7 +534,8 @@ impl<'a> Reader<'a> {
         let limit = window.limit();
         let account = wire::Account { accepted: self.accepted, messages: self.messages, limit, limits, end };
         let at = self.now().mono;
-        self.told = Told { accepted: self.accepted, messages: self.messages, limit, at, limits: true };
+        let spoken = self.peer.spoken();
+        self.told = Told { accepted: self.accepted, messages: self.messages, limit, at, limits: true, spoken };
         Box::pin(async move { send.write_frame(&account).await })
             .await
             .map_err(|error| End::ByPeer(error.to_string()))

@@ -163,7 +163,7 @@ async fn write(
                 batch.taken = taken;
                 batch.left.extend(batch.pieces.iter().cloned());
                 peer.flight.add(if peer.confirms() { taken.bytes } else { 0 });
-                peer.mark_useful();
+                peer.mark_spoken();
                 if let Err(error) = send.write_chunks(&mut batch.left).await {
                     return Sent::Broken(error.to_string());
                 }
