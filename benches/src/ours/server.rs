@@ -15,6 +15,9 @@ use super::{COUNTED, ECHO, INTRODUCE, MESSAGES, PINGS, STREAMS, prio_channels};
 /// The longest that messages may be on their way after the last was sent.
 pub(super) const COUNT_DEADLINE: Duration = Duration::from_secs(120);
 
+/// The most messages that are received at once.
+const AT_ONCE: usize = 256;
+
 /// Serves all that the works need, until what is returned is dropped.
 pub(super) fn serve(node: Node) -> Outcome<Served> {
     let address = node.listen_addresses().into_iter().next().ok_or("the node does not listen")?.to_string();
@@ -68,8 +71,14 @@ fn count_messages(node: &Node) -> Outcome<()> {
         }
     })?;
     tokio::spawn(async move {
-        while messages.recv().await.is_some() {
-            let came = count.came.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut some = Vec::new();
+        loop {
+            let more = messages.recv_many(&mut some, AT_ONCE).await as u64;
+            if more == 0 {
+                break;
+            }
+            some.clear();
+            let came = count.came.fetch_add(more, Ordering::SeqCst) + more;
             if came >= count.wanted.load(Ordering::SeqCst) {
                 count.reached.notify_one();
             }

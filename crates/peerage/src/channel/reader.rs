@@ -535,7 +535,8 @@ impl<'a> Reader<'a> {
         let account = wire::Account { accepted: self.accepted, messages: self.messages, limit, limits, end };
         let at = self.now().mono;
         let spoken = self.peer.spoken();
-        self.told = Told { accepted: self.accepted, messages: self.messages, limit, at, limits: true, spoken };
+        self.told =
+            Told { accepted: self.accepted, messages: self.messages, limit, at, limits: true, spoken };
         Box::pin(async move { send.write_frame(&account).await })
             .await
             .map_err(|error| End::ByPeer(error.to_string()))

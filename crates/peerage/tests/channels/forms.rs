@@ -8,7 +8,9 @@ use peerage_transport::{ReadError, StreamCode};
 use peerage_wire::channel::Account;
 use peerage_wire::frame;
 
-use crate::support::{Handmade, LIMIT, UNKNOWN_FIELDS, builder, framed, gone, join, raw, until, within};
+use crate::support::{
+    Handmade, LIMIT, UNKNOWN_FIELDS, builder, framed, gone, join, pair, raw, until, within,
+};
 
 const NAME: &str = "/test/forms/1";
 
@@ -276,4 +278,40 @@ async fn nodes_with_more_channels_than_a_hello_holds_meet_and_use_them_all() {
             assert_eq!(within("it", at_b[number].recv()).await, Some((a.peer_id(), raw("hello"))));
         }
     }
+}
+
+/// Runs of one peer, turns of several, the bound, and the end.
+#[tokio::test]
+async fn many_messages_are_received_at_once_in_order_and_none_is_lost() {
+    let (hub, first) = pair().await;
+    let second = builder().start().await.unwrap();
+    join(&second, &hub).await;
+    let config = || ChannelConfig::new("/test/many/1");
+    let at_hub = hub.channel::<Raw>(config()).unwrap();
+    let senders = [&first, &second].map(|node| node.channel::<Raw>(config()).unwrap());
+    let number = |n: u32| Raw(Bytes::copy_from_slice(&n.to_be_bytes()));
+    let mut got = Vec::new();
+    assert_eq!(at_hub.recv_many(&mut got, 0).await, 0, "none are asked for");
+    for n in 0..3000 {
+        for sender in &senders {
+            assert!(sender.send_confirmed(hub.peer_id(), &number(n)).await.is_delivered());
+        }
+        if n == 0 {
+            // Both have messages: they take turns.
+            assert_eq!(within("two", at_hub.recv_many(&mut got, 7)).await, 2);
+            assert_ne!(got[0].0, got[1].0);
+        }
+    }
+    while got.len() < 6000 {
+        let before = got.len();
+        let more = within("more", at_hub.recv_many(&mut got, 500)).await;
+        assert!((1..=500).contains(&more) && got.len() == before + more);
+    }
+    for node in [&first, &second] {
+        let of_node: Vec<_> =
+            got.iter().filter(|(peer, _)| *peer == node.peer_id()).map(|(_, m)| m).collect();
+        assert!(of_node.into_iter().eq((0..3000).map(number).collect::<Vec<_>>().iter()));
+    }
+    hub.close().await;
+    assert_eq!(within("the end", at_hub.recv_many(&mut got, 5)).await, 0);
 }

@@ -200,3 +200,31 @@ async fn a_thread_outside_of_the_runtime_may_send() {
     let joined = tokio::task::spawn_blocking(move || sending.join().unwrap());
     assert_eq!(within("a broadcast", joined).await.unwrap(), [(to, Ok(()))]);
 }
+
+/// Each account is some fifteen bytes and a packet. Talk to and fro has one each millisecond at most, beside the first; a message that nothing answers is
+/// accounted for at once.
+#[tokio::test]
+async fn talk_to_and_fro_is_not_accounted_for_message_by_message() {
+    const ROUNDS: u64 = 1000;
+    let (a, b) = pair().await;
+    let config = || ChannelConfig::new("/test/talk/1");
+    let (at_a, at_b) = (a.channel::<Raw>(config()).unwrap(), b.channel::<Raw>(config()).unwrap());
+    let echo = tokio::spawn(async move {
+        while let Some((peer, message)) = at_b.recv().await {
+            at_b.send(peer, &message).await.unwrap();
+        }
+    });
+    let start = std::time::Instant::now();
+    for number in 0..ROUNDS {
+        let message = Raw(Bytes::copy_from_slice(&number.to_be_bytes()));
+        at_a.send(b.peer_id(), &message).await.unwrap();
+        assert_eq!(within("the answer", at_a.recv()).await, Some((b.peer_id(), message)));
+    }
+    let took = start.elapsed().as_millis() as u64;
+    let traffic = a.traffic();
+    let of_channel = traffic.iter().find(|one| &*one.protocol == "/test/talk/1").unwrap();
+    // Nine bytes are a message and its length; a hundred or so the stream's name and the first account.
+    let accounts = of_channel.received_bytes - ROUNDS * 9;
+    assert!(accounts <= 200 + 2 * 20 * (took + 2), "{accounts} bytes of accounts in {took} ms");
+    echo.abort();
+}
