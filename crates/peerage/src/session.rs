@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use peerage_identity::DialAddress;
@@ -22,7 +22,7 @@ use tokio::sync::SetOnce;
 use crate::driver::Message;
 use crate::orders::{OrderGiver, Orders};
 use crate::peer::Peer;
-use crate::registry;
+use crate::registry::{self, Service};
 use crate::secret;
 use crate::shared::Shared;
 use crate::{faults, hello};
@@ -280,13 +280,64 @@ impl Session {
         let _ = self.gate.peer.set(peer);
     }
 
-    /// Starts a task for an incoming stream.
+    /// Takes an incoming stream.
     fn accept(&mut self, stream: InboundStream) {
+        let first = !std::mem::replace(&mut self.took_first, true);
+        match self.gate.peer.get().cloned() {
+            Some(peer) => self.accept_admitted(peer, stream),
+            None => self.accept_early(stream, first),
+        }
+    }
+
+    /// Takes a stream of an admitted peer. Mostly its protocol's name has come with it: then no task is started to wait for it.
+    fn accept_admitted(&self, peer: Arc<Peer>, stream: InboundStream) {
+        let (shared, within) = (self.shared.clone(), self.shared.endpoint.settings().negotiation_timeout);
+        let mut negotiating = Box::pin(async move {
+            let serves = |name: &str| name == hello::PROTOCOL || shared.registry.has(name);
+            stream.negotiate(serves, within).await
+        });
+        let connection = self.connection.clone();
+        if let Poll::Ready(negotiated) = negotiating.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            if let Some((name, stream)) = agreed(&connection, negotiated) {
+                self.hand_on(peer, &name, stream);
+            }
+            return;
+        }
+        let (shared, orders, gate) = (self.shared.clone(), self.orders.clone(), self.gate.clone());
+        self.spawn(async move {
+            let Some((name, stream)) = agreed(&connection, negotiating.await) else { return };
+            if *name == *hello::PROTOCOL {
+                take_hello(stream, most_of_hello(&shared), &gate, &orders).await;
+            } else if let Some(service) = shared.registry.get(&name) {
+                registry::serve(peer, service, stream).await;
+            }
+        });
+    }
+
+    /// Gives a stream to whoever serves its protocol.
+    fn hand_on(&self, peer: Arc<Peer>, name: &str, stream: Stream) {
+        if name == hello::PROTOCOL {
+            let (most, orders, gate) = (most_of_hello(&self.shared), self.orders.clone(), self.gate.clone());
+            return self.spawn(async move { take_hello(stream, most, &gate, &orders).await });
+        }
+        match self.shared.registry.get(name) {
+            Some(Service::Streams(acceptor)) => {
+                if let Some(stream) = acceptor.try_take(&peer, stream) {
+                    self.spawn(async move { acceptor.take(&peer, stream).await });
+                }
+            }
+            Some(Service::Channel(core)) => self.spawn(crate::channel::run_reader(peer, core, stream)),
+            Some(service) => self.spawn(registry::serve(peer, service, stream)),
+            None => {}
+        }
+    }
+
+    /// Starts a task for a stream that comes before its peer is admitted.
+    fn accept_early(&self, stream: InboundStream, first: bool) {
         let (shared, orders, gate) = (self.shared.clone(), self.orders.clone(), self.gate.clone());
         let (connection, within) =
             (self.connection.clone(), self.shared.endpoint.settings().negotiation_timeout);
-        let (private, first) =
-            (self.shared.secrets.are_needed(), !std::mem::replace(&mut self.took_first, true));
+        let private = self.shared.secrets.are_needed();
         self.spawn(async move {
             // Even a no would tell a stranger what this node serves: only the hello's own stream is answered before admission.
             if private && !first && admitted(&gate, &connection).await.is_none() {
@@ -295,16 +346,9 @@ impl Session {
             let serves =
                 |name: &str| name == hello::PROTOCOL || !(private && first) && shared.registry.has(name);
             let negotiated = stream.negotiate(serves, within).await;
-            let (name, stream) = match negotiated {
-                Ok(negotiated) => negotiated,
-                Err(error) => {
-                    tracing::debug!(peer = %connection.peer_id(), %error, "an incoming stream came to nothing");
-                    return;
-                }
-            };
+            let Some((name, stream)) = agreed(&connection, negotiated) else { return };
             if name.as_ref() == hello::PROTOCOL {
-                let most = if private { secret::MAX_SEALED_BYTES } else { hello::MAX_HELLO_BYTES };
-                return take_hello(stream, most, &gate, &orders).await;
+                return take_hello(stream, most_of_hello(&shared), &gate, &orders).await;
             }
             let Some(peer) = admitted(&gate, &connection).await else { return };
             // Looked up again: it may be gone meanwhile.
@@ -422,6 +466,20 @@ async fn exchange_once(connection: &Connection, hello: &wire::Hello) -> Result<R
         Err(ReadError::Negotiation(NegotiationError::Reset { .. })) => Ok(Reply::Reset),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// What a negotiation came to, and a word in the log where it came to nothing.
+fn agreed(
+    connection: &Connection,
+    negotiated: Result<(Arc<str>, Stream), NegotiationError>,
+) -> Option<(Arc<str>, Stream)> {
+    let logged = |error: &NegotiationError| tracing::debug!(peer = %connection.peer_id(), %error, "an incoming stream came to nothing");
+    negotiated.inspect_err(logged).ok()
+}
+
+/// The longest hello that is read, in bytes.
+fn most_of_hello(shared: &Shared) -> usize {
+    if shared.secrets.are_needed() { secret::MAX_SEALED_BYTES } else { hello::MAX_HELLO_BYTES }
 }
 
 async fn take_hello(stream: Stream, most: usize, gate: &Gate, orders: &Orders) {

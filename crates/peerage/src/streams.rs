@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use peerage_identity::PeerId;
 use peerage_transport::{Stream, StreamCode};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,23 @@ impl Acceptor {
                 Err(_) => refuse(stream),
             },
             () = self.closed.cancelled() => refuse(stream),
+        }
+    }
+
+    /// The same without waiting: a stream for which there is no room now is given back.
+    pub(crate) fn try_take(&self, peer: &Peer, stream: Stream) -> Option<Stream> {
+        match self.queue.try_reserve() {
+            Ok(permit) if !self.closed.is_cancelled() => {
+                peer.mark_useful();
+                permit.send((peer.id, stream));
+                None
+            }
+            Err(TrySendError::Full(())) => Some(stream),
+            _ => {
+                peer.mark_useful();
+                refuse(stream);
+                None
+            }
         }
     }
 
