@@ -1,6 +1,6 @@
-//! Doors to the decoders of this crate, for fuzzing. No part of the API: it may change at any time.
+//! Doors to the decoders of this crate, for fuzzing and for the micro-benchmarks. No part of the API: it may change at any time.
 //!
-//! Each function takes all that a peer says on one stream, behind the negotiated name.
+//! Each function that decodes takes all that a peer says on one stream, behind the negotiated name.
 
 use bytes::Bytes;
 use peerage_identity::{DialAddress, NetworkSecret, PeerId, SignedPeerRecord};
@@ -13,7 +13,7 @@ use peerage_wire::hello::Hello;
 use prost::Message;
 use tokio::sync::oneshot;
 
-use crate::channel::{ChannelCore, EndedBy, Next, Outbox};
+use crate::channel::{ChannelCore, EndedBy, MIN_WHOLE, Next, Outbox, Queue, run_of};
 use crate::memory::Budget;
 use crate::protocols::{exchange, identify};
 use crate::seed_file::BadLine;
@@ -181,6 +181,32 @@ pub fn accounts(peer: PeerId, said: Bytes) -> Accounted {
     told.verdicts = receipts.iter_mut().filter_map(|receipt| receipt.try_recv().ok()).collect();
     told.held = budget.used();
     told
+}
+
+/// A channel's queue of framed messages.
+#[derive(Debug, Default)]
+pub struct ChannelQueue(Queue);
+
+impl ChannelQueue {
+    /// Adds a message for one peer.
+    pub fn push(&mut self, message: &Raw) {
+        self.0.push(message, MIN_WHOLE);
+    }
+
+    /// Takes at most so many bytes: the pieces of a write, and how many messages end in them.
+    pub fn take(&mut self, most_bytes: usize) -> (Vec<Bytes>, usize) {
+        let mut pieces = Vec::new();
+        let taken = self.0.take(most_bytes, usize::MAX, &mut pieces);
+        (pieces, taken.messages)
+    }
+}
+
+/// The whole messages in what was read of a channel's stream.
+///
+/// # Errors
+/// In words.
+pub fn channel_run(read: &Bytes) -> Result<impl Iterator<Item = Bytes>, String> {
+    run_of(read, MAX_REQUEST_BYTES)
 }
 
 /// The seeds of a file, and its bad lines.

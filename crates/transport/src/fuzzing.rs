@@ -1,17 +1,20 @@
-//! Doors to the decoders of this crate, for fuzzing. No part of the API: it may change at any time.
+//! Doors to the decoders of this crate, for fuzzing and for the micro-benchmarks. No part of the API: it may change at any time.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_identity::PeerId;
+use peerage_identity::{NodeKey, PeerId};
+use peerage_machine::Random;
 use rustls::crypto::ring;
 use rustls::pki_types::UnixTime;
 
+use crate::certificate::OwnCertificate;
 use crate::close;
 use crate::negotiate::{self, Answer, Dialler, Listener, NegotiationError, Step};
 use crate::proof::{self, CertificateFault};
+use crate::settings::CertificateKind;
 
 /// The peer that a certificate proves at a time, in seconds since 1970.
 ///
@@ -21,6 +24,17 @@ pub fn certificate(der: &[u8], unix_seconds: u64) -> Result<PeerId, CertificateF
     let now = UnixTime::since_unix_epoch(Duration::from_secs(unix_seconds));
     let algorithms = ring::default_provider().signature_verification_algorithms;
     proof::verify(der, now, &algorithms, &AtomicU64::new(0)).map(|proven| proven.peer_id)
+}
+
+/// A certificate as an endpoint shows it at a time, in seconds since 1970, and the peer that it proves.
+///
+/// # Errors
+/// In words.
+pub fn own_certificate(kind: CertificateKind, unix_seconds: u64) -> Result<(Vec<u8>, PeerId), String> {
+    let (host, now) =
+        (NodeKey::from_seed([1; 32]), UnixTime::since_unix_epoch(Duration::from_secs(unix_seconds)));
+    let own = OwnCertificate::generate(&host, kind, now, &mut Random::from_number(1))?;
+    Ok((own.certificate.to_vec(), host.peer_id()))
 }
 
 /// The host key and the signature in the content of the libp2p extension.

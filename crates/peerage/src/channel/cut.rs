@@ -49,6 +49,12 @@ impl Cut {
     }
 }
 
+/// The whole messages at the front of what was read, none over `longest` bytes.
+pub(crate) fn run_of(read: &Bytes, longest: usize) -> Result<impl Iterator<Item = Bytes>, String> {
+    let cut = Cut::of(read, usize::MAX, usize::MAX, longest).map_err(|end| format!("{end:?}"))?;
+    Ok(messages_of(read.slice(..cut.bytes)))
+}
+
 /// The messages of a run.
 pub(super) fn messages_of(mut run: Bytes) -> impl Iterator<Item = Bytes> {
     std::iter::from_fn(move || {

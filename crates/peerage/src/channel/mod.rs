@@ -42,6 +42,7 @@ use crate::shared::Shared;
 
 pub use broadcast::To;
 pub use config::{ChannelConfig, ChannelRate, Class, Overflow};
+pub(crate) use cut::run_of;
 pub(crate) use inbox::Inbox;
 pub use limits::ChannelLimits;
 pub(crate) use limits::in_hello;
@@ -51,7 +52,7 @@ pub(crate) use pace::MAX_PACES;
 use pace::Paces;
 pub(crate) use payload::encoded;
 pub use payload::{Payload, Raw};
-pub(crate) use queue::MIN_SHARED;
+pub(crate) use queue::{MIN_SHARED, MIN_WHOLE, Queue};
 pub(crate) use reader::{MAX_FOREIGN_STREAMS, MAX_STREAMS, MEMORY_PATIENCE, run_reader};
 pub(crate) use seen::{MAX_REMEMBERED, REMEMBERED, Seen};
 pub use status::{ChannelStatus, ChannelTotals};
