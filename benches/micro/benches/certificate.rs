@@ -26,7 +26,8 @@ fn ours(criterion: &mut Criterion) {
 /// As others show it: a P-256 certificate with host keys of three kinds, and the specification's bad one.
 fn foreign(criterion: &mut Criterion) {
     let vectors: Value =
-        serde_json::from_str(include_str!("../../../crates/transport/tests/vectors/tls_certificates.json")).unwrap();
+        serde_json::from_str(include_str!("../../../crates/transport/tests/vectors/tls_certificates.json"))
+            .unwrap();
     let mut group = criterion.benchmark_group("certificate/foreign");
     for (id, name) in [
         ("spec-1", "host-ed25519"),

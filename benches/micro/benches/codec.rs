@@ -18,7 +18,9 @@ fn encode(criterion: &mut Criterion) {
     for length in [64, 1024] {
         let chat = Chat { id: 7, text: "x".repeat(length), ..Default::default() };
         group.throughput(Throughput::Elements(1));
-        group.bench_function(BenchmarkId::from_parameter(length), |b| b.iter(|| frame::encode(black_box(&chat))));
+        group.bench_function(BenchmarkId::from_parameter(length), |b| {
+            b.iter(|| frame::encode(black_box(&chat)))
+        });
     }
 }
 

@@ -90,7 +90,8 @@ impl Overlay {
         let order = self.next();
         let hello = HelloFacts { boot_nonce: 1, order, record, observed: None, problem: None };
         self.handle(Input::Hello { conn, hello });
-        let accepts = |output: &Output| matches!(output, Output::Answer { answer: Answer::Accept { .. }, .. });
+        let accepts =
+            |output: &Output| matches!(output, Output::Answer { answer: Answer::Accept { .. }, .. });
         self.expect("an acceptance", accepts);
         let order = self.next();
         self.handle(Input::Answered { conn, answer: PeerAnswer::Accept { order } });
