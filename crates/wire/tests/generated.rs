@@ -1,7 +1,7 @@
 //! The code in `src/generated/` is what `proto/` compiles to.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ fn the_committed_messages_are_what_proto_compiles_to() {
         write(&folder, &wanted);
     }
     let found = files(&folder);
-    let differs: Vec<_> =
+    let differs: BTreeSet<_> =
         wanted.keys().chain(found.keys()).filter(|name| wanted.get(*name) != found.get(*name)).collect();
     assert!(
         differs.is_empty(),
