@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use peerage_identity::{
     AddressError, DialAddress, ListenAddress, NetworkSecret, NodeKey, PeerId, parse_peer_id,
 };
@@ -291,7 +292,17 @@ impl NodeBuilder {
     ///
     /// # Errors
     /// [`StartError`]: a value that makes no sense, a data directory or a socket that can't be had.
-    pub async fn start(mut self) -> Result<Node, StartError> {
+    pub async fn start(self) -> Result<Node, StartError> {
+        self.boxed().await
+    }
+
+    /// All that a node runs follows from this future. A plain function holds it, so that it is compiled here, and not again with each program that starts a node.
+    #[inline(never)]
+    fn boxed(self) -> BoxFuture<'static, Result<Node, StartError>> {
+        Box::pin(self.begin())
+    }
+
+    async fn begin(mut self) -> Result<Node, StartError> {
         check_network(&self.network)?;
         self.peers.foreign = Some(self.foreign_policy()?);
         if !self.secrets.is_empty() {
