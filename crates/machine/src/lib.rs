@@ -34,10 +34,12 @@
 
 mod bucket;
 mod random;
+mod recent;
 mod time;
 
 pub use bucket::TokenBucket;
 pub use random::Random;
+pub use recent::Recent;
 pub use time::Now;
 
 use std::time::Duration;

@@ -27,7 +27,7 @@ use crate::{
 /// # Errors
 /// In words.
 pub fn hello(network: &str, peer: PeerId, said: Bytes) -> Result<(HelloFacts, About), String> {
-    Ok(hello::read(network, peer, only(said, hello::MAX_HELLO_BYTES)?))
+    Ok(hello::read(network, peer, only(said, hello::MAX_HELLO_BYTES)?, &hello::Records::new()))
 }
 
 /// An answer to our hello.

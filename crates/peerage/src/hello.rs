@@ -3,10 +3,12 @@
 //! Each side opens one stream, sends one hello and reads one answer on it. Reading is strict about sizes and lenient about content: fields
 //! that this version does not know are passed over, so that newer nodes can say more.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_identity::{DialAddress, PeerId, SignedPeerRecord};
+use peerage_identity::{DialAddress, PeerId, RecordError, SignedPeerRecord};
+use peerage_machine::Recent;
 use peerage_peers::{Answer, HelloFacts, PeerAnswer, RejectReason};
 use peerage_wire::hello::{self as wire, answer::Verdict};
 use prost::Message;
@@ -29,6 +31,10 @@ pub(crate) const MAX_ANSWER_BYTES: usize = 72 * 1024;
 pub(crate) const MAX_TEXT: usize = 128;
 /// Channels that a hello lists.
 pub(crate) const MAX_CHANNELS: usize = 128;
+/// Verified records that are kept to compare with.
+pub(crate) const MAX_KEPT_RECORDS: usize = 1024;
+/// Longer records, in bytes, are verified each time they come. Those of honest nodes have a few hundred.
+pub(crate) const MAX_KEPT_RECORD_BYTES: usize = 1024;
 /// Records of others that a refusal may carry.
 const MAX_ALTERNATIVES: usize = 8;
 
@@ -73,11 +79,46 @@ fn list_channels(hello: &mut wire::Hello, channels: impl Iterator<Item = wire::C
     }
 }
 
+/// Records that came in hellos lately, by whom they are about.
+///
+/// Whether a record is good follows from its bytes alone: a peer that comes back with the same one costs no second check of its signature.
+#[derive(Debug)]
+pub(crate) struct Records(Mutex<Recent<PeerId, SignedPeerRecord>>);
+
+impl Records {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Recent::new(MAX_KEPT_RECORDS)))
+    }
+
+    /// Verifies a record that `peer` sent, unless it is, byte by byte, the last one that it sent and that was verified.
+    fn verify(&self, peer: PeerId, bytes: &Bytes) -> Result<SignedPeerRecord, RecordError> {
+        if let Some(known) = self.table().get(&peer)
+            && known.as_bytes() == bytes
+        {
+            return Ok(known.clone());
+        }
+        let record = SignedPeerRecord::verify(bytes)?;
+        if record.peer_id() == peer && bytes.len() <= MAX_KEPT_RECORD_BYTES {
+            self.table().put(peer, record.clone());
+        }
+        Ok(record)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Recent<PeerId, SignedPeerRecord>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What a peer's hello says to a node of `network`.
-pub(crate) fn read(network: &str, peer: PeerId, hello: wire::Hello) -> (HelloFacts, About) {
+pub(crate) fn read(
+    network: &str,
+    peer: PeerId,
+    hello: wire::Hello,
+    records: &Records,
+) -> (HelloFacts, About) {
     let record = match hello.signed_record.is_empty() {
         true => Ok(None),
-        false => SignedPeerRecord::verify(&hello.signed_record).map(Some).map_err(|e| e.to_string()),
+        false => records.verify(peer, &hello.signed_record).map(Some).map_err(|e| e.to_string()),
     };
     let problem = problem(network, peer, &hello, &record);
     let observed = DialAddress::from_bytes(&hello.observed_addr).ok();
@@ -190,12 +231,57 @@ pub(crate) fn text(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use peerage_identity::NodeKey;
 
     #[test]
     fn a_peers_text_is_cut_at_a_character_and_cannot_move_the_cursor() {
         assert_eq!(text("a\u{1b}[2Jb\n".into()), "a[2Jb");
         assert_eq!(text("ü".repeat(100)).len(), 128);
         assert_eq!(text(format!("x{}", "ü".repeat(100))).len(), 127);
+    }
+
+    #[test]
+    fn a_record_that_comes_back_is_known_and_any_other_is_verified() {
+        let (key, records) = (NodeKey::from_seed([7; 32]), Records::new());
+        let record = |seq| SignedPeerRecord::sign(&key, seq, &[]).unwrap();
+        let (first, second) = (record(1), record(2));
+        for sent in [&first, &first, &second, &first] {
+            assert_eq!(records.verify(key.peer_id(), sent.as_bytes()).unwrap().seq(), sent.seq());
+        }
+        let known = first.as_bytes();
+        for bit in 0..known.len() * 8 {
+            let mut damaged = known.to_vec();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let verdict = |records: &Records| records.verify(key.peer_id(), &damaged.clone().into()).is_ok();
+            assert_eq!(verdict(&records), verdict(&Records::new()), "bit {bit}");
+        }
+        // What another one sends in this peer's name is no record of the sender, and does not stay.
+        let other = NodeKey::from_seed([8; 32]).peer_id();
+        assert_eq!(records.verify(other, known).unwrap().peer_id(), key.peer_id());
+        assert_eq!(records.table().len(), 1);
+    }
+
+    #[test]
+    fn only_so_many_records_are_kept_and_no_long_ones() {
+        let records = Records::new();
+        let addresses: Vec<DialAddress> = (0..30)
+            .map(|number| {
+                format!("/dns4/{}.example/udp/{}/quic-v1", "n".repeat(40), number + 1).parse().unwrap()
+            })
+            .collect();
+        let key = NodeKey::from_seed([9; 32]);
+        let long = SignedPeerRecord::sign(&key, 1, &addresses).unwrap();
+        assert!(long.as_bytes().len() > MAX_KEPT_RECORD_BYTES);
+        records.verify(key.peer_id(), long.as_bytes()).unwrap();
+        assert_eq!(records.table().len(), 0);
+        for number in 0..MAX_KEPT_RECORDS as u64 + 10 {
+            let mut seed = [1; 32];
+            seed[..8].copy_from_slice(&number.to_be_bytes());
+            let key = NodeKey::from_seed(seed);
+            let record = SignedPeerRecord::sign(&key, 1, &[]).unwrap();
+            records.verify(key.peer_id(), record.as_bytes()).unwrap();
+        }
+        assert_eq!(records.table().len(), MAX_KEPT_RECORDS);
     }
 
     #[test]

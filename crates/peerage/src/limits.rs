@@ -155,6 +155,8 @@ fn fixed() -> Vec<Limit> {
         "hello.max_channels" = n(hello::MAX_CHANNELS), "Channels of a peer that are known with their limits";
         "hello.max_text_bytes" = bytes(hello::MAX_TEXT), "A peer's moniker, agent and words; what is longer is cut";
         "hello.max_sealed_bytes" = bytes(secret::MAX_SEALED_BYTES), "A hello in a network with a secret, one for each secret";
+        "hello.max_kept_records" = n(hello::MAX_KEPT_RECORDS), "Peers whose last signed record is kept, so that the same one needs no second check";
+        "hello.max_kept_record_bytes" = bytes(hello::MAX_KEPT_RECORD_BYTES), "The longest record that is kept for that";
         "secret.max_secrets" = n(peerage_identity::MAX_NETWORK_SECRETS), "Network secrets that are taken at once";
         "secret.max_bytes" = bytes(*peerage_identity::NETWORK_SECRET_BYTES.end()), "One secret; it has at least 16 bytes";
         "secret.max_file_bytes" = bytes(peerage_identity::MAX_SECRET_FILE_BYTES), "The file with the secrets";
@@ -213,6 +215,7 @@ fn fixed() -> Vec<Limit> {
         "record.max_addresses" = n(peerage_identity::MAX_RECORD_ADDRESSES), "Addresses in one";
         "negotiation.max_line_bytes" = bytes(peerage_transport::MAX_LINE), "A line of multistream-select";
         "negotiation.max_proposals" = n(peerage_transport::MAX_PROPOSALS), "Protocols that a peer may propose on one stream";
+        "transport.max_passed_certificates" = n(peerage_transport::MAX_PASSED_CERTIFICATES), "Certificates whose own signature is not verified again when they come back; all other checks are made each time";
         "transport.max_stream_window_bytes" = bytes(peerage_transport::MAX_STREAM_WINDOW as usize), "The largest `transport.stream_window_bytes`";
         "peers.max_dial_targets" = n(peers::MAX_DIAL_TARGETS), "Addresses and subnets whose dials are remembered";
         "peers.name_dial_every" = time(peers::NAME_DIAL_EVERY), "The long-run pause between dials to names that nobody has proved; `peers.address_dial_burst` at once";

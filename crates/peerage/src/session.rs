@@ -229,7 +229,7 @@ impl Session {
             Err(problem) => (wire::Hello::default(), Some(problem)),
         };
         self.gate.trusted.store(problem.is_none(), Ordering::Relaxed);
-        let (mut facts, about) = hello::read(&self.shared.network, self.connection.peer_id(), hello);
+        let (mut facts, about) = self.shared.read_hello(self.connection.peer_id(), hello);
         facts.problem = problem.or(facts.problem);
         let message = Message::Hello { conn: self.id, facts: Box::new(facts), about: Box::new(about) };
         let _ = self.shared.to_driver.send(message).await;

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use peerage_identity::{NetworkSecret, NodeKey, PeerId};
 use peerage_machine::Random;
+use peerage_peers::HelloFacts;
 use peerage_transport::Endpoint;
+use peerage_wire::hello as wire;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -22,11 +24,12 @@ use crate::clock::Clock;
 use crate::driver::Message;
 use crate::environment::Environment;
 use crate::error::SendError;
+use crate::hello::{self, Records};
 use crate::limits::NodeLimits;
 use crate::listening::Listening;
 use crate::memory::{Budget, MemoryLimits};
 use crate::metrics::{ChannelTable, EventCounts, RequestCounts};
-use crate::peer::Peer;
+use crate::peer::{About, Peer};
 use crate::registry::Registry;
 use crate::request::{CallLimits, RequestLimits, Slots};
 use crate::resolve::Resolve;
@@ -51,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) call_limits: CallLimits,
     pub(crate) limits: NodeLimits,
     pub(crate) listening: Listening,
+    /// Signed records that peers sent lately.
+    records: Records,
     /// What this network's nodes prove to each other; none in an open network.
     pub(crate) secrets: Secrets,
     /// What is on its way into the store.
@@ -131,6 +136,7 @@ impl Shared {
             channel_counts: ChannelTable::default(),
             limits: parts.limits,
             listening: parts.listening,
+            records: Records::new(),
             secrets: Secrets::new(parts.secrets),
             saving: parts.saving,
             to_driver: parts.to_driver,
@@ -168,6 +174,11 @@ impl Shared {
     pub(crate) fn timeout<F: Future>(&self, after: Duration, future: F) -> Timeout<F> {
         let _entered = self.runtime.enter();
         tokio::time::timeout(after, future)
+    }
+
+    /// What a peer's hello says to this node.
+    pub(crate) fn read_hello(&self, peer: PeerId, hello: wire::Hello) -> (HelloFacts, About) {
+        hello::read(&self.network, peer, hello, &self.records)
     }
 
     /// An admitted peer.

@@ -167,9 +167,11 @@ impl PeerManager {
             None => self.told.remove(&peer),
         };
         // The story says whose it is; in its lines the peer is «it».
-        let detail = match detail {
-            "" => String::new(),
-            detail => detail.replace(&format!("/p2p/{peer}"), "").replace(&peer.to_string(), "it"),
+        let detail = if detail.len() < SHORTEST_ID {
+            detail.to_owned()
+        } else {
+            let id = peer.to_string();
+            detail.replace(&format!("/p2p/{id}"), "").replace(&id, "it")
         };
         let rank = self.rank(&peer);
         self.journal.add(now, peer, rank, (cause, &detail), state.as_ref().map(PeerState::name));
@@ -230,3 +232,6 @@ impl PeerManager {
         })
     }
 }
+
+/// No peer ID takes fewer characters: the shortest are hashes, `Qm…`.
+const SHORTEST_ID: usize = 46;

@@ -1,7 +1,6 @@
 //! Doors to the decoders of this crate, for fuzzing and for the micro-benchmarks. No part of the API: it may change at any time.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use rustls::pki_types::UnixTime;
 use crate::certificate::OwnCertificate;
 use crate::close;
 use crate::negotiate::{self, Answer, Dialler, Listener, NegotiationError, Step};
-use crate::proof::{self, CertificateFault};
+use crate::proof::{self, CertificateFault, Checks};
 use crate::settings::CertificateKind;
 
 /// The peer that a certificate proves at a time, in seconds since 1970.
@@ -23,7 +22,7 @@ use crate::settings::CertificateKind;
 pub fn certificate(der: &[u8], unix_seconds: u64) -> Result<PeerId, CertificateFault> {
     let now = UnixTime::since_unix_epoch(Duration::from_secs(unix_seconds));
     let algorithms = ring::default_provider().signature_verification_algorithms;
-    proof::verify(der, now, &algorithms, &AtomicU64::new(0)).map(|proven| proven.peer_id)
+    proof::verify(der, now, &algorithms, &Checks::new()).map(|proven| proven.peer_id)
 }
 
 /// A certificate as an endpoint shows it at a time, in seconds since 1970, and the peer that it proves.

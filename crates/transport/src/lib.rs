@@ -108,7 +108,7 @@ pub use endpoint::{BindSocket, Endpoint, EndpointConfig, UnixClock};
 pub use gate::AdmissionCounts;
 pub use incoming::{AcceptError, Incoming};
 pub use negotiate::{MAX_LINE, MAX_PROPOSALS, NegotiationError};
-pub use proof::CertificateFault;
+pub use proof::{CertificateFault, MAX_PASSED_CERTIFICATES};
 pub use recv::{ReadError, RecvStream};
 pub use send::{SendStream, WriteError};
 pub use settings::{

@@ -4,10 +4,13 @@
 //! and is verified once per handshake.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use der::asn1::{AnyRef, BitStringRef, OctetString};
 use der::{Decode, Reader, SliceReader, Tag, TagMode, TagNumber};
 use peerage_identity::{KeyError, PeerId, PublicKey, decode_public_key, verify_signature};
+use peerage_machine::Recent;
+use ring::digest::{SHA256, digest};
 use rustls::SignatureScheme;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{SignatureVerificationAlgorithm, UnixTime};
@@ -91,7 +94,34 @@ pub(crate) struct ProvenPeer {
     pub(crate) spki: Vec<u8>,
 }
 
-/// Reads a certificate and checks all that can be checked without the handshake. `checked` counts the signatures of host keys.
+/// What an endpoint's checks of certificates count and remember.
+///
+/// Whether a certificate is signed with its own key follows from its bytes alone, so what was found of the same bytes before still holds. Everything else is
+/// checked each time: the dates, the host key's signature, and in the handshake that the peer has the certificate's key.
+#[derive(Debug)]
+pub(crate) struct Checks {
+    /// Signatures of host keys checked so far.
+    host_signatures: AtomicU64,
+    /// SHA-256 of certificates that passed every check lately.
+    passed: Mutex<Recent<[u8; 32], ()>>,
+}
+
+impl Checks {
+    pub(crate) fn new() -> Self {
+        Self { host_signatures: AtomicU64::new(0), passed: Mutex::new(Recent::new(MAX_PASSED_CERTIFICATES)) }
+    }
+
+    /// How many signatures of host keys were checked.
+    pub(crate) fn host_signatures(&self) -> u64 {
+        self.host_signatures.load(Ordering::Relaxed)
+    }
+
+    fn passed(&self) -> MutexGuard<'_, Recent<[u8; 32], ()>> {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads a certificate and checks all that can be checked without the handshake.
 ///
 /// # Errors
 /// Any [`CertificateFault`] but [`CertificateFault::Count`] and [`CertificateFault::WrongPeer`].
@@ -99,21 +129,29 @@ pub(crate) fn verify(
     certificate: &[u8],
     now: UnixTime,
     algorithms: &WebPkiSupportedAlgorithms,
-    checked: &AtomicU64,
+    checks: &Checks,
 ) -> Result<ProvenPeer, CertificateFault> {
-    let certificate = Certificate::parse(certificate)?;
+    let der = certificate;
+    let certificate = Certificate::parse(der)?;
     certificate.check_time(now)?;
     let extension = certificate.libp2p_extension()?;
     let (host_key, host_signature) = parse_extension(extension.as_bytes())?;
     let public_key = decode_public_key(host_key.as_bytes())?;
     let (_, algorithm) =
         certificate.signature_scheme(algorithms).ok_or(CertificateFault::UnsupportedAlgorithm)?;
-    algorithm
-        .verify_signature(certificate.key, certificate.tbs, certificate.signature)
-        .map_err(|_| CertificateFault::BadSignature)?;
-    checked.fetch_add(1, Ordering::Relaxed);
+    let id = fingerprint(der);
+    let passed_before = checks.passed().get(&id).is_some();
+    if !passed_before {
+        algorithm
+            .verify_signature(certificate.key, certificate.tbs, certificate.signature)
+            .map_err(|_| CertificateFault::BadSignature)?;
+    }
+    checks.host_signatures.fetch_add(1, Ordering::Relaxed);
     if !verify_signature(&public_key, &signed_message(certificate.spki), host_signature.as_bytes()) {
         return Err(CertificateFault::BadHostSignature);
+    }
+    if !passed_before {
+        checks.passed().put(id, ());
     }
     let peer_id = public_key.to_peer_id();
     Ok(ProvenPeer { peer_id, public_key: Box::new(public_key), spki: certificate.spki.to_vec() })
@@ -292,8 +330,18 @@ impl TagIs for AnyRef<'_> {
     }
 }
 
+/// By what a certificate is remembered: no two have the same.
+fn fingerprint(certificate: &[u8]) -> [u8; 32] {
+    let mut id = [0; 32];
+    id.copy_from_slice(digest(&SHA256, certificate).as_ref());
+    id
+}
+
 /// More than any honest certificate has.
 const MAX_EXTENSIONS: usize = 32;
+
+/// Certificates that are remembered, at 32 bytes each and some for the table: as many as come back at once to a large node that was away.
+pub const MAX_PASSED_CERTIFICATES: usize = 1024;
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,6 @@
 //! A resumed session skips the verifiers, and with them the proof of who the peer is. So nothing here stores, sends or takes a ticket, and there is no early
 //! data. The configuration of a handshake is made for it alone, because its verifier keeps what that handshake proved.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +19,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::{CipherSuite, ClientConfig, SupportedCipherSuite};
 
 use crate::certificate::OwnCertificate;
+use crate::proof::Checks;
 use crate::settings::CertificateKind;
 use crate::verifier::Verifier;
 
@@ -32,8 +32,7 @@ pub(crate) struct Tls {
     time: Arc<dyn TimeProvider>,
     certificate: Arc<SingleCertAndKey>,
     client: ClientConfig,
-    /// Signatures of host keys checked so far.
-    checked: Arc<AtomicU64>,
+    checks: Arc<Checks>,
 }
 
 impl Tls {
@@ -51,22 +50,18 @@ impl Tls {
         let now = time.current_time().ok_or("the clock gives no time")?;
         let own = OwnCertificate::generate(key, kind, now, random)?;
         let certificate = Arc::new(SingleCertAndKey::from(CertifiedKey::new(vec![own.certificate], own.key)));
-        let checked = Arc::new(AtomicU64::new(0));
+        let checks = Arc::new(Checks::new());
         let mut client = ClientConfig::builder_with_details(provider.clone(), time.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| error.to_string())?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier::new(
-                provider.clone(),
-                None,
-                checked.clone(),
-            )))
+            .with_custom_certificate_verifier(Arc::new(Verifier::new(provider.clone(), None, checks.clone())))
             .with_client_cert_resolver(certificate.clone());
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.enable_sni = false;
         client.resumption = Resumption::disabled();
         client.enable_early_data = false;
-        Ok(Self { provider, time, certificate, client, checked })
+        Ok(Self { provider, time, certificate, client, checks })
     }
 
     /// The configuration of one dial, and the verifier that will know who answered.
@@ -99,7 +94,7 @@ impl Tls {
 
     /// How many signatures of peers' host keys were checked so far.
     pub(crate) fn checked(&self) -> u64 {
-        self.checked.load(Ordering::Relaxed)
+        self.checks.host_signatures()
     }
 
     /// The time source in the form that quinn takes, for the age of its retry tokens.
@@ -108,7 +103,7 @@ impl Tls {
     }
 
     fn verifier(&self, expected: Option<PeerId>) -> Arc<Verifier> {
-        Arc::new(Verifier::new(self.provider.clone(), expected, self.checked.clone()))
+        Arc::new(Verifier::new(self.provider.clone(), expected, self.checks.clone()))
     }
 }
 

@@ -1,6 +1,5 @@
 //! The verifiers that rustls calls: one per dial, one per accept. Each keeps the peer that its handshake proved.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use peerage_identity::PeerId;
@@ -13,7 +12,7 @@ use rustls::{
     PeerMisbehaved, SignatureScheme,
 };
 
-use crate::proof::{self, CertificateFault, ProvenPeer};
+use crate::proof::{self, CertificateFault, Checks, ProvenPeer};
 
 /// Judges the certificate of one handshake, in either direction.
 ///
@@ -23,8 +22,7 @@ use crate::proof::{self, CertificateFault, ProvenPeer};
 pub(crate) struct Verifier {
     provider: Arc<CryptoProvider>,
     expected: Option<Box<PeerId>>,
-    /// How many signatures of host keys this endpoint has checked.
-    checked: Arc<AtomicU64>,
+    checks: Arc<Checks>,
     found: Mutex<Found>,
 }
 
@@ -41,12 +39,8 @@ enum Found {
 
 impl Verifier {
     /// A verifier for one handshake. With `expected`, any other peer is refused.
-    pub(crate) fn new(
-        provider: Arc<CryptoProvider>,
-        expected: Option<PeerId>,
-        checked: Arc<AtomicU64>,
-    ) -> Self {
-        Self { provider, expected: expected.map(Box::new), checked, found: Mutex::new(Found::Nothing) }
+    pub(crate) fn new(provider: Arc<CryptoProvider>, expected: Option<PeerId>, checks: Arc<Checks>) -> Self {
+        Self { provider, expected: expected.map(Box::new), checks, found: Mutex::new(Found::Nothing) }
     }
 
     /// The peer that the handshake proved, once. `None` when no certificate was judged, or a bad one.
@@ -102,7 +96,7 @@ impl Verifier {
             return Err(CertificateFault::Count { count: intermediates.len() + 1 });
         }
         let proven =
-            proof::verify(end_entity, now, &self.provider.signature_verification_algorithms, &self.checked)?;
+            proof::verify(end_entity, now, &self.provider.signature_verification_algorithms, &self.checks)?;
         match &self.expected {
             Some(expected) if **expected != proven.peer_id => Err(CertificateFault::WrongPeer {
                 expected: expected.clone(),

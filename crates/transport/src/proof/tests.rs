@@ -31,13 +31,17 @@ struct SchemeVector {
 }
 
 fn check(certificate: &[u8], now: u64) -> Result<ProvenPeer, CertificateFault> {
+    check_again(certificate, now, &Checks::new())
+}
+
+fn check_again(certificate: &[u8], now: u64, checks: &Checks) -> Result<ProvenPeer, CertificateFault> {
+    let before = checks.host_signatures();
     let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
     let algorithms = ring::default_provider().signature_verification_algorithms;
-    let checked = AtomicU64::new(0);
-    let result = verify(certificate, now, &algorithms, &checked);
+    let result = verify(certificate, now, &algorithms, checks);
     // The host key's signature is checked once, and not at all when something before it is wrong.
     let reached = matches!(result, Ok(_) | Err(CertificateFault::BadHostSignature));
-    assert_eq!(checked.into_inner(), u64::from(reached));
+    assert_eq!(checks.host_signatures() - before, u64::from(reached));
     result
 }
 
@@ -123,6 +127,38 @@ fn a_certificate_with_any_bit_changed_is_refused() {
         damaged[bit / 8] ^= 1 << (bit % 8);
         assert!(check(&damaged, TODAY).is_err(), "bit {bit} may be changed");
     }
+}
+
+/// What is remembered of a certificate is its own signature and nothing else.
+#[test]
+fn a_certificate_that_comes_back_is_checked_all_the_same() {
+    let (checks, century) = (Checks::new(), 100 * 365 * 24 * 3600);
+    let (key, certificate) = own(CertificateKind::P256);
+    for _ in 0..3 {
+        assert_eq!(check_again(&certificate, TODAY, &checks).unwrap().peer_id, key.peer_id());
+    }
+    assert_eq!(checks.passed().len(), 1);
+    let expired = check_again(&certificate, TODAY + century + 1, &checks);
+    assert_eq!(expired.unwrap_err(), CertificateFault::Expired);
+    for bit in 0..certificate.len() * 8 {
+        let mut damaged = certificate.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(check_again(&damaged, TODAY, &checks).is_err(), "bit {bit} may be changed");
+    }
+    assert_eq!(checks.passed().len(), 1, "a refused certificate is not remembered");
+}
+
+#[test]
+fn only_so_many_certificates_are_remembered() {
+    let checks = Checks::new();
+    let key = NodeKey::from_seed([3; 32]);
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(TODAY));
+    for seed in 0..MAX_PASSED_CERTIFICATES as u64 + 10 {
+        let kind = CertificateKind::Ed25519;
+        let own = OwnCertificate::generate(&key, kind, now, &mut Random::from_number(seed)).unwrap();
+        check_again(&own.certificate, TODAY, &checks).unwrap();
+    }
+    assert_eq!(checks.passed().len(), MAX_PASSED_CERTIFICATES);
 }
 
 #[test]
