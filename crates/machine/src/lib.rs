@@ -33,11 +33,13 @@
 //! ```
 
 mod bucket;
+mod interner;
 mod random;
 mod recent;
 mod time;
 
 pub use bucket::TokenBucket;
+pub use interner::Interner;
 pub use random::Random;
 pub use recent::Recent;
 pub use time::Now;

@@ -19,10 +19,11 @@ use peerage_transport::{CloseCode, Connection, Door};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use crate::about::About;
 use crate::dial;
 use crate::error::ConnectError;
 use crate::orders::OrderGiver;
-use crate::peer::{About, Peer, PeerInfo};
+use crate::peer::{Peer, PeerInfo};
 use crate::session::Order;
 use crate::shared::Shared;
 

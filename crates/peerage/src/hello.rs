@@ -13,8 +13,8 @@ use peerage_peers::{Answer, HelloFacts, PeerAnswer, RejectReason};
 use peerage_wire::hello::{self as wire, answer::Verdict};
 use prost::Message;
 
+use crate::about::About;
 use crate::channel::ChannelLimits;
-use crate::peer::About;
 use crate::shared::Shared;
 
 /// The protocol's name.

@@ -41,6 +41,8 @@
 //! accepts connections; `session` runs one connection from the hello to its end; `registry` finds who serves an incoming stream; `channel`,
 //! `request` and `streams` are what applications use, and [`bench`] what measures them.
 
+mod about;
+mod bell;
 pub mod bench;
 mod book;
 mod builder;
@@ -77,6 +79,7 @@ mod streams;
 mod traffic;
 mod watch;
 
+pub use about::About;
 pub use bench::BenchLimits;
 pub use book::{BookError, MAX_BOOK_BYTES};
 pub use builder::NodeBuilder;
@@ -91,7 +94,7 @@ pub use limits::{Limit, LimitPlace, NodeLimits, limits};
 pub use memory::MemoryLimits;
 pub use metrics::{MAX_COUNTED_CHANNELS, Metric, MetricKind, OTHER_CHANNELS, Sample};
 pub use node::{ListenWatch, Node, Shutdown};
-pub use peer::{About, PeerInfo};
+pub use peer::PeerInfo;
 pub use peers::{Change, PeerStats, Peers, Watch};
 pub use protocols::perf::PerfTimes;
 pub use request::{

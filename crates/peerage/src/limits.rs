@@ -154,6 +154,7 @@ fn fixed() -> Vec<Limit> {
         "hello.max_answer_bytes" = bytes(hello::MAX_ANSWER_BYTES), "The answer to a hello";
         "hello.max_channels" = n(hello::MAX_CHANNELS), "Channels of a peer that are known with their limits";
         "hello.max_text_bytes" = bytes(hello::MAX_TEXT), "A peer's moniker, agent and words; what is longer is cut";
+        "about.max_shared" = n(crate::about::MAX_SHARED), "Programs, and addresses at which peers see this node, that are kept once for all peers that tell them; of more, each peer keeps its own";
         "hello.max_sealed_bytes" = bytes(secret::MAX_SEALED_BYTES), "A hello in a network with a secret, one for each secret";
         "hello.max_kept_records" = n(hello::MAX_KEPT_RECORDS), "Peers whose last signed record is kept, so that the same one needs no second check";
         "hello.max_kept_record_bytes" = bytes(hello::MAX_KEPT_RECORD_BYTES), "The longest record that is kept for that";

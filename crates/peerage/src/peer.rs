@@ -11,6 +11,7 @@ use peerage_transport::{Connection, Stream};
 use peerage_wire::uvarint;
 use tokio::sync::Notify;
 
+use crate::about::{About, Said};
 use crate::channel::{ChannelCore, ChannelLimits, Class, EndedBy, Flight, Outbox, Seen};
 use crate::error::SendError;
 use crate::memory::{Budget, Budgets, LEAST_SHARE};
@@ -25,7 +26,7 @@ pub(crate) struct Peer {
     pub(crate) direction: Direction,
     pub(crate) foreign: bool,
     pub(crate) shared: Arc<Shared>,
-    about: Mutex<About>,
+    said: Mutex<Said>,
     outboxes: Mutex<Vec<Arc<Outbox>>>,
     /// Told when an outbox is gone.
     outbox_gone: Notify,
@@ -43,51 +44,51 @@ pub(crate) struct Peer {
     parts: Mutex<Vec<Weak<Budget>>>,
     /// What channels may leave unread of the connection's window, and what control channels may beside it.
     unread: Arc<Budget>,
-    unread_control: Arc<Budget>,
+    unread_control: OnceLock<Arc<Budget>>,
     /// What channels have on their way of the connection's send window.
     pub(crate) flight: Flight,
     useful: AtomicBool,
     /// How often messages were handed to the connection, on any channel.
     spoken: AtomicU64,
+    /// What is needed once it is asked for something.
+    asked: OnceLock<Box<Asked>>,
+    /// Held while the peer is asked who it is: js-libp2p takes one such stream at a time and resets a second one.
+    pub(crate) identifying: tokio::sync::Mutex<()>,
+}
+
+/// What only some peers need: those that requests, pings and pushes go to or come from.
+#[derive(Debug)]
+pub(crate) struct Asked {
     /// Places for our requests to it.
     pub(crate) calls: Slots,
-    /// The accounts of what requests to and from it hold, once there is one.
-    request_budgets: OnceLock<Budgets>,
+    /// The accounts of what requests to and from it hold.
+    request_budgets: Budgets,
     /// Inbound ping streams under way.
     pub(crate) pings: tokio::sync::Semaphore,
     /// Our ping stream: one per peer, kept for the next ping (libp2p ping).
     pub(crate) ping_stream: tokio::sync::Mutex<Option<Box<Stream>>>,
-    /// Held while the peer is asked who it is: js-libp2p takes one such stream at a time and resets a second one.
-    pub(crate) identifying: tokio::sync::Mutex<()>,
     /// Something has changed that the peer is still to be told of.
     pub(crate) push_due: AtomicBool,
     /// Held while it is told, so that it hears of changes in their order.
     pub(crate) pushing: tokio::sync::Mutex<()>,
 }
 
+impl Asked {
+    fn new(shared: &Shared) -> Self {
+        let (calls, most) = (&shared.call_limits, shared.memory_limits.request_peer_bytes);
+        Self {
+            calls: Slots::new(calls.max_concurrent_per_peer, calls.max_waiting_per_peer),
+            request_budgets: [shared.request_memory.clone(), Budget::new("request_peer_bytes", most)].into(),
+            pings: tokio::sync::Semaphore::new(MAX_PING_STREAMS),
+            ping_stream: tokio::sync::Mutex::new(None),
+            push_due: AtomicBool::new(false),
+            pushing: tokio::sync::Mutex::new(()),
+        }
+    }
+}
+
 /// Something for each of some channels.
 type Named<T> = Vec<(String, Arc<T>)>;
-
-/// What a peer says about itself. Nothing of it is proved.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct About {
-    /// Its software, such as `peerage/0.1.0`.
-    pub agent: String,
-    /// Its name for people.
-    pub moniker: String,
-    /// The version of its protocol family, from identify.
-    pub protocol_version: String,
-    /// The protocols that it serves, where it has told us.
-    pub protocols: Vec<String>,
-    /// Where it says that it listens, from identify.
-    pub listen: Vec<String>,
-    /// The address at which it sees us.
-    pub observed: Option<String>,
-    /// The version of the Peerage protocols that it and this node speak; 0 for a foreign peer.
-    pub version: u32,
-    /// Its channels with their limits, as far as it has told us.
-    pub channels: Vec<ChannelLimits>,
-}
 
 /// A connected peer, as a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,35 +127,28 @@ impl Peer {
         about: About,
     ) -> Arc<Self> {
         let (limits, settings) = (&shared.memory_limits, shared.endpoint.settings());
-        let budget = |name, most| Budget::new(name, most);
-        let calls = &shared.call_limits;
         Arc::new(Self {
             id: connection.peer_id(),
-            calls: Slots::new(calls.max_concurrent_per_peer, calls.max_waiting_per_peer),
-            request_budgets: OnceLock::new(),
+            asked: OnceLock::new(),
             version: about.version,
             persistent: AtomicBool::new(false),
             memory: Budget::part_of(&shared.memory, "peer_bytes", limits.peer_bytes, 0),
             parts: Mutex::default(),
-            unread: budget("peer_window_bytes", limits.of_window(settings.peer_window_bytes.into())),
-            unread_control: budget("window_reserve_bytes", limits.window_reserve_bytes / 2),
+            unread: Budget::new("peer_window_bytes", limits.of_window(settings.peer_window_bytes.into())),
+            unread_control: OnceLock::new(),
             flight: Flight::new(limits.of_window(settings.send_window_bytes)),
             seen: Mutex::default(),
             connection,
             direction,
             foreign,
+            said: Mutex::new(Said::new(about, &shared.sayings)),
             shared,
-            about: Mutex::new(about),
             outboxes: Mutex::default(),
             outbox_gone: Notify::new(),
             before: OnceLock::new(),
             useful: AtomicBool::new(false),
             spoken: AtomicU64::new(0),
-            pings: tokio::sync::Semaphore::new(MAX_PING_STREAMS),
-            ping_stream: tokio::sync::Mutex::new(None),
             identifying: tokio::sync::Mutex::new(()),
-            push_due: AtomicBool::new(false),
-            pushing: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -167,13 +161,22 @@ impl Peer {
             key_type: format!("{:?}", self.connection.public_key().key_type()),
             post_quantum: self.connection.is_post_quantum(),
             foreign: self.foreign,
-            about: self.about().clone(),
+            about: self.about(),
         }
     }
 
+    /// What it says about itself.
+    pub(crate) fn about(&self) -> About {
+        lock(&self.said).about()
+    }
+
     /// Changes what is known about the peer.
-    pub(crate) fn about(&self) -> MutexGuard<'_, About> {
-        self.about.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    pub(crate) fn change_about<T>(&self, change: impl FnOnce(&mut About) -> T) -> T {
+        let mut said = lock(&self.said);
+        let mut about = said.about();
+        let result = change(&mut about);
+        *said = Said::new(about, &self.shared.sayings);
+        result
     }
 
     /// An application's message passed: the connection has proved its worth.
@@ -350,7 +353,11 @@ impl Peer {
 
     /// The account of what a channel may leave unread of the connection's window.
     pub(crate) fn unread_account(&self, core: &ChannelCore) -> &Arc<Budget> {
-        if core.config.class == Class::Control { &self.unread_control } else { &self.unread }
+        if core.config.class != Class::Control {
+            return &self.unread;
+        }
+        let most = self.shared.memory_limits.window_reserve_bytes / 2;
+        self.unread_control.get_or_init(|| Budget::new("window_reserve_bytes", most))
     }
 
     /// The account of what lies unread in the connection's window alone.
@@ -360,11 +367,17 @@ impl Peer {
 
     /// The accounts of requests and answers.
     pub(crate) fn request_budgets(&self) -> Budgets {
-        let new = || {
-            let most = self.shared.memory_limits.request_peer_bytes;
-            [self.shared.request_memory.clone(), Budget::new("request_peer_bytes", most)].into()
-        };
-        self.request_budgets.get_or_init(new).clone()
+        self.asked().request_budgets.clone()
+    }
+
+    /// What requests, pings and pushes need; made on first use.
+    pub(crate) fn asked(&self) -> &Asked {
+        self.asked.get_or_init(|| Box::new(Asked::new(&self.shared)))
+    }
+
+    /// The same, if there was any.
+    pub(crate) fn if_asked(&self) -> Option<&Asked> {
+        self.asked.get().map(|asked| &**asked)
     }
 
     /// What all channels hold for this peer, and have promised it, in bytes.
@@ -374,22 +387,19 @@ impl Peer {
 
     /// What the peer has told of its side of a channel.
     pub(crate) fn known_limits(&self, channel: &str) -> Option<ChannelLimits> {
-        self.about().channels.iter().find(|limits| limits.name == channel).cloned()
+        lock(&self.said).channel(channel).cloned()
     }
 
     /// The peer tells of its side of a channel. A difference from ours is reported once.
     pub(crate) fn note_limits(&self, core: &ChannelCore, limits: &ChannelLimits) {
-        let mut about = self.about();
-        match about.channels.iter().position(|known| known.name == limits.name) {
-            Some(known) if about.channels[known] == *limits => return,
-            Some(known) => about.channels[known] = limits.clone(),
-            None => {
-                if about.channels.len() < crate::hello::MAX_CHANNELS {
-                    about.channels.push(limits.clone());
-                }
-            }
+        if lock(&self.said).channel(&limits.name) == Some(limits) {
+            return;
         }
-        drop(about);
+        self.change_about(|about| match about.channels.iter().position(|known| known.name == limits.name) {
+            Some(known) => about.channels[known] = limits.clone(),
+            None if about.channels.len() < crate::hello::MAX_CHANNELS => about.channels.push(limits.clone()),
+            None => {}
+        });
         self.report_difference(core, limits);
     }
 

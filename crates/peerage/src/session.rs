@@ -87,7 +87,7 @@ struct Session {
     /// The first stream that the peer opened was taken.
     took_first: bool,
     /// The stream on which the peer waits for our answer.
-    to_answer: Option<SendStream>,
+    to_answer: Option<Box<SendStream>>,
 }
 
 /// Runs a connection to its end.
@@ -223,7 +223,7 @@ impl Session {
 
     async fn heard(&mut self, heard: Box<(wire::Hello, SendStream)>) {
         let (hello, send) = *heard;
-        self.to_answer = Some(send);
+        self.to_answer = Some(Box::new(send));
         let (hello, problem) = match secret::incoming(&self.shared, &self.connection, hello) {
             Ok(hello) => (hello, None),
             Err(problem) => (wire::Hello::default(), Some(problem)),
@@ -411,7 +411,8 @@ async fn finished(connection: &Connection, peer: Option<&Arc<Peer>>) {
     let mut quiet = Duration::ZERO;
     while quiet < DRAIN_QUIET {
         tokio::time::sleep(DRAIN_LOOK).await;
-        if let Some(mut ping) = peer.and_then(|peer| peer.ping_stream.try_lock().ok()) {
+        let asked = peer.and_then(|peer| peer.if_asked());
+        if let Some(mut ping) = asked.and_then(|asked| asked.ping_stream.try_lock().ok()) {
             // Kept for the next ping, of which there will be none.
             *ping = None;
         }

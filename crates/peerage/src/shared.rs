@@ -19,6 +19,8 @@ use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::about::About;
+use crate::about::Sayings;
 use crate::channel::{ChannelCore, EndedBy, Outbox};
 use crate::clock::Clock;
 use crate::driver::Message;
@@ -29,7 +31,7 @@ use crate::limits::NodeLimits;
 use crate::listening::Listening;
 use crate::memory::{Budget, MemoryLimits};
 use crate::metrics::{ChannelTable, EventCounts, RequestCounts};
-use crate::peer::{About, Peer};
+use crate::peer::Peer;
 use crate::registry::Registry;
 use crate::request::{CallLimits, RequestLimits, Slots};
 use crate::resolve::Resolve;
@@ -89,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) random: Mutex<Random>,
     /// What has happened to peers.
     pub(crate) events: EventCounts,
+    /// What peers say about themselves, as far as they say the same.
+    pub(crate) sayings: Sayings,
     /// Admitted peers. Written when one comes or goes, read on each send by ID.
     peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
 }
@@ -152,6 +156,7 @@ impl Shared {
             memory_limits: parts.memory_limits,
             random: Mutex::new(parts.random),
             events: EventCounts::default(),
+            sayings: Sayings::default(),
             peers: RwLock::default(),
         })
     }

@@ -22,7 +22,7 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 const CONNECTIONS: usize = 40;
 /// The most bytes that one may keep on a side.
 // The post-quantum key exchange takes a second packet, for which quinn keeps a buffer of ten.
-const MOST: f64 = if cfg!(feature = "post-quantum") { 60.0 } else { 46.0 } * 1024.0;
+const MOST: f64 = if cfg!(feature = "post-quantum") { 59.0 } else { 45.0 } * 1024.0;
 /// What is waited for comes in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -402,7 +402,9 @@ impl PeerManager {
 
     fn admitted_now(&mut self, now: Now, peer: PeerId, id: ConnId) {
         for older in self.conns_of(&peer).collect::<Vec<_>>() {
-            self.conns.entry(older).and_modify(|conn| conn.stands_in = false);
+            if let Some(conn) = self.conns.get_mut(&older) {
+                conn.stands_in = false;
+            }
         }
         self.dequeue(&peer);
         self.seeds.admitted(&peer);

@@ -97,7 +97,7 @@ pub(crate) struct KnownPeer {
     /// Failures since the last useful connection that are charged to it.
     pub(crate) failures: u32,
     /// Who told us of it first, and whose share of the book it takes until a handshake has proved it.
-    pub(crate) told_by: Option<(PeerId, IpPrefix)>,
+    pub(crate) told_by: Option<Box<(PeerId, IpPrefix)>>,
     /// How often in a row it had no room for us, since the last useful connection.
     pub(crate) overloads: u32,
     /// Dials that failed by a fault of our own, since the last connection.
@@ -172,6 +172,8 @@ impl KnownPeer {
             }
         }
         self.addresses.reserve_exact(1);
+        // Most have one.
+        self.addresses.reserve_exact(1);
         self.addresses.push(new);
     }
 }
@@ -192,7 +194,8 @@ pub(crate) struct Book {
     pub(crate) classes: Classes,
     /// Where this node itself is: what it announces, and with a time where a dial found it.
     pub(crate) own: BTreeMap<DialAddress, Option<Duration>>,
-    peers: BTreeMap<PeerId, KnownPeer>,
+    /// Boxed: a tree has more room than it uses.
+    peers: BTreeMap<PeerId, Box<KnownPeer>>,
     /// Those that may give way, the least worthy first.
     by_worth: BTreeSet<(Worth, PeerId)>,
     max_peers: usize,
@@ -209,7 +212,7 @@ pub(crate) struct EntryMut<'a> {
     book: &'a mut Book,
     peer: PeerId,
     /// Taken out of the book meanwhile, so that it is always there.
-    entry: KnownPeer,
+    entry: Box<KnownPeer>,
 }
 
 impl Deref for EntryMut<'_> {
@@ -246,7 +249,7 @@ impl Book {
     }
 
     pub(crate) fn get(&self, peer: &PeerId) -> Option<&KnownPeer> {
-        self.peers.get(peer)
+        self.peers.get(peer).map(|known| &**known)
     }
 
     pub(crate) fn get_mut(&mut self, peer: &PeerId) -> Option<EntryMut<'_>> {
@@ -259,7 +262,7 @@ impl Book {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&PeerId, &KnownPeer)> {
-        self.peers.iter()
+        self.peers.iter().map(|(peer, known)| (peer, &**known))
     }
 
     /// The entry of a peer, made if need be. Where the book is full, the least worthy gives way: for hearsay only other hearsay. `None`
@@ -274,7 +277,10 @@ impl Book {
         let entry = match self.take(&peer) {
             Some(known) => known,
             None if self.peers.len() >= self.max_peers && !self.evict(source) => return None,
-            None => KnownPeer { tie: random.number(), first_known: now.unix, ..KnownPeer::default() },
+            None => {
+                let fresh = KnownPeer { tie: random.number(), first_known: now.unix, ..KnownPeer::default() };
+                Box::new(fresh)
+            }
         };
         Some(EntryMut { book: self, peer, entry })
     }
@@ -299,11 +305,11 @@ impl Book {
         let subnet = IpPrefix::subnet_of(teller.at.ip());
         let (mut by_peer, mut by_subnet) = (0, 0);
         for known in self.peers.values() {
-            if let Some((peer, at)) = known.told_by
+            if let Some((peer, at)) = known.told_by.as_deref()
                 && !known.is_verified()
             {
-                by_peer += usize::from(peer == teller.peer);
-                by_subnet += usize::from(at == subnet);
+                by_peer += usize::from(*peer == teller.peer);
+                by_subnet += usize::from(*at == subnet);
             }
         }
         let room = config.max_hearsay_per_peer.saturating_sub(by_peer);
@@ -358,7 +364,7 @@ impl Book {
                 || addresses.iter().any(|a| same(a, &old.address))
         });
         if known.addresses.is_empty() && source == Source::Hearsay {
-            known.told_by = Some((teller.peer, IpPrefix::subnet_of(teller.at.ip())));
+            known.told_by = Some(Box::new((teller.peer, IpPrefix::subnet_of(teller.at.ip()))));
         }
         let scope = AddressScope::of(teller.at.ip());
         for address in addresses {
@@ -436,7 +442,7 @@ impl Book {
         }
         entry.addresses.truncate(self.max_addresses);
         entry.tie = random.number();
-        self.put(peer, entry);
+        self.put(peer, Box::new(entry));
         true
     }
 
@@ -457,7 +463,7 @@ impl Book {
         std::mem::take(&mut self.gone)
     }
 
-    fn take(&mut self, peer: &PeerId) -> Option<KnownPeer> {
+    fn take(&mut self, peer: &PeerId) -> Option<Box<KnownPeer>> {
         let entry = self.peers.remove(peer)?;
         if let Some(worth) = entry.worth() {
             self.by_worth.remove(&(worth, *peer));
@@ -465,7 +471,7 @@ impl Book {
         Some(entry)
     }
 
-    fn put(&mut self, peer: PeerId, entry: KnownPeer) {
+    fn put(&mut self, peer: PeerId, entry: Box<KnownPeer>) {
         if let Some(worth) = entry.worth() {
             self.by_worth.insert((worth, peer));
         }

@@ -112,6 +112,8 @@ impl Journal {
             times = entry.times.saturating_add(1);
         }
         self.next += 1;
+        // Of most peers there is little to tell.
+        entries.reserve_exact(1);
         entries.push_back((self.next, Entry { unix_ms: now.unix_millis(), cause, detail, state, times }));
         self.by_age[rank as usize].insert(self.next, peer);
         if entries.len() > self.max_per_peer

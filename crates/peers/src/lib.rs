@@ -38,6 +38,7 @@ mod budget;
 mod cause;
 mod class;
 mod config;
+mod conns;
 mod dial_queue;
 mod dialling;
 mod door;

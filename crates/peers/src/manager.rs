@@ -15,6 +15,7 @@ use crate::budget::DialBudget;
 use crate::cause::{Cause, Failure, Fault, RejectReason};
 use crate::class::PeerClass;
 use crate::config::PeersConfig;
+use crate::conns::Conns;
 use crate::dial_queue::{DialQueue, Target};
 use crate::dialling::ip_of;
 use crate::door::Door;
@@ -46,9 +47,7 @@ pub struct PeerManager {
     /// The start is over: what the user says is stored.
     pub(crate) remembers: bool,
     /// Connections whose TLS handshake is done.
-    pub(crate) conns: BTreeMap<ConnId, Conn>,
-    /// The same by peer.
-    by_peer: BTreeMap<PeerId, BTreeSet<ConnId>>,
+    pub(crate) conns: Conns,
     pub(crate) pairs: BTreeMap<PeerId, Pair>,
     /// Dials under way.
     pub(crate) attempts: BTreeMap<AttemptId, Attempt>,
@@ -230,8 +229,7 @@ impl PeerManager {
             allowed: None,
             said: BTreeMap::new(),
             remembers: false,
-            conns: BTreeMap::new(),
-            by_peer: BTreeMap::new(),
+            conns: Conns::default(),
             pairs: BTreeMap::new(),
             attempts: BTreeMap::new(),
             explicit: VecDeque::new(),
@@ -358,27 +356,20 @@ impl PeerManager {
 
     /// Every connection to `peer`, in whatever state.
     pub(crate) fn conns_of(&self, peer: &PeerId) -> impl Iterator<Item = ConnId> + '_ {
-        self.by_peer.get(peer).into_iter().flatten().copied()
+        self.conns.of(peer)
     }
 
     /// Everyone with a connection, in whatever state.
     pub(crate) fn peers_linked(&self) -> impl Iterator<Item = &PeerId> {
-        self.by_peer.keys()
+        self.conns.peers()
     }
 
     pub(crate) fn insert_conn(&mut self, id: ConnId, conn: Conn) {
-        self.by_peer.entry(conn.peer).or_default().insert(id);
         self.conns.insert(id, conn);
     }
 
     pub(crate) fn remove_conn(&mut self, id: ConnId) -> Option<Conn> {
-        let conn = self.conns.remove(&id)?;
-        if let Some(conns) = self.by_peer.get_mut(&conn.peer) {
-            conns.remove(&id);
-            if conns.is_empty() {
-                self.by_peer.remove(&conn.peer);
-            }
-        }
+        let conn = self.conns.remove(id)?;
         self.useful_at.remove(&(conn.next_count(self.config.useful_after), id));
         Some(conn)
     }

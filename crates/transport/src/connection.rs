@@ -15,7 +15,7 @@ use crate::farewell;
 use crate::proof::ProvenPeer;
 use crate::settings::TransportSettings;
 use crate::stream::{self, InboundStream, OpenError, Stream};
-use crate::traffic::{ProtocolTraffic, Traffic};
+use crate::traffic::{Counters, ProtocolTraffic, Traffic};
 
 /// Who dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,8 +116,9 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn traffic(&self) -> &Traffic {
-        &self.traffic
+    /// A protocol's name, and where its bytes on this connection are counted.
+    pub(crate) fn counters_of(&self, protocol: &str) -> (Arc<str>, Arc<Counters>) {
+        self.traffic.of(protocol, &self.common.names)
     }
 
     pub(crate) fn is_tapped(&self) -> bool {

@@ -27,6 +27,7 @@ use crate::settings::{TransportSettings, Transports};
 use crate::socket::{BindError, SocketBuffers, UdpSocket};
 use crate::tap::Tap;
 use crate::tls::Tls;
+use crate::traffic::Names;
 use crate::verifier::Verifier;
 
 /// What an endpoint is made of.
@@ -101,6 +102,8 @@ pub(crate) struct Common {
     connections: AtomicU64,
     /// The name that a stream has before it has one, made once.
     pub(crate) no_protocol: Arc<str>,
+    /// The names of the streams' protocols.
+    pub(crate) names: Names,
     pub(crate) tap: Option<Arc<dyn Tap>>,
 }
 
@@ -270,6 +273,7 @@ impl Endpoint {
                     closed: OnceLock::new(),
                     connections: AtomicU64::new(0),
                     no_protocol: Arc::from(""),
+                    names: Names::default(),
                     tap,
                 }),
                 key,

@@ -177,10 +177,7 @@ impl RecvStream {
         &mut self,
         most: usize,
     ) -> Result<Option<M>, ReadError> {
-        match self.read_frame(most).await? {
-            Some(frame) => Ok(Some(M::decode(frame).map_err(FrameError::from)?)),
-            None => Ok(None),
-        }
+        poll_fn(|cx| self.poll_read_message(cx, most)).await
     }
 
     /// Waits for the peer's answer to the protocol name and for no more than that, for the endpoint's `negotiation_timeout` at most. Returns at once when it was read before. Cancel-safe.
@@ -313,6 +310,21 @@ impl RecvStream {
                 }
             }
         }
+    }
+
+    /// [`RecvStream::read_message`] for hand-written futures.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn poll_read_message<M: prost::Message + Default>(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<Result<Option<M>, ReadError>> {
+        Poll::Ready(match ready!(self.poll_read_frame(cx, most))? {
+            Some(frame) => Ok(Some(M::decode(frame).map_err(FrameError::from)?)),
+            None => Ok(None),
+        })
     }
 
     /// Bytes of the message that [`RecvStream::poll_read_frame`] is reading which have come, its length included.

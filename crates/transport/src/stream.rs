@@ -82,7 +82,7 @@ impl Stream {
 
     /// Names the protocol whose data is read and written from now on.
     fn set_protocol(&mut self, link: &Link, protocol: &str) -> Arc<str> {
-        let (protocol, counters) = link.traffic().of(protocol);
+        let (protocol, counters) = link.counters_of(protocol);
         self.send.set_protocol(protocol.clone(), Some(counters.clone()));
         self.recv.set_protocol(protocol.clone(), Some(counters));
         protocol

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use peerage_machine::Interner;
+
 /// Protocol names that are counted by themselves on one connection. Bytes of more are counted together, under [`OTHER_PROTOCOLS`].
 pub const MAX_COUNTED_PROTOCOLS: usize = 64;
 
@@ -62,19 +64,37 @@ impl Counters {
     }
 }
 
+/// Names of protocols, once for all connections of an endpoint. Of more than [`MAX_COUNTED_PROTOCOLS`], each connection has its own.
+#[derive(Debug)]
+pub(crate) struct Names(Mutex<Interner<str>>);
+
+impl Default for Names {
+    fn default() -> Self {
+        Self(Mutex::new(Interner::new(MAX_COUNTED_PROTOCOLS)))
+    }
+}
+
+impl Names {
+    fn share(&self, name: &str) -> Arc<str> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).share(Arc::from(name))
+    }
+}
+
 /// The counters of a connection. A handful of names: a list is smaller than a map and no slower.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic(Mutex<Vec<(Arc<str>, Arc<Counters>)>>);
 
 impl Traffic {
     /// The name, shared where it is known already, and its counters.
-    pub(crate) fn of(&self, protocol: &str) -> (Arc<str>, Arc<Counters>) {
+    pub(crate) fn of(&self, protocol: &str, names: &Names) -> (Arc<str>, Arc<Counters>) {
         let mut list = self.list();
         if let Some((name, counters)) = list.iter().find(|(name, _)| **name == *protocol) {
             return (name.clone(), counters.clone());
         }
-        let name: Arc<str> = Arc::from(protocol);
+        let name = names.share(protocol);
         if list.len() < MAX_COUNTED_PROTOCOLS {
+            // Few more follow, and each connection has this list.
+            list.reserve_exact(1);
             list.push((name.clone(), Arc::default()));
         } else if list.len() == MAX_COUNTED_PROTOCOLS {
             list.push((Arc::from(OTHER_PROTOCOLS), Arc::default()));
@@ -121,14 +141,21 @@ mod tests {
     }
 
     #[test]
+    fn the_connections_of_an_endpoint_share_their_names() {
+        let (one, other, names) = (Traffic::default(), Traffic::default(), Names::default());
+        let ((name, counters), (same, others)) = (one.of("/a/1", &names), other.of("/a/1", &names));
+        assert!(Arc::ptr_eq(&name, &same) && !Arc::ptr_eq(&counters, &others));
+    }
+
+    #[test]
     fn names_beyond_the_limit_are_counted_together() {
-        let traffic = Traffic::default();
+        let (traffic, names) = (Traffic::default(), Names::default());
         for number in 0..MAX_COUNTED_PROTOCOLS + 10 {
             let name = format!("/a/{number}");
-            let (known, counters) = traffic.of(&name);
+            let (known, counters) = traffic.of(&name, &names);
             assert_eq!(*known, *name);
             counters.sent(1);
-            traffic.of(&name).1.received(2);
+            traffic.of(&name, &names).1.received(2);
         }
         let counted = traffic.snapshot();
         assert_eq!(counted.len(), MAX_COUNTED_PROTOCOLS + 1);

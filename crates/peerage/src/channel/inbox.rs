@@ -17,6 +17,7 @@ use super::cut::Cut;
 use super::reader::MAX_FOREIGN_STREAMS;
 use super::views::{Arrival, View, Views};
 use super::{ChannelConfig, gather};
+use crate::bell::Bell;
 use crate::memory::Reservation;
 
 /// What a stream that has ended costs beside its messages, in bytes, as long as some of them wait.
@@ -84,7 +85,7 @@ pub(crate) struct Intake {
     taken: AtomicU64,
     /// The reader wants to hear when so many are taken.
     wake_at: AtomicU64,
-    pub(crate) wake: Notify,
+    pub(crate) wake: Bell,
     /// What accounts for the messages that wait when the stream has ended. Given back with the last of them.
     left: OnceLock<Reservation>,
     pub(super) views: Views,
@@ -116,7 +117,7 @@ impl Intake {
         // Only receivers write it, and they hold the inbox's lock.
         self.taken.store(taken, Ordering::Release);
         if taken >= self.wake_at.load(Ordering::Acquire) {
-            self.wake.notify_one();
+            self.wake.ring();
         }
     }
 }
@@ -356,7 +357,7 @@ impl Inbox {
         let mut state = self.lock();
         state.closed = true;
         for lane in state.lanes.iter().flatten() {
-            lane.intakes.iter().for_each(|intake| intake.wake.notify_one());
+            lane.intakes.iter().for_each(|intake| intake.wake.ring());
         }
         drop(state);
         self.news.notify_one();
@@ -404,7 +405,7 @@ impl Inbox {
     }
 
     fn wake_waiting(&self, lane: &mut Lane) {
-        lane.waiting.drain(..).for_each(|intake| intake.wake.notify_one());
+        lane.waiting.drain(..).for_each(|intake| intake.wake.ring());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -567,7 +568,8 @@ mod tests {
         assert_eq!(inbox.room(&intake), Some(Room { bytes: 92, messages: 0 }));
         inbox.await_room(&intake);
         let woken = async |what| {
-            let woken = tokio::time::timeout(std::time::Duration::from_secs(1), intake.wake.notified()).await;
+            let ring = std::future::poll_fn(|cx| intake.wake.poll(cx));
+            let woken = tokio::time::timeout(std::time::Duration::from_secs(1), ring).await;
             assert_eq!(woken.is_ok(), what);
         };
         woken(false).await;

@@ -8,8 +8,9 @@ mod leaving;
 mod sending;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Context;
 use std::time::Duration;
 
 use peerage_identity::PeerId;
@@ -22,6 +23,7 @@ use super::limits::ChannelLimits;
 use super::pace::Pace;
 use super::queue::{Queue, Taken};
 use super::verdict::{Reply, Verdict};
+use crate::bell::Bell;
 use crate::error::SendError;
 use crate::memory::{Budgets, Reservation};
 
@@ -54,7 +56,9 @@ pub(crate) struct Outbox {
     opening: Duration,
     state: Mutex<State>,
     /// Tells the writer of messages, credit, and the end.
-    pub(crate) work: Notify,
+    work: Bell,
+    /// [`Outbox::end`] was called.
+    over: AtomicBool,
     /// Tells the sender whose turn it is of room.
     room: Notify,
     /// Senders that wait, in the order in which they came.
@@ -176,7 +180,8 @@ impl Outbox {
             core,
             opening,
             state: Mutex::new(state),
-            work: Notify::new(),
+            work: Bell::default(),
+            over: AtomicBool::new(false),
             room: Notify::new(),
             turn: Semaphore::new(1),
             changed: Notify::new(),
@@ -230,7 +235,7 @@ impl Outbox {
     pub(crate) fn finish(&self) {
         self.lock().finishing = true;
         self.room.notify_one();
-        self.work.notify_one();
+        self.work.ring();
     }
 
     /// Waits until the peer has accepted all that was sent, or the end.
@@ -276,6 +281,7 @@ impl Outbox {
             return 0;
         }
         state.phase = Phase::Ended(Box::new(error.clone()));
+        self.over.store(true, Ordering::Release);
         let queue = std::mem::take(&mut state.queue);
         for (_, reply) in state.queued.drain(..) {
             let _ = reply.send(match by {
@@ -288,18 +294,31 @@ impl Outbox {
         let lost = queue.messages() as u64;
         self.count_lost(lost, by);
         self.room.notify_one();
-        self.work.notify_one();
+        self.work.ring();
         self.changed.notify_waiters();
         lost
     }
 
-    /// Waits for [`Outbox::end`]: why it ended.
-    pub(crate) async fn ended(&self) -> SendError {
-        self.once(|state| match &state.phase {
+    /// For the writer's task: it is woken when there may be work for it, and at the end. What happened before shows in [`Outbox::has_work`] and
+    /// [`Outbox::end_cause`] when they are asked afterwards.
+    pub(crate) fn wake_writer(&self, cx: &Context<'_>) {
+        self.work.listen(cx);
+    }
+
+    /// For the writer: whether there may be work since it last asked.
+    pub(crate) fn has_work(&self) -> bool {
+        self.work.was_rung()
+    }
+
+    /// For the writer: why [`Outbox::end`] was called, if it was.
+    pub(crate) fn end_cause(&self) -> Option<SendError> {
+        if !self.over.load(Ordering::Acquire) {
+            return None;
+        }
+        match &self.lock().phase {
             Phase::Ended(error) => Some(SendError::clone(error)),
             _ => None,
-        })
-        .await
+        }
     }
 
     /// Waits until a look at the state finds something; it is looked at again whenever [`Outbox::changed`] tells of news.

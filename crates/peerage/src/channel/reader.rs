@@ -2,7 +2,7 @@
 //! far it may go.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -93,13 +93,13 @@ async fn receive(peer: &Arc<Peer>, core: &Arc<ChannelCore>, send: &mut SendStrea
         recv.stop(StreamCode::Overloaded);
         return send.reset(StreamCode::Overloaded);
     };
-    let mut reader = Reader::new(peer, core, &intake);
+    let mut reader = Reader::new(peer, core, &intake, send, recv);
     let ended = match reader.begin() {
-        Ok(()) => reader.run(recv, send).await,
+        Ok(()) => reader.run().await,
         Err(end) => Err(end),
     };
     if let Err(end) = ended {
-        Box::pin(reader.say_end(&end, recv, send)).await;
+        Box::pin(reader.say_end(&end)).await;
     }
     reader.leave_memory();
     core.inbox.leave(&intake);
@@ -111,6 +111,8 @@ struct Reader<'a> {
     peer: &'a Peer,
     core: &'a ChannelCore,
     intake: &'a Arc<Intake>,
+    send: &'a mut SendStream,
+    recv: &'a mut RecvStream,
     /// Read and not yet accepted.
     gather: Gather,
     /// Whole messages wait for room or for the rate.
@@ -157,11 +159,19 @@ struct Told {
 }
 
 impl<'a> Reader<'a> {
-    fn new(peer: &'a Peer, core: &'a ChannelCore, intake: &'a Arc<Intake>) -> Self {
+    fn new(
+        peer: &'a Peer,
+        core: &'a ChannelCore,
+        intake: &'a Arc<Intake>,
+        send: &'a mut SendStream,
+        recv: &'a mut RecvStream,
+    ) -> Self {
         Self {
             peer,
             core,
             intake,
+            send,
+            recv,
             gather: Gather::default(),
             blocked: false,
             ended: None,
@@ -204,8 +214,8 @@ impl<'a> Reader<'a> {
         self.intake.keep(memory, self.accepted);
     }
 
-    async fn run(&mut self, recv: &mut RecvStream, send: &mut SendStream) -> Result<(), End> {
-        self.account(send, None).await?;
+    async fn run(&mut self) -> Result<(), End> {
+        self.account(None).await?;
         loop {
             let mut block = self.accept()?;
             self.blocked = matches!(block, Block::Room | Block::Rate(_));
@@ -220,24 +230,24 @@ impl<'a> Reader<'a> {
             }
             if block == Block::Empty {
                 // Accounts can wait while there is more to read.
-                if self.read_now(recv)? {
+                if self.read_now()? {
                     if self.renew()
                         || self.unsaid_bytes() > self.told.limit.saturating_sub(self.told.accepted) / 2
                     {
-                        self.account(send, None).await?;
+                        self.account(None).await?;
                     }
                     continue;
                 }
             }
-            self.wait(block, recv, send).await?;
+            self.wait(block).await?;
         }
     }
 
     /// Tells the peer what it wants to know, and waits for what is needed.
-    async fn wait(&mut self, block: Block, recv: &mut RecvStream, send: &mut SendStream) -> Result<(), End> {
+    async fn wait(&mut self, block: Block) -> Result<(), End> {
         self.gather.rest();
         self.settle_plain(block)?;
-        let due = self.account_if_due(send).await?;
+        let due = self.account_if_due().await?;
         let wait = match block {
             Block::Rate(wait) => Some(wait),
             Block::Memory => Some(MEMORY_AGAIN),
@@ -262,13 +272,11 @@ impl<'a> Reader<'a> {
         let reads = self.ended.is_none() && (self.window.is_some() || block == Block::Empty);
         // Boxed, because an idle reader waits for neither; and what is read is put on the stack only while there is something to read.
         let mut closed = (!reads).then(|| Box::pin(self.peer.connection.closed()));
-        let mut alarm = self.alarm.take();
-        let mut woken = pin!(self.intake.wake.notified());
-        let ended = poll_fn(|cx| {
-            if reads && let Poll::Ready(took) = self.poll_read(cx, recv) {
+        poll_fn(|cx| {
+            if reads && let Poll::Ready(took) = self.poll_read(cx) {
                 return Poll::Ready(took);
             }
-            if woken.as_mut().poll(cx).is_ready() {
+            if self.intake.wake.poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
             // What came before the connection ended and found no room is given up.
@@ -277,14 +285,12 @@ impl<'a> Reader<'a> {
             {
                 return Poll::Ready(Err(End::ByPeer(cause.to_string())));
             }
-            match &mut alarm {
+            match &mut self.alarm {
                 Some(alarm) => alarm.sleep.as_mut().poll(cx).map(Ok),
                 None => Poll::Pending,
             }
         })
-        .await;
-        self.alarm = alarm;
-        ended
+        .await
     }
 
     /// Has the next wait end at that time at the latest. An alarm that is set for it goes on: each new one may wake the runtime's timer.
@@ -333,17 +339,17 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads what has arrived. False when nothing has.
-    fn read_now(&mut self, recv: &mut RecvStream) -> Result<bool, End> {
-        match self.poll_read(&mut Context::from_waker(Waker::noop()), recv) {
+    fn read_now(&mut self) -> Result<bool, End> {
+        match self.poll_read(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(took) => took.map(|()| true),
             Poll::Pending => Ok(false),
         }
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, recv: &mut RecvStream) -> Poll<Result<(), End>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let mut pieces = [const { Bytes::new() }; PIECES];
         let most = if self.window.is_some() { PIECES } else { PLAIN_PIECES };
-        recv.poll_read_chunks(cx, &mut pieces[..most]).map(|read| self.took(read, &mut pieces))
+        self.recv.poll_read_chunks(cx, &mut pieces[..most]).map(|read| self.took(read, &mut pieces))
     }
 
     /// Adds what was read.
@@ -511,7 +517,7 @@ impl<'a> Reader<'a> {
 
     /// Sends an account if there is anything new to say, unless the last one is so recent that this would only be one of many: so much has come since,
     /// or it is talk to and fro, where an account for each message would double the packets. Then it tells when it is due.
-    async fn account_if_due(&mut self, send: &mut SendStream) -> Result<Option<Duration>, End> {
+    async fn account_if_due(&mut self) -> Result<Option<Duration>, End> {
         let raised = self.renew();
         if !raised && self.unsaid_bytes() == 0 {
             return Ok(None);
@@ -521,14 +527,14 @@ impl<'a> Reader<'a> {
         let is_waited_for =
             self.messages - self.told.messages <= FEW && self.peer.spoken() == self.told.spoken;
         if raised || now >= due || is_waited_for {
-            self.account(send, None).await?;
+            self.account(None).await?;
             return Ok(None);
         }
         Ok(Some(due))
     }
 
     /// Tells the peer how things stand.
-    async fn account(&mut self, send: &mut SendStream, end: Option<wire::End>) -> Result<(), End> {
+    async fn account(&mut self, end: Option<wire::End>) -> Result<(), End> {
         let Some(window) = &self.window else { return Ok(()) };
         let limits = (!self.told.limits).then(|| limits::in_account(&self.core.config));
         let limit = window.limit();
@@ -537,13 +543,14 @@ impl<'a> Reader<'a> {
         let spoken = self.peer.spoken();
         self.told =
             Told { accepted: self.accepted, messages: self.messages, limit, at, limits: true, spoken };
+        let send = &mut *self.send;
         Box::pin(async move { send.write_frame(&account).await })
             .await
             .map_err(|error| End::ByPeer(error.to_string()))
     }
 
     /// Tells the peer why nothing more is taken, and us what happened.
-    async fn say_end(&mut self, end: &End, recv: &mut RecvStream, send: &mut SendStream) {
+    async fn say_end(&mut self, end: &End) {
         let (peer, channel) = (self.peer.id, self.core.config.name.as_str());
         let counts = &self.core.counts;
         let count = match end {
@@ -558,7 +565,7 @@ impl<'a> Reader<'a> {
                 let cut = self.received() - self.accepted;
                 tracing::debug!(%peer, channel, how, cut, "a channel's stream ended");
                 // It may still want to know what was accepted.
-                let _ = self.account(send, None).await;
+                let _ = self.account(None).await;
                 return;
             }
             End::Closed => (END_CLOSED, StreamCode::Cancelled, "the channel was closed"),
@@ -569,16 +576,16 @@ impl<'a> Reader<'a> {
         if !matches!(end, End::Closed) {
             tracing::warn!(%peer, channel, detail, "a channel's stream is refused");
         }
-        recv.stop(code);
+        self.recv.stop(code);
         if self.window.is_none() && self.peer.confirms() {
             // Refused before the first promise: it is told all the same.
             let account = wire::Account {
                 end: Some(wire::End { reason, detail: detail.to_owned() }),
                 ..Default::default()
             };
-            let _ = send.write_frame(&account).await;
+            let _ = self.send.write_frame(&account).await;
         }
-        let _ = self.account(send, Some(wire::End { reason, detail: detail.to_owned() })).await;
+        let _ = self.account(Some(wire::End { reason, detail: detail.to_owned() })).await;
     }
 
     fn now(&self) -> Now {

@@ -199,7 +199,12 @@ pub(super) fn metrics(shared: &Shared) -> [Metric; 3] {
             .collect(),
     };
     let asked_waiting = || {
-        let of_peers: usize = shared.connected().iter().map(|peer| peer.calls.waiting()).sum();
+        let of_peers: usize = shared
+            .connected()
+            .iter()
+            .filter_map(|peer| peer.if_asked())
+            .map(|asked| asked.calls.waiting())
+            .sum();
         of_peers + shared.calls.waiting()
     };
     let waiting = |side| match side {

@@ -14,10 +14,11 @@ use peerage_transport::{ReadError, RecvStream, Stream, StreamCode};
 use peerage_wire::identify::Identify;
 use prost::Message as _;
 
+use crate::about::About;
 use crate::driver::Message;
 use crate::hello::text;
 use crate::listening::Here;
-use crate::peer::{About, Peer};
+use crate::peer::Peer;
 use crate::shared::Shared;
 use crate::watch;
 
@@ -70,10 +71,10 @@ pub(crate) async fn push_changes(
         addresses.borrow_and_update();
         for peer in shared.connected() {
             // One that waits for its turn will tell of this change too.
-            if !peer.push_due.swap(true, Ordering::Relaxed) {
+            if !peer.asked().push_due.swap(true, Ordering::Relaxed) {
                 shared.spawn(async move {
-                    let _turn = peer.pushing.lock().await;
-                    peer.push_due.store(false, Ordering::Relaxed);
+                    let _turn = peer.asked().pushing.lock().await;
+                    peer.asked().push_due.store(false, Ordering::Relaxed);
                     push(&peer).await;
                 });
             }
@@ -122,7 +123,7 @@ pub(crate) async fn ask(peer: &Arc<Peer>) -> Result<About, String> {
     let message =
         tokio::time::timeout(DEADLINE, asking).await.map_err(|_| "no answer in time".to_owned())??;
     apply(peer, message).await;
-    Ok(peer.about().clone())
+    Ok(peer.about())
 }
 
 /// Why a peer did not take our message.
@@ -226,7 +227,7 @@ async fn apply(peer: &Peer, mut message: Identify) {
         let observed = Input::Observed { conn: ConnId(peer.connection.id().0), address };
         let _ = peer.shared.to_driver.send(Message::Input(observed)).await;
     }
-    let taken = describe(peer.id, message, &mut peer.about());
+    let taken = peer.change_about(|about| describe(peer.id, message, about));
     if !taken {
         tracing::debug!(peer = %peer.id, "an identify message names another key");
     }

@@ -18,7 +18,7 @@ pub(crate) const IDLE: Duration = Duration::from_secs(120);
 
 /// Echoes pings until the peer ends the stream. A peer's third stream at once is refused.
 pub(crate) async fn serve(peer: &Peer, mut stream: Stream) {
-    let Ok(_slot) = peer.pings.try_acquire() else { return };
+    let Ok(_slot) = peer.asked().pings.try_acquire() else { return };
     let mut pending = BytesMut::with_capacity(SIZE);
     while let Ok(Ok(Some(chunk))) = tokio::time::timeout(IDLE, stream.recv.read_chunk(4096)).await {
         pending.extend_from_slice(&chunk);
@@ -35,7 +35,7 @@ pub(crate) async fn serve(peer: &Peer, mut stream: Stream) {
 /// One stream serves all pings to a peer. A peer may give it up when it was idle; then a new one is opened.
 pub(crate) async fn ping(peer: &Peer) -> Result<Duration, RequestError> {
     let pinging = async {
-        let mut kept = peer.ping_stream.lock().await;
+        let mut kept = peer.asked().ping_stream.lock().await;
         if let Some(stream) = kept.take()
             && let Ok((stream, took)) = once(peer, *stream).await
         {

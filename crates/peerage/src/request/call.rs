@@ -115,7 +115,7 @@ impl Call {
             Some(slot) => Ok(slot),
             None => {
                 let busy = |Full { waiting }| RequestError::Busy { peer: self.peer, waiting };
-                CallSlot::take(&peer.calls, &peer.shared.calls).await.map_err(busy)
+                CallSlot::take(&peer.asked().calls, &peer.shared.calls).await.map_err(busy)
             }
         }
     }

@@ -103,11 +103,12 @@ impl<Q: Payload + Sync, A: Payload> Service<Q> for RequestService<Q, A> {
                 }
                 _ => {
                     let of = peer.clone();
-                    self.place = match CallSlot::try_take(&peer.calls, &peer.shared.calls) {
+                    self.place = match CallSlot::try_take(&peer.asked().calls, &peer.shared.calls) {
                         Some(slot) => Place::Reserved(peer, slot),
                         None => {
-                            let wish =
-                                async move { CallSlot::take_unqueued(&of.calls, &of.shared.calls).await };
+                            let wish = async move {
+                                CallSlot::take_unqueued(&of.asked().calls, &of.shared.calls).await
+                            };
                             Place::Wanted(peer, Box::pin(wish))
                         }
                     };

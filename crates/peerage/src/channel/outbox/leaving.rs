@@ -117,7 +117,7 @@ impl Outbox {
         drop(state);
         self.core.counts.delivered.fetch_add(messages, Ordering::Relaxed);
         if idle {
-            self.work.notify_one();
+            self.work.ring();
         }
         if finishing {
             self.changed.notify_waiters();

@@ -156,7 +156,7 @@ impl Outbox {
         let (idle, open) = (std::mem::take(&mut state.idle), state.phase == Phase::Open);
         drop(state);
         if idle {
-            self.work.notify_one();
+            self.work.ring();
         }
         Ok(open)
     }
@@ -259,7 +259,7 @@ impl Outbox {
 
     fn want_open(&self) {
         self.lock().open_wanted = true;
-        self.work.notify_one();
+        self.work.ring();
     }
 
     fn too_large(&self, length: usize, most: usize) -> SendError {

@@ -1,0 +1,66 @@
+//! The connections that there are, by number and by peer.
+
+use std::collections::BTreeMap;
+
+use peerage_identity::PeerId;
+
+use crate::manager::Conn;
+use crate::types::ConnId;
+
+#[derive(Debug, Default)]
+pub(crate) struct Conns {
+    /// Boxed: numbers only grow, and a tree that is filled from one end is half empty.
+    by_id: BTreeMap<ConnId, Box<Conn>>,
+    /// In the order of their numbers. Mostly one.
+    by_peer: BTreeMap<PeerId, Vec<ConnId>>,
+}
+
+impl Conns {
+    pub(crate) fn insert(&mut self, id: ConnId, conn: Conn) {
+        let of_peer = self.by_peer.entry(conn.peer).or_default();
+        if let Err(place) = of_peer.binary_search(&id) {
+            of_peer.reserve_exact(1);
+            of_peer.insert(place, id);
+        }
+        self.by_id.insert(id, Box::new(conn));
+    }
+
+    pub(crate) fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        let conn = self.by_id.remove(&id)?;
+        if let Some(of_peer) = self.by_peer.get_mut(&conn.peer) {
+            of_peer.retain(|other| *other != id);
+            if of_peer.is_empty() {
+                self.by_peer.remove(&conn.peer);
+            }
+        }
+        Some(*conn)
+    }
+
+    pub(crate) fn get(&self, id: &ConnId) -> Option<&Conn> {
+        self.by_id.get(id).map(|conn| &**conn)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: &ConnId) -> Option<&mut Conn> {
+        self.by_id.get_mut(id).map(|conn| &mut **conn)
+    }
+
+    /// In the order of their numbers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ConnId, &Conn)> {
+        self.by_id.iter().map(|(id, conn)| (id, &**conn))
+    }
+
+    /// The same without the numbers.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Conn> {
+        self.by_id.values().map(|conn| &**conn)
+    }
+
+    /// Those of a peer, in the order of their numbers.
+    pub(crate) fn of(&self, peer: &PeerId) -> impl Iterator<Item = ConnId> + '_ {
+        self.by_peer.get(peer).into_iter().flatten().copied()
+    }
+
+    /// Whoever has one, in the order of their IDs.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = &PeerId> {
+        self.by_peer.keys()
+    }
+}
