@@ -39,7 +39,7 @@
 //!
 //! [`NodeBuilder`] makes a node: `driver` owns the peer manager (crate `peerage-peers`) and carries out its decisions; `dial` opens and
 //! accepts connections; `session` runs one connection from the hello to its end; `registry` finds who serves an incoming stream; `channel`,
-//! `request` and `streams` are what applications use, and [`bench`] what measures them.
+//! `request` and `streams` are what applications use, and [`mod@bench`] what measures them.
 
 mod about;
 mod bell;
