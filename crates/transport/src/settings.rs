@@ -229,13 +229,15 @@ impl TransportSettings {
     pub(crate) fn quinn(&self, all_close: &Arc<AtomicBool>) -> Transports {
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(self.max_datagram_bytes);
-        let elsewhere = Arc::new(self.transport(mtu.clone(), all_close));
+        let elsewhere = Arc::new(self.transport(INITIAL_DATAGRAM, mtu.clone(), all_close));
+        // What a foreign peer takes is known after the probes were planned: they begin at what each takes.
+        let first = LOOPBACK_DATAGRAM.min(self.max_datagram_bytes);
         // A step no smaller than half of the range makes the largest the first that is tried.
-        mtu.minimum_change((self.max_datagram_bytes - INITIAL_DATAGRAM) / 2 + 1);
-        Transports { loopback: Arc::new(self.transport(mtu, all_close)), elsewhere }
+        mtu.minimum_change((self.max_datagram_bytes - first) / 2 + 1);
+        Transports { loopback: Arc::new(self.transport(first, mtu, all_close)), elsewhere }
     }
 
-    fn transport(&self, mtu: MtuDiscoveryConfig, all_close: &Arc<AtomicBool>) -> TransportConfig {
+    fn transport(&self, first: u16, mtu: MtuDiscoveryConfig, all_close: &Arc<AtomicBool>) -> TransportConfig {
         let idle = IdleTimeout::try_from(self.idle_timeout).expect("validated to be at most an hour");
         let mut config = TransportConfig::default();
         config
@@ -247,7 +249,7 @@ impl TransportSettings {
             .send_window(self.send_window_bytes)
             .max_idle_timeout(Some(idle))
             .keep_alive_interval(Some(self.keep_alive))
-            .initial_mtu(INITIAL_DATAGRAM)
+            .initial_mtu(first)
             .mtu_discovery_config(Some(mtu))
             .congestion_controller_factory(WithFarewell::new(self.congestion.factory(), all_close.clone()))
             .allow_spin(false);
@@ -258,7 +260,7 @@ impl TransportSettings {
 /// quinn's configuration, by the kind of path.
 #[derive(Debug, Clone)]
 pub(crate) struct Transports {
-    /// Loopback carries the largest datagram, so that one is tried first: one probe instead of nine, and no buffer that grew in steps and kept twice what
+    /// Loopback carries the largest datagram, so that one is tried first: one probe instead of eight, and no buffer that grew in steps and kept twice what
     /// it needs.
     loopback: Arc<TransportConfig>,
     /// Datagrams are tried by halves of what is left.
@@ -280,6 +282,9 @@ pub const MAX_DATAGRAM: u16 = 6500;
 
 /// The UDP payload that is sent before anything is known of the path, in bytes: what every path carries (RFC 9000 § 14).
 const INITIAL_DATAGRAM: u16 = 1200;
+
+/// The same over loopback, which carries far more: what an implementation that knows Ethernet alone takes.
+const LOOPBACK_DATAGRAM: u16 = 1452;
 
 pub(crate) fn check(
     usable: bool,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::poll_immediate;
-use peerage_transport::{CertificateKind, SendStream, StreamCode};
+use peerage_transport::{CertificateKind, Connection, SendStream, StreamCode};
 use rustls::pki_types::CertificateDer;
 
 use crate::support::*;
@@ -89,4 +89,38 @@ async fn the_certificate_is_of_the_kind_that_the_setting_names() {
         let has = |wanted: &[u8]| shown[0].windows(wanted.len()).any(|bytes| bytes == wanted);
         assert!(has(expected) && !has(other), "{kind:?}");
     }
+}
+
+/// The datagrams of a connection after some round trips, in bytes; as soon as they are as large as that, if they become so.
+async fn datagrams(connection: &Connection, wanted: u16) -> u16 {
+    for _ in 0..30 {
+        if connection.stats().mtu >= wanted {
+            break;
+        }
+        let mut stream = connection.open_lazy("/any/1").await.unwrap();
+        stream.send.write_all(&[1; 100]).await.unwrap();
+        stream.send.finish().unwrap();
+        // Either end of the stream takes a round trip.
+        let _ = soon(stream.send.stopped()).await;
+    }
+    connection.stats().mtu
+}
+
+/// What the other side takes bounds the search, and must not keep it from beginning.
+#[tokio::test]
+async fn over_loopback_the_largest_datagrams_that_both_sides_take_are_found() {
+    let pair = connect(endpoint(|_| ()).await, endpoint(|_| ()).await).await;
+    pair.out.admit();
+    pair.inn.admit();
+    assert_eq!(datagrams(&pair.out, 6500).await, 6500);
+    assert_eq!(datagrams(&pair.inn, 6500).await, 6500);
+    let foreign = Foreign::honest();
+    let ours = endpoint(|_| ()).await;
+    let (out, taken) = tokio::join!(ours.dial(foreign.address(), None), async {
+        foreign.quinn.accept().await.unwrap().await
+    });
+    let _taken = taken.unwrap();
+    let out = out.unwrap();
+    out.admit();
+    assert!((1452..=1472).contains(&datagrams(&out, 1452).await), "{:?}", out.stats());
 }
