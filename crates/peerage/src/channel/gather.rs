@@ -11,8 +11,6 @@ use peerage_wire::uvarint;
 
 /// A message that takes so many bytes with its length is handed on as it came, where it lies in one piece.
 const MIN_VIEW: usize = 512;
-/// Room that a message gets at once when it has begun. The rest of a longer one gets room as it comes.
-const FIRST_ROOM: usize = 128 * 1024;
 /// What is read while whole messages wait is kept in blocks of this size.
 const BLOCK: usize = 32 * 1024;
 
@@ -79,9 +77,10 @@ impl Gather {
         }
     }
 
-    /// What lies at the front in one piece. It begins with a whole message if one is here, unless that one is longer than `longest`.
-    pub(super) fn front(&mut self, longest: usize) -> &[u8] {
-        while self.gathers_more(longest) {}
+    /// What lies at the front in one piece. It begins with a whole message if one is here, unless that one is longer than `longest`. A message that has
+    /// begun gets room for all of it at once, as far as `accounted` bytes go that memory is reserved for; the rest gets room as it comes.
+    pub(super) fn front(&mut self, longest: usize, accounted: usize) -> &[u8] {
+        while self.gathers_more(longest, accounted) {}
         self.first()
     }
 
@@ -117,7 +116,7 @@ impl Gather {
     }
 
     /// Takes one step towards a front that is a whole message. False when there is none to take.
-    fn gathers_more(&mut self, longest: usize) -> bool {
+    fn gathers_more(&mut self, longest: usize, accounted: usize) -> bool {
         let first = self.first();
         let framed = match uvarint::take(first) {
             Err(_) => return false,
@@ -127,23 +126,24 @@ impl Gather {
         };
         let is_whole = framed.is_some_and(|framed| framed <= first.len());
         match framed {
-            Some(framed) if framed >= MIN_VIEW => !is_whole && self.gather_large(framed),
+            Some(framed) if framed >= MIN_VIEW => !is_whole && self.gather_large(framed, accounted),
             _ => self.gather_small(is_whole),
         }
     }
 
     /// Moves more of a message that does not lie in one piece into the buffer.
-    fn gather_large(&mut self, framed: usize) -> bool {
+    fn gather_large(&mut self, framed: usize, accounted: usize) -> bool {
         let Some(first) = self.parts.front() else { return false };
-        if self.buffer.is_empty() {
-            if self.parts.len() == 1 && !first.is_view() {
-                return false;
-            }
-            self.buffer.reserve(framed.min(FIRST_ROOM));
-            self.move_bytes(first.bytes().len());
-        } else {
-            self.move_bytes(framed - self.buffer.len());
+        let more = match self.buffer.len() {
+            0 if self.parts.len() == 1 && !first.is_view() => return false,
+            0 => first.bytes().len(),
+            begun => framed - begun,
+        };
+        let room = framed.min(accounted);
+        if self.buffer.capacity() < room {
+            self.buffer.reserve(room - self.buffer.len());
         }
+        self.move_bytes(more);
         true
     }
 
@@ -230,6 +230,7 @@ mod tests {
     use proptest::prelude::*;
 
     const LONGEST: usize = 1 << 20;
+    const ROOM: usize = 16 << 10;
 
     fn framed(messages: &[Vec<u8>]) -> Vec<u8> {
         let mut all = Vec::new();
@@ -243,7 +244,7 @@ mod tests {
     /// All whole messages that are here, run by run.
     fn runs(gather: &mut Gather) -> Vec<Run> {
         let next = || {
-            let cut = Cut::of(gather.front(LONGEST), usize::MAX, usize::MAX, LONGEST).unwrap();
+            let cut = Cut::of(gather.front(LONGEST, ROOM), usize::MAX, usize::MAX, LONGEST).unwrap();
             (cut.messages > 0).then(|| gather.take(cut.bytes))
         };
         std::iter::from_fn(next).collect()
@@ -265,16 +266,16 @@ mod tests {
     }
 
     #[test]
-    fn of_a_message_that_has_begun_no_batch_is_kept_and_only_some_room_is_taken_at_once() {
+    fn of_a_message_that_has_begun_no_batch_is_kept_and_no_more_room_is_taken_than_is_accounted_for() {
         let mut gather = Gather::default();
-        let begun = Bytes::from(framed(&[vec![7; LONGEST]])).slice(..100);
-        gather.add(&mut [begun]);
-        assert_eq!(gather.front(LONGEST).len(), 100);
-        assert!(
-            gather.parts.is_empty() && gather.buffer.capacity() <= 2 * FIRST_ROOM,
-            "copied, and no more than that"
-        );
-        assert!(gather.front(10).len() == 100, "a message that is too long is not waited for");
+        let mut message = Bytes::from(framed(&[vec![7; LONGEST]]));
+        gather.add(&mut [message.split_to(100)]);
+        assert_eq!(gather.front(LONGEST, 0).len(), 100);
+        assert!(gather.parts.is_empty() && gather.buffer.capacity() < 200, "copied, and no more than that");
+        gather.add(&mut [message.split_to(100)]);
+        assert_eq!(gather.front(LONGEST, ROOM).len(), 200);
+        assert!((ROOM..2 * ROOM).contains(&gather.buffer.capacity()));
+        assert_eq!(gather.front(10, ROOM).len(), 200, "a message that is too long is not waited for");
     }
 
     #[derive(Debug, Clone)]
@@ -318,9 +319,9 @@ mod tests {
                         prop_assert!(!gather.parts.iter().any(Part::is_view));
                     }
                     Step::Take(bytes, most, mut back) => loop {
-                        let cut = Cut::of(gather.front(LONGEST), bytes, most, LONGEST).unwrap();
+                        let cut = Cut::of(gather.front(LONGEST, ROOM), bytes, most, LONGEST).unwrap();
                         if cut.messages == 0 {
-                            let whole = cut.next.is_some_and(|next| next <= gather.front(LONGEST).len());
+                            let whole = cut.next.is_some_and(|next| next <= gather.front(LONGEST, ROOM).len());
                             prop_assert!(whole || !gather.parts.iter().any(Part::is_view));
                             break;
                         }

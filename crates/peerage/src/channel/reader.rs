@@ -422,7 +422,8 @@ impl<'a> Reader<'a> {
     /// The whole messages that fit into the room and keep to the channel's rate, and how much lies in one piece with them.
     fn cut(&mut self, room: Room, pace: Option<&mut Pace>, now: Now) -> Result<(Cut, usize), End> {
         let longest = self.core.config.max_message_bytes;
-        let front = self.gather.front(longest);
+        let accounted = self.window.as_ref().map_or(0, |window| window.limit().saturating_sub(self.accepted));
+        let front = self.gather.front(longest, accounted as usize);
         let here = front.len();
         let Some(pace) = pace else {
             return Ok((Cut::of(front, room.bytes, room.messages, longest)?, here));
