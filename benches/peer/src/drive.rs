@@ -20,6 +20,9 @@ pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(20);
 const PINGS_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a bulk channel fills the connection before the control channel is measured.
 const FILL: Duration = Duration::from_millis(300);
+/// Which of the saturated connections, one after the other, have equal priorities. A later one of a process differs from an earlier one by more than
+/// the priority does, so either kind is measured at both ends.
+const EQUAL_AT: [bool; 4] = [false, true, true, false];
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -84,8 +87,10 @@ async fn measured<P: Peer>(peer: &P, what: &Drive) -> Outcome<Done> {
         _ => {}
     }
     let dialler = within("the start of the client", CONNECT_DEADLINE, peer.dialler()).await?;
-    if what.work == Work::Fanout {
-        return fanout(&dialler, what).await;
+    match what.work {
+        Work::Fanout => return fanout(&dialler, what).await,
+        Work::Prio => return priorities(&dialler, what).await,
+        _ => {}
     }
     let client = connect(&dialler, what.address(0)?).await?;
     let negotiated = client.negotiated();
@@ -99,8 +104,7 @@ async fn measured<P: Peer>(peer: &P, what: &Drive) -> Outcome<Done> {
         Work::Rtt => pings(&*client, what).await?,
         Work::Rpc1 | Work::Rpc64 => requests(client, what).await?,
         Work::Streams => streams(client, what).await?,
-        Work::Prio => priorities(&*client, &dialler, what).await?,
-        Work::Handshake1 | Work::Handshake32 | Work::Memory | Work::Start | Work::Fanout => {
+        Work::Handshake1 | Work::Handshake32 | Work::Memory | Work::Start | Work::Fanout | Work::Prio => {
             return Err("done above".into());
         }
     };
@@ -235,21 +239,34 @@ async fn fanout<D: Dialler>(dialler: &D, what: &Drive) -> Outcome<Done> {
     Ok(done(what, usage, Came { amount, negotiated, ..Came::default() }))
 }
 
-/// The control channel of an idle connection, of one that is saturated, and of one on which all have the same priority.
-async fn priorities<D: Dialler>(client: &D::Client, dialler: &D, what: &Drive) -> Outcome<Came> {
-    let mut phases = BTreeMap::new();
+/// The control channel of an idle connection, of connections that are saturated, and of such on which all have the same priority.
+async fn priorities<D: Dialler>(dialler: &D, what: &Drive) -> Outcome<Done> {
+    let client = connect(dialler, what.address(0)?).await?;
+    within("a first exchange", CONNECT_DEADLINE, client.first_answer()).await?;
+    let negotiated = client.negotiated();
+    let usage = Usage::now(what.server);
     let mut beside = client.priorities(false).await?;
-    phases.insert("idle".to_owned(), while_open(&mut *beside.control, what.amount).await?);
-    let busy = while_saturated(beside, what.amount).await?;
-    phases.insert("busy".to_owned(), busy);
-    let other = connect(dialler, what.address(1)?).await?;
-    let equal = while_saturated(other.priorities(true).await?, what.amount).await?;
-    phases.insert("equal".to_owned(), equal);
+    let idle = while_open(&mut *beside.control, what.amount).await?;
+    drop(beside);
+    client.close().await;
+    let mut loaded = [Vec::new(), Vec::new()];
+    for (position, equal) in EQUAL_AT.into_iter().enumerate() {
+        let client = connect(dialler, what.address(0)?).await?;
+        within("a first exchange", CONNECT_DEADLINE, client.first_answer()).await?;
+        let count = share(what.amount, 2, position as u64 / 2);
+        loaded[usize::from(equal)].extend(while_saturated(client.priorities(equal).await?, count).await?);
+        // What is still queued is not to be sent beside the next one.
+        client.close().await;
+    }
+    let [busy, equal] = loaded.map(Latency::of);
+    let all = [("idle", Latency::of(idle)), ("busy", busy), ("equal", equal)];
+    let phases = all.map(|(name, latency)| Some((name.to_owned(), latency?))).into_iter().flatten();
+    let phases: BTreeMap<_, _> = phases.collect();
     let amount = phases.values().map(|latency| latency.samples).sum();
-    Ok(Came { amount, latency: Some(busy), phases, ..Came::default() })
+    Ok(done(what, usage, Came { amount, latency: busy, phases, negotiated, ..Came::default() }))
 }
 
-async fn while_saturated(beside: crate::Priorities, count: u64) -> Outcome<Latency> {
+async fn while_saturated(beside: crate::Priorities, count: u64) -> Outcome<Vec<Duration>> {
     let crate::Priorities { mut control, saturate } = beside;
     let mut load = JoinSet::new();
     load.spawn(saturate);
@@ -260,12 +277,12 @@ async fn while_saturated(beside: crate::Priorities, count: u64) -> Outcome<Laten
             Some(Ok(Err(error))) => format!("the bulk channel ended: {error}").into(),
             _ => "the bulk channel ended before the control channel was measured".into(),
         }),
-        latency = while_open(&mut *control, count) => latency,
+        times = while_open(&mut *control, count) => times,
     }
 }
 
 /// So many pings, or as many as there is time for.
-async fn while_open(echo: &mut dyn Echo, count: u64) -> Outcome<Latency> {
+async fn while_open(echo: &mut dyn Echo, count: u64) -> Outcome<Vec<Duration>> {
     let mut times = Vec::with_capacity(count as usize);
     let begin = Instant::now();
     while (times.len() as u64) < count && begin.elapsed() < PINGS_DEADLINE {
@@ -273,7 +290,7 @@ async fn while_open(echo: &mut dyn Echo, count: u64) -> Outcome<Latency> {
         within("a ping", PINGS_DEADLINE, echo.ping()).await?;
         times.push(start.elapsed());
     }
-    Ok(Latency::of(times).ok_or("no ping was measured")?)
+    Ok(times)
 }
 
 async fn start<P: Peer>(peer: &P, what: &Drive) -> Outcome<Done> {

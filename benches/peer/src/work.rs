@@ -83,7 +83,7 @@ impl Work {
             Work::Handshake32 => 1_600,
             Work::Memory => 1_000,
             Work::Fanout => 500_000,
-            Work::Prio => 2_000,
+            Work::Prio => 4_000,
             Work::Start => 1,
         }
     }
