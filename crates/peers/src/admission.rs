@@ -61,6 +61,7 @@ impl PeerManager {
             state,
             counted,
             place,
+            takes: None,
             counted_time: Duration::ZERO,
             stands_in: false,
             observed: None,
@@ -125,9 +126,7 @@ impl PeerManager {
         }
         self.close_unanswered(now, id);
         // From here on it holds its place, even while another connection to the peer is preferred.
-        if let Some(conn) = self.conns.get_mut(&id) {
-            (conn.state, conn.observed) = (ConnState::Greeted, hello.observed);
-        }
+        self.change_conn(id, |conn| (conn.state, conn.observed) = (ConnState::Greeted, hello.observed));
         let Some(pair) = self.pairs.get_mut(&peer) else { return };
         let steps = pair.hello(id, hello.boot_nonce, hello.order);
         self.carry_out(now, steps);
@@ -386,11 +385,11 @@ impl PeerManager {
             self.outputs.push_back(Output::Close { conn: id, reason: CloseReason::Rotated });
             return self.ended(now, id, Failure::from(Fault::Rotated), false);
         }
-        let Some(conn) = self.conns.get_mut(&id) else {
-            return;
-        };
-        conn.state = ConnState::Admitted;
-        let (peer, direction, address, observed) = (conn.peer, conn.direction, conn.remote, conn.observed);
+        let admitted = self.change_conn(id, |conn| {
+            conn.state = ConnState::Admitted;
+            (conn.peer, conn.direction, conn.remote, conn.observed)
+        });
+        let Some((peer, direction, address, observed)) = admitted else { return };
         self.outputs.push_back(Output::Admit { conn: id, peer, foreign: false });
         self.event(PeerEvent::Connected { peer, direction, address, foreign: false });
         self.ask_newcomer(now, id);
@@ -429,10 +428,7 @@ impl PeerManager {
             self.close_drained(now, peer);
         }
         self.outputs.push_back(Output::Drain { conn: id });
-        if let Some(conn) = self.conns.get_mut(&id) {
-            conn.state = ConnState::Draining;
-            conn.stands_in = true;
-        }
+        self.change_conn(id, |conn| (conn.state, conn.stands_in) = (ConnState::Draining, true));
     }
 
     /// One connection of a peer may end in peace at a time: who takes over once more has had its time on the one before.
@@ -522,8 +518,6 @@ impl PeerManager {
     }
 
     fn set_state(&mut self, id: ConnId, state: ConnState) {
-        if let Some(conn) = self.conns.get_mut(&id) {
-            conn.state = state;
-        }
+        self.change_conn(id, |conn| conn.state = state);
     }
 }

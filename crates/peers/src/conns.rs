@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use peerage_identity::PeerId;
 
 use crate::manager::Conn;
-use crate::types::ConnId;
+use crate::types::{ConnId, Direction};
+use crate::used::Used;
 
 #[derive(Debug, Default)]
 pub(crate) struct Conns {
@@ -13,9 +14,11 @@ pub(crate) struct Conns {
     by_id: BTreeMap<ConnId, Box<Conn>>,
     /// In the order of their numbers. Mostly one.
     by_peer: BTreeMap<PeerId, Vec<ConnId>>,
+    used: Used,
 }
 
 impl Conns {
+    /// What it takes is counted with [`Conns::recount`], as after any change of it.
     pub(crate) fn insert(&mut self, id: ConnId, conn: Conn) {
         let of_peer = self.by_peer.entry(conn.peer).or_default();
         if let Err(place) = of_peer.binary_search(&id) {
@@ -26,7 +29,8 @@ impl Conns {
     }
 
     pub(crate) fn remove(&mut self, id: ConnId) -> Option<Conn> {
-        let conn = self.by_id.remove(&id)?;
+        let mut conn = self.by_id.remove(&id)?;
+        self.used.note(&mut conn, None);
         if let Some(of_peer) = self.by_peer.get_mut(&conn.peer) {
             of_peer.retain(|other| *other != id);
             if of_peer.is_empty() {
@@ -34,6 +38,24 @@ impl Conns {
             }
         }
         Some(*conn)
+    }
+
+    /// Counts the places that a peer takes: one of each direction at most, by the latest of its connections for which there is one.
+    pub(crate) fn recount(&mut self, peer: &PeerId, exempt: bool) {
+        let (mut inbound, mut outbound) = (exempt, exempt);
+        for id in self.by_peer.get(peer).into_iter().flatten().rev() {
+            let Some(conn) = self.by_id.get_mut(id) else { continue };
+            let takes = conn.wants().filter(|place| match place {
+                Direction::Inbound => !std::mem::replace(&mut inbound, true),
+                Direction::Outbound => !std::mem::replace(&mut outbound, true),
+            });
+            self.used.note(conn, takes);
+        }
+    }
+
+    /// The places that are taken.
+    pub(crate) fn used(&self) -> &Used {
+        &self.used
     }
 
     pub(crate) fn get(&self, id: &ConnId) -> Option<&Conn> {

@@ -55,6 +55,7 @@ mod standing;
 mod starts;
 mod state;
 mod types;
+mod used;
 
 pub use bans::{Ban, BanError, BanTarget, BanTargetError, MAX_BAN_REASON};
 pub use book::Source;

@@ -120,6 +120,8 @@ pub(crate) struct Conn {
     pub(crate) counted: bool,
     /// Whose cap counts it: that of its direction, or of the connection from which it takes over.
     pub(crate) place: Direction,
+    /// The place that its peer takes by it, as it was last counted ([`crate::conns::Conns::recount`]).
+    pub(crate) takes: Option<Direction>,
     /// Of the time that it has lasted, what stands in the address book.
     pub(crate) counted_time: Duration,
     /// It is drained, but the one that takes its place is not admitted yet.
@@ -129,6 +131,12 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
+    /// The place that it takes if it is the latest one to do so and its peer is not exempt: an inbound one with the good hello.
+    pub(crate) fn wants(&self) -> Option<Direction> {
+        let heard = self.place == Direction::Outbound || self.state != ConnState::Greeting;
+        (self.counted && heard).then_some(self.place)
+    }
+
     /// When the time that it has lasted is next counted: once it was useful, then each time that it has doubled.
     fn next_count(&self, useful_after: Duration) -> Duration {
         let next = match self.counted_time.is_zero() {
@@ -334,6 +342,7 @@ impl PeerManager {
 
     /// What follows from any change.
     pub(crate) fn after_input(&mut self, now: Now) {
+        debug_assert_eq!(self.conns.used(), &self.counted_over(), "places are counted as connections change");
         self.end_bans(now);
         self.fill(now);
         self.watch_door(now);
@@ -365,11 +374,22 @@ impl PeerManager {
     }
 
     pub(crate) fn insert_conn(&mut self, id: ConnId, conn: Conn) {
+        let peer = conn.peer;
         self.conns.insert(id, conn);
+        self.recount_places(&peer);
+    }
+
+    /// Changes what may bear on the places that are taken.
+    pub(crate) fn change_conn<R>(&mut self, id: ConnId, change: impl FnOnce(&mut Conn) -> R) -> Option<R> {
+        let conn = self.conns.get_mut(&id)?;
+        let (peer, changed) = (conn.peer, change(conn));
+        self.recount_places(&peer);
+        Some(changed)
     }
 
     pub(crate) fn remove_conn(&mut self, id: ConnId) -> Option<Conn> {
         let conn = self.conns.remove(id)?;
+        self.recount_places(&conn.peer);
         self.useful_at.remove(&(conn.next_count(self.config.useful_after), id));
         Some(conn)
     }
@@ -417,7 +437,7 @@ impl PeerManager {
         drop(known);
         self.book.note(now, peer, address, Source::User, &mut self.random);
         if role == Role::Persistent {
-            self.book.classes.set(peer, PeerClass::Persistent, true);
+            self.give_class(peer, PeerClass::Persistent, true);
             self.lift_automatic(now, peer);
             self.remember_class(peer, PeerClass::Persistent, true);
         }
@@ -426,14 +446,21 @@ impl PeerManager {
         self.note(now, peer, Cause::Named, &address.to_string());
     }
 
+    /// True when that changed something.
+    fn give_class(&mut self, peer: PeerId, class: PeerClass, on: bool) -> bool {
+        let changed = self.book.classes.set(peer, class, on);
+        self.recount_places(&peer);
+        changed
+    }
+
     /// The user changes what a peer is to us. A connection that is up stays up: caps hold at the moment of connecting.
     pub(crate) fn set_class(&mut self, now: Now, peer: PeerId, class: PeerClass, on: bool) {
-        if peer == self.me || !self.book.classes.set(peer, class, on) {
+        if peer == self.me || !self.give_class(peer, class, on) {
             return;
         }
         self.forget_exempt(&peer, class);
         let remotes: Vec<_> =
-            self.conns.values().filter(|conn| conn.peer == peer).map(|c| c.remote).collect();
+            self.conns_of(&peer).filter_map(|id| self.conns.get(&id)).map(|conn| conn.remote).collect();
         remotes.into_iter().for_each(|remote| self.note_exempt(peer, remote.ip()));
         if class != PeerClass::Persistent {
             return;

@@ -20,17 +20,18 @@ use peerage_machine::Now;
 use crate::cause::{Failure, Fault};
 use crate::manager::{Conn, ConnState, PeerManager};
 use crate::types::{CloseReason, ConnId, Direction, Output};
+use crate::used::Used;
 
 impl PeerManager {
     /// Outbound places in use: connections and dials that the cap counts.
     pub(crate) fn outbound_used(&self) -> usize {
         let dials = self.attempts.values().filter(|attempt| attempt.counted).count();
-        self.places(Direction::Outbound).count() + dials
+        self.conns.used().of(Direction::Outbound) + dials
     }
 
     /// Inbound places in use: connections whose hello was found good and that the cap counts.
     pub(crate) fn inbound_used(&self) -> usize {
-        self.places(Direction::Inbound).count()
+        self.conns.used().of(Direction::Inbound)
     }
 
     pub(crate) fn inbound_full(&self) -> bool {
@@ -58,9 +59,8 @@ impl PeerManager {
         let caps =
             caps.into_iter().filter(|(block, _)| !held.is_some_and(|held| block.contains(held.remote.ip())));
         caps.into_iter().find_map(|(block, most)| {
-            let places = self.places(Direction::Inbound);
-            let used = places.filter(|conn| block.contains(conn.remote.ip())).count();
-            (used >= most).then(|| format!("all {most} inbound places for {block} are taken"))
+            (self.conns.used().within(&block) >= most)
+                .then(|| format!("all {most} inbound places for {block} are taken"))
         })
     }
 
@@ -96,23 +96,34 @@ impl PeerManager {
             |conn: &&Conn| conn.stands_in || matches!(conn.state, ConnState::Admitted | ConnState::Foreign);
         let held = self.conns_of(&peer).filter_map(|id| self.conns.get(&id)).find(stands);
         let held = held.filter(|held| held.place == Direction::Outbound).map(|held| held.counted);
-        if let (Some(counted), Some(conn)) = (held, self.conns.get_mut(&id)) {
-            (conn.place, conn.counted) = (Direction::Outbound, counted);
+        if let Some(counted) = held {
+            self.change_conn(id, |conn| (conn.place, conn.counted) = (Direction::Outbound, counted));
         }
     }
 
-    /// The peers that take a place, each by its latest connection that does.
-    fn places(&self, place: Direction) -> impl Iterator<Item = &Conn> {
-        self.peers_linked().filter_map(move |peer| self.place_of(peer, place))
+    /// The connection by which a peer takes a place.
+    fn place_of(&self, peer: &PeerId, place: Direction) -> Option<&Conn> {
+        self.conns_of(peer).filter_map(|id| self.conns.get(&id)).find(|conn| conn.takes == Some(place))
     }
 
-    /// The latest connection by which a peer takes a place.
-    fn place_of(&self, peer: &PeerId, place: Direction) -> Option<&Conn> {
-        let takes = |conn: &&Conn| {
-            let heard = place == Direction::Outbound || conn.state != ConnState::Greeting;
-            conn.place == place && heard && self.counts(conn)
-        };
-        self.conns_of(peer).filter_map(|id| self.conns.get(&id)).filter(takes).last()
+    /// Counts the places of a peer anew: one of its connections, or what the user has said of it, has changed.
+    pub(crate) fn recount_places(&mut self, peer: &PeerId) {
+        let exempt = self.book.classes.is_exempt(peer);
+        self.conns.recount(peer, exempt);
+    }
+
+    /// The places in use, by a walk over all connections: what the counts are compared with.
+    pub(crate) fn counted_over(&self) -> Used {
+        let mut used = Used::default();
+        for peer in self.peers_linked() {
+            let conns = || self.conns_of(peer).filter_map(|id| self.conns.get(&id));
+            let counted = || conns().filter(|conn| self.counts(conn));
+            let outbound = counted().filter(|conn| conn.place == Direction::Outbound).last();
+            let heard = |conn: &&Conn| conn.place == Direction::Inbound && conn.state != ConnState::Greeting;
+            let inbound = counted().filter(heard).last();
+            outbound.into_iter().chain(inbound).for_each(|conn| used.came(conn.place, conn.remote.ip()));
+        }
+        used
     }
 
     /// Whether the caps count a connection.

@@ -63,8 +63,8 @@ impl PeerManager {
     pub(crate) fn make_room_for(&mut self, now: Now, id: ConnId) -> bool {
         let takes_place =
             self.conns.get(&id).is_some_and(|conn| conn.place == Direction::Outbound && self.counts(conn));
-        let others = self.outbound_admitted().filter(|(other, _)| *other != id).count();
-        if !takes_place || others < self.config.max_outbound {
+        let others = || self.outbound_admitted().filter(|(other, _)| *other != id).count();
+        if !takes_place || others() < self.config.max_outbound {
             return true;
         }
         let is_seed = |conn: &Conn| self.book.get(&conn.peer).is_some_and(|known| known.seed);

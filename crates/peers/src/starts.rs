@@ -113,8 +113,8 @@ impl PeerManager {
     pub(crate) fn is_latest_start(&mut self, now: Now, id: ConnId, nonce: u64) -> bool {
         let Some(conn) = self.conns.get(&id) else { return false };
         let (peer, remote, made) = (conn.peer, conn.remote, conn.since);
-        let speaks = |conn: &Conn| conn.peer == peer && conn.state != ConnState::Greeting;
-        let linked = self.conns.values().any(speaks);
+        let speaks = |conn: &Conn| conn.state != ConnState::Greeting;
+        let linked = self.conns_of(&peer).filter_map(|id| self.conns.get(&id)).any(speaks);
         let patience = self.config.clone_patience;
         match self.starts.judge(now.mono, peer, nonce, made, linked, patience) {
             Start::Current => return true,
