@@ -11,11 +11,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::close::{CloseCause, CloseCode};
 use crate::endpoint::Common;
-use crate::farewell;
 use crate::proof::ProvenPeer;
 use crate::settings::TransportSettings;
 use crate::stream::{self, InboundStream, OpenError, Stream};
 use crate::traffic::{Counters, ProtocolTraffic, Traffic};
+use crate::window::{self, Marks};
 
 /// Who dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -111,6 +111,8 @@ pub(crate) struct Link {
     inbound_halves: AtomicU32,
     /// Halves of any stream that are still held here.
     halves: AtomicU32,
+    /// By which the congestion controller is told.
+    marks: Arc<Marks>,
     /// Turns of inbound negotiations that are free.
     turns: Semaphore,
 }
@@ -145,6 +147,11 @@ impl Link {
         if raised.is_ok() {
             self.quinn.set_max_concurrent_bi_streams(more.into());
         }
+    }
+
+    /// Something urgent is about to be sent.
+    pub(crate) fn note_urgent(&self) {
+        self.marks.urgent();
     }
 
     /// A stream's half was made.
@@ -212,6 +219,7 @@ impl Connection {
         let (peer_id, public_key) = (peer.peer_id, peer.public_key.encode_protobuf().into_boxed_slice());
         tracing::debug!(connection = %id, peer = %peer_id, address = %quinn.remote_address(), %direction, "connected");
         let turns = Semaphore::new(common.settings.max_inbound_negotiations);
+        let marks = window::marks(&quinn).unwrap_or_default();
         Self {
             link: Arc::new(Link {
                 quinn,
@@ -226,6 +234,7 @@ impl Connection {
                 allowed_streams: AtomicU32::new(0),
                 inbound_halves: AtomicU32::new(0),
                 halves: AtomicU32::new(0),
+                marks,
                 turns,
             }),
         }
@@ -318,7 +327,7 @@ impl Connection {
         if let Some(tap) = &self.link.common.tap {
             tap.closed(&self.link.peer_id, self.link.id, reason);
         }
-        farewell::open_window(&self.link.quinn);
+        window::open_window(&self.link.quinn);
         self.link.quinn.close(code.to_varint(), reason.as_bytes());
     }
 

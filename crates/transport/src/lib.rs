@@ -68,7 +68,7 @@
 //! | `futures_io` | streams and halves for `futures::io` |
 //! | `traffic` | bytes per protocol |
 //! | `tap` | [`Tap`]: what a test sees of what an endpoint says |
-//! | `farewell` | congestion windows that open when a connection is closed |
+//! | `window` | congestion windows: a close passes, and what is urgent waits for little |
 //! | `close` | [`CloseCode`], [`StreamCode`], [`CloseCause`]: why things end |
 #![forbid(unsafe_code)]
 
@@ -79,7 +79,6 @@ mod connection;
 mod connection_id;
 mod dial;
 mod endpoint;
-mod farewell;
 mod futures_io;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -99,6 +98,7 @@ mod tap;
 mod tls;
 mod traffic;
 mod verifier;
+mod window;
 
 pub use admission::{Admission, AdmissionSettings, Arrival, Door, Rate, Verdict};
 pub use close::{CloseCause, CloseCode, StreamCode, TlsAlert};

@@ -6,6 +6,7 @@ use std::io;
 use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -52,13 +53,16 @@ pub struct SendStream {
     ended: bool,
     /// The peer opened the stream.
     inbound: bool,
+    /// It has a priority above 0.
+    urgent: AtomicBool,
 }
 
 impl SendStream {
     pub(crate) fn new(quinn: quinn::SendStream, link: Arc<Link>) -> Self {
         link.half_opened();
         let protocol = link.no_protocol();
-        Self { quinn, link, protocol, counters: None, proposal: Bytes::new(), ended: false, inbound: false }
+        let (counters, proposal, urgent) = (None, Bytes::new(), AtomicBool::new(false));
+        Self { quinn, link, protocol, counters, proposal, ended: false, inbound: false, urgent }
     }
 
     pub(crate) fn set_protocol(&mut self, protocol: Arc<str>, counters: Option<Arc<Counters>>) {
@@ -173,8 +177,10 @@ impl SendStream {
         }
     }
 
-    /// Sets which of a connection's streams go first; 0 at the beginning, higher goes before lower. It acts on what is written from now on.
+    /// Sets which of a connection's streams go first; 0 at the beginning, higher goes before lower. It acts on what is written from now on. A stream of
+    /// more than 0 is urgent: for a second after each write, less is on the way within this machine ([`crate::TransportSettings::urgent_window_bytes`]).
     pub fn set_priority(&self, priority: i32) {
+        self.urgent.store(priority > 0, Ordering::Relaxed);
         // It fails when the stream has ended; then nothing is left to order.
         let _ = self.quinn.set_priority(priority);
     }
@@ -216,6 +222,7 @@ impl SendStream {
         cx: &mut Context<'_>,
         chunks: &mut [Bytes],
     ) -> Poll<Result<usize, WriteError>> {
+        self.note_urgent();
         let before = if self.link.is_tapped() { chunks.to_vec() } else { Vec::new() };
         let written = ready!(pin!(self.quinn.write_chunks(chunks)).poll(cx));
         let written = written.map_err(|error| self.error(error))?.bytes;
@@ -242,8 +249,15 @@ impl SendStream {
         written.map(|result| result.map(drop))
     }
 
+    fn note_urgent(&self) {
+        if self.urgent.load(Ordering::Relaxed) {
+            self.link.note_urgent();
+        }
+    }
+
     fn poll_write_bytes(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, WriteError>> {
         if self.proposal.is_empty() {
+            self.note_urgent();
             let written = pin!(self.quinn.write(bytes)).poll(cx);
             let written = ready!(written).map_err(|error| self.error(error))?;
             self.link.tell_tap(self.id(), &bytes[..written]);

@@ -9,7 +9,7 @@ use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use crate::admission::AdmissionSettings;
-use crate::farewell::WithFarewell;
+use crate::window::Windows;
 
 /// Limits and times of an endpoint. The defaults suit the Internet; [`TransportSettings::validate`] says what is possible.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +45,9 @@ pub struct TransportSettings {
     pub stream_window_bytes: u32,
     /// Bytes that were written on a connection and not yet acknowledged; writers wait beyond it.
     pub send_window_bytes: u64,
+    /// Bytes that are on the way at a time to an address of this machine while a stream with a priority above 0 is in use, whatever congestion control
+    /// allows. Such a path has no length to fill: more would only lie in the receiver's socket, where the urgent stream cannot overtake it.
+    pub urgent_window_bytes: u64,
     /// Kernel buffer of each UDP socket and direction, in bytes. The kernel may give less: see [`crate::Endpoint::socket_buffers`].
     pub socket_buffer_bytes: usize,
     /// The largest UDP payload that path MTU discovery tries, in bytes, at most [`MAX_DATAGRAM`]: loopback and large Ethernet frames carry it, and
@@ -108,6 +111,7 @@ impl Default for TransportSettings {
             peer_window_bytes: 8 * 1024 * 1024,
             stream_window_bytes: 2 * 1024 * 1024,
             send_window_bytes: 8 * 1024 * 1024,
+            urgent_window_bytes: 128 * 1024,
             socket_buffer_bytes: 4 * 1024 * 1024,
             max_datagram_bytes: MAX_DATAGRAM,
             congestion: Congestion::Cubic,
@@ -218,6 +222,12 @@ impl TransportSettings {
             "give at least 4096",
         )?;
         check(
+            self.urgent_window_bytes >= MIN_URGENT_WINDOW,
+            "urgent_window_bytes",
+            self.urgent_window_bytes,
+            "give at least 65536",
+        )?;
+        check(
             self.socket_buffer_bytes <= i32::MAX as usize,
             "socket_buffer_bytes",
             self.socket_buffer_bytes,
@@ -229,15 +239,23 @@ impl TransportSettings {
     pub(crate) fn quinn(&self, all_close: &Arc<AtomicBool>) -> Transports {
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(self.max_datagram_bytes);
-        let elsewhere = Arc::new(self.transport(INITIAL_DATAGRAM, mtu.clone(), all_close));
+        let elsewhere = Arc::new(self.transport(INITIAL_DATAGRAM, mtu.clone(), u64::MAX, all_close));
         // What a foreign peer takes is known after the probes were planned: they begin at what each takes.
         let first = LOOPBACK_DATAGRAM.min(self.max_datagram_bytes);
         // A step no smaller than half of the range makes the largest the first that is tried.
         mtu.minimum_change((self.max_datagram_bytes - first) / 2 + 1);
-        Transports { loopback: Arc::new(self.transport(first, mtu, all_close)), elsewhere }
+        let beside_urgent = self.urgent_window_bytes;
+        Transports { loopback: Arc::new(self.transport(first, mtu, beside_urgent, all_close)), elsewhere }
     }
 
-    fn transport(&self, first: u16, mtu: MtuDiscoveryConfig, all_close: &Arc<AtomicBool>) -> TransportConfig {
+    fn transport(
+        &self,
+        first: u16,
+        mtu: MtuDiscoveryConfig,
+        beside_urgent: u64,
+        all_close: &Arc<AtomicBool>,
+    ) -> TransportConfig {
+        let controllers = Windows::new(self.congestion.factory(), beside_urgent, all_close.clone());
         let idle = IdleTimeout::try_from(self.idle_timeout).expect("validated to be at most an hour");
         let mut config = TransportConfig::default();
         config
@@ -251,7 +269,7 @@ impl TransportSettings {
             .keep_alive_interval(Some(self.keep_alive))
             .initial_mtu(first)
             .mtu_discovery_config(Some(mtu))
-            .congestion_controller_factory(WithFarewell::new(self.congestion.factory(), all_close.clone()))
+            .congestion_controller_factory(controllers)
             .allow_spin(false);
         config
     }
@@ -297,6 +315,8 @@ pub(crate) fn check(
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 const MIN_WINDOW: u32 = 4096;
+/// Ten of the largest datagrams, which is quinn's batch.
+const MIN_URGENT_WINDOW: u64 = 65_536;
 
 #[cfg(test)]
 mod tests {
@@ -328,6 +348,7 @@ mod tests {
                 s.stranger_window_bytes = s.peer_window_bytes + 1;
             }),
             ("send_window_bytes", |s| s.send_window_bytes = 0),
+            ("urgent_window_bytes", |s| s.urgent_window_bytes = 65_535),
             ("socket_buffer_bytes", |s| s.socket_buffer_bytes = usize::MAX),
             ("max_datagram_bytes", |s| s.max_datagram_bytes = 9000),
         ];

@@ -53,6 +53,11 @@ impl Network {
         self.fate.lock().unwrap().loss = 1.0;
     }
 
+    /// Everything arrives.
+    fn mend(&self) {
+        self.fate.lock().unwrap().loss = 0.0;
+    }
+
     /// Packets sent, and those of them that were lost.
     fn counts(&self) -> (u64, u64) {
         let fate = self.fate.lock().unwrap();
@@ -308,4 +313,71 @@ async fn each_congestion_control_is_in_force_where_it_was_asked_for() {
         bbr < cubic * 3 / 4 && cubic < new_reno * 19 / 20,
         "bbr {bbr:?}, cubic {cubic:?}, new-reno {new_reno:?}"
     );
+}
+
+/// Eight mebibytes, one after the other: how long they take, and the largest congestion window meanwhile.
+async fn eight_mebibytes_over(pair: &Pair) -> (Duration, u64) {
+    let (start, mut widest) = (tokio::time::Instant::now(), 0);
+    for _ in 0..8 {
+        let data = Bytes::from(vec![1; 1 << 20]);
+        let near = pair.out.open("/bulk/1").await.unwrap();
+        let (_, far) = pair.inn.accept_stream().await.unwrap().negotiate(|_| true, PATIENCE).await.unwrap();
+        tokio::join!(send_all(near.send, data.clone()), receive_all(far.recv, data));
+        widest = widest.max(pair.out.stats().congestion_window);
+    }
+    (start.elapsed(), widest)
+}
+
+const URGENT_WINDOW: u64 = 128 * 1024;
+
+/// A connection on a path without loss that takes 100 ms there and back, between nodes at these addresses.
+async fn pair_between(addresses: [&str; 2]) -> Pair {
+    let (network, runtime) = (Arc::new(Network::seeded(3)), Arc::new(VirtualRuntime::default()));
+    network.mend();
+    let endpoint = async |seed, address| {
+        let mut config = virtual_config(seed, &runtime);
+        config.settings.urgent_window_bytes = URGENT_WINDOW;
+        Endpoint::over(config, vec![network.socket(address)]).await.unwrap()
+    };
+    let (listener, dialler) = (endpoint(1, addresses[0]).await, endpoint(2, addresses[1]).await);
+    let pair = connect(dialler, listener).await;
+    pair.inn.admit();
+    pair.out.admit();
+    pair
+}
+
+/// The same eight mebibytes while a word is sent on another stream every 300 ms.
+async fn eight_mebibytes_beside_words(pair: &Pair, priority: i32) -> (Duration, u64) {
+    let mut urgent = pair.out.open("/urgent/1").await.unwrap();
+    let (_, far) = pair.inn.accept_stream().await.unwrap().negotiate(|_| true, PATIENCE).await.unwrap();
+    urgent.send.set_priority(priority);
+    let words = async {
+        loop {
+            urgent.send.write_all(b"now").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let came = tokio::select! {
+        came = eight_mebibytes_over(pair) => came,
+        () = words => unreachable!("it goes on for ever"),
+    };
+    drop(far);
+    came
+}
+
+/// A path within the machine has no length to fill; one that leaves it is given what congestion control allows, and so is what nobody is in a hurry beside.
+#[tokio::test(start_paused = true)]
+async fn beside_an_urgent_stream_less_is_on_the_way_within_the_machine_and_elsewhere_the_path_is_filled() {
+    let within = pair_between(["127.0.0.1:4001", "127.0.0.1:4002"]).await;
+    let (beside, widest) = eight_mebibytes_beside_words(&within, 1).await;
+    assert_eq!(widest, URGENT_WINDOW);
+    // Sixty-four times the bound, and no more than the bound in each round trip.
+    assert!(beside >= 64 * 2 * DELAY, "{beside:?}");
+    let (ordinary, widest) = eight_mebibytes_beside_words(&within, 0).await;
+    assert!(widest > 4 * URGENT_WINDOW, "{widest}");
+    assert!(ordinary < beside * 2 / 3, "{ordinary:?} and {beside:?}");
+    let elsewhere = pair_between(["10.0.0.1:4001", "10.0.0.2:4001"]).await;
+    let (elsewhere, widest) = eight_mebibytes_beside_words(&elsewhere, 1).await;
+    assert!(widest > 4 * URGENT_WINDOW, "{widest}");
+    assert!(elsewhere < beside * 2 / 3, "{elsewhere:?} and {beside:?}");
 }
