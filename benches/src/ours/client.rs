@@ -92,6 +92,13 @@ impl Client for Connected {
         Ok(OurStream::new(self.node.open(self.peer, STREAMS).await?))
     }
 
+    /// On a stream whose name leaves with the message, as whoever has one message for it would open it.
+    async fn one_way(&self, message: Bytes) -> Outcome<()> {
+        let mut stream = self.node.open_lazy(self.peer, STREAMS).await?;
+        stream.send.write_chunk(message).await?;
+        Ok(stream.send.finish()?)
+    }
+
     async fn messages(&self, messages: Messages) -> Outcome<()> {
         let message = Raw(Kind::Bulk.message(messages.bytes));
         let sender = self.channels.messages.to(self.peer)?;

@@ -22,7 +22,7 @@ pub struct NodeLimits {
     pub interface_interval: Duration,
     /// Addresses that the node listens at. Default: 16.
     pub max_listen: usize,
-    /// Raw streams of one protocol that wait for the application; more wait at their peers. Default: 64.
+    /// Raw streams of one protocol that wait for the application; more wait at their peers. Default: 256.
     pub max_waiting_streams: usize,
     /// Events that a slow watcher may fall behind before it misses some. Default: 1,024.
     pub max_events_behind: usize,
@@ -37,7 +37,7 @@ impl Default for NodeLimits {
             ping_timeout: Duration::from_secs(10),
             interface_interval: Duration::from_secs(5),
             max_listen: 16,
-            max_waiting_streams: 64,
+            max_waiting_streams: 256,
             max_events_behind: 1024,
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use peerage_identity::{DialAddress, ListenAddress, NetworkSecret, PeerId};
 use peerage_peers::{Input, Target};
-use peerage_transport::{CloseCode, ProtocolTraffic, Stream};
+use peerage_transport::{CloseCode, OpenError, ProtocolTraffic, Stream};
 use tokio::sync::oneshot;
 
 use crate::builder::NodeBuilder;
@@ -18,6 +18,7 @@ use crate::data_dir::DataDir;
 use crate::driver::Message;
 use crate::error::{ConnectError, ListenError, RegisterError};
 use crate::listening::Here;
+use crate::peer::Peer;
 use crate::peers::Peers;
 use crate::protocols::perf::PerfTimes;
 use crate::registry::Service;
@@ -410,14 +411,24 @@ impl Node {
     pub async fn open(&self, peer: PeerId, protocol: &str) -> Result<Stream, RequestError> {
         let peer = self.shared.peer(&peer).ok_or(RequestError::NotConnected { peer })?;
         peer.mark_useful();
-        peer.connection.open(protocol).await.map_err(|error| RequestError::Lost {
-            peer: peer.id,
-            protocol: protocol.to_owned(),
-            cause: error.to_string(),
-        })
+        peer.connection.open(protocol).await.map_err(|error| not_opened(&peer, protocol, &error))
     }
 
-    /// Accepts raw streams that peers open under a protocol name, until the returned value is dropped. See [`Node::open`] for what they can do. At most 64 wait to be taken.
+    /// As [`Node::open`], but the protocol's name leaves together with the first bytes written: for short messages on streams of their own, of which
+    /// each is then one piece of a packet. The peer sees nothing of the stream before that write, or [`SendStream::flush`]; where the peer speaks
+    /// first, use `open`. Write soon: a stream that later ones overtake is given up after the peer's `negotiation_timeout`.
+    ///
+    /// [`SendStream::flush`]: crate::SendStream::flush
+    ///
+    /// # Errors
+    /// As [`Node::open`].
+    pub async fn open_lazy(&self, peer: PeerId, protocol: &str) -> Result<Stream, RequestError> {
+        let peer = self.shared.peer(&peer).ok_or(RequestError::NotConnected { peer })?;
+        peer.mark_useful();
+        peer.connection.open_lazy(protocol).await.map_err(|error| not_opened(&peer, protocol, &error))
+    }
+
+    /// Accepts raw streams that peers open under a protocol name, until the returned value is dropped. See [`Node::open`] for what they can do. At most 256 wait to be taken.
     ///
     /// # Errors
     /// [`RegisterError`]: the name is taken or malformed.
@@ -551,6 +562,10 @@ impl ListenWatch {
         self.changes.changed().await.ok()?;
         Some(self.changes.borrow_and_update().addresses.clone())
     }
+}
+
+fn not_opened(peer: &Peer, protocol: &str, error: &OpenError) -> RequestError {
+    RequestError::Lost { peer: peer.id, protocol: protocol.to_owned(), cause: error.to_string() }
 }
 
 impl fmt::Debug for Node {

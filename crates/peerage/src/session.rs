@@ -8,13 +8,13 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use peerage_identity::DialAddress;
 use peerage_peers::{Answer, AttemptId, CloseReason, ConnId, Direction, Failure, Fault, Input, RejectReason};
 use peerage_transport::{
-    CloseCode, Connection, InboundStream, NegotiationError, ReadError, SendStream, Stream,
+    CloseCode, Connection, InboundStream, Negotiated, NegotiationError, ReadError, SendStream, Stream,
 };
 use peerage_wire::hello as wire;
 use tokio::sync::SetOnce;
@@ -69,6 +69,7 @@ struct Gate {
 }
 
 /// What a session waits for.
+#[allow(clippy::large_enum_variant, reason = "one lives at a time, and is taken apart at once")]
 enum Event {
     Order(Option<Order>),
     Stream(InboundStream),
@@ -291,21 +292,22 @@ impl Session {
 
     /// Takes a stream of an admitted peer. Mostly its protocol's name has come with it: then no task is started to wait for it.
     fn accept_admitted(&self, peer: Arc<Peer>, stream: InboundStream) {
-        let (shared, within) = (self.shared.clone(), self.shared.endpoint.settings().negotiation_timeout);
-        let mut negotiating = Box::pin(async move {
-            let serves = |name: &str| name == hello::PROTOCOL || shared.registry.has(name);
-            stream.negotiate(serves, within).await
-        });
-        let connection = self.connection.clone();
-        if let Poll::Ready(negotiated) = negotiating.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            if let Some((name, stream)) = agreed(&connection, negotiated) {
-                self.hand_on(peer, &name, stream);
+        let serves = |shared: &Shared, name: &str| name == hello::PROTOCOL || shared.registry.has(name);
+        let stream = match stream.try_negotiate(|name| serves(&self.shared, name)) {
+            Negotiated::Done(negotiated) => {
+                if let Some((name, stream)) = agreed(&self.connection, negotiated) {
+                    self.hand_on(peer, &name, stream);
+                }
+                return;
             }
-            return;
-        }
-        let (shared, orders, gate) = (self.shared.clone(), self.orders.clone(), self.gate.clone());
+            Negotiated::Waiting(stream) => stream,
+        };
+        let (shared, connection) = (self.shared.clone(), self.connection.clone());
+        let (orders, gate) = (self.orders.clone(), self.gate.clone());
         self.spawn(async move {
-            let Some((name, stream)) = agreed(&connection, negotiating.await) else { return };
+            let within = shared.endpoint.settings().negotiation_timeout;
+            let negotiated = stream.negotiate(|name| serves(&shared, name), within).await;
+            let Some((name, stream)) = agreed(&connection, negotiated) else { return };
             if *name == *hello::PROTOCOL {
                 take_hello(stream, most_of_hello(&shared), &gate, &orders).await;
             } else if let Some(service) = shared.registry.get(&name) {

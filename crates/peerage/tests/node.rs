@@ -243,6 +243,27 @@ async fn a_request_that_is_given_up_is_dropped_at_the_peer() {
 }
 
 #[tokio::test]
+async fn a_lazily_opened_stream_shows_itself_with_its_first_bytes() {
+    let (a, b) = pair().await;
+    let incoming = a.accept("/test/short/1").unwrap();
+    let mut silent = b.open_lazy(a.peer_id(), "/test/short/1").await.unwrap();
+    let mut stream = b.open_lazy(a.peer_id(), "/test/short/1").await.unwrap();
+    stream.send.write_chunk("short".into()).await.unwrap();
+    stream.send.finish().unwrap();
+    let (from, mut taken) = within("the message", incoming.recv()).await.unwrap();
+    assert_eq!(from, b.peer_id());
+    assert_eq!(taken.recv.read_chunk(100).await.unwrap().unwrap(), "short");
+    assert_eq!(within("its end", taken.recv.read_chunk(100)).await.unwrap(), None);
+    // The one opened before it said nothing, so it comes after it.
+    silent.send.flush().await.unwrap();
+    let (_, taken) = within("the other stream", incoming.recv()).await.unwrap();
+    assert_eq!(&**taken.protocol(), "/test/short/1");
+    let nobody = NodeKey::generate().peer_id();
+    let error = b.open_lazy(nobody, "/test/short/1").await.unwrap_err();
+    assert!(matches!(error, RequestError::NotConnected { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn raw_streams_carry_bulk_both_ways() {
     let (a, b) = pair().await;
     let incoming = a.accept("/test/bulk/1").unwrap();

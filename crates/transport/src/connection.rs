@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::endpoint::Common;
 use crate::proof::ProvenPeer;
 use crate::settings::TransportSettings;
 use crate::stream::{self, InboundStream, OpenError, Stream};
-use crate::traffic::{Counters, ProtocolTraffic, Traffic};
+use crate::traffic::{Protocol, ProtocolTraffic, Traffic};
 use crate::window::{self, Marks};
 
 /// Who dialled.
@@ -107,10 +107,9 @@ pub(crate) struct Link {
     traffic: Traffic,
     /// Streams that the admitted peer may have open at the moment; 0 before it is admitted.
     allowed_streams: AtomicU32,
-    /// Halves of the peer's streams that are still held here.
-    inbound_halves: AtomicU32,
-    /// Halves of any stream that are still held here.
-    halves: AtomicU32,
+    /// Halves of streams that are still held here, and those of them that are halves of the peer's streams times [`INBOUND_HALF`]: one number, which
+    /// each stream changes three times.
+    halves: AtomicU64,
     /// By which the congestion controller is told.
     marks: Arc<Marks>,
     /// Turns of inbound negotiations that are free.
@@ -118,9 +117,9 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// A protocol's name, and where its bytes on this connection are counted.
-    pub(crate) fn counters_of(&self, protocol: &str) -> (Arc<str>, Arc<Counters>) {
-        self.traffic.of(protocol, &self.common.names)
+    /// A protocol, and where its bytes on this connection are counted.
+    pub(crate) fn protocol(&self, name: &str) -> Arc<Protocol> {
+        self.traffic.of(name, &self.common.names)
     }
 
     pub(crate) fn is_tapped(&self) -> bool {
@@ -134,9 +133,16 @@ impl Link {
         }
     }
 
-    /// A stream of the peer was accepted. When half of what it may open is in use, it may open twice as many from now on.
+    /// Both halves of a stream were made.
+    pub(crate) fn opened(&self) {
+        self.halves.fetch_add(2, Ordering::Relaxed);
+    }
+
+    /// The same of a stream of the peer. When half of what it may open is in use, it may open twice as many from now on.
     pub(crate) fn inbound_opened(&self) {
-        let in_use = (self.inbound_halves.fetch_add(2, Ordering::Relaxed) + 2).div_ceil(2);
+        let two = 2 + 2 * INBOUND_HALF;
+        let halves = self.halves.fetch_add(two, Ordering::Relaxed) + two;
+        let in_use = ((halves / INBOUND_HALF) as u32).div_ceil(2);
         let (allowed, most) = (self.allowed_streams.load(Ordering::Relaxed), self.settings().peer_streams);
         if allowed == 0 || allowed >= most || in_use.saturating_mul(2) < allowed {
             return;
@@ -154,24 +160,15 @@ impl Link {
         self.marks.urgent();
     }
 
-    /// A stream's half was made.
-    pub(crate) fn half_opened(&self) {
-        self.halves.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// A stream's half was dropped.
-    pub(crate) fn half_closed(&self) {
-        self.halves.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// One half of such a stream was dropped.
-    pub(crate) fn inbound_half_closed(&self) {
-        self.inbound_halves.fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn half_closed(&self, inbound: bool) {
+        let one = if inbound { 1 + INBOUND_HALF } else { 1 };
+        self.halves.fetch_sub(one, Ordering::Relaxed);
     }
 
     /// The name of no protocol.
-    pub(crate) fn no_protocol(&self) -> Arc<str> {
-        self.common.no_protocol.clone()
+    pub(crate) fn no_protocol(&self) -> &Arc<str> {
+        &self.common.no_protocol
     }
 
     pub(crate) fn quinn(&self) -> &quinn::Connection {
@@ -191,6 +188,9 @@ impl Link {
         CloseCause::clone(self.ended.get_or_init(tell))
     }
 }
+
+/// What a half of a peer's stream adds to the number of halves, beside one.
+const INBOUND_HALF: u64 = 1 << 32;
 
 /// One of the inbound negotiations that a connection may have at a time.
 pub(crate) struct NegotiationTurn(Arc<Link>);
@@ -232,8 +232,7 @@ impl Connection {
                 ended: OnceLock::new(),
                 traffic: Traffic::default(),
                 allowed_streams: AtomicU32::new(0),
-                inbound_halves: AtomicU32::new(0),
-                halves: AtomicU32::new(0),
+                halves: AtomicU64::new(0),
                 marks,
                 turns,
             }),
@@ -374,7 +373,7 @@ impl Connection {
 
     /// Halves of streams, of either side, that are still held here: 0 when nothing runs on the connection.
     pub fn open_halves(&self) -> u32 {
-        self.link.halves.load(Ordering::Relaxed)
+        (self.link.halves.load(Ordering::Relaxed) % INBOUND_HALF) as u32
     }
 
     /// Who dialled.

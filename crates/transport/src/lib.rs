@@ -115,7 +115,7 @@ pub use settings::{
     CertificateKind, Congestion, MAX_DATAGRAM, MAX_STREAM_WINDOW, SettingsError, TransportSettings,
 };
 pub use socket::{BindError, SocketBuffers, UdpSocket};
-pub use stream::{InboundStream, OpenError, Stream};
+pub use stream::{InboundStream, Negotiated, OpenError, Stream};
 pub use tap::Tap;
 pub use traffic::{MAX_COUNTED_PROTOCOLS, OTHER_PROTOCOLS, ProtocolTraffic, TrafficTotals};
 

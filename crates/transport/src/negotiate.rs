@@ -239,12 +239,22 @@ pub(crate) enum Step {
     Refuse(String, Bytes),
 }
 
+impl Step {
+    /// What is to be written.
+    pub(crate) fn answer(&mut self) -> Option<&mut Bytes> {
+        match self {
+            Self::More => None,
+            Self::Say(answer) | Self::Agree(_, answer) | Self::Refuse(_, answer) => Some(answer),
+        }
+    }
+}
+
 impl Listener {
     pub(crate) fn push(&mut self, chunk: Bytes) {
         self.lines.push(chunk);
     }
 
-    pub(crate) fn step(&mut self, supports: impl Fn(&str) -> bool) -> Result<Step, NegotiationError> {
+    pub(crate) fn step(&mut self, mut supports: impl FnMut(&str) -> bool) -> Result<Step, NegotiationError> {
         self.saw_header = self.saw_header || self.lines.take_header()?;
         if !self.saw_header {
             return Ok(Step::More);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -18,7 +18,7 @@ use crate::close::{CloseCause, StreamCode};
 use crate::connection::Link;
 use crate::negotiate::{Answer, Dialler, NegotiationError};
 use crate::send::no_early_data;
-use crate::traffic::Counters;
+use crate::traffic::Protocol;
 
 /// Why nothing more can be read from a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,15 +57,14 @@ pub enum ReadError {
 pub struct RecvStream {
     quinn: quinn::RecvStream,
     link: Arc<Link>,
-    protocol: Arc<str>,
-    /// Where what is read is counted, once the protocol is known.
-    counters: Option<Arc<Counters>>,
+    /// Once it is known; what is read is counted there.
+    protocol: Option<Arc<Protocol>>,
     /// The answer to our proposal, as far as it is still due.
     answer: Option<Box<Due>>,
     /// Why the negotiation failed: said again by every read.
     failed: Option<Box<NegotiationError>>,
     /// Read off the stream and not yet given out, in order.
-    held: VecDeque<Bytes>,
+    held: Held,
     /// Set while a message is read of which something has come, with the bound on it; then it has what is held.
     frames: Option<Box<(usize, Decoder)>>,
     end: Option<End>,
@@ -80,6 +79,44 @@ struct Due {
     by: Option<Pin<Box<Sleep>>>,
 }
 
+/// Chunks in their order. The first, which is mostly all that there is, takes no memory of its own.
+#[derive(Default)]
+struct Held {
+    first: Bytes,
+    others: VecDeque<Bytes>,
+}
+
+impl Held {
+    fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.others.is_empty()
+    }
+
+    /// The next bytes, at most so many.
+    fn take(&mut self, most: usize) -> Option<Bytes> {
+        if self.first.is_empty() {
+            self.first = self.others.pop_front()?;
+            if self.others.is_empty() {
+                // Its memory would be kept for as long as the stream lasts.
+                self.others = VecDeque::new();
+            }
+        }
+        Some(self.first.split_to(most.min(self.first.len())))
+    }
+
+    fn into_chunks(mut self) -> VecDeque<Bytes> {
+        if !self.first.is_empty() {
+            self.others.push_front(self.first);
+        }
+        self.others
+    }
+}
+
+impl From<VecDeque<Bytes>> for Held {
+    fn from(others: VecDeque<Bytes>) -> Self {
+        Self { first: Bytes::new(), others }
+    }
+}
+
 /// How the half ended.
 #[derive(Debug, Clone, Copy)]
 enum End {
@@ -92,30 +129,28 @@ enum End {
 }
 
 impl RecvStream {
-    pub(crate) fn new(quinn: quinn::RecvStream, link: Arc<Link>) -> Self {
-        link.half_opened();
-        let protocol = link.no_protocol();
+    /// A half that was counted as opened.
+    pub(crate) fn new(
+        quinn: quinn::RecvStream,
+        link: Arc<Link>,
+        protocol: Option<Arc<Protocol>>,
+        inbound: bool,
+    ) -> Self {
         Self {
             quinn,
             link,
             protocol,
-            counters: None,
             answer: None,
             failed: None,
-            held: VecDeque::new(),
+            held: Held::default(),
             frames: None,
             end: None,
-            inbound: false,
+            inbound,
         }
     }
 
-    pub(crate) fn set_protocol(&mut self, protocol: Arc<str>, counters: Option<Arc<Counters>>) {
-        self.protocol = protocol;
-        self.counters = counters;
-    }
-
-    pub(crate) fn set_inbound(&mut self) {
-        self.inbound = true;
+    pub(crate) fn set_protocol(&mut self, protocol: Arc<Protocol>) {
+        self.protocol = Some(protocol);
     }
 
     pub(crate) fn link(&self) -> &Arc<Link> {
@@ -138,7 +173,7 @@ impl RecvStream {
     pub(crate) fn hold(&mut self, rest: Bytes) {
         if !rest.is_empty() {
             self.count(rest.len());
-            self.held.push_front(rest);
+            self.held = Held { first: rest, others: mem::take(&mut self.held).into_chunks() };
         }
     }
 
@@ -197,7 +232,7 @@ impl RecvStream {
     /// Tells the peer not to send any more. What lies unread is dropped.
     pub fn stop(&mut self, code: StreamCode) {
         self.end = Some(End::Stopped);
-        self.held.clear();
+        self.held = Held::default();
         self.frames = None;
         self.answer = None;
         // It fails when the stream has ended before; then there is nothing to stop.
@@ -206,7 +241,7 @@ impl RecvStream {
 
     /// The agreed or proposed protocol name.
     pub fn protocol(&self) -> &Arc<str> {
-        &self.protocol
+        self.protocol.as_ref().map_or(self.link.no_protocol(), |protocol| &protocol.name)
     }
 
     /// The stream's number on its connection.
@@ -226,18 +261,10 @@ impl RecvStream {
         ready!(self.poll_answer(cx))?;
         let most = most.max(1);
         if let Some(frames) = self.frames.take() {
-            self.held = frames.1.into_rest();
+            self.held = frames.1.into_rest().into();
         }
-        match self.held.front_mut() {
-            Some(front) if front.len() > most => Poll::Ready(Ok(Some(front.split_to(most)))),
-            Some(_) => {
-                let chunk = self.held.pop_front();
-                if self.held.is_empty() {
-                    // Its memory would be kept for as long as the stream lasts.
-                    self.held = VecDeque::new();
-                }
-                Poll::Ready(Ok(chunk))
-            }
+        match self.held.take(most) {
+            Some(chunk) => Poll::Ready(Ok(Some(chunk))),
             None => self.poll_quinn(cx, most),
         }
     }
@@ -342,7 +369,7 @@ impl RecvStream {
         let held = match self.frames.take() {
             Some(frames) if frames.0 == most => return &mut self.frames.insert(frames).1,
             Some(frames) => frames.1.into_rest(),
-            None => mem::take(&mut self.held),
+            None => mem::take(&mut self.held).into_chunks(),
         };
         let mut decoder = Decoder::new(most);
         held.into_iter().for_each(|chunk| decoder.push(chunk));
@@ -363,7 +390,7 @@ impl RecvStream {
                 return Poll::Ready(Ok(()));
             }
             Poll::Ready(Ok(Answer::NotAvailable)) => {
-                let protocol = self.protocol.to_string();
+                let protocol = self.protocol().to_string();
                 (NegotiationError::NotSupported { protocol }, StreamCode::NotSupported)
             }
             Poll::Ready(Err(error)) => (error, StreamCode::NotSupported),
@@ -394,9 +421,9 @@ impl RecvStream {
             if let Some(answer) = dialler.answer()? {
                 return Poll::Ready(Ok(answer));
             }
-            let chunk = match ready!(self.poll_quinn(cx, NEGOTIATION_READ)) {
-                Ok(Some(chunk)) => chunk,
-                Ok(None) => return Poll::Ready(Err(NegotiationError::Ended)),
+            let chunk = match ready!(self.poll_line(cx)) {
+                Ok(chunk) if !chunk.is_empty() => chunk,
+                Ok(_) => return Poll::Ready(Err(NegotiationError::Ended)),
                 Err(error) => return Poll::Ready(Err(self.refusal(error))),
             };
             if let Some(Due { dialler, .. }) = self.answer.as_deref_mut() {
@@ -415,24 +442,38 @@ impl RecvStream {
         self.answer.as_deref_mut().map(|due| &mut due.dialler)
     }
 
+    /// Reads off the stream while its protocol is agreed on; nothing at its end. What lies behind a line comes with it, up to a bound: mostly
+    /// that is all there is, and its end with it, which spares further looks at the connection. For that it is copied.
+    pub(crate) fn poll_line(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, ReadError>> {
+        if let Some(ended) = self.ended() {
+            return Poll::Ready(ended.map(|()| Bytes::new()));
+        }
+        let mut space = [MaybeUninit::uninit(); NEGOTIATION_READ];
+        let mut read = ReadBuf::uninit(&mut space);
+        match ready!(self.quinn.poll_read_buf(cx, &mut read)) {
+            Ok(()) => Poll::Ready(Ok(Bytes::copy_from_slice(read.filled()))),
+            Err(error) => Poll::Ready(Err(self.error(error))),
+        }
+    }
+
+    /// What reading comes to once the half has ended.
+    fn ended(&self) -> Option<Result<(), ReadError>> {
+        self.end.map(|end| match end {
+            End::Finished => Ok(()),
+            End::Reset(code) => Err(ReadError::Reset { code }),
+            End::Stopped => Err(ReadError::Stopped),
+        })
+    }
+
     /// Reads off the stream itself, past whatever is held.
-    pub(crate) fn poll_quinn(
-        &mut self,
-        cx: &mut Context<'_>,
-        most: usize,
-    ) -> Poll<Result<Option<Bytes>, ReadError>> {
-        match self.end {
-            None => {}
-            Some(End::Finished) => return Poll::Ready(Ok(None)),
-            Some(End::Reset(code)) => return Poll::Ready(Err(ReadError::Reset { code })),
-            Some(End::Stopped) => return Poll::Ready(Err(ReadError::Stopped)),
+    fn poll_quinn(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Result<Option<Bytes>, ReadError>> {
+        if let Some(ended) = self.ended() {
+            return Poll::Ready(ended.map(|()| None));
         }
         let read = pin!(self.quinn.read_chunk(most, true)).poll(cx);
         match ready!(read) {
             Ok(Some(chunk)) => {
-                if self.answer.is_none() {
-                    self.count(chunk.bytes.len());
-                }
+                self.count(chunk.bytes.len());
                 Poll::Ready(Ok(Some(chunk.bytes)))
             }
             Ok(None) => {
@@ -453,8 +494,8 @@ impl RecvStream {
     }
 
     fn count(&self, bytes: usize) {
-        if let Some(counters) = &self.counters {
-            counters.received(bytes);
+        if let Some(protocol) = &self.protocol {
+            protocol.received(bytes);
         }
     }
 
@@ -474,7 +515,7 @@ impl RecvStream {
     fn refusal(&self, error: ReadError) -> NegotiationError {
         match error {
             ReadError::Reset { code: StreamCode::NotSupported } => {
-                NegotiationError::NotSupported { protocol: self.protocol.to_string() }
+                NegotiationError::NotSupported { protocol: self.protocol().to_string() }
             }
             other => NegotiationError::from(other),
         }
@@ -486,10 +527,7 @@ impl Drop for RecvStream {
         if self.end.is_none() && !self.is_at_end() {
             self.stop(StreamCode::Cancelled);
         }
-        if self.inbound {
-            self.link.inbound_half_closed();
-        }
-        self.link.half_closed();
+        self.link.half_closed(self.inbound);
     }
 }
 
@@ -507,7 +545,7 @@ impl AsyncRead for RecvStream {
 
 impl fmt::Debug for RecvStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RecvStream({} {})", self.id(), self.protocol)
+        write!(f, "RecvStream({} {})", self.id(), self.protocol())
     }
 }
 
@@ -548,5 +586,6 @@ impl From<ReadError> for io::Error {
     }
 }
 
-/// How much is read at a time while a protocol name is agreed on: what lies behind it stays in QUIC's buffer, under its flow control.
+/// How much is read at a time while a protocol name is agreed on, which is twice the longest line: what lies behind stays in QUIC's buffer, under
+/// its flow control.
 const NEGOTIATION_READ: usize = 2048;

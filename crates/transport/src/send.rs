@@ -15,7 +15,7 @@ use tokio::io::AsyncWrite;
 
 use crate::close::{CloseCause, StreamCode};
 use crate::connection::Link;
-use crate::traffic::Counters;
+use crate::traffic::Protocol;
 
 /// Why nothing more can be written to a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,12 +45,13 @@ pub enum WriteError {
 pub struct SendStream {
     quinn: quinn::SendStream,
     link: Arc<Link>,
-    protocol: Arc<str>,
-    /// Where what is written is counted, once the protocol is known.
-    counters: Option<Arc<Counters>>,
+    /// Once it is known; what is written is counted there.
+    protocol: Option<Arc<Protocol>>,
     /// What must go out before anything else: the rest of a lazy proposal.
     proposal: Bytes,
     ended: bool,
+    /// The peer was found not to want the data.
+    stopped: bool,
     /// The peer opened the stream.
     inbound: bool,
     /// It has a priority above 0.
@@ -58,20 +59,19 @@ pub struct SendStream {
 }
 
 impl SendStream {
-    pub(crate) fn new(quinn: quinn::SendStream, link: Arc<Link>) -> Self {
-        link.half_opened();
-        let protocol = link.no_protocol();
-        let (counters, proposal, urgent) = (None, Bytes::new(), AtomicBool::new(false));
-        Self { quinn, link, protocol, counters, proposal, ended: false, inbound: false, urgent }
+    /// A half that was counted as opened.
+    pub(crate) fn new(
+        quinn: quinn::SendStream,
+        link: Arc<Link>,
+        protocol: Option<Arc<Protocol>>,
+        inbound: bool,
+    ) -> Self {
+        let (proposal, urgent) = (Bytes::new(), AtomicBool::new(false));
+        Self { quinn, link, protocol, proposal, ended: false, stopped: false, inbound, urgent }
     }
 
-    pub(crate) fn set_protocol(&mut self, protocol: Arc<str>, counters: Option<Arc<Counters>>) {
-        self.protocol = protocol;
-        self.counters = counters;
-    }
-
-    pub(crate) fn set_inbound(&mut self) {
-        self.inbound = true;
+    pub(crate) fn set_protocol(&mut self, protocol: Arc<Protocol>) {
+        self.protocol = Some(protocol);
     }
 
     /// Puts `proposal` before whatever is written first.
@@ -187,7 +187,7 @@ impl SendStream {
 
     /// The agreed or proposed protocol name.
     pub fn protocol(&self) -> &Arc<str> {
-        &self.protocol
+        self.protocol.as_ref().map_or(self.link.no_protocol(), |protocol| &protocol.name)
     }
 
     /// The stream's number on its connection.
@@ -276,14 +276,17 @@ impl SendStream {
     }
 
     fn count(&self, bytes: usize) {
-        if let Some(counters) = &self.counters {
-            counters.sent(bytes);
+        if let Some(protocol) = &self.protocol {
+            protocol.sent(bytes);
         }
     }
 
-    fn error(&self, error: quinn::WriteError) -> WriteError {
+    fn error(&mut self, error: quinn::WriteError) -> WriteError {
         match error {
-            quinn::WriteError::Stopped(code) => WriteError::Stopped { code: code.into() },
+            quinn::WriteError::Stopped(code) => {
+                self.stopped = true;
+                WriteError::Stopped { code: code.into() }
+            }
             quinn::WriteError::ConnectionLost(error) => WriteError::ConnectionLost(self.link.cause(&error)),
             quinn::WriteError::ClosedStream => WriteError::Finished,
             quinn::WriteError::ZeroRttRejected => WriteError::ConnectionLost(no_early_data()),
@@ -293,13 +296,11 @@ impl SendStream {
 
 impl Drop for SendStream {
     fn drop(&mut self) {
-        if !self.ended {
+        // One that the peer has stopped is reset by quinn, which looks at the connection once more in any case.
+        if !self.ended && !self.stopped {
             self.reset(StreamCode::Cancelled);
         }
-        if self.inbound {
-            self.link.inbound_half_closed();
-        }
-        self.link.half_closed();
+        self.link.half_closed(self.inbound);
     }
 }
 
@@ -324,7 +325,7 @@ impl AsyncWrite for SendStream {
 
 impl fmt::Debug for SendStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SendStream({} {})", self.id(), self.protocol)
+        write!(f, "SendStream({} {})", self.id(), self.protocol())
     }
 }
 

@@ -107,7 +107,7 @@ impl Default for TransportSettings {
             stranger_streams: 4,
             stranger_window_bytes: 128 * 1024,
             initial_peer_streams: 8,
-            peer_streams: 64,
+            peer_streams: 256,
             peer_window_bytes: 8 * 1024 * 1024,
             stream_window_bytes: 2 * 1024 * 1024,
             send_window_bytes: 8 * 1024 * 1024,

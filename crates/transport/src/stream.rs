@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use crate::connection::{Link, NegotiationTurn};
 use crate::negotiate::{self, Answer, Dialler, Listener, NegotiationError, Step};
 use crate::recv::RecvStream;
 use crate::send::{SendStream, WriteError};
+use crate::traffic::Protocol;
 
 /// Why a stream could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,23 +70,23 @@ impl Stream {
         self.recv.stop(code);
     }
 
-    /// A stream without a protocol, whose bytes are not counted yet.
-    fn new(quinn: (quinn::SendStream, quinn::RecvStream), link: &Arc<Link>) -> Self {
-        Self { send: SendStream::new(quinn.0, link.clone()), recv: RecvStream::new(quinn.1, link.clone()) }
+    /// A stream that was counted as opened.
+    fn new(
+        quinn: (quinn::SendStream, quinn::RecvStream),
+        link: &Arc<Link>,
+        protocol: Option<Arc<Protocol>>,
+        inbound: bool,
+    ) -> Self {
+        Self {
+            send: SendStream::new(quinn.0, link.clone(), protocol.clone(), inbound),
+            recv: RecvStream::new(quinn.1, link.clone(), protocol, inbound),
+        }
     }
 
-    /// Names the protocol that is proposed. Nothing is counted for it.
-    fn set_proposed(&mut self, protocol: &Arc<str>) {
-        self.send.set_protocol(protocol.clone(), None);
-        self.recv.set_protocol(protocol.clone(), None);
-    }
-
-    /// Names the protocol whose data is read and written from now on.
-    fn set_protocol(&mut self, link: &Link, protocol: &str) -> Arc<str> {
-        let (protocol, counters) = link.counters_of(protocol);
-        self.send.set_protocol(protocol.clone(), Some(counters.clone()));
-        self.recv.set_protocol(protocol.clone(), Some(counters));
-        protocol
+    /// Names the protocol whose data is read and written from now on, or that is proposed.
+    fn set_protocol(&mut self, protocol: Arc<Protocol>) {
+        self.send.set_protocol(protocol.clone());
+        self.recv.set_protocol(protocol);
     }
 }
 
@@ -117,10 +118,12 @@ impl AsyncWrite for Stream {
 pub(crate) async fn open_lazy(link: &Arc<Link>, protocol: &str) -> Result<Stream, OpenError> {
     check(protocol)?;
     let quinn = link.quinn().open_bi().await.map_err(|error| link.cause(&error))?;
-    let mut stream = Stream::new(quinn, link);
-    let protocol = stream.set_protocol(link, protocol);
-    stream.send.set_proposal(negotiate::proposal(&protocol));
-    stream.recv.await_answer(Dialler::new(protocol));
+    link.opened();
+    let protocol = link.protocol(protocol);
+    let name = protocol.name.clone();
+    let mut stream = Stream::new(quinn, link, Some(protocol), false);
+    stream.send.set_proposal(negotiate::proposal(&name));
+    stream.recv.await_answer(Dialler::new(name));
     Ok(stream)
 }
 
@@ -180,14 +183,14 @@ impl Stream {
                 return Err(NegotiationError::NotSupported { protocol: all.join(", ") });
             };
             let next: Arc<str> = Arc::from(*next);
-            self.set_proposed(&next);
+            self.set_protocol(Protocol::proposed(next.clone()));
             proposed = next.clone();
             self.send.write_chunk(negotiate::line(&next)).await?;
             if let Some(dialler) = self.recv.dialler() {
                 dialler.propose(next);
             }
         }
-        self.set_protocol(link, &proposed);
+        self.set_protocol(link.protocol(&proposed));
         self.recv.end_negotiation();
         Ok(())
     }
@@ -212,7 +215,19 @@ impl Stream {
 #[derive(Debug)]
 pub struct InboundStream {
     stream: Stream,
+    listener: Listener,
+    /// The answer that is being written.
+    saying: Option<Step>,
     turn: Option<NegotiationTurn>,
+}
+
+/// What [`InboundStream::try_negotiate`] came to.
+#[derive(Debug)]
+pub enum Negotiated {
+    /// The negotiation has ended, as [`InboundStream::negotiate`] says it.
+    Done(Result<(Arc<str>, Stream), NegotiationError>),
+    /// The peer has to say more: go on with [`InboundStream::negotiate`].
+    Waiting(InboundStream),
 }
 
 impl InboundStream {
@@ -222,10 +237,8 @@ impl InboundStream {
         turn: Option<NegotiationTurn>,
     ) -> Self {
         link.inbound_opened();
-        let mut stream = Stream::new(quinn, link);
-        stream.send.set_inbound();
-        stream.recv.set_inbound();
-        Self { stream, turn }
+        let stream = Stream::new(quinn, link, None, true);
+        Self { stream, listener: Listener::default(), saying: None, turn }
     }
 
     /// The stream's number on its connection.
@@ -247,60 +260,79 @@ impl InboundStream {
     /// # Errors
     /// [`NegotiationError`]; the stream is gone then, and the peer has been told.
     pub async fn negotiate(
-        self,
-        supports: impl Fn(&str) -> bool,
+        mut self,
+        mut supports: impl FnMut(&str) -> bool,
         within: Duration,
     ) -> Result<(Arc<str>, Stream), NegotiationError> {
-        let Self { mut stream, turn: _turn } = self;
-        let mut listener = Listener::default();
-        let agreed = timeout(within, stream.listen(&mut listener, supports))
+        let agreed = timeout(within, poll_fn(|cx| self.poll_agree(cx, &mut supports)))
             .await
             .unwrap_or(Err(NegotiationError::TimedOut { after: within }));
-        let error = match agreed {
-            Ok(name) => {
-                let link = stream.recv.link().clone();
-                let name = stream.set_protocol(&link, &name);
-                stream.recv.hold(listener.into_rest());
-                return Ok((name, stream));
+        self.conclude(agreed)
+    }
+
+    /// The same with what has come so far, without waiting. Mostly the name comes with the stream, so this does it all.
+    pub fn try_negotiate(mut self, mut supports: impl FnMut(&str) -> bool) -> Negotiated {
+        match self.poll_agree(&mut Context::from_waker(Waker::noop()), &mut supports) {
+            Poll::Ready(agreed) => Negotiated::Done(self.conclude(agreed)),
+            Poll::Pending => Negotiated::Waiting(self),
+        }
+    }
+
+    /// Goes on up to the agreed name.
+    fn poll_agree(
+        &mut self,
+        cx: &mut Context<'_>,
+        supports: &mut impl FnMut(&str) -> bool,
+    ) -> Poll<Result<String, NegotiationError>> {
+        loop {
+            if let Some(answer) = self.saying.as_mut().and_then(Step::answer) {
+                ready!(self.stream.poll_say(cx, answer))?;
             }
-            Err(error) => error,
-        };
-        Err(stream.give_up(&listener, error))
+            match self.saying.take() {
+                Some(Step::Agree(name, _)) => return Poll::Ready(Ok(name)),
+                Some(Step::Refuse(name, _)) => {
+                    return Poll::Ready(Err(NegotiationError::NotServed { protocol: name }));
+                }
+                Some(Step::Say(_) | Step::More) | None => {}
+            }
+            match self.listener.step(&mut *supports)? {
+                Step::More => {
+                    let chunk = ready!(self.stream.recv.poll_line(cx))?;
+                    if chunk.is_empty() {
+                        return Poll::Ready(Err(NegotiationError::Ended));
+                    }
+                    self.listener.push(chunk);
+                }
+                step => self.saying = Some(step),
+            }
+        }
+    }
+
+    fn conclude(
+        self,
+        agreed: Result<String, NegotiationError>,
+    ) -> Result<(Arc<str>, Stream), NegotiationError> {
+        let Self { mut stream, listener, turn: _turn, .. } = self;
+        match agreed {
+            Ok(name) => {
+                let protocol = stream.recv.link().protocol(&name);
+                let name = protocol.name.clone();
+                stream.set_protocol(protocol);
+                stream.recv.hold(listener.into_rest());
+                Ok((name, stream))
+            }
+            Err(error) => Err(stream.give_up(&listener, error)),
+        }
     }
 }
 
 impl Stream {
-    /// The listener's side, up to the agreed name.
-    async fn listen(
-        &mut self,
-        listener: &mut Listener,
-        supports: impl Fn(&str) -> bool,
-    ) -> Result<String, NegotiationError> {
-        loop {
-            match listener.step(&supports)? {
-                Step::Agree(name, echo) => {
-                    self.say(echo).await?;
-                    return Ok(name);
-                }
-                Step::Say(answer) => self.say(answer).await?,
-                Step::Refuse(name, answer) => {
-                    self.say(answer).await?;
-                    return Err(NegotiationError::NotServed { protocol: name });
-                }
-                Step::More => {
-                    let chunk = poll_fn(|cx| self.recv.poll_quinn(cx, LISTENER_READ)).await?;
-                    listener.push(chunk.ok_or(NegotiationError::Ended)?);
-                }
-            }
-        }
-    }
-
     /// A peer that only writes may not want to hear the answer. That is no fault of the stream.
-    async fn say(&mut self, answer: Bytes) -> Result<(), NegotiationError> {
-        match self.send.write_chunk(answer).await {
+    fn poll_say(&mut self, cx: &mut Context<'_>, answer: &mut Bytes) -> Poll<Result<(), NegotiationError>> {
+        Poll::Ready(match ready!(self.send.poll_write_chunks(cx, std::slice::from_mut(answer))) {
             Err(WriteError::Stopped { .. }) | Ok(()) => Ok(()),
             Err(error) => Err(error.into()),
-        }
+        })
     }
 
     /// Ends a stream on which nothing was agreed, so that the peer learns why.
@@ -358,6 +390,3 @@ fn check(protocol: &str) -> Result<(), OpenError> {
 fn printable_name(name: &str) -> String {
     crate::close::printable(name.as_bytes())
 }
-
-/// How much is read at a time before a name is agreed on: a little more than the longest line.
-const LISTENER_READ: usize = 2048;

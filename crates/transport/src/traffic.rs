@@ -47,20 +47,56 @@ impl TrafficTotals {
     }
 }
 
-/// The counters of one protocol, shared by its streams.
+/// A protocol of a connection, shared by its streams: its name, and where their bytes are counted.
+#[derive(Debug)]
+pub(crate) struct Protocol {
+    pub(crate) name: Arc<str>,
+    counted: Counted,
+}
+
+#[derive(Debug)]
+enum Counted {
+    /// It is only proposed.
+    Nowhere,
+    Here(Counters),
+    /// There are too many names.
+    With(Arc<Protocol>),
+}
+
 #[derive(Debug, Default)]
-pub(crate) struct Counters {
+struct Counters {
     sent: AtomicU64,
     received: AtomicU64,
 }
 
-impl Counters {
+impl Protocol {
+    /// A name of which nothing is counted.
+    pub(crate) fn proposed(name: Arc<str>) -> Arc<Self> {
+        Arc::new(Self { name, counted: Counted::Nowhere })
+    }
+
+    fn new(name: Arc<str>) -> Arc<Self> {
+        Arc::new(Self { name, counted: Counted::Here(Counters::default()) })
+    }
+
     pub(crate) fn sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(counters) = self.counters() {
+            counters.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(counters) = self.counters() {
+            counters.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn counters(&self) -> Option<&Counters> {
+        match &self.counted {
+            Counted::Nowhere => None,
+            Counted::Here(counters) => Some(counters),
+            Counted::With(others) => others.counters(),
+        }
     }
 }
 
@@ -82,37 +118,45 @@ impl Names {
 
 /// The counters of a connection. A handful of names: a list is smaller than a map and no slower.
 #[derive(Debug, Default)]
-pub(crate) struct Traffic(Mutex<Vec<(Arc<str>, Arc<Counters>)>>);
+pub(crate) struct Traffic(Mutex<Vec<Arc<Protocol>>>);
 
 impl Traffic {
-    /// The name, shared where it is known already, and its counters.
-    pub(crate) fn of(&self, protocol: &str, names: &Names) -> (Arc<str>, Arc<Counters>) {
+    /// The protocol of this name.
+    pub(crate) fn of(&self, name: &str, names: &Names) -> Arc<Protocol> {
         let mut list = self.list();
-        if let Some((name, counters)) = list.iter().find(|(name, _)| **name == *protocol) {
-            return (name.clone(), counters.clone());
+        if let Some(known) = list.iter().find(|known| *known.name == *name) {
+            return known.clone();
         }
-        let name = names.share(protocol);
+        let name = names.share(name);
         if list.len() < MAX_COUNTED_PROTOCOLS {
+            let new = Protocol::new(name);
             // Few more follow, and each connection has this list.
             list.reserve_exact(1);
-            list.push((name.clone(), Arc::default()));
-        } else if list.len() == MAX_COUNTED_PROTOCOLS {
-            list.push((Arc::from(OTHER_PROTOCOLS), Arc::default()));
+            list.push(new.clone());
+            return new;
         }
-        let counters = list.last().map(|(_, counters)| counters.clone()).unwrap_or_default();
-        (name, counters)
+        if list.len() == MAX_COUNTED_PROTOCOLS {
+            list.push(Protocol::new(Arc::from(OTHER_PROTOCOLS)));
+        }
+        let counted = list.last().cloned().map_or(Counted::Nowhere, Counted::With);
+        Arc::new(Protocol { name, counted })
     }
 
     pub(crate) fn snapshot(&self) -> Vec<ProtocolTraffic> {
-        let read = |(name, counters): &(Arc<str>, Arc<Counters>)| ProtocolTraffic {
-            protocol: name.clone(),
-            sent_bytes: counters.sent.load(Ordering::Relaxed),
-            received_bytes: counters.received.load(Ordering::Relaxed),
+        let read = |one: &Arc<Protocol>| {
+            let load = |of: fn(&Counters) -> &AtomicU64| {
+                one.counters().map_or(0, |counters| of(counters).load(Ordering::Relaxed))
+            };
+            ProtocolTraffic {
+                protocol: one.name.clone(),
+                sent_bytes: load(|counters| &counters.sent),
+                received_bytes: load(|counters| &counters.received),
+            }
         };
         self.list().iter().map(read).collect()
     }
 
-    fn list(&self) -> MutexGuard<'_, Vec<(Arc<str>, Arc<Counters>)>> {
+    fn list(&self) -> MutexGuard<'_, Vec<Arc<Protocol>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -143,8 +187,8 @@ mod tests {
     #[test]
     fn the_connections_of_an_endpoint_share_their_names() {
         let (one, other, names) = (Traffic::default(), Traffic::default(), Names::default());
-        let ((name, counters), (same, others)) = (one.of("/a/1", &names), other.of("/a/1", &names));
-        assert!(Arc::ptr_eq(&name, &same) && !Arc::ptr_eq(&counters, &others));
+        let (here, there) = (one.of("/a/1", &names), other.of("/a/1", &names));
+        assert!(Arc::ptr_eq(&here.name, &there.name) && !Arc::ptr_eq(&here, &there));
     }
 
     #[test]
@@ -152,10 +196,10 @@ mod tests {
         let (traffic, names) = (Traffic::default(), Names::default());
         for number in 0..MAX_COUNTED_PROTOCOLS + 10 {
             let name = format!("/a/{number}");
-            let (known, counters) = traffic.of(&name, &names);
-            assert_eq!(*known, *name);
-            counters.sent(1);
-            traffic.of(&name, &names).1.received(2);
+            let known = traffic.of(&name, &names);
+            assert_eq!(*known.name, *name);
+            known.sent(1);
+            traffic.of(&name, &names).received(2);
         }
         let counted = traffic.snapshot();
         assert_eq!(counted.len(), MAX_COUNTED_PROTOCOLS + 1);

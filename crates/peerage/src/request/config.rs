@@ -19,11 +19,12 @@ pub struct ServeConfig {
     pub max_answer_bytes: usize,
     /// Requests that are worked on at once, of all peers together. Default: 1,024.
     pub max_concurrent: usize,
-    /// Requests that are worked on at once for one peer. Default: 64, as many as the streams that a peer may have open.
+    /// Requests that are worked on at once for one peer. Default: 64.
     pub max_concurrent_per_peer: usize,
     /// Requests that may wait for one of the places of `max_concurrent`. Default: 1,024.
     pub max_waiting: usize,
-    /// Requests of one peer that may wait for one of its own places. Default: 64.
+    /// Requests of one peer that may wait for one of its own places. Default: 192, which with the places makes as many as the streams that a peer may
+    /// have open.
     pub max_waiting_per_peer: usize,
     /// What a caller that is refused because too many wait is told about when to come back. Default: 1 s.
     pub retry_after: Option<Duration>,
@@ -41,7 +42,7 @@ impl Default for ServeConfig {
             max_concurrent: 1024,
             max_concurrent_per_peer: 64,
             max_waiting: 1024,
-            max_waiting_per_peer: 64,
+            max_waiting_per_peer: 192,
             retry_after: Some(Duration::from_secs(1)),
             request_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(60),

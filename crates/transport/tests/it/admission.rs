@@ -47,7 +47,7 @@ async fn a_stranger_opens_four_streams_and_an_admitted_peer_more() {
     let one_more = pair.out.open("/a/1");
     assert!(poll_immediate(Box::pin(one_more)).await.is_none(), "an admitted peer has its limit too");
     pair.out.close(peerage_transport::CloseCode::Normal, "");
-    assert_eq!(soon(accepting).await.unwrap(), 64);
+    assert_eq!(soon(accepting).await.unwrap(), 256);
 }
 
 #[tokio::test]

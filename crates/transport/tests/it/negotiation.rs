@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::poll_immediate;
 use peerage_transport::{
-    InboundStream, MAX_LINE, MAX_PROPOSALS, NegotiationError, OpenError, ReadError, StreamCode,
+    InboundStream, MAX_LINE, MAX_PROPOSALS, Negotiated, NegotiationError, OpenError, ReadError, StreamCode,
     TransportSettings,
 };
 
@@ -294,6 +294,58 @@ async fn a_dialler_that_only_writes_may_drop_its_reading_half() {
     send.finish().unwrap();
     let (_, mut far) = inbound(&pair).await.negotiate(|_| true, PATIENCE).await.unwrap();
     assert_eq!(soon(far.recv.read_chunk(100)).await.unwrap().unwrap(), "one way");
+}
+
+#[tokio::test]
+async fn short_streams_one_way_give_their_places_back() {
+    let pair = pair().await;
+    let count = 3 * TransportSettings::default().peer_streams;
+    let taking = async {
+        for _ in 0..count {
+            let (_, mut far) = inbound(&pair).await.negotiate(|_| true, PATIENCE).await.unwrap();
+            assert_eq!(soon(far.recv.read_chunk(100)).await.unwrap().unwrap(), "one way");
+        }
+    };
+    let giving = async {
+        for _ in 0..count {
+            let mut stream = soon(pair.out.open_lazy("/a/1")).await.unwrap();
+            stream.send.write_all(b"one way").await.unwrap();
+            stream.send.finish().unwrap();
+        }
+    };
+    tokio::join!(taking, giving);
+    assert_eq!((pair.out.open_halves(), pair.inn.open_halves()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_name_that_has_come_is_agreed_on_without_waiting_and_any_other_is_waited_for() {
+    let pair = pair().await;
+    let mut stream = pair.out.open_lazy("/a/1").await.unwrap();
+    // More than is read with the name: nothing of it is lost, and nothing comes twice.
+    let data: Vec<u8> = (0..20_000_u32).map(|number| number as u8).collect();
+    stream.send.write_all(&data).await.unwrap();
+    stream.send.finish().unwrap();
+    let Negotiated::Done(Ok((name, mut far))) = inbound(&pair).await.try_negotiate(|name| name == "/a/1")
+    else {
+        panic!("the name came with the stream");
+    };
+    let mut came = Vec::new();
+    while let Some(chunk) = soon(far.recv.read_chunk(usize::MAX)).await.unwrap() {
+        came.extend_from_slice(&chunk);
+    }
+    assert_eq!((&*name, came), ("/a/1", data));
+
+    // Of what is not served, the peer may name another one.
+    let pair = self::pair().await;
+    let naming = pair.out.open_any(&["/b/1", "/a/1"]);
+    let listening = async {
+        let Negotiated::Waiting(stream) = inbound(&pair).await.try_negotiate(|name| name == "/a/1") else {
+            panic!("no name that is served has come");
+        };
+        stream.negotiate(|name| name == "/a/1", PATIENCE).await
+    };
+    let (named, heard) = tokio::join!(naming, listening);
+    assert_eq!((&*named.unwrap().0, &*heard.unwrap().0), ("/a/1", "/a/1"));
 }
 
 #[tokio::test]
