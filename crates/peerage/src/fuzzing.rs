@@ -13,7 +13,7 @@ use peerage_wire::hello::Hello;
 use prost::Message;
 use tokio::sync::oneshot;
 
-use crate::channel::{ChannelCore, EndedBy, MIN_WHOLE, Next, Outbox, Queue, run_of};
+use crate::channel::{ChannelCore, EndedBy, Next, Outbox, Queue, run_of};
 use crate::memory::Budget;
 use crate::protocols::{exchange, identify};
 use crate::seed_file::BadLine;
@@ -190,7 +190,7 @@ pub struct ChannelQueue(Queue);
 impl ChannelQueue {
     /// Adds a message for one peer.
     pub fn push(&mut self, message: &Raw) {
-        self.0.push(message, MIN_WHOLE);
+        self.0.push(message);
     }
 
     /// Takes at most so many bytes: the pieces of a write, and how many messages end in them.

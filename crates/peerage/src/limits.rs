@@ -174,6 +174,7 @@ fn fixed() -> Vec<Limit> {
         "channel.opening_grace" = time(crate::peer::OPENING_GRACE), "How much longer than `transport.negotiation_timeout` a sender waits to hear whether the peer has the channel";
         "channel.max_memory_pause" = time(channel::MAX_MEMORY_PAUSE), "A sender that waits for memory tries again after a pause, which doubles from a millisecond to this";
         "channel.min_shared_bytes" = bytes(channel::MIN_SHARED), "A broadcast's payload that is held once for all its peers; smaller ones are copied";
+        "channel.max_block_bytes" = bytes(channel::MAX_BLOCK), "Broadcast messages below 8 KiB that are framed together, once for all their peers";
         "channel.max_streams" = n(channel::MAX_STREAMS), "Streams of one channel from one peer that keeps to credit";
         "channel.max_views" = n(channel::MAX_VIEWS), "Runs of messages that wait for applications as views of the packets that brought them, each of which keeps 64 KiB at most; more are copied";
         "channel.max_stream_views" = n(channel::MAX_STREAM_VIEWS), "The same of one stream";

@@ -8,7 +8,8 @@ use futures_util::future::join_all;
 use peerage_identity::PeerId;
 use tokio::sync::oneshot;
 
-use super::{Channel, Outbox, Payload, Raw, Receipt, Verdict, encoded};
+use super::block::ToMany;
+use super::{Channel, Outbox, Payload, Receipt, Verdict, encoded};
 use crate::error::SendError;
 use crate::peer::Peer;
 
@@ -83,20 +84,20 @@ impl<M: Payload> Channel<M> {
         &self,
         to: &To,
         message: &M,
-        queue: impl Fn(&Outbox, &Raw) -> Result<T, SendError>,
+        queue: impl Fn(&Outbox, &ToMany) -> Result<T, SendError>,
     ) -> Vec<(PeerId, Queued<T>)> {
         let bytes = encoded(message);
         let checked = self.check_length(bytes.len());
-        let queue_one = |peer: Option<Arc<Peer>>, id: PeerId, raw: &Raw| {
+        let queue_one = |peer: Option<Arc<Peer>>, id: PeerId, shared: &ToMany| {
             checked.clone()?;
             let outbox = peer.ok_or(SendError::NotConnected { peer: id })?.outbox(&self.core)?;
-            let queued = queue(&outbox, raw)?;
+            let queued = queue(&outbox, shared)?;
             Ok((outbox, queued))
         };
-        let queue_one = |peer, id, raw: &Raw| self.core.counted(queue_one(peer, id, raw));
+        let queue_one = |peer, id, shared: &ToMany| self.core.counted(queue_one(peer, id, shared));
         let peers = self.choose(to, &bytes);
-        let raw = Raw(bytes);
-        peers.into_iter().map(|(id, peer)| (id, queue_one(peer, id, &raw))).collect()
+        let shared = self.core.blocks.share(bytes);
+        peers.into_iter().map(|(id, peer)| (id, queue_one(peer, id, &shared))).collect()
     }
 
     /// The peers that `to` means, and those of them that are connected.

@@ -8,6 +8,7 @@
 //! rate allow to the QUIC stream; the peer's `reader` puts whole messages into the sender's lane of its `inbox` and accounts for them;
 //! [`Channel::recv`] takes from the lanes in turn and decodes; what was taken is returned to the sender as credit, by the rules of `window`.
 
+mod block;
 mod broadcast;
 mod config;
 mod cut;
@@ -40,6 +41,8 @@ use crate::error::SendError;
 use crate::memory::Budget;
 use crate::shared::Shared;
 
+use block::Blocks;
+pub(crate) use block::MAX_BLOCK;
 pub use broadcast::To;
 pub use config::{ChannelConfig, ChannelRate, Class, Overflow};
 pub(crate) use cut::run_of;
@@ -52,7 +55,7 @@ pub(crate) use pace::MAX_PACES;
 use pace::Paces;
 pub(crate) use payload::encoded;
 pub use payload::{Payload, Raw};
-pub(crate) use queue::{MIN_SHARED, MIN_WHOLE, Queue};
+pub(crate) use queue::{MIN_SHARED, Queue};
 pub(crate) use reader::{MAX_FOREIGN_STREAMS, MAX_STREAMS, MEMORY_PATIENCE, run_reader};
 pub(crate) use seen::{MAX_REMEMBERED, REMEMBERED, Seen};
 pub use status::{ChannelStatus, ChannelTotals};
@@ -68,6 +71,7 @@ pub(crate) struct ChannelCore {
     pub(crate) inbox: Inbox,
     pub(crate) memory: Arc<Budget>,
     pub(crate) counts: Arc<Counts>,
+    blocks: Blocks,
     paces: Paces,
 }
 
@@ -78,6 +82,7 @@ impl ChannelCore {
             inbox: Inbox::new(&config),
             memory,
             counts: Arc::default(),
+            blocks: Blocks::default(),
             paces: Paces::default(),
             config,
         })

@@ -5,17 +5,20 @@
 //! happens when not all can be taken.
 
 use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use peerage_wire::uvarint;
 
 use super::Payload;
+use super::block::{Block, Part};
 
 /// The most bytes of small messages that are joined to one piece: many small writes on a QUIC stream are slow, few large ones are not.
 const MAX_JOINED: usize = 32 * 1024;
 /// A payload of this size or more is handed on as it is instead of being copied behind others.
 pub(crate) const MIN_WHOLE: usize = 8 * 1024;
-/// The same for a payload that goes to several peers: shared, it is held once instead of once for each of them, which a write more is worth sooner.
+/// A payload of this size or more that goes to several peers is held once instead of once for each of them; below [`MIN_WHOLE`] in a block.
 pub(crate) const MIN_SHARED: usize = 1024;
 
 /// The least room that a new buffer for small messages has, in bytes.
@@ -26,6 +29,8 @@ const MIN_BUFFER: usize = 256;
 pub(crate) struct Queue {
     /// Finished pieces, in order.
     pieces: VecDeque<Piece>,
+    /// Messages that came after the last piece and are shared with other queues. Then there is no tail.
+    shared: Option<Run>,
     /// Small messages that came after the last piece.
     tail: BytesMut,
     /// Messages that end in the tail.
@@ -47,6 +52,14 @@ struct Piece {
     messages: usize,
     /// Bytes that the message at its end still has, in the pieces behind it.
     rest: usize,
+}
+
+/// Messages that follow on each other in a block.
+#[derive(Debug)]
+struct Run {
+    block: Arc<Block>,
+    at: Range<usize>,
+    messages: usize,
 }
 
 /// What was taken.
@@ -80,13 +93,14 @@ impl Queue {
         uvarint::len(length as u64) + length
     }
 
-    /// Adds a message; one of `whole_from` bytes or more that is already encoded is not copied.
-    pub(crate) fn push(&mut self, message: &impl Payload, whole_from: usize) {
+    /// Adds a message; one of [`MIN_WHOLE`] bytes or more that is already encoded is not copied.
+    pub(crate) fn push(&mut self, message: &impl Payload) {
         let length = message.length();
+        self.finish_shared();
         self.bytes += Self::framed(length);
         self.messages += 1;
         match message.as_bytes() {
-            Some(payload) if length >= whole_from => {
+            Some(payload) if length >= MIN_WHOLE => {
                 self.make_room(uvarint::MAX_LEN);
                 uvarint::put(length as u64, &mut self.tail);
                 self.finish_tail(length);
@@ -101,8 +115,34 @@ impl Queue {
         }
     }
 
+    /// Adds a message that is part of a block, without a copy where it begins the block or follows on what the queue has of it. Who has missed messages
+    /// of a block gets copies of the others: it would keep all of it for few of them.
+    pub(super) fn push_part(&mut self, part: &Part) {
+        self.bytes += part.at.len();
+        self.messages += 1;
+        if let Some(run) = &mut self.shared
+            && Arc::ptr_eq(&run.block, &part.block)
+            && run.at.end == part.at.start
+        {
+            (run.at.end, run.messages) = (part.at.end, run.messages + 1);
+            return;
+        }
+        self.finish_shared();
+        if part.at.start == 0 {
+            self.finish_tail(0);
+            self.shared = Some(Run { block: part.block.clone(), at: part.at.clone(), messages: 1 });
+        } else {
+            self.make_room(part.at.len());
+            part.block.copy(part.at.clone(), &mut self.tail);
+            self.tail_messages += 1;
+        }
+    }
+
     /// Takes from the front at most so many bytes and so many messages' ends, the last message perhaps in part.
     pub(crate) fn take(&mut self, most_bytes: usize, most_messages: usize, out: &mut Vec<Bytes>) -> Taken {
+        if self.pieces.is_empty() {
+            self.finish_shared();
+        }
         self.finish_tail(0);
         let mut taken = Taken { rest: self.rest, ..Taken::default() };
         while let Some(piece) = self.pieces.pop_front_if(|piece| {
@@ -143,6 +183,7 @@ impl Queue {
         if self.messages <= usize::from(self.rest > 0) {
             return None;
         }
+        self.finish_shared();
         self.finish_tail(0);
         let (place, offset) = match self.pieces.front()?.bytes.len() {
             first if first <= self.rest => (1, 0),
@@ -177,6 +218,13 @@ impl Queue {
         }
         if ends > 0 {
             self.pieces.insert(place, Piece { bytes: begun, messages: ends, rest: 0 });
+        }
+    }
+
+    /// Makes the messages that are shared a piece: more can't follow on them.
+    fn finish_shared(&mut self) {
+        if let Some(Run { block, at, messages }) = self.shared.take() {
+            self.pieces.push_back(Piece { bytes: block.slice(at), messages, rest: 0 });
         }
     }
 
@@ -262,7 +310,7 @@ mod tests {
     fn messages_that_queue_leave_together_and_in_order() {
         let mut queue = Queue::default();
         for text in ["one", "two", "three"] {
-            queue.push(&raw(text.into()), MIN_WHOLE);
+            queue.push(&raw(text.into()));
         }
         let mut out = Vec::new();
         let taken = queue.take(usize::MAX, usize::MAX, &mut out);
@@ -275,7 +323,7 @@ mod tests {
     fn a_large_payload_is_not_copied() {
         let mut queue = Queue::default();
         let payload = raw(vec![7; MIN_WHOLE]);
-        queue.push(&payload, MIN_WHOLE);
+        queue.push(&payload);
         let mut out = Vec::new();
         queue.take(usize::MAX, usize::MAX, &mut out);
         assert_eq!(out[1].as_ptr(), payload.0.as_ptr());
@@ -284,6 +332,8 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Push(usize),
+        /// A broadcast of such a length, that this queue gets or misses.
+        Share(usize, bool),
         Take(usize, usize),
         Drop,
     }
@@ -291,6 +341,7 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             4 => prop_oneof![0usize..300, MIN_WHOLE..MIN_WHOLE + 10].prop_map(Step::Push),
+            4 => (MIN_SHARED..MIN_SHARED + 300, any::<bool>()).prop_map(|(length, gets)| Step::Share(length, gets)),
             3 => (0usize..9000, 0usize..9).prop_map(|(bytes, messages)| Step::Take(bytes, messages)),
             1 => Just(Step::Drop),
         ]
@@ -302,12 +353,21 @@ mod tests {
         fn any_takes_and_drops_leave_whole_messages_in_order(steps in prop::collection::vec(step(), 0..60)) {
             let (mut queue, mut model, mut sent) = (Queue::default(), VecDeque::new(), Vec::new());
             let (mut left, mut ended, mut number) = (Vec::new(), 0, 0u8);
+            let blocks = crate::channel::block::Blocks::default();
             for step in steps {
                 match step {
                     Step::Push(length) => {
                         number = number.wrapping_add(1);
-                        queue.push(&raw(vec![number; length]), MIN_WHOLE);
+                        queue.push(&raw(vec![number; length]));
                         model.push_back(vec![number; length]);
+                    }
+                    Step::Share(length, gets) => {
+                        number = number.wrapping_add(1);
+                        let message = blocks.share(vec![number; length].into());
+                        if gets {
+                            message.put(&mut queue);
+                            model.push_back(vec![number; length]);
+                        }
                     }
                     Step::Take(bytes, messages) => {
                         let mut out = Vec::new();
@@ -330,7 +390,8 @@ mod tests {
                 prop_assert_eq!(queue.messages(), model.len() + usize::from(queue.rest() > 0));
             }
             let mut out = Vec::new();
-            queue.take(usize::MAX, usize::MAX, &mut out);
+            while queue.take(usize::MAX, usize::MAX, &mut out).bytes > 0 {}
+            prop_assert_eq!((queue.bytes(), queue.messages()), (0, 0));
             left.extend(out.concat());
             sent.extend(model);
             let mut decoder = peerage_wire::frame::Decoder::new(10_000);

@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::super::Payload;
+use super::super::block::ToMany;
 use super::super::config::Overflow;
-use super::super::queue::{MIN_SHARED, MIN_WHOLE, Queue};
+use super::super::queue::Queue;
 use super::super::verdict::{Reply, Verdict};
-use super::super::{Payload, Raw};
 use super::{Outbox, Phase, State};
 use crate::error::SendError;
 
@@ -22,7 +23,7 @@ impl Outbox {
     /// peer is known to have the channel.
     pub(crate) async fn push(&self, message: &impl Payload, reply: Option<Reply>) -> Result<bool, SendError> {
         let mut reply = reply;
-        let refusal = match self.offer(message, &mut reply, MIN_WHOLE, false) {
+        let refusal = match self.offer_one(message, &mut reply, false) {
             Ok(open) => return Ok(open),
             Err(refusal) => refusal,
         };
@@ -42,7 +43,7 @@ impl Outbox {
             if self.is_unsure_of(message.length()) {
                 self.want_open();
                 self.opened().await?;
-                match self.offer(message, &mut reply, MIN_WHOLE, false) {
+                match self.offer_one(message, &mut reply, false) {
                     Err(refusal) if self.waits_after(&refusal, message.length()) => {}
                     settled => return settled.map_err(|refusal| *refusal),
                 }
@@ -76,21 +77,17 @@ impl Outbox {
 
     /// Queues a message if there is room now, or can be made as the channel's policy says.
     pub(crate) fn try_push(&self, message: &impl Payload, reply: Option<Reply>) -> Result<bool, SendError> {
-        self.try_push_whole(message, reply, MIN_WHOLE)
+        self.asking_on(self.offer_one(message, &mut { reply }, false))
     }
 
-    /// The same for bytes that the queues to several peers share: copied to each of them are only those of small messages.
-    pub(crate) fn try_push_shared(&self, message: &Raw, reply: Option<Reply>) -> Result<bool, SendError> {
-        self.try_push_whole(message, reply, MIN_SHARED)
+    /// The same for a message that the queues to several peers share.
+    pub(crate) fn try_push_shared(&self, message: &ToMany, reply: Option<Reply>) -> Result<bool, SendError> {
+        self.asking_on(self.offer(message.length(), |queue| message.put(queue), &mut { reply }, false))
     }
 
-    fn try_push_whole(
-        &self,
-        message: &impl Payload,
-        reply: Option<Reply>,
-        whole_from: usize,
-    ) -> Result<bool, SendError> {
-        self.offer(message, &mut { reply }, whole_from, false).map_err(|refusal| {
+    /// Has the peer's bound found out where it was exceeded.
+    fn asking_on(&self, settled: Result<bool, Box<SendError>>) -> Result<bool, SendError> {
+        settled.map_err(|refusal| {
             if let SendError::TooLarge { .. } = *refusal {
                 self.want_open();
             }
@@ -110,7 +107,7 @@ impl Outbox {
         let mut pause = MEMORY_PAUSE;
         loop {
             let room = self.room.notified();
-            match self.offer(message, reply, MIN_WHOLE, true) {
+            match self.offer_one(message, reply, true) {
                 Err(refusal) if *refusal == SendError::QueueFull => {
                     *short = None;
                     room.await;
@@ -125,16 +122,25 @@ impl Outbox {
         }
     }
 
-    /// Takes a message in, unless there is no room or others wait for it already. Encoded ones of so many bytes are not copied. A refusal is boxed: it
-    /// is large, and most messages pass.
-    fn offer(
+    /// Takes in a message that goes to this peer only.
+    fn offer_one(
         &self,
         message: &impl Payload,
         reply: &mut Option<Reply>,
-        whole_from: usize,
         in_turn: bool,
     ) -> Result<bool, Box<SendError>> {
-        let length = message.length();
+        self.offer(message.length(), |queue| queue.push(message), reply, in_turn)
+    }
+
+    /// Takes a message of such a length in, which `put` queues, unless there is no room or others wait for it already. A refusal is boxed: it is large,
+    /// and most messages pass.
+    fn offer(
+        &self,
+        length: usize,
+        put: impl FnOnce(&mut Queue),
+        reply: &mut Option<Reply>,
+        in_turn: bool,
+    ) -> Result<bool, Box<SendError>> {
         let framed = Queue::framed(length);
         let mut state = self.lock();
         if state.phase != Phase::Open || state.finishing || length > state.peer_most {
@@ -148,7 +154,7 @@ impl Outbox {
             }
             self.reserve(&mut state, framed)?;
         }
-        state.queue.push(message, whole_from);
+        put(&mut state.queue);
         if let Some(reply) = reply.take() {
             let ends = state.sent.bytes + state.queue.bytes() as u64 + state.dropped;
             state.queued.push_back((ends, reply));

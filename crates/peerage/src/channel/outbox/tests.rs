@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use tokio::time::advance;
 
 use super::*;
+use crate::channel::block::Blocks;
 use crate::channel::{ChannelConfig, Overflow, Raw, Receipt};
 use crate::memory::Budget;
 
@@ -292,13 +293,16 @@ fn a_message_that_has_begun_to_leave_keeps_no_newer_one_out_and_nothing_is_dropp
 #[test]
 fn a_payload_that_goes_to_several_peers_is_held_once() {
     for length in [1 << 20, crate::channel::queue::MIN_SHARED] {
-        let payload = raw(length);
-        for _ in 0..5 {
-            let outbox = outbox(ChannelConfig::new("/test/1"), true, 4 << 20).0;
-            outbox.try_push_shared(&payload, None).unwrap();
-            let mut out = Vec::new();
-            outbox.next(usize::MAX, Now::ZERO, &mut out);
-            assert_eq!(out[1].as_ptr(), payload.0.as_ptr(), "behind its length, the payload itself");
-        }
+        let message = Blocks::default().share(raw(length).0);
+        let payloads: Vec<_> = (0..5)
+            .map(|_| {
+                let outbox = outbox(ChannelConfig::new("/test/1"), true, 4 << 20).0;
+                outbox.try_push_shared(&message, None).unwrap();
+                let mut out = Vec::new();
+                outbox.next(usize::MAX, Now::ZERO, &mut out);
+                out.pop().unwrap().as_ptr_range().end
+            })
+            .collect();
+        assert!(payloads.iter().all(|payload| *payload == payloads[0]), "it was copied: {payloads:?}");
     }
 }
