@@ -48,16 +48,26 @@ impl<M: Payload> Channel<M> {
     pub async fn broadcast_to(&self, to: To, message: &M) -> Vec<(PeerId, Result<(), SendError>)> {
         let queued =
             self.queue_to_each(&to, message, |outbox, message| outbox.try_push_shared(message, None));
+        let mut opening = Vec::new();
+        let mut verdicts = Vec::with_capacity(queued.len());
+        for (place, (peer, queued)) in queued.into_iter().enumerate() {
+            verdicts.push((
+                peer,
+                queued.map(|(outbox, open)| {
+                    if !open {
+                        opening.push((place, outbox))
+                    }
+                }),
+            ));
+        }
         // All wait at once: their streams are opening already, and one that does not open holds up none of the others.
-        let settling = queued.into_iter().map(|(peer, queued)| async move {
-            let verdict = match queued {
-                Ok((_, true)) => Ok(()),
-                Ok((outbox, false)) => self.await_opening(&outbox, outbox.short_patience()).await,
-                Err(error) => Err(error),
-            };
-            (peer, verdict)
-        });
-        join_all(settling).await
+        let waits = opening.iter().map(|(_, outbox)| self.await_opening(outbox, outbox.short_patience()));
+        for ((place, _), opened) in opening.iter().zip(join_all(waits).await) {
+            if let Some((_, verdict)) = verdicts.get_mut(*place) {
+                *verdict = opened;
+            }
+        }
+        verdicts
     }
 
     /// As [`Channel::broadcast_to`], and waits until it is known of each peer what became of the message.
