@@ -215,7 +215,7 @@ impl Outbox {
 
     /// Whether [`Outbox::end`] was called.
     pub(crate) fn has_ended(&self) -> bool {
-        matches!(self.lock().phase, Phase::Ended(_))
+        self.over.load(Ordering::Acquire)
     }
 
     /// How many messages are not yet handed to the connection.
