@@ -408,6 +408,8 @@ impl NodeBuilder {
             manager.handle(now, Input::Standings { standings: stored.standings });
         }
         shared.spawn(driver::run(shared.clone(), manager, messages));
+        let lending = shared.clone();
+        shared.spawn(async move { lending.lending.run(|| lending.registry.hand_back()).await });
         shared.spawn(listening::tell_announced(shared.clone()));
         let (services, addresses) = (shared.registry.changes(), shared.listening.changes());
         shared.spawn(identify::push_changes(shared.clone(), services, addresses));

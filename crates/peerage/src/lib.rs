@@ -74,6 +74,7 @@ mod secret;
 mod seed_file;
 mod session;
 mod shared;
+mod shift;
 mod store;
 mod streams;
 mod traffic;

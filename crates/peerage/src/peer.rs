@@ -17,6 +17,7 @@ use crate::error::SendError;
 use crate::memory::{Budget, Budgets, LEAST_SHARE};
 use crate::request::Slots;
 use crate::shared::Shared;
+use crate::shift::Shift;
 
 /// A connected peer and what it sends and gets.
 #[derive(Debug)]
@@ -229,9 +230,10 @@ impl Peer {
         outboxes.push(outbox.clone());
         drop(outboxes);
         let writing = crate::channel::run_writer(self.clone(), core.clone(), outbox.clone());
+        let (writer, writing) = Shift::new(&self.shared.lending, core.clone(), writing);
+        outbox.set_writer(writer, self.shared.clock);
         match (self.before.get().and_then(Weak::upgrade), earlier) {
-            // Spawned as it is: within another future it would take its room twice.
-            (None, None) => self.shared.spawn(writing),
+            (None, None) => self.shared.spawn_shift(writing),
             (before, earlier) => {
                 let (peer, name) = (self.clone(), core.config.name.clone());
                 self.shared.spawn(async move {

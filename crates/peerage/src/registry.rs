@@ -126,6 +126,11 @@ impl Registry {
         services.values().filter_map(channel).collect()
     }
 
+    /// Leaves to their tasks what has been lent to receivers for too long. Whether some is still lent.
+    pub(crate) fn hand_back(&self) -> bool {
+        self.channels().iter().fold(false, |some, channel| channel.inbox.receivers.hand_back() | some)
+    }
+
     /// Requests that wait for a place of their protocol.
     pub(crate) fn requests_waiting(&self) -> usize {
         let services = self.services.read().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -172,8 +177,7 @@ pub(crate) async fn serve(peer: Arc<Peer>, service: Service, stream: Stream) {
         Service::Exchange => crate::protocols::exchange::serve(&peer, stream).await,
         Service::Perf(ledger) => crate::protocols::perf::serve(&peer, &ledger, stream).await,
         Service::Channel(core) => {
-            let reading = crate::channel::run_reader(peer.clone(), core, stream);
-            peer.shared.spawn(reading);
+            crate::channel::start_reader(&peer, core, stream);
         }
         Service::Requests(handler) => handler.serve(&peer, stream).await,
         Service::Streams(acceptor) => acceptor.take(&peer, stream).await,

@@ -328,7 +328,7 @@ impl Session {
                     self.spawn(async move { acceptor.take(&peer, stream).await });
                 }
             }
-            Some(Service::Channel(core)) => self.spawn(crate::channel::run_reader(peer, core, stream)),
+            Some(Service::Channel(core)) => crate::channel::start_reader(&peer, core, stream),
             Some(service) => self.spawn(registry::serve(peer, service, stream)),
             None => {}
         }

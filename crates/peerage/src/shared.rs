@@ -36,6 +36,7 @@ use crate::registry::Registry;
 use crate::request::{CallLimits, RequestLimits, Slots};
 use crate::resolve::Resolve;
 use crate::secret::Secrets;
+use crate::shift::{Lending, Task};
 use crate::store::Saving;
 use crate::traffic::NodeTraffic;
 
@@ -66,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// Where the tasks run.
     runtime: Handle,
+    /// What others do in the stead of tasks.
+    pub(crate) lending: Arc<Lending>,
     /// Ends every task.
     pub(crate) stop: CancellationToken,
     pub(crate) traffic: NodeTraffic,
@@ -146,6 +149,7 @@ impl Shared {
             to_driver: parts.to_driver,
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
+            lending: Lending::new(Handle::current()),
             stop: CancellationToken::new(),
             traffic: NodeTraffic::default(),
             lost_messages: AtomicU64::new(0),
@@ -165,6 +169,11 @@ impl Shared {
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         // An async block around the task would hold it twice: as what it captured and as what it awaits.
         self.tasks.spawn_on(task.with_cancellation_token_owned(self.stop.clone()), &self.runtime);
+    }
+
+    /// Runs what reads or writes a channel's stream. It ends with its connection, so with the node too: it takes no room to hear of that besides.
+    pub(crate) fn spawn_shift(&self, task: Task) {
+        self.tasks.spawn_on(task, &self.runtime);
     }
 
     /// Runs a task to its end, whether the node stops or not.

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use bytes::{Buf, Bytes, BytesMut};
 use peerage_identity::PeerId;
 use peerage_wire::uvarint;
-use tokio::sync::Notify;
 
 use super::cut::Cut;
 use super::reader::MAX_FOREIGN_STREAMS;
@@ -19,6 +18,7 @@ use super::views::{Arrival, View, Views};
 use super::{ChannelConfig, gather};
 use crate::bell::Bell;
 use crate::memory::Reservation;
+use crate::shift::StandIns;
 
 /// What a stream that has ended costs beside its messages, in bytes, as long as some of them wait.
 const KEPT: usize = 1024;
@@ -34,7 +34,8 @@ pub(crate) struct Inbox {
     most_bytes: usize,
     most_messages: usize,
     state: Mutex<State>,
-    news: Notify,
+    /// Those who wait for messages.
+    pub(crate) receivers: StandIns,
 }
 
 #[derive(Debug, Default)]
@@ -44,12 +45,12 @@ struct State {
     by_peer: BTreeMap<PeerId, usize>,
     /// Lanes with messages, in the order of their turns.
     ready: VecDeque<usize>,
-    /// Receivers that wait.
-    sleeping: usize,
     /// How full all lanes are together.
     bytes: usize,
     messages: usize,
     closed: bool,
+    /// Streams whose readers are to be woken when the state is unlocked.
+    to_wake: Vec<Arc<Intake>>,
 }
 
 /// What came from one peer.
@@ -112,13 +113,12 @@ impl Intake {
         }
     }
 
-    fn took(&self, bytes: usize) {
+    /// Whether its reader wants to hear.
+    fn took(&self, bytes: usize) -> bool {
         let taken = self.taken.load(Ordering::Relaxed) + bytes as u64;
         // Only receivers write it, and they hold the inbox's lock.
         self.taken.store(taken, Ordering::Release);
-        if taken >= self.wake_at.load(Ordering::Acquire) {
-            self.wake.ring();
-        }
+        taken >= self.wake_at.load(Ordering::Acquire)
     }
 }
 
@@ -142,7 +142,7 @@ impl Inbox {
             most_bytes: Self::bound(config),
             most_messages: config.receive_queue_messages,
             state: Mutex::default(),
-            news: Notify::new(),
+            receivers: StandIns::default(),
         }
     }
 
@@ -186,9 +186,11 @@ impl Inbox {
             lane.intakes.retain(|other| !Arc::ptr_eq(other, intake));
             lane.waiting.retain(|other| !Arc::ptr_eq(other, intake));
             // It may be the turn of one of them.
-            self.wake_waiting(lane);
+            let waiting = std::mem::take(&mut lane.waiting);
+            state.to_wake.extend(waiting);
         }
         state.tidy(intake.lane);
+        Self::unlock(state);
     }
 
     /// Room in the lane of a stream; `None` when the channel is gone. A reader that finds too little is woken when there is more.
@@ -206,9 +208,11 @@ impl Inbox {
         {
             lane.waiting.push(intake.clone());
             if self.is_roomy(lane) && lane.is_turn_of(intake) {
-                self.wake_waiting(lane);
+                let waiting = std::mem::take(&mut lane.waiting);
+                state.to_wake.extend(waiting);
             }
         }
+        Self::unlock(state);
     }
 
     /// Adds a run of whole messages. It is given back when there is no room for it or the channel is gone.
@@ -230,10 +234,9 @@ impl Inbox {
         lane.messages += messages;
         state.bytes += bytes;
         state.messages += messages;
-        let sleeping = state.sleeping > 0;
         drop(state);
-        if sleeping {
-            self.news.notify_one();
+        if self.receivers.any() {
+            self.receivers.tell_one();
         }
         Ok(())
     }
@@ -249,22 +252,20 @@ impl Inbox {
             let news = {
                 let mut state = self.lock();
                 if let Some(next) = take(&mut state) {
-                    let more = state.sleeping > 0 && !state.ready.is_empty();
-                    drop(state);
-                    if more {
-                        self.news.notify_one();
+                    let more = !state.ready.is_empty();
+                    Self::unlock(state);
+                    if more && self.receivers.any() {
+                        self.receivers.tell_one();
                     }
                     return Some(next);
                 }
                 if state.closed {
                     drop(state);
-                    self.news.notify_one();
+                    self.receivers.tell_one();
                     return None;
                 }
-                state.sleeping += 1;
-                self.news.notified()
+                self.receivers.wait()
             };
-            let _sleeping = Sleeping(self);
             news.await;
         }
     }
@@ -277,12 +278,18 @@ impl Inbox {
 
     /// The next run of messages, if one is there.
     pub(crate) fn try_recv_run(&self, most: usize) -> Option<(PeerId, Bytes)> {
-        self.take_run(&mut self.lock(), most)
+        let mut state = self.lock();
+        let run = self.take_run(&mut state, most);
+        Self::unlock(state);
+        run
     }
 
     /// The next message, if one is there.
     pub(crate) fn try_recv(&self) -> Option<(PeerId, Bytes)> {
-        self.take(&mut self.lock())
+        let mut state = self.lock();
+        let message = self.take(&mut state);
+        Self::unlock(state);
+        message
     }
 
     fn take(&self, state: &mut State) -> Option<(PeerId, Bytes)> {
@@ -327,15 +334,18 @@ impl Inbox {
 
     /// So much was taken from the first run of the lane whose turn it was.
     fn took(&self, state: &mut State, number: usize, bytes: usize, messages: usize) {
-        let Some(lane) = state.lane(number) else { return };
-        if let Some(run) = lane.runs.front() {
-            run.intake.took(bytes);
+        let State { lanes, to_wake, .. } = &mut *state;
+        let Some(lane) = lanes.get_mut(number).and_then(Option::as_deref_mut) else { return };
+        if let Some(run) = lane.runs.front()
+            && run.intake.took(bytes)
+        {
+            to_wake.push(run.intake.clone());
         }
         lane.runs.pop_front_if(|run| run.messages == 0);
         lane.bytes -= bytes;
         lane.messages -= messages;
         if !lane.waiting.is_empty() && self.is_roomy(lane) {
-            self.wake_waiting(lane);
+            to_wake.append(&mut lane.waiting);
         }
         let emptied = lane.runs.is_empty();
         if emptied {
@@ -356,11 +366,10 @@ impl Inbox {
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        for lane in state.lanes.iter().flatten() {
-            lane.intakes.iter().for_each(|intake| intake.wake.ring());
-        }
-        drop(state);
-        self.news.notify_one();
+        let State { lanes, to_wake, .. } = &mut *state;
+        to_wake.extend(lanes.iter().flatten().flat_map(|lane| lane.intakes.iter().cloned()));
+        Self::unlock(state);
+        self.receivers.tell_one();
     }
 
     /// Whether [`Inbox::close`] was called.
@@ -404,8 +413,11 @@ impl Inbox {
             || (4 * lane.messages <= 3 * self.most_messages && 4 * lane.bytes <= 3 * self.most_bytes)
     }
 
-    fn wake_waiting(&self, lane: &mut Lane) {
-        lane.waiting.drain(..).for_each(|intake| intake.wake.ring());
+    /// Unlocks the state, and then wakes readers: to do that may wake a receiver, whose executor is not ours.
+    fn unlock(mut state: MutexGuard<'_, State>) {
+        let to_wake = std::mem::take(&mut state.to_wake);
+        drop(state);
+        to_wake.iter().for_each(|intake| intake.wake.ring());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -473,15 +485,6 @@ impl State {
         {
             self.by_peer.remove(&gone.peer);
         }
-    }
-}
-
-/// Counts a receiver that waits, until it is woken or gives up.
-struct Sleeping<'a>(&'a Inbox);
-
-impl Drop for Sleeping<'_> {
-    fn drop(&mut self) {
-        self.0.lock().sleeping -= 1;
     }
 }
 
@@ -629,7 +632,7 @@ mod tests {
         for receiver in receivers {
             assert!(receiver.await.unwrap().is_some());
         }
-        assert_eq!((inbox.levels(), inbox.lock().sleeping), (InboxLevels::default(), 0));
+        assert_eq!((inbox.levels(), inbox.receivers.any()), (InboxLevels::default(), false));
     }
 
     proptest! {

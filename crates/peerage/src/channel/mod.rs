@@ -40,6 +40,7 @@ use tokio::sync::oneshot;
 use crate::error::SendError;
 use crate::memory::Budget;
 use crate::shared::Shared;
+use crate::shift::StandIns;
 
 use block::Blocks;
 pub(crate) use block::MAX_BLOCK;
@@ -56,7 +57,7 @@ use pace::Paces;
 pub(crate) use payload::encoded;
 pub use payload::{Payload, Raw};
 pub(crate) use queue::{MIN_SHARED, Queue};
-pub(crate) use reader::{MAX_FOREIGN_STREAMS, MAX_STREAMS, MEMORY_PATIENCE, run_reader};
+pub(crate) use reader::{MAX_FOREIGN_STREAMS, MAX_STREAMS, MEMORY_PATIENCE, start_reader};
 pub(crate) use seen::{MAX_REMEMBERED, REMEMBERED, Seen};
 pub use status::{ChannelStatus, ChannelTotals};
 pub(crate) use status::{Counts, Sums};
@@ -86,6 +87,13 @@ impl ChannelCore {
             paces: Paces::default(),
             config,
         })
+    }
+}
+
+/// Whoever waits for a message stands in for the channel's readers and writers.
+impl AsRef<StandIns> for ChannelCore {
+    fn as_ref(&self) -> &StandIns {
+        &self.inbox.receivers
     }
 }
 

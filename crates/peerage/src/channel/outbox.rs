@@ -9,7 +9,7 @@ mod sending;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Context;
 use std::time::Duration;
 
@@ -24,8 +24,10 @@ use super::pace::Pace;
 use super::queue::{Queue, Taken};
 use super::verdict::{Reply, Verdict};
 use crate::bell::Bell;
+use crate::clock::Clock;
 use crate::error::SendError;
 use crate::memory::{Budgets, Reservation};
+use crate::shift::Shift;
 
 pub(crate) use sending::MAX_MEMORY_PAUSE;
 
@@ -57,6 +59,8 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     /// Tells the writer of messages, credit, and the end.
     work: Bell,
+    /// The writer, for whoever sends a lone message, and the time.
+    writer: OnceLock<(Arc<Shift>, Clock)>,
     /// [`Outbox::end`] was called.
     over: AtomicBool,
     /// Tells the sender whose turn it is of room.
@@ -85,6 +89,10 @@ struct State {
     waiting: usize,
     /// The writer waits for work.
     idle: bool,
+    /// When all that was queued was last written.
+    idle_since: Duration,
+    /// Something was taken to be written since then.
+    writing: bool,
     sent: Place,
     written: Place,
     accepted: Place,
@@ -163,6 +171,8 @@ impl Outbox {
             proposed: false,
             waiting: 0,
             idle: false,
+            idle_since: Duration::ZERO,
+            writing: false,
             sent: Place::default(),
             written: Place::default(),
             accepted: Place::default(),
@@ -181,11 +191,17 @@ impl Outbox {
             opening,
             state: Mutex::new(state),
             work: Bell::default(),
+            writer: OnceLock::new(),
             over: AtomicBool::new(false),
             room: Notify::new(),
             turn: Semaphore::new(1),
             changed: Notify::new(),
         })
+    }
+
+    /// Senders of lone messages may run this writer.
+    pub(crate) fn set_writer(&self, writer: Arc<Shift>, clock: Clock) {
+        let _ = self.writer.set((writer, clock));
     }
 
     /// Waits until the peer has said that it has the channel.

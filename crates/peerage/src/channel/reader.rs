@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use super::seen::Seen;
 use super::window::Window;
 use crate::memory::{Exhausted, Reservation};
 use crate::peer::Peer;
+use crate::shift::Shift;
 
 /// Pieces that one read takes from a stream. Each is a part of one packet.
 const PIECES: usize = 8;
@@ -39,6 +40,8 @@ pub(crate) const MAX_FOREIGN_STREAMS: usize = 64;
 /// Messages up to which an account is sent at once, unless we said something since the last one; otherwise there is at most one each [`ACCOUNT_INTERVAL`].
 const FEW: u64 = 8;
 const ACCOUNT_INTERVAL: Duration = Duration::from_millis(1);
+/// How much later than that one is sent when nothing comes that it could be sent with.
+const ACCOUNT_GRACE: Duration = Duration::from_millis(4);
 /// How long a message waits for memory that is accounted for before its stream is refused, and how often it is tried.
 pub(crate) const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 const MEMORY_AGAIN: Duration = Duration::from_millis(50);
@@ -72,12 +75,14 @@ enum Block {
     Untaken,
 }
 
-/// Receives what a peer sends on one channel until the stream ends.
-pub(crate) fn run_reader(
-    peer: Arc<Peer>,
-    core: Arc<ChannelCore>,
-    stream: Stream,
-) -> impl Future<Output = ()> + Send {
+/// Starts to receive what a peer sends on one channel, until the stream ends.
+pub(crate) fn start_reader(peer: &Arc<Peer>, core: Arc<ChannelCore>, stream: Stream) {
+    let reading = run_reader(peer.clone(), core.clone(), stream);
+    let (_, reading) = Shift::new(&peer.shared.lending, core, reading);
+    peer.shared.spawn_shift(reading);
+}
+
+fn run_reader(peer: Arc<Peer>, core: Arc<ChannelCore>, stream: Stream) -> impl Future<Output = ()> + Send {
     // Taken apart here and used where it is captured: an async function would hold the stream three times.
     let (mut send, mut recv) = stream.split();
     async move { receive(&peer, &core, &mut send, &mut recv).await }
@@ -253,8 +258,7 @@ impl<'a> Reader<'a> {
             Block::Memory => Some(MEMORY_AGAIN),
             Block::Empty | Block::Room | Block::Untaken => None,
         };
-        let wait = wait.map(|wait| self.now().mono + wait);
-        self.set_alarm([wait, due].into_iter().flatten().min());
+        self.set_alarm(wait, due.map(|due| due + ACCOUNT_GRACE));
         let wakes_at = self.wakes_at();
         self.intake.wake_at(wakes_at);
         if self.intake.taken() >= wakes_at {
@@ -285,22 +289,24 @@ impl<'a> Reader<'a> {
             {
                 return Poll::Ready(Err(End::ByPeer(cause.to_string())));
             }
-            match &mut self.alarm {
-                Some(alarm) => alarm.sleep.as_mut().poll(cx).map(Ok),
-                None => Poll::Pending,
-            }
+            let Some(alarm) = &mut self.alarm else { return Poll::Pending };
+            ready!(alarm.sleep.as_mut().poll(cx));
+            self.alarm = None;
+            Poll::Ready(Ok(()))
         })
         .await
     }
 
-    /// Has the next wait end at that time at the latest. An alarm that is set for it goes on: each new one may wake the runtime's timer.
-    fn set_alarm(&mut self, at: Option<Duration>) {
-        let Some(at) = at else {
-            self.alarm = None;
+    /// Has the next wait last for `wait` at most, and end by `by`. One that ends sooner does no harm, so an alarm that is set goes on: each new one may
+    /// wake the runtime's timer.
+    fn set_alarm(&mut self, wait: Option<Duration>, by: Option<Duration>) {
+        if wait.is_none() && by.is_none() {
             return;
-        };
-        if self.alarm.as_ref().is_none_or(|alarm| alarm.at != at) {
-            let wait = at.saturating_sub(self.now().mono);
+        }
+        let now = self.now().mono;
+        let Some(at) = wait.map(|wait| now + wait).into_iter().chain(by).min() else { return };
+        if self.alarm.as_ref().is_none_or(|alarm| alarm.at <= now || alarm.at > at) {
+            let wait = at.saturating_sub(now);
             self.alarm = Some(Alarm { at, sleep: Box::pin(tokio::time::sleep(wait)) });
         }
     }

@@ -32,6 +32,9 @@ impl Outbox {
                 return Next::Finished;
             }
             state.idle = true;
+            if std::mem::take(&mut state.writing) {
+                state.idle_since = now.mono;
+            }
             return Next::Wait { after: None, for_flight: false };
         }
         let credit = usize::try_from(state.limit - state.sent.bytes).unwrap_or(usize::MAX);
@@ -48,6 +51,7 @@ impl Outbox {
             return Next::Wait { after, for_flight: flight < credit };
         }
         state.pace.spend(taken.bytes, taken.messages, now);
+        state.writing = true;
         state.sent.bytes += taken.bytes as u64;
         state.sent.messages += taken.messages as u64;
         let begun = state.sent.bytes + state.queue.rest() as u64;
@@ -117,7 +121,8 @@ impl Outbox {
         drop(state);
         self.core.counts.delivered.fetch_add(messages, Ordering::Relaxed);
         if idle {
-            self.work.ring();
+            // The writer, which has heard it, looks at once.
+            self.work.mark();
         }
         if finishing {
             self.changed.notify_waiters();

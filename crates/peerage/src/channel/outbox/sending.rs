@@ -9,12 +9,15 @@ use super::super::config::Overflow;
 use super::super::queue::Queue;
 use super::super::verdict::{Reply, Verdict};
 use super::{Outbox, Phase, State};
+use crate::clock::Clock;
 use crate::error::SendError;
 
 /// Whoever waits for memory that others hold tries again after a pause, which doubles from the first to the longest: woken by each byte that
 /// becomes free, those who wait would cost those who go on.
 const MEMORY_PAUSE: Duration = Duration::from_millis(1);
 pub(crate) const MAX_MEMORY_PAUSE: Duration = Duration::from_millis(64);
+/// A message is a lone one when all before it was written so long ago: longer than it takes to queue some dozens, and less than a round trip.
+const LONE_AFTER: Duration = Duration::from_micros(10);
 /// A reservation this much beyond twice its use is made smaller.
 const MAX_SLACK: usize = 128 * 1024;
 
@@ -160,11 +163,28 @@ impl Outbox {
             state.queued.push_back((ends, reply));
         }
         let (idle, open) = (std::mem::take(&mut state.idle), state.phase == Phase::Open);
+        let idle_since = state.idle_since;
         drop(state);
-        if idle {
+        // What was waited for room with is one of many, and so is what several peers share.
+        if idle && open && !in_turn && whole_from != MIN_SHARED {
+            self.write_lone(idle_since);
+        } else if idle {
             self.work.ring();
         }
         Ok(open)
+    }
+
+    /// For a sender that found the writer idle: a lone message leaves at once, and wakes no task but the connection's. Of many in a row each would be
+    /// written for itself.
+    fn write_lone(&self, idle_since: Duration) {
+        let is_lone = |clock: &Clock| clock.now().mono.saturating_sub(idle_since) >= LONE_AFTER;
+        match self.writer.get() {
+            Some((writer, clock)) if is_lone(clock) => {
+                self.work.mark();
+                writer.run();
+            }
+            _ => self.work.ring(),
+        }
     }
 
     /// Whether a message of such a length may be queued, in a stream that need not be open.
