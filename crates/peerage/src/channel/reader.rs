@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -235,7 +235,7 @@ impl<'a> Reader<'a> {
             }
             if block == Block::Empty {
                 // Accounts can wait while there is more to read.
-                if self.read_now()? {
+                if self.read_now().await? {
                     if self.renew()
                         || self.unsaid_bytes() > self.told.limit.saturating_sub(self.told.accepted) / 2
                     {
@@ -252,7 +252,10 @@ impl<'a> Reader<'a> {
     async fn wait(&mut self, block: Block) -> Result<(), End> {
         self.gather.rest();
         self.settle_plain(block)?;
+        let told = (self.told.accepted, self.told.limit);
         let due = self.account_if_due().await?;
+        // Nothing has arrived, and no account that was to be written can have missed the wake-up.
+        let mut read = block == Block::Empty && told == (self.told.accepted, self.told.limit);
         let wait = match block {
             Block::Rate(wait) => Some(wait),
             Block::Memory => Some(MEMORY_AGAIN),
@@ -277,7 +280,10 @@ impl<'a> Reader<'a> {
         // Boxed, because an idle reader waits for neither; and what is read is put on the stack only while there is something to read.
         let mut closed = (!reads).then(|| Box::pin(self.peer.connection.closed()));
         poll_fn(|cx| {
-            if reads && let Poll::Ready(took) = self.poll_read(cx) {
+            if reads
+                && !std::mem::take(&mut read)
+                && let Poll::Ready(took) = self.poll_read(cx)
+            {
                 return Poll::Ready(took);
             }
             if self.intake.wake.poll(cx).is_ready() {
@@ -344,12 +350,15 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Reads what has arrived. False when nothing has.
-    fn read_now(&mut self) -> Result<bool, End> {
-        match self.poll_read(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(took) => took.map(|()| true),
-            Poll::Pending => Ok(false),
-        }
+    /// Reads what has arrived. False when nothing has; then the stream wakes the reader when something does.
+    async fn read_now(&mut self) -> Result<bool, End> {
+        poll_fn(|cx| {
+            Poll::Ready(match self.poll_read(cx) {
+                Poll::Ready(took) => took.map(|()| true),
+                Poll::Pending => Ok(false),
+            })
+        })
+        .await
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
