@@ -21,12 +21,22 @@ const LONE_AFTER: Duration = Duration::from_micros(10);
 /// A reservation this much beyond twice its use is made smaller.
 const MAX_SLACK: usize = 128 * 1024;
 
+/// How a message comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Alone,
+    /// Its sender has waited for room, so it is one of many.
+    InTurn,
+    /// To several peers at once, whose writers take turns.
+    Shared,
+}
+
 impl Outbox {
     /// Queues a message as the channel's policy says. Whoever waits for room gets it in the order in which they came. True when the
     /// peer is known to have the channel.
     pub(crate) async fn push(&self, message: &impl Payload, reply: Option<Reply>) -> Result<bool, SendError> {
         let mut reply = reply;
-        let refusal = match self.offer_one(message, &mut reply, false) {
+        let refusal = match self.offer_one(message, &mut reply, Manner::Alone) {
             Ok(open) => return Ok(open),
             Err(refusal) => refusal,
         };
@@ -46,7 +56,7 @@ impl Outbox {
             if self.is_unsure_of(message.length()) {
                 self.want_open();
                 self.opened().await?;
-                match self.offer_one(message, &mut reply, false) {
+                match self.offer_one(message, &mut reply, Manner::Alone) {
                     Err(refusal) if self.waits_after(&refusal, message.length()) => {}
                     settled => return settled.map_err(|refusal| *refusal),
                 }
@@ -80,12 +90,17 @@ impl Outbox {
 
     /// Queues a message if there is room now, or can be made as the channel's policy says.
     pub(crate) fn try_push(&self, message: &impl Payload, reply: Option<Reply>) -> Result<bool, SendError> {
-        self.asking_on(self.offer_one(message, &mut { reply }, false))
+        self.asking_on(self.offer_one(message, &mut { reply }, Manner::Alone))
     }
 
     /// The same for a message that the queues to several peers share.
     pub(crate) fn try_push_shared(&self, message: &ToMany, reply: Option<Reply>) -> Result<bool, SendError> {
-        self.asking_on(self.offer(message.length(), |queue| message.put(queue), &mut { reply }, false))
+        self.asking_on(self.offer(
+            message.length(),
+            |queue| message.put(queue),
+            &mut { reply },
+            Manner::Shared,
+        ))
     }
 
     /// Has the peer's bound found out where it was exceeded.
@@ -110,7 +125,7 @@ impl Outbox {
         let mut pause = MEMORY_PAUSE;
         loop {
             let room = self.room.notified();
-            match self.offer_one(message, reply, true) {
+            match self.offer_one(message, reply, Manner::InTurn) {
                 Err(refusal) if *refusal == SendError::QueueFull => {
                     *short = None;
                     room.await;
@@ -130,9 +145,9 @@ impl Outbox {
         &self,
         message: &impl Payload,
         reply: &mut Option<Reply>,
-        in_turn: bool,
+        manner: Manner,
     ) -> Result<bool, Box<SendError>> {
-        self.offer(message.length(), |queue| queue.push(message), reply, in_turn)
+        self.offer(message.length(), |queue| queue.push(message), reply, manner)
     }
 
     /// Takes a message of such a length in, which `put` queues, unless there is no room or others wait for it already. A refusal is boxed: it is large,
@@ -142,7 +157,7 @@ impl Outbox {
         length: usize,
         put: impl FnOnce(&mut Queue),
         reply: &mut Option<Reply>,
-        in_turn: bool,
+        manner: Manner,
     ) -> Result<bool, Box<SendError>> {
         let framed = Queue::framed(length);
         let mut state = self.lock();
@@ -152,7 +167,7 @@ impl Outbox {
         if self.core.config.overflow == Overflow::DropOldest {
             self.make_room(&mut state, framed)?;
         } else {
-            if !self.has_room(&state, framed) || (state.waiting > 0 && !in_turn) {
+            if !self.has_room(&state, framed) || (state.waiting > 0 && manner != Manner::InTurn) {
                 return Err(Box::new(SendError::QueueFull));
             }
             self.reserve(&mut state, framed)?;
@@ -165,8 +180,7 @@ impl Outbox {
         let (idle, open) = (std::mem::take(&mut state.idle), state.phase == Phase::Open);
         let idle_since = state.idle_since;
         drop(state);
-        // What was waited for room with is one of many, and so is what several peers share.
-        if idle && open && !in_turn && whole_from != MIN_SHARED {
+        if idle && open && manner == Manner::Alone {
             self.write_lone(idle_since);
         } else if idle {
             self.work.ring();
