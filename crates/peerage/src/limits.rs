@@ -175,6 +175,8 @@ fn fixed() -> Vec<Limit> {
         "channel.max_memory_pause" = time(channel::MAX_MEMORY_PAUSE), "A sender that waits for memory tries again after a pause, which doubles from a millisecond to this";
         "channel.min_shared_bytes" = bytes(channel::MIN_SHARED), "A broadcast's payload that is held once for all its peers; smaller ones are copied";
         "channel.max_block_bytes" = bytes(channel::MAX_BLOCK), "Broadcast messages below 8 KiB that are framed together, once for all their peers";
+        "channel.lent_to_each" = n(crate::shift::LENT_TO_EACH), "Readers and writers of a channel that are left to each receiver that waits, when the connection wakes them";
+        "channel.lent_patience" = time(crate::shift::PATIENCE), "How long they are left to it, twice at most, when it does not look";
         "channel.max_streams" = n(channel::MAX_STREAMS), "Streams of one channel from one peer that keeps to credit";
         "channel.max_views" = n(channel::MAX_VIEWS), "Runs of messages that wait for applications as views of the packets that brought them, each of which keeps 64 KiB at most; more are copied";
         "channel.max_stream_views" = n(channel::MAX_STREAM_VIEWS), "The same of one stream";

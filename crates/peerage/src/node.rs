@@ -416,7 +416,8 @@ impl Node {
 
     /// As [`Node::open`], but the protocol's name leaves together with the first bytes written: for short messages on streams of their own, of which
     /// each is then one piece of a packet. The peer sees nothing of the stream before that write, or [`SendStream::flush`]; where the peer speaks
-    /// first, use `open`. Write soon: a stream that later ones overtake is given up after the peer's `negotiation_timeout`.
+    /// first, use `open`. Write soon: a stream that later ones overtake is given up after the peer's `negotiation_timeout`, and takes one of the peer's
+    /// turns to negotiate until then.
     ///
     /// [`SendStream::flush`]: crate::SendStream::flush
     ///

@@ -306,7 +306,8 @@ impl Peer {
 
     /// Takes in no more messages; the writers send what there is.
     pub(crate) fn finish_outboxes(&self) {
-        self.lock_outboxes().iter().for_each(|outbox| outbox.finish());
+        let outboxes = self.lock_outboxes().clone();
+        outboxes.iter().for_each(|outbox| outbox.finish());
     }
 
     /// Whether every writer has ended.

@@ -19,10 +19,10 @@ use tokio::sync::Notify;
 
 use crate::bell::Bell;
 
-/// How long work that was lent may lie before its task does it: whoever waits for a message may be busy with something else, and not look.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// How long work that was lent may lie, twice at most, before its task does it: whoever waits for a message may be busy with something else, and not look.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(20);
 /// Shifts that are lent to each of those who wait: a peer's reader and its writer.
-const LENT_TO_EACH: usize = 2;
+pub(crate) const LENT_TO_EACH: usize = 2;
 
 /// [`Shift::state`]: somebody is at it.
 const RUNNING: u8 = 1;
@@ -61,9 +61,7 @@ impl Shift {
     /// For a stand-in, on whatever executor: does what can be done now, or leaves it to whoever is at it.
     pub(crate) fn run(self: &Arc<Self>) {
         let _entered = self.lending.runtime.enter();
-        if self.go_on() {
-            self.task.wake();
-        }
+        self.go_on();
     }
 
     /// Does what can be done now. Whether all is done.
@@ -76,24 +74,46 @@ impl Shift {
             return false;
         }
         self.state.fetch_and(!WOKEN, Ordering::AcqRel);
+        let mut running = Running { shift: self, done: true };
         let waker = Waker::from(self.clone());
         let mut work = self.lock();
-        let done = match &mut *work {
-            Some(doing) => doing.as_mut().poll(&mut Context::from_waker(&waker)).is_ready(),
-            None => true,
-        };
-        let finished = work.take_if(|_| done);
+        if let Some(doing) = &mut *work {
+            running.done = doing.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        }
         drop(work);
-        drop(finished);
-        if self.state.fetch_and(!RUNNING, Ordering::AcqRel) & WOKEN != 0 {
-            // Not at once: what comes in between is done together with it.
+        running.done
+    }
+
+    /// Has the task go on, and nobody else.
+    pub(crate) fn call_task(&self) {
+        if self.state.fetch_or(WOKEN, Ordering::AcqRel) & RUNNING == 0 {
             self.task.wake();
         }
-        done
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Work>> {
         self.work.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Somebody is at a shift, until it is dropped.
+struct Running<'a> {
+    shift: &'a Shift,
+    /// There is nothing left to do: of work that panics too.
+    done: bool,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if self.done {
+            let finished = self.shift.lock().take();
+            drop(finished);
+        }
+        let woken = self.shift.state.fetch_and(!RUNNING, Ordering::AcqRel) & WOKEN != 0;
+        // Not at once: what comes in between is done together with it.
+        if woken || self.done {
+            self.shift.task.wake();
+        }
     }
 }
 
@@ -145,6 +165,9 @@ pub(crate) struct StandIns {
     waiting: AtomicUsize,
     due: Mutex<VecDeque<Due>>,
     news: Notify,
+    /// Nothing is lent: those who wait don't look, or none will come any more.
+    shut: AtomicBool,
+    closed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -183,7 +206,7 @@ impl StandIns {
             return true;
         }
         let waiting = self.waiting.load(Ordering::SeqCst);
-        if due.len() >= LENT_TO_EACH * waiting {
+        if due.len() >= LENT_TO_EACH * waiting || self.shut.load(Ordering::SeqCst) {
             return false;
         }
         due.push_back(Due { shift: shift.clone(), lay: false });
@@ -195,13 +218,30 @@ impl StandIns {
         true
     }
 
-    /// Leaves to their tasks the shifts that have lain here since the last call. Whether some are left.
+    /// Lends nothing any more; the tasks do what is lent.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.shut.store(true, Ordering::SeqCst);
+        self.give_up();
+    }
+
+    fn give_up(&self) {
+        while let Some(shift) = self.next() {
+            shift.task.wake();
+        }
+    }
+
+    /// Leaves to their tasks the shifts that have lain here since the last call, and all that follow until whoever waits has looked. Whether some are
+    /// left.
     pub(crate) fn hand_back(&self) -> bool {
         let mut due = self.lock();
         let fresh = due.iter().position(|due| !due.lay).unwrap_or(due.len());
         let overdue: Vec<_> = due.drain(..fresh).collect();
         due.iter_mut().for_each(|due| due.lay = true);
         let some = !due.is_empty();
+        if !overdue.is_empty() {
+            self.shut.store(true, Ordering::SeqCst);
+        }
         drop(due);
         overdue.iter().for_each(|due| due.shift.task.wake());
         some
@@ -229,23 +269,30 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// Runs what is lent.
+    /// Runs what is lent to one.
     fn wake(mut self) {
         self.woken = true;
         let stand_ins = self.stand_ins;
         drop(self);
-        while let Some(shift) = stand_ins.next() {
+        for shift in std::iter::from_fn(|| stand_ins.next()).take(LENT_TO_EACH) {
             shift.run();
         }
+        if stand_ins.lock().is_empty() {
+            return;
+        }
+        // It was lent to others, who may have been told of it or not.
+        if stand_ins.any() { stand_ins.tell_one() } else { stand_ins.give_up() }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.stand_ins.waiting.fetch_sub(1, Ordering::SeqCst);
-        // Whoever gives up was perhaps the only one told of what is lent.
-        while let Some(shift) = (!self.woken).then(|| self.stand_ins.next()).flatten() {
-            shift.task.wake();
+        // Whoever waits looks again.
+        self.stand_ins.shut.store(self.stand_ins.closed.load(Ordering::SeqCst), Ordering::SeqCst);
+        if !self.woken {
+            // Whoever gives up was perhaps the only one told of what is lent.
+            self.stand_ins.give_up();
         }
     }
 }
@@ -295,6 +342,7 @@ impl Lending {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic)]
 mod tests {
     use super::*;
 
@@ -393,11 +441,46 @@ mod tests {
         bench.bell.ring();
         tokio::time::sleep(3 * PATIENCE).await;
         assert_eq!(bench.counts(), (2, 3));
+        bench.bell.ring();
+        settle().await;
+        assert_eq!(bench.counts(), (3, 4), "to one who does not look nothing more is lent");
         busy.await;
-        assert_eq!(bench.counts(), (2, 3), "nothing is left to do");
+        assert_eq!(bench.counts(), (3, 4), "nothing is left to do");
         settle().await;
         assert!(!bench.lending.lent.load(Ordering::SeqCst));
         watch.abort();
+    }
+
+    #[tokio::test]
+    async fn to_each_who_waits_two_are_lent_and_after_the_close_none() {
+        let benches: Vec<_> = (0..LENT_TO_EACH + 1).map(|_| Bench::new()).collect();
+        let hall = benches[0].0.hall.clone();
+        let mut waiting = Box::pin(hall.0.wait());
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        let shifts: Vec<_> = benches.iter().map(|(_, task)| task.0.clone()).collect();
+        let lent: Vec<_> = shifts.iter().map(|shift| hall.0.lend(shift)).collect();
+        assert_eq!(lent, [true, true, false]);
+        assert!(hall.0.lend(&shifts[0]), "it is lent already");
+        hall.0.close();
+        assert!(hall.0.lock().is_empty() && !hall.0.lend(&shifts[0]));
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_is_over_and_its_task_ends() {
+        let lending = Lending::new(Handle::current());
+        let hall = Arc::new(Hall(StandIns::default()));
+        let mut calls = 0;
+        let work = poll_fn(move |_| -> Poll<()> {
+            calls += 1;
+            if calls > 1 { panic!("the second time") } else { Poll::Pending }
+        });
+        let (shift, task) = Shift::new(&lending, hall, work);
+        let task = tokio::spawn(task);
+        settle().await;
+        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shift.run()));
+        assert!(run.is_err(), "whoever ran it hears of it");
+        task.await.unwrap();
+        shift.run();
     }
 
     #[tokio::test]

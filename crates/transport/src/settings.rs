@@ -45,7 +45,7 @@ pub struct TransportSettings {
     pub stream_window_bytes: u32,
     /// Bytes that were written on a connection and not yet acknowledged; writers wait beyond it.
     pub send_window_bytes: u64,
-    /// Bytes that are on the way at a time to an address of this machine while a stream with a priority above 0 is in use, whatever congestion control
+    /// Bytes that are on the way at a time over loopback while a stream with a priority above 0 is in use, whatever congestion control
     /// allows. Such a path has no length to fill: more would only lie in the receiver's socket, where the urgent stream cannot overtake it.
     pub urgent_window_bytes: u64,
     /// Kernel buffer of each UDP socket and direction, in bytes. The kernel may give less: see [`crate::Endpoint::socket_buffers`].

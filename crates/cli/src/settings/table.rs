@@ -121,7 +121,7 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit bytes transport.peer_window_bytes: "What an admitted peer may have on the way to this node, unread"
     Limit bytes transport.stream_window_bytes: "The same for one stream"
     Limit bytes transport.send_window_bytes: "What may be on the way to a peer, not yet acknowledged"
-    Limit bytes transport.urgent_window_bytes: "The same to an address of this machine while an urgent stream (of a priority above 0) is in use"
+    Limit bytes transport.urgent_window_bytes: "The same over loopback while an urgent stream (of a priority above 0) is in use"
     Limit bytes transport.socket_buffer_bytes: "Kernel buffer of each UDP socket and direction; the kernel may give less"
     Limit count transport.max_datagram_bytes: "The largest UDP payload that is tried on a path, in bytes"
     Limit choice transport.congestion: "What decides how much is on the way at a time; bbr keeps queues short, and may push others aside"

@@ -108,7 +108,7 @@ impl Block {
         let mut state = lock(&self.0);
         if let State::Open(bytes) = &mut *state {
             let bytes = std::mem::take(bytes);
-            let roomy = bytes.capacity() > 2 * bytes.len();
+            let roomy = bytes.capacity() > bytes.len() + bytes.len() / 4;
             *state = State::Shut(if roomy { Bytes::copy_from_slice(&bytes) } else { bytes.freeze() });
         }
         let State::Shut(bytes) = &*state else { return Bytes::new() };

@@ -9,7 +9,7 @@ use peerage_identity::PeerId;
 use tokio::sync::oneshot;
 
 use super::block::ToMany;
-use super::{Channel, Outbox, Payload, Receipt, Verdict, encoded};
+use super::{Channel, Outbox, Payload, Raw, Receipt, Verdict, encoded};
 use crate::error::SendError;
 use crate::peer::Peer;
 
@@ -106,7 +106,8 @@ impl<M: Payload> Channel<M> {
         };
         let queue_one = |peer, id, shared: &ToMany| self.core.counted(queue_one(peer, id, shared));
         let peers = self.choose(to, &bytes);
-        let shared = self.core.blocks.share(bytes);
+        // What nobody takes would stand in a block between messages that follow on each other.
+        let shared = if checked.is_ok() { self.core.blocks.share(bytes) } else { ToMany::Raw(Raw(bytes)) };
         peers.into_iter().map(|(id, peer)| (id, queue_one(peer, id, &shared))).collect()
     }
 

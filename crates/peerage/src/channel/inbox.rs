@@ -369,6 +369,7 @@ impl Inbox {
         let State { lanes, to_wake, .. } = &mut *state;
         to_wake.extend(lanes.iter().flatten().flat_map(|lane| lane.intakes.iter().cloned()));
         Self::unlock(state);
+        self.receivers.close();
         self.receivers.tell_one();
     }
 

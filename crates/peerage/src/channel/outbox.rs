@@ -204,6 +204,17 @@ impl Outbox {
         let _ = self.writer.set((writer, clock));
     }
 
+    /// Has the writer's task look at what there is to do. A receiver that waits stands in only where the connection wakes it.
+    fn call_writer(&self) {
+        match self.writer.get() {
+            Some((writer, _)) => {
+                self.work.mark();
+                writer.call_task();
+            }
+            None => self.work.ring(),
+        }
+    }
+
     /// Waits until the peer has said that it has the channel.
     pub(crate) async fn opened(&self) -> Result<(), SendError> {
         self.once(|state| match &state.phase {
@@ -251,7 +262,7 @@ impl Outbox {
     pub(crate) fn finish(&self) {
         self.lock().finishing = true;
         self.room.notify_one();
-        self.work.ring();
+        self.call_writer();
     }
 
     /// Waits until the peer has accepted all that was sent, or the end.
@@ -310,7 +321,7 @@ impl Outbox {
         let lost = queue.messages() as u64;
         self.count_lost(lost, by);
         self.room.notify_one();
-        self.work.ring();
+        self.call_writer();
         self.changed.notify_waiters();
         lost
     }

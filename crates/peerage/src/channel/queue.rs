@@ -183,8 +183,11 @@ impl Queue {
         if self.messages <= usize::from(self.rest > 0) {
             return None;
         }
-        self.finish_shared();
-        self.finish_tail(0);
+        if self.pieces.len() < 3 {
+            // Otherwise the oldest message and what is left before it lie in pieces.
+            self.finish_shared();
+            self.finish_tail(0);
+        }
         let (place, offset) = match self.pieces.front()?.bytes.len() {
             first if first <= self.rest => (1, 0),
             _ => (0, self.rest),

@@ -31,6 +31,8 @@ use crate::shift::Shift;
 const PIECES: usize = 8;
 /// The same from a stream without credit: what a read may bring is accounted for before.
 const PLAIN_PIECES: usize = 2;
+/// Reads after which others have a turn.
+const READS: u64 = 64;
 /// The least that is taken for the length of a piece.
 const DATAGRAM: usize = 1500;
 /// Streams of one channel that one Peerage peer may have open: an old one that ends, and its successor.
@@ -40,8 +42,8 @@ pub(crate) const MAX_FOREIGN_STREAMS: usize = 64;
 /// Messages up to which an account is sent at once, unless we said something since the last one; otherwise there is at most one each [`ACCOUNT_INTERVAL`].
 const FEW: u64 = 8;
 const ACCOUNT_INTERVAL: Duration = Duration::from_millis(1);
-/// How much later than that one is sent when nothing comes that it could be sent with.
-const ACCOUNT_GRACE: Duration = Duration::from_millis(4);
+/// How much later than that one is sent in talk to and fro when nothing comes that it could be sent with.
+const ACCOUNT_GRACE: Duration = Duration::from_millis(1);
 /// How long a message waits for memory that is accounted for before its stream is refused, and how often it is tried.
 pub(crate) const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 const MEMORY_AGAIN: Duration = Duration::from_millis(50);
@@ -221,6 +223,7 @@ impl<'a> Reader<'a> {
 
     async fn run(&mut self) -> Result<(), End> {
         self.account(None).await?;
+        let mut reads = 0u64;
         loop {
             let mut block = self.accept()?;
             self.blocked = matches!(block, Block::Room | Block::Rate(_));
@@ -240,6 +243,10 @@ impl<'a> Reader<'a> {
                         || self.unsaid_bytes() > self.told.limit.saturating_sub(self.told.accepted) / 2
                     {
                         self.account(None).await?;
+                    }
+                    reads += 1;
+                    if reads.is_multiple_of(READS) {
+                        give_way().await;
                     }
                     continue;
                 }
@@ -261,7 +268,9 @@ impl<'a> Reader<'a> {
             Block::Memory => Some(MEMORY_AGAIN),
             Block::Empty | Block::Room | Block::Untaken => None,
         };
-        self.set_alarm(wait, due.map(|due| due + ACCOUNT_GRACE));
+        // In talk to and fro it goes with the next message.
+        let talks = self.peer.spoken() != self.told.spoken;
+        self.set_alarm(wait, due.map(|due| if talks { due + ACCOUNT_GRACE } else { due }));
         let wakes_at = self.wakes_at();
         self.intake.wake_at(wakes_at);
         if self.intake.taken() >= wakes_at {
@@ -607,6 +616,19 @@ impl<'a> Reader<'a> {
     fn now(&self) -> Now {
         self.peer.shared.clock.now()
     }
+}
+
+/// Goes on when it is woken again, which it is at once.
+async fn give_way() {
+    let mut gave = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut gave, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Numbers of proto/channel.proto's `End`.

@@ -23,6 +23,8 @@ use crate::peer::Peer;
 
 /// The longest account that is read, in bytes.
 pub(crate) const MAX_ACCOUNT_BYTES: usize = 512;
+/// Batches that are written before others have a turn.
+const BATCHES: usize = 4;
 /// How long a refusal that broke a write may take to arrive on the other half.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -221,6 +223,7 @@ enum Doing<'a> {
 impl<'a> Sending<'a> {
     /// Writes until an end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Sent> {
+        let mut batches = 0;
         loop {
             match &mut self.doing {
                 Doing::Look => {
@@ -233,6 +236,12 @@ impl<'a> Sending<'a> {
                         return Poll::Ready(Sent::Broken(error.to_string()));
                     }
                     self.batch.report(self.outbox);
+                    batches += 1;
+                    if batches == BATCHES {
+                        self.doing = Doing::Look;
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                 }
                 Doing::Rest if self.outbox.has_work() => {}
                 Doing::Rest => return Poll::Pending,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use peerage::{
     CallConfig, ChannelConfig, MemoryLimits, Node, Overflow, Raw, Request, RequestError, SendError,
-    ServeConfig, ServeError,
+    ServeConfig, ServeError, Verdict,
 };
 use peerage_transport::{CloseCode, StreamCode};
 
@@ -433,4 +433,26 @@ async fn half_messages_of_a_peer_without_credit_stay_within_the_memory_that_is_a
     assert_eq!(within("the whole message", channel.recv()).await.unwrap().1.0.len(), 400_000);
     peer.connection.close(CloseCode::Normal, "");
     until("all to be given back", || channel.totals().accounted_bytes == 0).await;
+}
+
+/// An application may have begun to wait for a message, and be busy with something else. What it sends meanwhile leaves, and what others wait for comes.
+#[tokio::test]
+async fn a_receiver_that_does_not_look_holds_up_nothing() {
+    let (first, second) = pair().await;
+    let config = || ChannelConfig::new("/test/1");
+    let (here, there) = (first.channel::<Raw>(config()).unwrap(), second.channel::<Raw>(config()).unwrap());
+    let message = Raw(Bytes::from_static(&[7; 1000]));
+    let busy = here.clone();
+    let mut waiting = Box::pin(busy.recv());
+    assert!(futures::poll!(&mut waiting).is_pending());
+    within("confirmed messages", async {
+        // Each waits for what the other side says, which the one that waits does not look at: too long, were it left to that one each time.
+        for _ in 0..1000 {
+            assert_eq!(here.send_confirmed(second.peer_id(), &message).await, Verdict::Delivered);
+            there.recv().await.unwrap();
+        }
+    })
+    .await;
+    there.send(first.peer_id(), &message).await.unwrap();
+    assert_eq!(within("a message", waiting).await.unwrap().1, message);
 }

@@ -43,7 +43,9 @@ impl Outbox {
             let (at_rate, count) = state.pace.allowance(now);
             (bytes, messages) = (bytes.min(at_rate), count);
         }
-        let taken = state.queue.take(bytes, messages, out);
+        // What is asked for nothing finishes what is being joined all the same.
+        let blocked = bytes == 0 || messages == 0;
+        let taken = if blocked { Taken::default() } else { state.queue.take(bytes, messages, out) };
         if taken.bytes == 0 {
             state.idle = true;
             let after =

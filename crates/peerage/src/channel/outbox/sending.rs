@@ -178,12 +178,12 @@ impl Outbox {
             state.queued.push_back((ends, reply));
         }
         let (idle, open) = (std::mem::take(&mut state.idle), state.phase == Phase::Open);
-        let idle_since = state.idle_since;
+        let (idle_since, first) = (state.idle_since, state.queue.bytes() == framed);
         drop(state);
-        if idle && open && manner == Manner::Alone {
+        if idle && open && first && manner == Manner::Alone {
             self.write_lone(idle_since);
         } else if idle {
-            self.work.ring();
+            self.call_writer();
         }
         Ok(open)
     }
@@ -197,7 +197,7 @@ impl Outbox {
                 self.work.mark();
                 writer.run();
             }
-            _ => self.work.ring(),
+            _ => self.call_writer(),
         }
     }
 
@@ -299,7 +299,7 @@ impl Outbox {
 
     fn want_open(&self) {
         self.lock().open_wanted = true;
-        self.work.ring();
+        self.call_writer();
     }
 
     fn too_large(&self, length: usize, most: usize) -> SendError {

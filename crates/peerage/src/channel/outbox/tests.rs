@@ -60,6 +60,22 @@ fn broken() -> SendError {
     SendError::Closed
 }
 
+/// Small messages that wait for credit stay one piece: each in one of its own would be dear for QUIC.
+#[test]
+fn a_writer_that_may_send_nothing_leaves_what_is_queued_joined() {
+    let outbox = outbox(ChannelConfig::new("/test/1"), true, 1 << 20).0;
+    let mut out = Vec::new();
+    for _ in 0..100 {
+        outbox.try_push(&raw(20), None).unwrap();
+        let next = outbox.next(0, Now::ZERO, &mut out);
+        assert!(matches!(next, Next::Wait { for_flight: true, .. }), "{next:?}");
+    }
+    assert!(
+        matches!(outbox.next(usize::MAX, Now::ZERO, &mut out), Next::Write(taken) if taken.messages == 100)
+    );
+    assert_eq!(out.len(), 1);
+}
+
 #[test]
 fn the_bounds_in_bytes_and_in_messages_hold_and_writing_frees_room() {
     let outbox = with_credit();
