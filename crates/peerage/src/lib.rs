@@ -39,7 +39,8 @@
 //!
 //! [`NodeBuilder`] makes a node: `driver` owns the peer manager (crate `peerage-peers`) and carries out its decisions; `dial` opens and
 //! accepts connections; `session` runs one connection from the hello to its end; `registry` finds who serves an incoming stream; `channel`,
-//! `request` and `streams` are what applications use, and [`mod@bench`] what measures them.
+//! `request` and `streams` are what applications use, and [`mod@bench`] what measures them. `shift` lets those who send or wait for a message do the work
+//! of a channel's tasks.
 
 mod about;
 mod bell;

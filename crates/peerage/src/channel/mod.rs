@@ -6,7 +6,8 @@
 //!
 //! The way of a message: [`Channel::send`] encodes it into the peer's `outbox`, a [`queue`] with a bound; the `writer` hands what credit and
 //! rate allow to the QUIC stream; the peer's `reader` puts whole messages into the sender's lane of its `inbox` and accounts for them;
-//! [`Channel::recv`] takes from the lanes in turn and decodes; what was taken is returned to the sender as credit, by the rules of `window`.
+//! [`Channel::recv`] takes from the lanes in turn and decodes; what was taken is returned to the sender as credit, by the rules of `window`. Writer and
+//! reader have tasks of their own, in whose stead whoever sends a lone message, or waits for one, does their work ([`crate::shift`]).
 
 mod block;
 mod broadcast;
