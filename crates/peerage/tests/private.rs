@@ -317,11 +317,8 @@ async fn a_stranger_learns_nothing_of_a_network_with_an_allow_list() {
 async fn the_same_stranger_learns_all_of_it_in_an_open_network() {
     let (node, words) = talkative(builder()).await;
     let _channel = node.channel::<Raw>(ChannelConfig::new("/hidden/chat/1")).unwrap();
-    let prying = Box::pin(pry(&node, Some(plain_hello())));
-    let told = tokio::select! {
-        told = prying => told,
-        () = tokio::time::sleep(LIMIT) => panic!("the connection of a stranger that answers nothing stayed"),
-    };
+    let prying = pry(&node, Some(plain_hello()));
+    let told = within("the connection of a stranger that answers nothing", Box::pin(prying)).await;
     let missing: Vec<_> = words.iter().filter(|(_, word)| !contains(&told.bytes, word)).collect();
     assert!(
         missing.iter().all(|(what, _)| what.starts_with("another's")),

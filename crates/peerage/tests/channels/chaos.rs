@@ -1,19 +1,22 @@
 //! Connections that break at random points: the receiver's own log agrees with every verdict.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use peerage::{Channel, ChannelConfig, Node, PeerId, Raw, Receipt, Verdict};
 use peerage_machine::Random;
+use tokio::sync::watch;
+use tokio::task::yield_now;
 
 use crate::support::{builder, gone, join, within};
 
 const BREAKS: usize = 8;
 /// Framed bytes of one message.
 const FRAMED: usize = 302;
+/// Fewer than that are received in one life.
+const LIFE: u64 = 500;
 /// Bytes that wait for the receiver, or may be on their way to it.
 const RECEIVE_QUEUE: usize = 64 * 1024;
 
@@ -31,17 +34,21 @@ fn number_of(message: &Raw) -> u64 {
     u64::from_be_bytes(message.0[..8].try_into().unwrap())
 }
 
-/// One connection's life: messages with rising numbers until it breaks, and what became of each.
+/// What the receiver got, in the order in which it did.
+type Log = watch::Sender<Vec<u64>>;
+
+/// One connection's life: messages with rising numbers until it breaks, when the receiver has so many more of them, and what became of each.
 async fn one_life(
     (a, b): (&Node, &Node),
     at_a: &Channel<Raw>,
+    log: &Log,
     random: &mut Random,
     next: &mut u64,
     verdicts: &mut BTreeMap<u64, Verdict>,
 ) {
     join(a, b).await;
     let sender = at_a.to(b.peer_id()).unwrap();
-    let lives = Duration::from_micros(random.below(30_000));
+    let (ends_at, turns) = (log.borrow().len() + random.below(LIFE) as usize, random.below(20));
     let breaker = random.chance(0.5);
     let mut receipts: Vec<(u64, Receipt)> = Vec::new();
     let sending = async {
@@ -56,12 +63,16 @@ async fn one_life(
             }
             *next += 1;
             if random.chance(0.01) {
-                tokio::task::yield_now().await;
+                yield_now().await;
             }
         }
     };
     let breaking = async {
-        tokio::time::sleep(lives).await;
+        log.subscribe().wait_for(|log| log.len() >= ends_at).await.unwrap();
+        // Anywhere in what the tasks of both nodes are at.
+        for _ in 0..turns {
+            yield_now().await;
+        }
         let (breaker, other) = if breaker { (a, b) } else { (b, a) };
         breaker.peers().disconnect(other.peer_id()).await;
     };
@@ -87,12 +98,12 @@ async fn one_life(
     assert!(unknown * FRAMED <= RECEIVE_QUEUE, "{unknown} unknown at one break");
 }
 
-async fn log_of(channel: Channel<Raw>, from: PeerId, log: Arc<Mutex<Vec<u64>>>) {
+async fn log_all(channel: Channel<Raw>, from: PeerId, log: Arc<Log>) {
     while let Some((peer, message)) = channel.recv().await {
         assert_eq!(peer, from);
-        log.lock().unwrap().push(number_of(&message));
-        if log.lock().unwrap().len().is_multiple_of(100) {
-            tokio::task::yield_now().await;
+        log.send_modify(|log| log.push(number_of(&message)));
+        if log.borrow().len().is_multiple_of(100) {
+            yield_now().await;
         }
     }
 }
@@ -107,14 +118,15 @@ async fn whatever_breaks_the_receivers_log_agrees_with_the_verdicts() {
         let (a, b) = (builder().start().await.unwrap(), builder().start().await.unwrap());
         let at_a = a.channel::<Raw>(config()).unwrap();
         let at_b = b.channel::<Raw>(config()).unwrap();
-        let log = Arc::default();
-        let logging = tokio::spawn(log_of(at_b.clone(), a.peer_id(), Arc::clone(&log)));
+        let log = Arc::new(Log::default());
+        let logging = tokio::spawn(log_all(at_b.clone(), a.peer_id(), log.clone()));
         let (mut next, mut verdicts) = (0, BTreeMap::new());
         for _ in 0..BREAKS {
-            one_life((&a, &b), &at_a, &mut random, &mut next, &mut verdicts).await;
+            one_life((&a, &b), &at_a, &log, &mut random, &mut next, &mut verdicts).await;
         }
-        crate::support::until("all to be taken", || at_b.totals().waiting_messages == 0).await;
-        let received = log.lock().unwrap().clone();
+        let mut logged = log.subscribe();
+        let all = logged.wait_for(|log| log.len() as u64 == at_b.totals().received);
+        let received = within("all to be taken", all).await.unwrap().clone();
         let count =
             |wanted: fn(&Verdict) -> bool| verdicts.values().filter(|verdict| wanted(verdict)).count();
         let (delivered, unknown) =
@@ -141,13 +153,13 @@ async fn whatever_breaks_the_receivers_log_agrees_with_the_verdicts() {
     }
 }
 
-/// Sends rising numbers until `last` is told, and says what became of each.
-async fn send_all_along(at_a: Channel<Raw>, to: PeerId, last: Arc<AtomicBool>) -> Vec<Verdict> {
+/// Sends rising numbers until `last` is told, no faster than the peer's node answers, and says what became of each.
+async fn send_all_along(a: Node, at_a: Channel<Raw>, to: PeerId, last: Arc<AtomicBool>) -> Vec<Verdict> {
     let mut fates = Vec::new();
     while !last.load(Ordering::Relaxed) {
         let fate = at_a.queue_confirmed(to, &numbered(fates.len() as u64)).await;
         if fate.is_err() || fates.len().is_multiple_of(50) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            within("a ping", a.ping(to)).await.unwrap();
         }
         fates.push(fate);
     }
@@ -173,14 +185,12 @@ async fn a_receiver_that_drops_its_channel_refuses_only_what_it_never_gets() {
         join(&a, &b).await;
         let at_a = a.channel::<Raw>(config()).unwrap();
         let last = Arc::new(AtomicBool::new(false));
-        let sending = tokio::spawn(send_all_along(at_a.clone(), b.peer_id(), last.clone()));
+        let sending = tokio::spawn(send_all_along(a.clone(), at_a.clone(), b.peer_id(), last.clone()));
         let (mut received, mut unread) = (Vec::new(), 0);
         for _ in 0..BREAKS {
             let at_b = b.channel::<Raw>(config()).unwrap();
-            received.push(number_of(&within("the first message", at_b.recv()).await.unwrap().1));
-            let drops = Instant::now() + Duration::from_micros(random.below(30_000));
-            while let Ok(message) = tokio::time::timeout_at(drops.into(), at_b.recv()).await {
-                received.push(number_of(&message.unwrap().1));
+            for _ in 0..1 + random.below(LIFE) {
+                received.push(number_of(&within("a message", at_b.recv()).await.unwrap().1));
             }
             unread += at_b.totals().waiting_messages;
         }

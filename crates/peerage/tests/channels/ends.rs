@@ -6,8 +6,9 @@ use bytes::Bytes;
 use peerage::{ChannelConfig, Node, Raw, Verdict};
 use peerage_transport::StreamCode;
 use peerage_wire::channel::Account;
+use tokio::sync::watch;
 
-use crate::support::{Handmade, builder, framed, pair, raw, until, within};
+use crate::support::{Handmade, builder, framed, pair, raw, within};
 
 const NAME: &str = "/test/dropped/1";
 
@@ -16,6 +17,10 @@ fn numbered(number: u32) -> Raw {
     let mut body = number.to_be_bytes().to_vec();
     body.resize(1024, 0);
     Raw(Bytes::from(body))
+}
+
+fn number_of(message: &Raw) -> u32 {
+    u32::from_be_bytes(message.0[..4].try_into().unwrap())
 }
 
 /// Queues so many messages on a channel that is dropped then. The receiver has read none so far.
@@ -67,27 +72,33 @@ async fn nothing_of_a_channel_that_was_cut_off_comes_after_its_successor() {
         .channel::<Raw>(ChannelConfig::new(NAME).max_message_bytes(2048).receive_queue(4 << 20, 10))
         .unwrap();
     let rounds = 20;
+    // The sender says how far the receiver may take, and cuts its channel off when the receiver is there, each time at another place.
+    let (allow, mut allowed) = watch::channel(None);
+    let (tell, mut told) = watch::channel(0);
     let sending = async {
         for round in 0..rounds {
             let channel = a.channel::<Raw>(ChannelConfig::new(NAME).linger(Duration::ZERO)).unwrap();
-            let before = at_b.totals().received;
             for number in round * 100..(round + 1) * 100 {
                 within("room in the queue", channel.send(b.peer_id(), &numbered(number))).await.unwrap();
             }
-            until("some to arrive", || at_b.totals().received > before).await;
+            let place = round * 100 + round * 13 % 50;
+            allow.send_replace(Some(place));
+            within("the receiver", told.wait_for(|next| *next > place)).await.unwrap();
         }
         let last = a.channel::<Raw>(ChannelConfig::new(NAME)).unwrap();
         last.send(b.peer_id(), &numbered(rounds * 100)).await.unwrap();
+        allow.send_replace(Some(rounds * 100));
         last
     };
     let receiving = async {
         let (mut next, mut got) = (0, 0);
         while next <= rounds * 100 {
-            let (_, message) = within("a message", at_b.recv()).await.unwrap();
-            let number = u32::from_be_bytes(message.0[..4].try_into().unwrap());
+            let ahead = allowed.wait_for(|place| place.is_some_and(|place| place >= next));
+            within("leave to take one", ahead).await.unwrap();
+            let number = number_of(&within("a message", at_b.recv()).await.unwrap().1);
             assert!(number >= next, "{number} came after {}", next - 1);
             (next, got) = (number + 1, got + 1);
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tell.send_replace(next);
         }
         got
     };
@@ -106,11 +117,15 @@ async fn a_later_stream_of_a_connection_overtakes_nothing_and_what_was_cut_off_d
     let mut first = peer.connection.open_lazy(NAME).await.unwrap();
     let all: Vec<u8> = (0..14).flat_map(|number| framed(&numbered(number).0)).collect();
     first.send.write_chunk(all.into()).await.unwrap();
-    until("a full lane", || channel.totals().received == 10).await;
-    let next = async || {
-        let (_, message) = within("a message", channel.recv()).await.unwrap();
-        u32::from_be_bytes(message.0[..4].try_into().unwrap())
-    };
+    within("a full lane", async {
+        let mut accepted = 0;
+        while accepted < 10 {
+            accepted = first.recv.read_message::<Account>(512).await.unwrap().unwrap().messages;
+        }
+    })
+    .await;
+    assert_eq!(channel.totals().received, 10);
+    let next = async || number_of(&within("a message", channel.recv()).await.unwrap().1);
     assert_eq!(next().await, 0);
     // There is room for one, but it is not its turn.
     let mut second = peer.connection.open_lazy(NAME).await.unwrap();
@@ -123,8 +138,8 @@ async fn a_later_stream_of_a_connection_overtakes_nothing_and_what_was_cut_off_d
         assert!(number > last, "{number} came after {last}");
         last = number;
     }
-    let more = tokio::time::timeout(Duration::from_millis(200), channel.recv()).await;
-    assert!(more.is_err(), "{more:?} came after what was sent later");
+    second.send.write_chunk(framed(&numbered(15).0)).await.unwrap();
+    assert_eq!(next().await, 15, "nothing came after what was sent later");
 }
 
 /// Contract C-44.
@@ -142,7 +157,7 @@ async fn a_dropped_channel_lingers_no_longer_than_it_was_told_to() {
     let verdicts = within("the verdicts", futures::future::join_all(receipts)).await;
     let delivered = verdicts.iter().filter(|verdict| verdict.is_delivered()).count() as u64;
     assert!(delivered < 500, "the receiver took all");
-    until("what was delivered", || unread.totals().received >= delivered).await;
+    assert!(unread.totals().received >= delivered, "what was delivered had come");
     let end = within("the close", a.close()).await;
     assert_eq!(end.lost_messages + end.unknown_messages, 500 - delivered);
 }
