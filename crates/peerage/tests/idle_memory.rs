@@ -26,6 +26,10 @@ const MOST: f64 = if cfg!(feature = "post-quantum") { 59.0 } else { 45.0 } * 102
 /// What is waited for comes in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How time passes on the paused clock. Loopback delivers at once, so that what one step has sent is there in the next.
+const STEP: Duration = Duration::from_millis(5);
+const STEPS: u32 = 100;
+
 struct Member {
     node: Node,
     channel: Channel<Raw>,
@@ -60,8 +64,17 @@ async fn connect(hub: &Member, others: &[Member]) {
         };
         tokio::time::timeout(PATIENCE, talk).await.unwrap();
     }
-    // Nothing tells when the last acknowledgements came: twice the longest time that a peer may hold one back, and what the timers of loss add.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    settle().await;
+}
+
+/// Lets all come to rest: nothing tells when the last acknowledgements came. The clock stands meanwhile, and goes on by a step whenever nobody has
+/// anything to do, to twice the longest time that a peer may hold an acknowledgement back, and what the timers of loss add.
+async fn settle() {
+    tokio::time::pause();
+    for _ in 0..STEPS {
+        tokio::time::sleep(STEP).await;
+    }
+    tokio::time::resume();
 }
 
 #[tokio::test]

@@ -1,12 +1,9 @@
 //! Broadcasts: to whom, and what each of them says.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use peerage::{
-    Channel, ChannelConfig, Node, Overflow, PeerId, Raw, SendError, To, TransportSettings, Verdict,
-};
-use tokio::time::timeout;
+use peerage::{Channel, ChannelConfig, Node, Overflow, PeerId, Raw, SendError, To, Verdict};
 
 use crate::support::{Handmade, builder, connected, join, raw, within};
 
@@ -103,63 +100,6 @@ async fn what_a_peer_sent_is_not_sent_back_to_it() {
     // Whoever is named gets it all the same.
     let named = within("a message", at_hub.broadcast_to(To::These(vec![from]), &news)).await;
     assert_eq!(named, [(from, Ok(()))]);
-}
-
-/// A peer that agrees to the channel's name and says no more, and one that grants no stream, hold nobody up.
-/// Contract C-46.
-#[tokio::test]
-async fn a_peer_that_never_answers_holds_up_neither_a_broadcast_nor_a_sender_beyond_its_time() {
-    let after = Duration::from_secs(1);
-    let transport = TransportSettings { negotiation_timeout: after, ..TransportSettings::default() };
-    let hub = builder().transport_settings(transport).start().await.unwrap();
-    let name = "/test/news/1";
-    let config = || ChannelConfig::new(name).overflow(Overflow::Refuse);
-    let keen = builder().start().await.unwrap();
-    let at_keen = keen.channel::<Raw>(config()).unwrap();
-    join(&keen, &hub).await;
-    let mut silent = Vec::new();
-    for _ in 0..3 {
-        silent.push(Handmade::connect(&hub, &[2], &[name]).await);
-    }
-    let closed = Handmade::connect(&hub, &[2], &[name]).await;
-    let mut held = Vec::new();
-    // Until one has to wait, all that the peer grants are in use: it takes no stream in, and so gives none back.
-    let opening = || timeout(Duration::from_millis(500), hub.open(closed.id, "/test/held/1"));
-    while let Ok(opened) = opening().await {
-        held.push(opened.unwrap());
-    }
-    let at_hub = hub.channel::<Raw>(config()).unwrap();
-    // A sender that has nothing to send yet asks nothing of its peer.
-    let idle = at_hub.to(silent[0].id).unwrap();
-    tokio::time::sleep(after + after / 2).await;
-    assert_eq!(idle.queued(), 0);
-    let streams = futures::future::join_all(silent.iter().map(|peer| peer.accept(name)));
-    let (start, news) = (Instant::now(), raw("news"));
-    let (verdicts, streams) =
-        within("a broadcast", async { tokio::join!(at_hub.broadcast(&news), streams) }).await;
-    let took = start.elapsed();
-    assert!(took >= after, "they had their time: {took:?}");
-    for (peer, verdict) in &verdicts {
-        match verdict {
-            Ok(()) => assert!(*peer == keen.peer_id() || *peer == closed.id),
-            Err(SendError::Lost { cause, .. }) => {
-                assert!(
-                    silent.iter().any(|silent| silent.id == *peer) && cause.contains("did not say"),
-                    "{cause}"
-                );
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-    assert_eq!(verdicts.len(), 5);
-    assert_eq!(within("the news", at_keen.recv()).await, Some((hub.peer_id(), raw("news"))));
-    // What the silent ones were sent is of unknown fate; what waits for a stream still waits.
-    assert_eq!((at_hub.totals().unknown, at_hub.totals().lost), (3, 0));
-    assert_eq!(at_hub.status(closed.id).unwrap().queued_messages, 1);
-    // When the peer takes streams again, it gets the message.
-    drop((held, streams));
-    let mut stream = closed.accept(name).await;
-    assert_eq!(within("the news", stream.recv.read_frame(100)).await.unwrap().unwrap(), &b"news"[..]);
 }
 
 /// Contract C-46.

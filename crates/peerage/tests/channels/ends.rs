@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage::{ChannelConfig, Node, Raw, Verdict};
+use peerage::{ChannelConfig, Node, Raw};
 use peerage_transport::StreamCode;
 use peerage_wire::channel::Account;
 use tokio::sync::watch;
@@ -160,29 +160,6 @@ async fn a_dropped_channel_lingers_no_longer_than_it_was_told_to() {
     assert!(unread.totals().received >= delivered, "what was delivered had come");
     let end = within("the close", a.close()).await;
     assert_eq!(end.lost_messages + end.unknown_messages, 500 - delivered);
-}
-
-/// Contract C-44. A peer that grants no streams keeps a writer waiting for its stream; the channel's time ends that too.
-#[tokio::test]
-async fn a_dropped_channel_waits_no_longer_for_a_stream_that_the_peer_does_not_grant() {
-    let node = builder().start().await.unwrap();
-    let peer = Handmade::connect(&node, &[2], &[NAME]).await;
-    let mut held = Vec::new();
-    // Until one has to wait, all that the peer grants are in use: it takes no stream in, and so gives none back.
-    while let Ok(opened) =
-        tokio::time::timeout(Duration::from_millis(500), node.open(peer.id, "/test/held/1")).await
-    {
-        held.push(opened.unwrap());
-    }
-    assert!(!held.is_empty());
-    let config = ChannelConfig::new(NAME).linger(Duration::from_millis(200));
-    let channel = node.channel::<Raw>(config).unwrap();
-    let receipt = channel.queue_confirmed(peer.id, &raw("never")).await.unwrap();
-    drop(channel);
-    let verdict = within("the verdict", receipt).await;
-    assert!(matches!(verdict, Verdict::Lost(_)), "{verdict:?}");
-    let end = within("the close", node.close()).await;
-    assert_eq!((end.lost_messages, end.unknown_messages, end.unfinished_tasks), (1, 0, 0));
 }
 
 /// The plainest peer tells nothing: what it was sent is not cut off.

@@ -1,16 +1,12 @@
 //! What crosses the wire: the older form without accounts, the newer one, and peers that break it.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use peerage::{ChannelConfig, NetworkSecret, Node, NodeKey, Raw, SendError, Verdict};
+use peerage::{ChannelConfig, NetworkSecret, Node, Raw, SendError, Verdict};
 use peerage_transport::{ReadError, StreamCode};
 use peerage_wire::channel::Account;
 use peerage_wire::frame;
 
-use crate::support::{
-    Handmade, LIMIT, UNKNOWN_FIELDS, builder, framed, gone, join, pair, raw, until, within,
-};
+use crate::support::{Handmade, UNKNOWN_FIELDS, builder, framed, join, pair, raw, within};
 
 const NAME: &str = "/test/forms/1";
 
@@ -172,89 +168,6 @@ async fn a_third_stream_of_one_channel_is_refused_and_accounts_that_lie_end_the_
     incoming.send.write_frame(&lie).await.unwrap();
     let verdict = within("a verdict", receipt).await;
     assert!(matches!(verdict, Verdict::Unknown(_)), "{verdict}");
-}
-
-/// A sender that knows no rate is held to the receiver's all the same.
-/// Contract C-10.
-#[tokio::test]
-async fn the_receiver_takes_no_more_than_its_rate() {
-    let node = builder().start().await.unwrap();
-    let channel = node.channel::<Raw>(ChannelConfig::new(NAME).messages_per_second(100)).unwrap();
-    let old = Handmade::connect(&node, &[1], &[NAME]).await;
-    let start = std::time::Instant::now();
-    let mut stream = old.connection.open_lazy(NAME).await.unwrap();
-    stream.send.write_chunk(framed(b"x").repeat(350).into()).await.unwrap();
-    until("all to arrive", || {
-        let (received, passed) = (channel.totals().received, start.elapsed());
-        // Two seconds' worth at once, and then the rate.
-        assert!(received as f64 <= 201.0 + 100.0 * passed.as_secs_f64(), "{received} after {passed:?}");
-        received == 350
-    })
-    .await;
-    assert!(start.elapsed() > Duration::from_millis(1400) && start.elapsed() < LIMIT);
-}
-
-/// Contract C-10. A message that is longer than all that may come at once takes its time all the same.
-#[tokio::test]
-async fn the_receivers_rate_holds_for_messages_longer_than_it() {
-    let node = builder().start().await.unwrap();
-    let channel = node.channel::<Raw>(ChannelConfig::new(NAME).bytes_per_second(1000)).unwrap();
-    let old = Handmade::connect(&node, &[1], &[NAME]).await;
-    let start = std::time::Instant::now();
-    let mut stream = old.connection.open_lazy(NAME).await.unwrap();
-    stream.send.write_chunk(framed(&[0; 2500]).repeat(6).into()).await.unwrap();
-    until("the second one", || {
-        let (received, passed) = (channel.totals().received_bytes, start.elapsed());
-        // Two seconds' worth at once, then the rate, and one that is too long.
-        assert!(received as f64 <= 4502.0 + 1000.0 * passed.as_secs_f64(), "{received} after {passed:?}");
-        channel.totals().received == 2
-    })
-    .await;
-    assert!(start.elapsed() > Duration::from_millis(2400), "{:?}", start.elapsed());
-}
-
-/// Contract C-10.
-#[tokio::test]
-async fn many_streams_of_a_peer_share_the_receivers_rate() {
-    let node = builder().start().await.unwrap();
-    let channel = node.channel::<Raw>(ChannelConfig::new(NAME).messages_per_second(20)).unwrap();
-    let old = Handmade::connect(&node, &[1], &[NAME]).await;
-    let start = std::time::Instant::now();
-    for _ in 0..40 {
-        let mut stream = old.connection.open_lazy(NAME).await.unwrap();
-        stream.send.write_chunk(framed(b"x").repeat(10).into()).await.unwrap();
-        stream.send.finish().unwrap();
-    }
-    until("more than comes at once", || {
-        let (received, passed) = (channel.totals().received, start.elapsed());
-        assert!(received as f64 <= 41.0 + 20.0 * passed.as_secs_f64(), "{received} after {passed:?}");
-        received > 60
-    })
-    .await;
-    assert!(start.elapsed() > Duration::from_millis(900), "{:?}", start.elapsed());
-}
-
-/// Contract C-10.
-#[tokio::test]
-async fn a_peer_that_comes_back_finds_the_receivers_rate_as_it_left_it() {
-    let node = builder().start().await.unwrap();
-    let channel = node.channel::<Raw>(ChannelConfig::new(NAME).messages_per_second(20)).unwrap();
-    let key = NodeKey::generate();
-    let start = std::time::Instant::now();
-    for times in 0..8 {
-        let old = Handmade::connect_as(&node, &key, times, &[1]).await;
-        let mut stream = old.connection.open_lazy(NAME).await.unwrap();
-        stream.send.write_chunk(framed(b"x").repeat(40).into()).await.unwrap();
-        let before = channel.totals().received;
-        until("some more", || {
-            let (received, passed) = (channel.totals().received, start.elapsed());
-            assert!(received as f64 <= 41.0 + 20.0 * passed.as_secs_f64(), "{received} after {passed:?}");
-            received >= before + 4
-        })
-        .await;
-        old.leave().await;
-        gone(&node, key.peer_id()).await;
-    }
 }
 
 /// As many channels as a hello lists, with names as long as they may be, are more than a hello holds.

@@ -1,16 +1,15 @@
 //! Unread channels, slow peers and floods: whom they may cost anything.
 
 use std::future::pending;
-use std::time::Duration;
 
 use bytes::Bytes;
 use peerage::{
     CallConfig, ChannelConfig, MemoryLimits, Node, Overflow, Raw, Request, RequestError, SendError,
     ServeConfig, ServeError, Verdict,
 };
-use peerage_transport::{CloseCode, StreamCode};
+use peerage_transport::StreamCode;
 
-use crate::support::{Handmade, builder, framed, gone, join, pair, raw, until, within};
+use crate::support::{Handmade, builder, framed, join, pair, raw, within};
 
 /// channels that nobody reads are filled to the brim, and everything else on the connection goes on.
 /// Contract C-8.
@@ -311,31 +310,6 @@ async fn a_flood_of_senders_stays_within_the_memory_that_is_accounted_for() {
     within("100 more", reading).await;
 }
 
-#[tokio::test]
-async fn a_foreign_peer_cannot_fill_the_connection_with_unread_channels() {
-    let node = builder().start().await.unwrap();
-    let config = |n: usize| {
-        ChannelConfig::new(format!("/test/foreign/{n}")).max_message_bytes(1000).receive_queue(4000, 4)
-    };
-    let channels: Vec<_> = (0..6).map(|n| node.channel::<Raw>(config(n)).unwrap()).collect();
-    let peer = Handmade::connect(&node, &[1], &[]).await;
-    let mut streams = Vec::new();
-    let mut refused = 0;
-    for channel in &channels {
-        let mut stream = peer.connection.open_lazy(channel.name()).await.unwrap();
-        let more = framed(&[0; 900]).repeat(4000);
-        let pushed =
-            tokio::time::timeout(Duration::from_millis(700), stream.send.write_chunk(more.into())).await;
-        // A stream that is stopped is refused; one that only waits fills its own window.
-        refused += usize::from(matches!(pushed, Ok(Err(_))));
-        streams.push(stream);
-    }
-    assert_eq!(refused, 3, "three windows of 2 MiB leave the reserve of an 8 MiB window free");
-    let mut free = peer.connection.open_lazy(channels[5].name()).await.unwrap();
-    free.send.write_chunk(framed(b"after all")).await.unwrap();
-    within("its message", async { while channels[5].recv().await.unwrap().1 != raw("after all") {} }).await;
-}
-
 /// A backlog of many small reads is not copied again with each of them: the time to take it in grows with its size and no faster.
 #[tokio::test]
 async fn a_backlog_that_nobody_reads_costs_its_sender_no_more_than_its_size() {
@@ -363,96 +337,6 @@ async fn a_backlog_that_nobody_reads_costs_its_sender_no_more_than_its_size() {
         let (_, message) = within("a message", at_b.recv()).await.unwrap();
         assert_eq!(message.0[..4], number.to_be_bytes());
     }
-}
-
-/// Peers that come one after the other, leave something and go, of the newer form and of the older one.
-/// Contract C-9.
-#[tokio::test]
-async fn what_departed_peers_left_unread_stays_within_the_memory_that_is_accounted_for() {
-    for version in [2, 1] {
-        let line = 256 * 1024;
-        let node = builder().memory(MemoryLimits::default().node_bytes(line)).start().await.unwrap();
-        let channel = node.channel::<Raw>(ChannelConfig::new("/test/departed/1")).unwrap();
-        let check = || {
-            let totals = channel.totals();
-            let (waiting, accounted) = (totals.waiting_bytes, totals.accounted_bytes);
-            assert!(waiting <= accounted && accounted <= line, "{waiting} wait, {accounted} of {line}");
-        };
-        for _ in 0..30 {
-            let peer = Handmade::connect(&node, &[version], &[]).await;
-            let totals = channel.totals();
-            let mut stream = peer.connection.open_lazy(channel.name()).await.unwrap();
-            // A peer of the newer form may send no more before it was told how much.
-            stream.send.write_chunk(framed(&[7; 5000]).repeat(3).into()).await.unwrap();
-            let _ = stream.send.finish();
-            // Taken whole, or refused when there is no memory left.
-            let ends = async {
-                while let Ok(Some(_)) = stream.recv.read_chunk(1 << 16).await {
-                    check();
-                }
-            };
-            // One that fits not quite is held back where no promise was made: it waits for the application, which takes nothing. Of the last
-            // three eighths it would get too little.
-            let fits = version == 2 || totals.accounted_bytes + 64 * 1024 <= line / 8 * 5;
-            let ended = if fits {
-                within("the end of the other half", ends).await;
-                true
-            } else {
-                tokio::time::timeout(Duration::from_millis(200), ends).await.is_ok()
-            };
-            check();
-            let received = channel.totals().received - totals.received;
-            assert!(!ended || [0, 3].contains(&received), "{received} of 3, then the end");
-            let id = peer.id;
-            peer.leave().await;
-            gone(&node, id).await;
-            check();
-        }
-        let totals = channel.totals();
-        assert!(totals.waiting_bytes > line / 2, "{totals:?}");
-        while channel.try_recv().is_some() {
-            check();
-        }
-        until("all to be given back", || channel.totals().accounted_bytes == 0).await;
-        // And there is room again.
-        let peer = Handmade::connect(&node, &[version], &[]).await;
-        let mut stream = peer.connection.open_lazy(channel.name()).await.unwrap();
-        stream.send.write_chunk(framed(b"late")).await.unwrap();
-        assert_eq!(within("a message", channel.recv()).await, Some((peer.id, raw("late"))));
-    }
-}
-
-/// A peer that keeps to no credit sends all but the last byte of many messages.
-/// Contract C-9.
-#[tokio::test]
-async fn half_messages_of_a_peer_without_credit_stay_within_the_memory_that_is_accounted_for() {
-    let line = 1 << 20;
-    let node = builder().memory(MemoryLimits::default().node_bytes(line)).start().await.unwrap();
-    let channel = node.channel::<Raw>(ChannelConfig::new("/test/halves/1")).unwrap();
-    let peer = Handmade::connect(&node, &[1], &[]).await;
-    let whole = framed(&[3; 400_000]);
-    let (mut streams, mut refused) = (Vec::new(), 0);
-    for _ in 0..24 {
-        let mut stream = peer.connection.open_lazy(channel.name()).await.unwrap();
-        let half = whole.slice(..whole.len() - 1);
-        let pushed = tokio::time::timeout(Duration::from_millis(500), stream.send.write_chunk(half)).await;
-        let stopped = tokio::time::timeout(Duration::from_millis(50), stream.send.stopped()).await;
-        if matches!(pushed, Ok(Err(_))) || stopped.is_ok() {
-            refused += 1;
-        } else {
-            // It counts among the peer's streams as long as it is open.
-            streams.push(stream);
-        }
-        let accounted = channel.totals().accounted_bytes;
-        assert!(accounted <= line, "{accounted} of {line}");
-    }
-    assert!(channel.totals().accounted_bytes > line / 2, "{:?}", channel.totals());
-    assert!(refused > 10, "{refused} of 24 were refused");
-    // The first one is completed, and what it held is given back when it was taken.
-    streams[0].send.write_chunk(whole.slice(whole.len() - 1..)).await.unwrap();
-    assert_eq!(within("the whole message", channel.recv()).await.unwrap().1.0.len(), 400_000);
-    peer.connection.close(CloseCode::Normal, "");
-    until("all to be given back", || channel.totals().accounted_bytes == 0).await;
 }
 
 /// An application may have begun to wait for a message, and be busy with something else. What it sends meanwhile leaves, and what others wait for comes.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage::{Change, Node, NodeBuilder, NodeKey, PeerEvent, PeerId, Raw};
 use peerage_identity::SignedPeerRecord;
-use peerage_transport::{CloseCode, Connection, Endpoint, EndpointConfig, Stream};
+use peerage_transport::{Connection, Endpoint, EndpointConfig, Stream};
 use peerage_wire::hello::{Accept, Answer, Channel, Hello, answer::Verdict};
 
 /// Far more than anything here takes; a test that gets there has failed.
@@ -79,16 +79,6 @@ async fn wait_for(
     within("an event", happens).await;
 }
 
-/// Repeats a look until it finds what it wants.
-pub(crate) async fn until(what: &str, mut look: impl FnMut() -> bool) {
-    let looking = async {
-        while !look() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    within(what, looking).await;
-}
-
 pub(crate) fn raw(text: &str) -> Raw {
     Raw(Bytes::copy_from_slice(text.as_bytes()))
 }
@@ -97,7 +87,8 @@ pub(crate) fn raw(text: &str) -> Raw {
 pub(crate) struct Handmade {
     pub(crate) id: PeerId,
     pub(crate) connection: Connection,
-    endpoint: Endpoint,
+    /// Alive as long as its connection.
+    _endpoint: Endpoint,
 }
 
 impl Handmade {
@@ -108,26 +99,9 @@ impl Handmade {
         new
     }
 
-    /// The same with a key of one's own, which may have been connected so many times before.
-    pub(crate) async fn connect_as(node: &Node, key: &NodeKey, times: u64, versions: &[u32]) -> Self {
-        let address = node.listen_addresses()[0].socket_addr().unwrap();
-        let new = Self::dial_as(key, address, times, versions, &[]).await;
-        connected(node, new.id).await;
-        new
-    }
-
     /// The same with a node of which only the address is known; it may take a moment longer to say that it has admitted us.
     pub(crate) async fn dial(address: SocketAddr, versions: &[u32], channels: &[&str]) -> Self {
-        Self::dial_as(&NodeKey::generate(), address, 0, versions, channels).await
-    }
-
-    async fn dial_as(
-        key: &NodeKey,
-        address: SocketAddr,
-        times: u64,
-        versions: &[u32],
-        channels: &[&str],
-    ) -> Self {
+        let key = NodeKey::generate();
         let endpoint = Endpoint::bind(EndpointConfig::new(key.clone()), &[]).await.unwrap();
         let connection = endpoint.dial(address, None).await.unwrap();
         let channel = |name: &&str| Channel {
@@ -139,8 +113,8 @@ impl Handmade {
             network: "test".into(),
             versions: versions.to_vec(),
             boot_nonce: 7,
-            order: 2 * times + 1,
-            signed_record: SignedPeerRecord::sign(key, 1, &[]).unwrap().as_bytes().clone(),
+            order: 1,
+            signed_record: SignedPeerRecord::sign(&key, 1, &[]).unwrap().as_bytes().clone(),
             channels: channels.iter().map(channel).collect(),
             ..Hello::default()
         };
@@ -153,7 +127,7 @@ impl Handmade {
         let answering = async {
             let (_, mut stream) = accept(&connection).await;
             let theirs: Hello = stream.recv.read_message(1 << 16).await.unwrap().unwrap();
-            let accept = Accept { order: 2 * times + 2, version: 1 };
+            let accept = Accept { order: 2, version: 1 };
             let answer = Answer { verdict: Some(Verdict::Accept(accept)) };
             stream.send.write_chunk(later(&answer, versions)).await.unwrap();
             stream.send.finish().unwrap();
@@ -161,13 +135,7 @@ impl Handmade {
         };
         let (answer, _) = within("both hellos", async { tokio::join!(asking, answering) }).await;
         assert!(matches!(answer.verdict, Some(Verdict::Accept(_))), "{answer:?}");
-        Self { id: key.peer_id(), connection, endpoint }
-    }
-
-    /// Goes, and waits until the node can know it.
-    pub(crate) async fn leave(self) {
-        self.endpoint.close(CloseCode::Normal, "");
-        self.endpoint.wait_idle(LIMIT).await;
+        Self { id: key.peer_id(), connection, _endpoint: endpoint }
     }
 
     /// The next stream that the node opens under a name.

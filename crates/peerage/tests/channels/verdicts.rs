@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage::{ChannelConfig, Class, Overflow, Raw, SendError, Verdict};
 
-use crate::support::{pair, raw, until, within};
+use crate::support::{pair, raw, within};
 
 /// Contract C-4.
 #[tokio::test]
@@ -160,24 +160,6 @@ async fn the_overflow_policy_decides_what_a_full_queue_does() {
             assert_eq!(last, 199, "the newest is never dropped");
         }
     }
-}
-
-/// Contract C-10.
-#[tokio::test]
-async fn the_rate_holds_on_the_way_and_the_senders_queue_bears_it() {
-    let (a, b) = pair().await;
-    let at_b = b.channel::<Raw>(ChannelConfig::new("/test/rate/1").messages_per_second(50)).unwrap();
-    let at_a = a.channel::<Raw>(ChannelConfig::new("/test/rate/1")).unwrap();
-    at_a.send(b.peer_id(), &raw("hello")).await.unwrap();
-    let sender = at_a.to(b.peer_id()).unwrap();
-    let start = std::time::Instant::now();
-    for _ in 0..120 {
-        sender.send(&raw("x")).await.unwrap();
-    }
-    until("a second's worth and the first one", || at_b.totals().received > 50).await;
-    until("all", || at_b.totals().received == 121).await;
-    let took = start.elapsed();
-    assert!(took > Duration::from_millis(1200), "120 messages at 50 a second, 50 of them at once: {took:?}");
 }
 
 /// `try_send` is no async function: threads of the application's own may call it, the first one to a peer included.

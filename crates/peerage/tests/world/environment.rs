@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage::{ChannelConfig, Raw};
 
+use crate::clock::pass;
 use crate::network::{Packet, World};
 
 /// What three nodes do in a minute, of which the clock of the world sees nothing: every packet of it, and what they were called.
@@ -29,14 +30,14 @@ fn minute(seed: u64) -> (Vec<Packet>, Vec<String>) {
             let channel = node.channel::<Raw>(ChannelConfig::new("/news/1")).unwrap();
             others.push((node, channel));
         }
-        tokio::time::sleep(Duration::from_secs(20)).await;
+        pass(Duration::from_secs(20)).await;
         let body = Raw(Bytes::from(vec![7; 50_000]));
         assert!(news.broadcast(&body).await.iter().all(|(_, verdict)| verdict.is_ok()));
         for (node, channel) in &others {
             assert_eq!(channel.recv().await.unwrap(), (hub.peer_id(), body.clone()));
             node.ping(hub.peer_id()).await.unwrap();
         }
-        tokio::time::sleep(Duration::from_secs(40)).await;
+        pass(Duration::from_secs(40)).await;
         let names = others.iter().map(|(node, _)| node.peer_id().to_string()).collect();
         (world.packets(), names)
     })

@@ -1,7 +1,6 @@
 //! How much a node reads, keeps and lets wait of what a peer sends: what is at the bound is taken, what is beyond it is not.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -17,11 +16,10 @@ use peerage_wire::hello::{Accept, Answer, Hello, answer};
 use peerage_wire::identify::Identify;
 use peerage_wire::request::Options;
 
+use crate::clock::{SECOND, pass};
 use crate::network::World;
 use crate::stranger::{Stranger, channel, framed, padded};
 use crate::times::asked;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// A node that dials nobody by itself, at 10.0.0.1.
 async fn node(world: &Arc<World>, configure: impl FnOnce(NodeBuilder) -> NodeBuilder) -> Node {
@@ -66,7 +64,7 @@ async fn an_answer_to_a_hello_of_seventy_two_kibibytes_is_read_and_a_longer_one_
         let yes = Answer { verdict: Some(answer::Verdict::Accept(Accept { order: 2, version: 2 })) };
         let hello = framed(prost::Message::encode_to_vec(&stranger.hello(1)));
         let _ = tokio::join!(stranger.greet(hello), stranger.answer(padded(&yes, length)));
-        tokio::time::sleep(SECOND).await;
+        pass(SECOND).await;
         assert_eq!(node.peers().get(stranger.id()).is_some(), taken, "{length} bytes");
     }
 }
@@ -94,7 +92,7 @@ async fn what_a_peer_says_of_itself_may_have_eight_kibibytes() {
         let said = Identify { agent_version: Some(agent.clone()), ..Identify::default() };
         let mut stream = stranger.begin("/ipfs/id/push/1.0.0", padded(&said, length)).await;
         let _ = stream.send.finish();
-        tokio::time::sleep(SECOND).await;
+        pass(SECOND).await;
         assert_eq!(node.peers().get(stranger.id()).unwrap().about.agent == agent, taken, "{length} bytes");
     }
 }
@@ -113,7 +111,7 @@ async fn an_answer_to_whom_a_peer_knows_may_have_a_quarter_of_a_mebibyte() {
         let said = Peers { records: vec![record.as_bytes().clone()] };
         let _ = stream.send.write_chunk(padded(&said, length)).await;
         let _ = stream.send.finish();
-        tokio::time::sleep(SECOND).await;
+        pass(SECOND).await;
         let story = node.peers().why(third.peer_id()).await.unwrap();
         assert_eq!(!story.history.is_empty(), taken, "{length} bytes: {story:?}");
         drop(stranger);
@@ -154,7 +152,7 @@ async fn an_account_of_a_channel_may_have_half_a_kibibyte() {
             assert!(stream.recv.read_frame(100).await.unwrap().is_some());
             let account = Account { accepted: 8, messages: 1, limit: 16 * 1024, ..Account::default() };
             let _ = stream.send.write_chunk(padded(&account, length)).await;
-            tokio::time::sleep(SECOND).await;
+            pass(SECOND).await;
         };
         let (verdict, ()) = tokio::join!(feed.send_confirmed(stranger.id(), &message), accounting);
         assert_eq!(verdict == Verdict::Delivered, taken, "{length} bytes: {verdict}");
@@ -185,7 +183,7 @@ async fn a_peer_without_credit_has_sixty_four_streams_of_one_channel() {
     assert_eq!((feed.totals().received, feed.try_recv()), (64, None));
     // When one has ended, another may come.
     streams.pop().unwrap().send.finish().unwrap();
-    tokio::time::sleep(SECOND).await;
+    pass(SECOND).await;
     let _again = stranger.begin("/feed/1", framed("x")).await;
     assert!(tokio::time::timeout(SECOND, feed.recv()).await.is_ok());
 }
@@ -228,7 +226,7 @@ impl Scarce {
         let large = framed(vec![1; 550_000]);
         let mut first = send_within_credit(&strangers[0], &large).await.expect("it is promised room");
         first.send.finish().unwrap();
-        tokio::time::sleep(SECOND).await;
+        pass(SECOND).await;
         Self { node, feed, strangers, large }
     }
 }
@@ -240,7 +238,7 @@ async fn a_message_waits_for_memory_for_five_seconds() {
         let world = World::new();
         let Scarce { node: _node, feed, strangers, large } = Scarce::new(&world).await;
         let receiving = async {
-            tokio::time::sleep(SECOND * frees).await;
+            pass(SECOND * frees).await;
             let first = tokio::time::timeout(SECOND, feed.recv()).await.expect("the first").unwrap();
             assert_eq!(first.0, strangers[0].id());
             tokio::time::timeout(5 * SECOND, feed.recv()).await
@@ -258,7 +256,7 @@ async fn a_message_waits_without_limit_behind_those_that_the_application_has_not
     let Scarce { node: _node, feed, strangers, large } = Scarce::new(&world).await;
     let two: Bytes = [framed(vec![2; 1000]), large].concat().into();
     let receiving = async {
-        tokio::time::sleep(30 * SECOND).await;
+        pass(30 * SECOND).await;
         let mut lengths = Vec::new();
         for _ in 0..3 {
             let next = tokio::time::timeout(SECOND, feed.recv()).await.expect("a message").unwrap();
@@ -285,7 +283,7 @@ async fn raw_streams_beyond_the_queue_wait_at_their_peers() {
     for _ in 0..5 {
         streams.push(stranger.begin("/raw/1", vec![1]).await);
     }
-    tokio::time::sleep(SECOND).await;
+    pass(SECOND).await;
     // Nobody else runs between these, so only what is in the queue is found.
     let there = std::iter::from_fn(|| incoming.recv().now_or_never()).count();
     assert_eq!(there, 2);
@@ -316,7 +314,7 @@ async fn no_packet_is_longer_than_the_largest_datagram() {
         let other = other.node().max_outbound(0).transport_settings(settings).start().await.unwrap();
         other.connect(&node.listen_addresses()[0]).await.unwrap();
         // Paths are measured in the first minutes.
-        tokio::time::sleep(60 * SECOND).await;
+        pass(60 * SECOND).await;
         longest.push(world.packets().iter().map(|packet| packet.3).max().unwrap());
     }
     assert_eq!(longest, [1200, 1300, 1452]);

@@ -5,18 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage::{Change, Channel, ChannelConfig, Direction, ListenError, Node, PeerEvent, PeerId, Raw, Watch};
 
+use crate::clock::{pass, within};
 use crate::network::{Machine, World};
 
-/// Far more, in virtual time, than anything here takes.
-const LIMIT: Duration = Duration::from_secs(300);
 const WILDCARD: &str = "/ip4/0.0.0.0/udp/4001/quic-v1";
-
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(LIMIT, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("no end after {LIMIT:?}: {what}"),
-    }
-}
 
 async fn start(machine: &std::sync::Arc<Machine>, listen: &[&str]) -> (Node, Channel<Raw>) {
     let builder =
@@ -47,7 +39,7 @@ async fn heard(node: &Node, peer: PeerId, address: &str) {
     within("an identify push", async {
         let told = |info: peerage::PeerInfo| info.about.listen.iter().any(|known| known.contains(address));
         while !node.peers().get(peer).is_some_and(told) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            pass(Duration::from_millis(10)).await;
         }
     })
     .await;
@@ -57,7 +49,7 @@ async fn heard(node: &Node, peer: PeerId, address: &str) {
 async fn count(channel: &Channel<Raw>, to: PeerId, numbers: std::ops::Range<u32>) {
     for number in numbers {
         channel.send(to, &Raw(Bytes::copy_from_slice(&number.to_be_bytes()))).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        pass(Duration::from_millis(10)).await;
     }
 }
 
@@ -120,7 +112,7 @@ async fn a_node_that_moves_keeps_what_it_dialled_and_dials_anew_who_had_dialled_
     let (c, at_c) = start(&machines[2], &[WILDCARD]).await;
     b.connect(&a.listen_addresses()[0]).await.unwrap();
     a.connect(&c.listen_addresses()[0]).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     let (mut at_b_events, mut at_c_events) =
         (b.peers().watch().await.unwrap(), c.peers().watch().await.unwrap());
 
@@ -134,7 +126,7 @@ async fn a_node_that_moves_keeps_what_it_dialled_and_dials_anew_who_had_dialled_
         assert_eq!(node.peers().get(a.peer_id()).unwrap().address, "10.0.0.9:4001".parse().unwrap());
     }
     heard(&c, a.peer_id(), "10.0.0.9").await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
     assert_eq!((b.peers().connected().len(), c.peers().connected().len()), (1, 1));
     // The connection to c is the old one: nobody there heard of another.
     let quiet = tokio::time::timeout(Duration::from_millis(1), at_c_events.next()).await;
@@ -152,16 +144,16 @@ async fn while_the_old_address_still_works_nothing_is_lost_doubled_or_overtaken(
     let ((a, at_a), (b, at_b)) =
         (start(&machines[0], &[WILDCARD]).await, start(&machines[1], &[WILDCARD]).await);
     b.connect(&a.listen_addresses()[0]).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     b.serve("/slow/1", |_, question: Raw| async move {
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        pass(Duration::from_secs(10)).await;
         Ok(question)
     })
     .unwrap();
     let asked = Raw(Bytes::from_static(b"asked before, answered after"));
     let moving = async {
         for turn in 0..4 {
-            tokio::time::sleep(Duration::from_secs(8)).await;
+            pass(Duration::from_secs(8)).await;
             // There and back: the second time b's connection is the one that a dialled, and stays.
             let here = if turn % 2 == 0 { "10.0.0.9" } else { "10.0.0.1" };
             machines[0].show(&[here]);
@@ -169,7 +161,7 @@ async fn while_the_old_address_still_works_nothing_is_lost_doubled_or_overtaken(
         }
     };
     let asking = async {
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        pass(Duration::from_secs(6)).await;
         a.request::<Raw, Raw>(b.peer_id(), "/slow/1", &asked).await
     };
     let (ida, idb) = (a.peer_id(), b.peer_id());

@@ -1,7 +1,6 @@
 //! Being measured: what a peer with a run is served, what it may cost, and that nobody else is served at all.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use peerage::bench::{COUNT, ECHO, MAX_LATE_BYTES, MESSAGES, REQUEST, RUN, STREAM};
@@ -12,9 +11,9 @@ use peerage_transport::{NegotiationError, ReadError};
 use peerage_wire::bench::{CountRequest, CountResponse, RunRequest, RunResponse};
 use tokio::time::Instant;
 
+use crate::clock::{SECOND, pass};
 use crate::network::World;
 
-const SECOND: Duration = Duration::from_secs(1);
 const MIB: u64 = 1 << 20;
 
 fn limits(change: impl FnOnce(&mut BenchLimits)) -> BenchLimits {
@@ -162,17 +161,17 @@ async fn a_run_ends_at_its_limits_whatever_it_moves() {
     // What libp2p's own protocol moves counts too.
     let refused = client.0.perf(client.1, 0, 1).await;
     assert!(matches!(refused, Err(RequestError::Lost { .. })), "{refused:?}");
-    tokio::time::sleep(10 * SECOND).await;
+    pass(10 * SECOND).await;
     client.begin().await.unwrap();
     let refused = client.0.perf(client.1, 0, 3 * MIB).await;
     assert!(matches!(refused, Err(RequestError::Lost { .. })), "{refused:?}");
-    tokio::time::sleep(10 * SECOND).await;
+    pass(10 * SECOND).await;
     client.begin().await.unwrap();
     for _ in 0..9 {
-        tokio::time::sleep(6 * SECOND).await;
+        pass(6 * SECOND).await;
         assert_eq!(client.stream(1).await, Ok(1));
     }
-    tokio::time::sleep(6 * SECOND).await;
+    pass(6 * SECOND).await;
     assert_eq!(client.stream(1).await, Err(StreamCode::Overloaded));
     let over = client.begin().await.unwrap_err();
     assert!(overloaded(&over).contains("bench.max_run_time"), "{over}");
@@ -199,7 +198,7 @@ async fn no_more_peers_measure_at_once_than_the_limit_says_nor_more_in_an_hour()
     let id = gone.peer_id();
     gone.close().await;
     while node.peers().get(id).is_some() {
-        tokio::time::sleep(SECOND / 10).await;
+        pass(SECOND / 10).await;
     }
     clients[1].begin().await.unwrap();
     assert_eq!(clients[1].stream(3 * MIB).await, Err(StreamCode::Overloaded));
@@ -276,7 +275,7 @@ async fn messages_without_a_run_are_borne_for_a_while_and_then_their_sender_is_b
     tokio::time::timeout(600 * SECOND, flood).await.expect("it is sent away");
     assert!(sent > MAX_LATE_BYTES, "{sent} bytes are few");
     while node.peers().get(client.0.peer_id()).is_some() {
-        tokio::time::sleep(SECOND / 10).await;
+        pass(SECOND / 10).await;
     }
     assert_eq!(node.peers().bans().await.len(), 1);
 }

@@ -7,12 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage::{Channel, ChannelConfig, Node, PeerId, Raw, Receipt, Verdict};
 
+use crate::clock::{LIMIT, SECOND, pass};
 use crate::network::{Machine, World};
 
-/// Far more, in virtual time, than anything here takes.
-const LIMIT: Duration = Duration::from_secs(600);
 const WILDCARD: &str = "/ip4/0.0.0.0/udp/4001/quic-v1";
-const SECOND: Duration = Duration::from_secs(1);
 
 async fn start(machine: &Arc<Machine>) -> (Node, Channel<Raw>) {
     let node = machine.node().max_outbound(0).listen(WILDCARD).start().await.unwrap();
@@ -38,7 +36,7 @@ async fn tell(channel: Channel<Raw>, to: PeerId, lasts: Duration) -> BTreeMap<u6
             Err(_) => {}
         }
         number += 1;
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        pass(Duration::from_millis(5)).await;
     }
     for (number, receipt) in receipts {
         let verdict = tokio::time::timeout(LIMIT, receipt).await;
@@ -54,7 +52,7 @@ async fn log_of(channel: Channel<Raw>, log: Arc<Mutex<Vec<u64>>>, pauses: bool) 
         log.lock().unwrap().push(u64::from_be_bytes(message.0[..8].try_into().unwrap()));
         let since = begin.elapsed();
         if pauses && since > SECOND * 7 && since < SECOND * 9 {
-            tokio::time::sleep(SECOND * 9 - since).await;
+            pass(SECOND * 9 - since).await;
         }
     }
 }
@@ -92,14 +90,14 @@ async fn when_an_address_vanishes_every_message_has_a_true_verdict_and_order_hol
         let ((a, at_a), (b, at_b)) = (start(&machines[0]).await, start(&machines[1]).await);
         let (dialler, listener) = if who_dialled == stays { (&b, &a) } else { (&a, &b) };
         dialler.connect(&listener.listen_addresses()[0]).await.unwrap();
-        tokio::time::sleep(SECOND).await;
+        pass(SECOND).await;
         let logs: [Arc<Mutex<Vec<u64>>>; 2] = [Arc::default(), Arc::default()];
         let reading = [(&at_a, &logs[0]), (&at_b, &logs[1])]
             .map(|(channel, log)| tokio::spawn(log_of(channel.clone(), log.clone(), pauses)));
         let moving = async {
-            tokio::time::sleep(SECOND * 8).await;
+            pass(SECOND * 8).await;
             machines[0].set_addresses(&["10.0.0.9"]);
-            tokio::time::sleep(SECOND * 20).await;
+            pass(SECOND * 20).await;
             machines[0].set_addresses(&["10.0.0.1"]);
         };
         let lasts = SECOND * 60;
@@ -108,7 +106,7 @@ async fn when_an_address_vanishes_every_message_has_a_true_verdict_and_order_hol
             tell(at_b.clone(), a.peer_id(), lasts),
             moving
         );
-        tokio::time::sleep(SECOND * 40).await;
+        pass(SECOND * 40).await;
         for (way, log, verdicts) in [("to b", &logs[1], &of_a), ("to a", &logs[0], &of_b)] {
             let case = format!("{who_dialled} dialled, pauses: {pauses}, {way}");
             let counts = agree(&case, &log.lock().unwrap(), verdicts);

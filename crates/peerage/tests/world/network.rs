@@ -17,6 +17,8 @@ use peerage::{
 use peerage_machine::Random;
 use tokio::time::Instant;
 
+use crate::clock::pass;
+
 /// How long a packet is under way.
 pub(crate) const DELAY: Duration = Duration::from_millis(10);
 /// 2030 begins when the world does.
@@ -204,7 +206,7 @@ impl AsyncUdpSocket for Socket {
         let data = transmit.contents.to_vec();
         world.log.lock().unwrap().push((world.start.elapsed(), from, to, data.len()));
         tokio::spawn(async move {
-            tokio::time::sleep(DELAY).await;
+            pass(DELAY).await;
             world.deliver(from, to, data);
         });
         Ok(())

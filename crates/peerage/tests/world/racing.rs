@@ -9,11 +9,11 @@ use futures::future::BoxFuture;
 use peerage::{CertificateKind, Environment, Node, NodeBuilder, Resolve, TransportSettings, UdpSocket};
 use tokio::time::Instant;
 
+use crate::clock::{SECOND, pass};
 use crate::network::{Machine, World};
 
 /// So long a dial of one silent address lasts: far longer than what these tests allow a race.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
-const SECOND: Duration = Duration::from_secs(1);
 /// How long one address is tried alone.
 const STAGGER: Duration = Duration::from_millis(250);
 
@@ -64,7 +64,7 @@ async fn assert_raced(world: &World, begin: Instant, quiet: IpAddr, real: IpAddr
     let (first, other) = (sent_to(world, quiet)[0], sent_to(world, real)[0]);
     assert_eq!(other - first, STAGGER, "the second address has its turn after the stagger");
     let before = sent_to(world, quiet).len();
-    tokio::time::sleep(DIAL_TIMEOUT * 3).await;
+    pass(DIAL_TIMEOUT * 3).await;
     let late: Vec<_> = sent_to(world, quiet).split_off(before).into_iter().map(|at| at - first).collect();
     // What says that the attempt is given up may still leave.
     assert!(late.iter().all(|after| *after < took + SECOND), "the loser goes on: {late:?} after it began");

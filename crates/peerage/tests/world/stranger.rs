@@ -7,17 +7,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage::{Environment, Node, NodeKey, PeerId};
 use peerage_identity::SignedPeerRecord;
-use peerage_transport::{CloseCause, Connection, Endpoint, EndpointConfig, Stream, TransportSettings};
+use peerage_transport::{
+    CloseCause, CloseCode, Connection, Endpoint, EndpointConfig, Stream, TransportSettings,
+};
 use peerage_wire::frame;
 use peerage_wire::hello::{Accept, Answer, Channel, Hello, answer::Verdict};
 use prost::Message;
 use tokio::time::Instant;
 
+use crate::clock::{LIMIT, pass, until};
 use crate::network::{Machine, World};
 
 pub(crate) const HELLO: &str = "/peerage/hello/1";
-/// Far more, in virtual time, than anything here takes.
-const LIMIT: Duration = Duration::from_secs(600);
 
 /// One connection of it.
 pub(crate) struct Stranger {
@@ -65,6 +66,19 @@ impl Stranger {
         new
     }
 
+    /// The same with a hello of these versions that lists `channels`.
+    pub(crate) async fn speaking(
+        world: &Arc<World>,
+        ip: &str,
+        node: &Node,
+        versions: &[u32],
+        channels: &[&str],
+    ) -> Self {
+        let new = Self::dial(world, ip, node).await;
+        new.meet_speaking(1, versions, channels).await;
+        new
+    }
+
     pub(crate) fn id(&self) -> PeerId {
         self.key.peer_id()
     }
@@ -83,12 +97,19 @@ impl Stranger {
 
     /// Says this hello, answers the node's with yes, and waits until both have accepted.
     pub(crate) async fn meet(&self, order: u64, hello: &Hello) {
-        let yes = Answer { verdict: Some(Verdict::Accept(Accept { order: order + 1, version: 2 })) };
+        let version = hello.versions.iter().copied().max().unwrap_or_default();
+        let yes = Answer { verdict: Some(Verdict::Accept(Accept { order: order + 1, version })) };
         let said = framed(hello.encode_to_vec());
         let (answer, ()) = tokio::join!(self.greet(said), self.answer(framed(yes.encode_to_vec())));
         assert!(matches!(answer.unwrap().verdict, Some(Verdict::Accept(_))));
         // So long both acceptances are under way.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        pass(Duration::from_millis(100)).await;
+    }
+
+    /// The same with a hello of these versions that lists `channels`.
+    pub(crate) async fn meet_speaking(&self, order: u64, versions: &[u32], channels: &[&str]) {
+        let channels = channels.iter().map(|name| channel(name)).collect();
+        self.meet(order, &Hello { versions: versions.to_vec(), channels, ..self.hello(order) }).await;
     }
 
     /// Says a hello and reads the answer, if there is one.
@@ -126,6 +147,13 @@ impl Stranger {
         let mut stream = self.connection.open_lazy(name).await.unwrap();
         stream.send.write_chunk(bytes.into()).await.unwrap();
         stream
+    }
+
+    /// Goes, and waits until `node` knows it.
+    pub(crate) async fn leave(self, node: &Node) {
+        let id = self.id();
+        self.endpoint.close(CloseCode::Normal, "");
+        until("its end", || node.peers().get(id).is_none()).await;
     }
 
     /// How long it takes from now until the node ends the connection, and how.

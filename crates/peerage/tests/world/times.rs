@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use peerage::{Node, NodeLimits, Raw, Request, RequestError, ServeConfig};
+use peerage::{
+    CertificateKind, ChannelConfig, Node, NodeLimits, Overflow, PeerId, Raw, Request, RequestError,
+    SendError, ServeConfig, TransportSettings, Verdict,
+};
 use peerage_transport::{CloseCause, CloseCode, NegotiationError, ReadError, Stream, StreamCode};
 use tokio::time::Instant;
 
+use crate::clock::{SECOND, pass, within};
 use crate::network::World;
 use crate::stranger::Stranger;
 
-const SECOND: Duration = Duration::from_secs(1);
 const WILDCARD: &str = "/ip4/0.0.0.0/udp/4001/quic-v1";
 const PING: &str = "/ipfs/ping/1.0.0";
 
@@ -90,7 +93,7 @@ async fn a_ping_stream_may_be_silent_for_two_minutes_and_no_longer() {
     let mut stream = stranger.begin(PING, vec![1; 32]).await;
     for _ in 0..2 {
         assert_eq!(stream.recv.read_chunk(32).await.unwrap().unwrap().len(), 32);
-        tokio::time::sleep(119 * SECOND).await;
+        pass(119 * SECOND).await;
         stream.send.write_chunk(Bytes::from(vec![1; 32])).await.unwrap();
     }
     assert_eq!(stream.recv.read_chunk(32).await.unwrap().unwrap().len(), 32);
@@ -174,7 +177,7 @@ async fn a_request_that_does_not_come_and_an_answer_that_is_not_taken_are_given_
     for (pause, taken) in [(19 * SECOND, true), (22 * SECOND, false)] {
         let mut slow = stranger.begin("/long/1", vec![0]).await;
         slow.send.finish().unwrap();
-        tokio::time::sleep(pause).await;
+        pass(pause).await;
         let how = given_up(&mut slow).await.1;
         let expected = (!taken).then_some(StreamCode::TimedOut);
         assert_eq!(how, expected, "after a pause of {pause:?}");
@@ -200,7 +203,7 @@ async fn a_replaced_connection_is_kept_while_it_is_of_use_and_no_longer_than_the
             Case::Quiet => None,
             Case::Busy | Case::Dead => Some(old.begin("/raw/1", vec![1]).await),
         };
-        tokio::time::sleep(SECOND).await;
+        pass(SECOND).await;
         let pings = old.connection.clone();
         tokio::spawn(async move {
             let mut unanswered = Vec::new();
@@ -240,7 +243,7 @@ async fn a_node_looks_at_its_interfaces_as_often_as_the_limit_says() {
         let limits = limits(|limits| limits.interface_interval = interval);
         let node = machine.node().limits(limits).listen(WILDCARD).start().await.unwrap();
         let mut watch = node.watch_listen_addresses();
-        tokio::time::sleep(interval * 11 / 10).await;
+        pass(interval * 11 / 10).await;
         assert!(watch.next().now_or_never().is_none(), "nothing has changed yet");
         machine.show(&["10.0.0.1", "10.0.0.7"]);
         let start = Instant::now();
@@ -248,4 +251,90 @@ async fn a_node_looks_at_its_interfaces_as_often_as_the_limit_says() {
         let took = start.elapsed();
         assert!(took > interval / 2 && took <= interval, "{took:?} with a look every {interval:?}");
     }
+}
+
+/// All the streams that a peer grants which takes none in, and so gives none back: the next one would have to wait.
+async fn hold_all_streams(node: &Node, peer: PeerId) -> Vec<Stream> {
+    let mut held = Vec::new();
+    while let Ok(opened) = tokio::time::timeout(SECOND / 2, node.open(peer, "/held/1")).await {
+        held.push(opened.unwrap());
+    }
+    assert!(!held.is_empty());
+    held
+}
+
+/// A peer that agrees to the channel's name and says no more, and one that grants no stream, hold nobody up.
+/// Contract C-46.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_answers_holds_up_neither_a_broadcast_nor_a_sender_beyond_its_time() {
+    const NEWS: &str = "/news/1";
+    let world = World::new();
+    let after = SECOND;
+    let transport = TransportSettings {
+        negotiation_timeout: after,
+        certificate: CertificateKind::Ed25519,
+        ..TransportSettings::default()
+    };
+    let builder = world.machine(1, &["10.0.0.1"]).node().max_outbound(0).transport_settings(transport);
+    let hub = builder.listen("/ip4/10.0.0.1/udp/4001/quic-v1").start().await.unwrap();
+    let config = || ChannelConfig::new(NEWS).overflow(Overflow::Refuse);
+    let keen = world.machine(2, &["10.0.0.2"]).node().start().await.unwrap();
+    let at_keen = keen.channel::<Raw>(config()).unwrap();
+    within("a connection", keen.connect(&hub.listen_addresses()[0])).await.unwrap();
+    let mut silent = Vec::new();
+    for number in 3..6 {
+        silent.push(Stranger::speaking(&world, &format!("10.0.0.{number}"), &hub, &[2], &[NEWS]).await);
+    }
+    let closed = Stranger::speaking(&world, "10.0.0.6", &hub, &[2], &[NEWS]).await;
+    let held = hold_all_streams(&hub, closed.id()).await;
+    let at_hub = hub.channel::<Raw>(config()).unwrap();
+    // A sender that has nothing to send yet asks nothing of its peer.
+    let idle = at_hub.to(silent[0].id()).unwrap();
+    pass(after + after / 2).await;
+    assert_eq!(idle.queued(), 0);
+    let streams = futures::future::join_all(silent.iter().map(|peer| peer.next(NEWS)));
+    let (start, news) = (Instant::now(), Raw(Bytes::from_static(b"news")));
+    let (verdicts, streams) =
+        within("a broadcast", async { tokio::join!(at_hub.broadcast(&news), streams) }).await;
+    // The silent ones had their time; the one that grants no stream is waited for a second longer.
+    assert!(about(start.elapsed(), after + SECOND), "{:?}", start.elapsed());
+    for (peer, verdict) in &verdicts {
+        match verdict {
+            Ok(()) => assert!(*peer == keen.peer_id() || *peer == closed.id()),
+            Err(SendError::Lost { cause, .. }) => {
+                assert!(silent.iter().any(|silent| silent.id() == *peer), "{peer}: {cause}");
+                assert!(cause.contains("did not say"), "{cause}");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(verdicts.len(), 5);
+    assert_eq!(within("the news", at_keen.recv()).await, Some((hub.peer_id(), news)));
+    // What the silent ones were sent is of unknown fate; what waits for a stream still waits.
+    assert_eq!((at_hub.totals().unknown, at_hub.totals().lost), (3, 0));
+    assert_eq!(at_hub.status(closed.id()).unwrap().queued_messages, 1);
+    // When the peer takes streams again, it gets the message.
+    drop((held, streams));
+    let mut stream = closed.next(NEWS).await;
+    assert_eq!(within("the news", stream.recv.read_frame(100)).await.unwrap().unwrap(), &b"news"[..]);
+}
+
+/// Contract C-44. A peer that grants no streams keeps a writer waiting for its stream; the channel's time ends that too.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_channel_waits_no_longer_for_a_stream_that_the_peer_does_not_grant() {
+    const NAME: &str = "/dropped/1";
+    let world = World::new();
+    let node = node(&world, NodeLimits::default()).await;
+    let peer = Stranger::speaking(&world, "10.0.0.2", &node, &[2], &[NAME]).await;
+    let _held = hold_all_streams(&node, peer.id()).await;
+    let linger = 3 * SECOND;
+    let channel = node.channel::<Raw>(ChannelConfig::new(NAME).linger(linger)).unwrap();
+    let receipt = channel.queue_confirmed(peer.id(), &Raw(Bytes::from_static(b"never"))).await.unwrap();
+    let start = Instant::now();
+    drop(channel);
+    let verdict = within("the verdict", receipt).await;
+    assert!(about(start.elapsed(), linger), "{:?}", start.elapsed());
+    assert!(matches!(verdict, Verdict::Lost(_)), "{verdict:?}");
+    let end = within("the close", node.close()).await;
+    assert_eq!((end.lost_messages, end.unknown_messages, end.unfinished_tasks), (1, 0, 0));
 }

@@ -1,8 +1,7 @@
 //! What a node counts: channels, requests, kinds of peers, queues.
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeSet;
-use std::future::{Future, pending};
+use std::future::pending;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,19 +11,20 @@ use peerage::{
     PeerEvent, Raw, RequestError, RequestLimits, ServeConfig, ServeError,
 };
 
-/// Far more than anything here takes; a test that gets there has failed.
-const LIMIT: Duration = Duration::from_secs(30);
+use crate::clock::{LIMIT, pass, within};
+use crate::network::World;
+
 const CHANNEL: &str = "/test/counted/1";
 const PROTOCOL: &str = "/test/ask/1";
 
-fn builder() -> NodeBuilder {
-    Node::builder().network("test").listen("/ip4/127.0.0.1/udp/0/quic-v1")
-}
-
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(LIMIT, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("no end after {LIMIT:?}: {what}"),
+/// Nodes on machines of one world, each on its own.
+fn machines() -> impl FnMut() -> NodeBuilder {
+    let world = World::new();
+    let mut number = 0;
+    move || {
+        number += 1;
+        let address = format!("10.0.{number}.1");
+        world.machine(number, &[&address]).node().listen(format!("/ip4/{address}/udp/4001/quic-v1"))
     }
 }
 
@@ -57,14 +57,15 @@ fn value(metrics: &[Metric], name: &str, labels: &[(&str, &str)]) -> f64 {
 async fn becomes(node: &Node, name: &str, labels: &[(&str, &str)], wanted: f64) {
     let reached = async {
         while value(&node.metrics().await, name, labels) != wanted {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            pass(Duration::from_millis(5)).await;
         }
     };
     within(&format!("{name}{labels:?} = {wanted}"), reached).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn channels_are_counted_by_name_in_messages_bytes_verdicts_refusals_and_queues() {
+    let mut builder = machines();
     let (a, b) = pair(builder(), builder()).await;
     let config = || ChannelConfig::new(CHANNEL).max_message_bytes(1000).receive_queue(4096, 4);
     let at_b = b.channel::<Raw>(config()).unwrap();
@@ -81,7 +82,7 @@ async fn channels_are_counted_by_name_in_messages_bytes_verdicts_refusals_and_qu
     let filling = async {
         while refused < 3.0 {
             refused += f64::from(u8::from(at_a.try_send(b.peer_id(), &raw(98)).is_err()));
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            pass(Duration::from_millis(2)).await;
         }
     };
     within("a full queue", filling).await;
@@ -118,8 +119,9 @@ async fn channels_are_counted_by_name_in_messages_bytes_verdicts_refusals_and_qu
     becomes(&b, "peerage_channel_messages", &of("direction", "received"), 7.0).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn requests_are_counted_by_how_they_ended_on_either_side() {
+    let mut builder = machines();
     let (server, client) = pair(builder(), builder()).await;
     let config = ServeConfig::default().concurrent(1, 1).waiting(1, 0);
     let answer = |request: peerage::Request<Raw>| async move {
@@ -159,7 +161,7 @@ async fn requests_are_counted_by_how_they_ended_on_either_side() {
             {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            pass(Duration::from_millis(5)).await;
         }
     };
     within("both that had no answer", ended).await;
@@ -171,8 +173,9 @@ async fn requests_are_counted_by_how_they_ended_on_either_side() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn bytes_are_counted_by_kind_of_peer_and_never_go_back_when_it_changes() {
+    let mut builder = machines();
     let (a, b) = pair(builder(), builder()).await;
     a.serve(PROTOCOL, |_, question: Raw| async move { Ok::<_, ServeError>(question) }).unwrap();
     let ask = || async {
@@ -214,8 +217,9 @@ async fn bytes_are_counted_by_kind_of_peer_and_never_go_back_when_it_changes() {
     assert!(after >= by_kind, "{after} after {by_kind}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_metric_has_a_name_of_its_own_a_sentence_and_no_peer_in_its_labels() {
+    let mut builder = machines();
     let (a, b) = pair(builder(), builder()).await;
     let _channel = a.channel::<Raw>(ChannelConfig::new(CHANNEL)).unwrap();
     let found = a.metrics().await;
@@ -227,7 +231,7 @@ async fn every_metric_has_a_name_of_its_own_a_sentence_and_no_peer_in_its_labels
         for sample in &metric.samples {
             assert!(labels.insert(sample.labels.clone()), "{} has {:?} twice", metric.name, sample.labels);
             let told = format!("{:?}", sample.labels);
-            assert!(!told.contains(&b.peer_id().to_string()) && !told.contains("127.0.0.1"), "{told}");
+            assert!(!told.contains(&b.peer_id().to_string()) && !told.contains("10.0."), "{told}");
             assert!(sample.value.is_finite() && sample.value >= 0.0);
         }
     }
@@ -239,8 +243,9 @@ async fn every_metric_has_a_name_of_its_own_a_sentence_and_no_peer_in_its_labels
     assert_eq!(uptime.kind, MetricKind::Gauge);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_node_works_on_no_more_requests_at_once_than_it_may_over_all_protocols() {
+    let mut builder = machines();
     let limits = RequestLimits::default().served(2, 1).asked(5, 1);
     let (server, client) =
         pair(builder().request_limits(limits.clone()), builder().request_limits(limits)).await;
@@ -272,8 +277,9 @@ async fn a_node_works_on_no_more_requests_at_once_than_it_may_over_all_protocols
     assert!(none.to_string().contains("max_served"), "{none}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn requests_and_answers_are_held_only_as_far_as_their_memory_is_accounted_for() {
+    let mut builder = machines();
     let small = MemoryLimits::default().request_bytes(1 << 20, 512 << 10);
     let (server, client) = pair(builder().memory(small.clone()), builder()).await;
     server
@@ -319,8 +325,9 @@ async fn requests_and_answers_are_held_only_as_far_as_their_memory_is_accounted_
 }
 
 /// Who announces much and sends nothing keeps nobody else's request out.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_length_that_is_only_announced_takes_no_memory_from_other_requests() {
+    let mut builder = machines();
     let small = MemoryLimits::default().request_bytes(1 << 20, 1 << 20);
     let (server, client) = pair(builder().memory(small), builder()).await;
     server.serve(PROTOCOL, |_, question: Raw| async move { Ok::<_, ServeError>(question) }).unwrap();
