@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use peerage::{Channel, ChannelConfig, MemoryLimits, Node, PeersConfig, Raw};
-use peerage_transport::TransportSettings;
+use peerage_transport::{CloseCode, TransportSettings};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -67,7 +67,7 @@ async fn depart(target: SocketAddr, version: u32) {
     let _ = tokio::time::timeout(PATIENCE, stream.send.write_chunk(messages.into())).await;
     let _ = stream.send.finish();
     let _ = tokio::time::timeout(PATIENCE, stream.recv.read_chunk(1)).await;
-    peer.leave().await;
+    peer.connection.close(CloseCode::Normal, "");
 }
 
 /// Sends all but the end of many messages, and stays.
