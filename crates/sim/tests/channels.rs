@@ -103,7 +103,7 @@ async fn verdicts_under_faults(world: World) -> Result<(), Failed> {
         while world.now() < breaks_at {
             sent.queue(&channel, to.peer_id()).await;
             if random.chance(0.05) {
-                tokio::time::sleep(random.up_to(SECOND / 50)).await;
+                world.run_for(random.up_to(SECOND / 50)).await;
             }
         }
         if life % 2 == 0 {

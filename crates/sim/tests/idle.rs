@@ -33,8 +33,9 @@ fn wakes_of_bare(timer: impl Future<Output = ()> + Send + 'static) -> u64 {
 }
 
 async fn every(time: Duration) {
+    let mut ticks = tokio::time::interval(time);
     loop {
-        tokio::time::sleep(time).await;
+        ticks.tick().await;
     }
 }
 

@@ -202,7 +202,7 @@ fn a_host_behind_a_box_is_reached_from_where_it_has_sent_to() {
             assert_eq!(inside.receive(SECOND).await.is_some(), kind == NatKind::FullCone, "{kind:?}");
             neighbour.send(inside.address(), b"next door");
             assert_eq!(inside.receive(SECOND).await.unwrap().0, neighbour.address());
-            tokio::time::sleep(Duration::from_secs(61)).await;
+            world.run_for(Duration::from_secs(61)).await;
             friend.send(seen, b"too late");
             assert!(inside.receive(SECOND).await.is_none());
         });

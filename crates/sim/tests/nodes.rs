@@ -173,17 +173,21 @@ fn duplicates_and_late_packets_change_no_message() -> Result<(), Failed> {
         let (sending, receiving) =
             (from.node().channel::<Raw>(config())?, to.node().channel::<Raw>(config())?);
         let peer = to.peer_id();
-        tokio::spawn(async move {
+        let all_are_sent = async {
             for number in 0..2000u32 {
-                sending.send(peer, &Raw(Bytes::copy_from_slice(&number.to_be_bytes()))).await.unwrap();
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                sending.send(peer, &Raw(Bytes::copy_from_slice(&number.to_be_bytes()))).await?;
+                world.run_for(Duration::from_millis(2)).await;
             }
-            std::future::pending::<()>().await;
-        });
-        for number in 0..2000u32 {
-            let next = tokio::time::timeout(10 * SECOND, receiving.recv()).await?.unwrap().1;
-            ensure!(next.0 == number.to_be_bytes()[..], "{:?} came in place of {number}", next.0);
-        }
+            Ok(())
+        };
+        let all_come = async {
+            for number in 0..2000u32 {
+                let next = tokio::time::timeout(10 * SECOND, receiving.recv()).await?.unwrap().1;
+                ensure!(next.0 == number.to_be_bytes()[..], "{:?} came in place of {number}", next.0);
+            }
+            Ok::<_, Failed>(())
+        };
+        tokio::try_join!(all_are_sent, all_come)?;
         let counters = world.counters();
         ensure!(counters.duplicated > 100 && counters.reordered > 100, "too few faults: {counters:?}");
         Ok(())

@@ -186,6 +186,30 @@ fn nothing_blocks_a_thread() {
     assert_eq!(offenders(words, allowed), [""; 0], "virtual time stands still while a thread is blocked");
 }
 
+/// Tests wait for what happens; where time counts, it is virtual.
+#[test]
+fn no_test_sleeps_on_the_real_clock() {
+    let folders: Vec<String> = LIBRARIES
+        .iter()
+        .map(|source| source.replace("/src", "/tests"))
+        .chain(["cli/tests".to_owned()])
+        .filter(|tests| Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(tests).is_dir())
+        .collect();
+    let tests = sources_below(&folders.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(tests.len() > 50, "only {} files were found", tests.len());
+    let allowed = &[
+        // How virtual time passes in the worlds of the node's and the transport's tests.
+        "peerage/tests/world/clock.rs",
+        "transport/tests/it/virtual_network.rs",
+        // It stops the clock around it.
+        "peerage/tests/idle_memory.rs",
+        // The words themselves.
+        "sim/tests/purity.rs",
+    ];
+    let words = &["sleep(", "sleep_until(", "thread::sleep"];
+    assert_eq!(offenders_among(&tests, words, allowed), [""; 0], "await the event, or use virtual time");
+}
+
 #[test]
 fn waiters_are_woken_in_a_fixed_order() {
     let allowed = &["peerage/src/watch.rs"];

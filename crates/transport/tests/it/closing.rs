@@ -103,17 +103,6 @@ async fn a_peer_that_falls_silent_is_lost_after_the_idle_timeout() {
 }
 
 #[tokio::test]
-async fn keep_alive_holds_a_quiet_connection() {
-    let quiet = |settings: &mut peerage_transport::TransportSettings| {
-        settings.idle_timeout = Duration::from_millis(400);
-        settings.keep_alive = Duration::from_millis(100);
-    };
-    let pair = connect(endpoint(quiet).await, endpoint(quiet).await).await;
-    let early = tokio::time::timeout(Duration::from_millis(1200), pair.out.closed()).await;
-    assert!(early.is_err(), "closed: {early:?}");
-}
-
-#[tokio::test]
 async fn a_restarted_node_resets_its_old_connections() {
     let key = NodeKey::generate();
     let pair = on_a_runtime_of_its_own(key.clone(), LOOPBACK, |_| ()).await;

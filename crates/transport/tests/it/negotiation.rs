@@ -10,6 +10,7 @@ use peerage_transport::{
 };
 
 use crate::support::*;
+use crate::virtual_network::{DELAY, pass, virtual_pair};
 
 async fn inbound(pair: &Pair) -> InboundStream {
     soon(pair.inn.accept_stream()).await.unwrap()
@@ -250,14 +251,13 @@ async fn a_listener_that_never_answers_is_given_up_in_time() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_came_in_time_is_read_at_any_time_later() {
-    let dialler = endpoint(|settings| settings.negotiation_timeout = Duration::from_millis(100)).await;
-    let pair = connect(dialler, endpoint(|_| ()).await).await;
+    let pair = virtual_pair(|settings| settings.negotiation_timeout = 4 * DELAY, |_| ()).await;
     let mut stream = pair.out.open("/a/1").await.unwrap();
     let (_, mut other) = inbound(&pair).await.negotiate(|_| true, Duration::from_secs(5)).await.unwrap();
     other.send.write_chunk(Bytes::from_static(b"data")).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    pass(40 * DELAY).await;
     assert_eq!(soon(stream.recv.read_chunk(9)).await.unwrap().unwrap(), "data");
 }
 

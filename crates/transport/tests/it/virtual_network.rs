@@ -12,7 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_identity::NodeKey;
 use peerage_machine::Random;
-use peerage_transport::{CloseCause, Congestion, Endpoint, EndpointConfig, RecvStream, SendStream};
+use peerage_transport::{
+    CloseCause, Congestion, Endpoint, EndpointConfig, RecvStream, SendStream, TransportSettings,
+};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 
@@ -40,7 +42,13 @@ struct Inbox {
     reader: Option<Waker>,
 }
 
-const DELAY: Duration = Duration::from_millis(50);
+/// From one side to the other.
+pub(crate) const DELAY: Duration = Duration::from_millis(50);
+
+/// Lets so much time pass on the paused clock.
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}
 
 impl Network {
     fn seeded(seed: u64) -> Self {
@@ -83,7 +91,7 @@ impl Network {
         }
         let network = self.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(DELAY).await;
+            pass(DELAY).await;
             if let Some(inbox) = network.inboxes.lock().unwrap().get_mut(&to) {
                 inbox.packets.push_back((from, packet));
                 inbox.reader.take().into_iter().for_each(Waker::wake);
@@ -237,6 +245,17 @@ async fn two_endpoints_talk_over_a_lossy_network_in_virtual_time() {
     assert!(runtime.tasks.load(Ordering::Relaxed) >= 4 && runtime.timers.load(Ordering::Relaxed) > 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn keep_alive_holds_a_quiet_connection() {
+    let quiet = |settings: &mut TransportSettings| {
+        settings.idle_timeout = Duration::from_millis(400);
+        settings.keep_alive = Duration::from_millis(100);
+    };
+    let pair = virtual_pair(quiet, quiet).await;
+    let early = tokio::time::timeout(Duration::from_secs(60), pair.out.closed()).await;
+    assert!(early.is_err(), "closed: {early:?}");
+}
+
 /// How long two that have been idle for five minutes take to find out, both of them, that the path is cut.
 async fn silence_lasts(idle_timeouts: [u64; 2]) -> Duration {
     let (network, runtime) = (Arc::new(Network::seeded(12)), Arc::new(VirtualRuntime::default()));
@@ -248,7 +267,7 @@ async fn silence_lasts(idle_timeouts: [u64; 2]) -> Duration {
     let (dialler, listener) = (endpoint(1, idle_timeouts[0]).await, endpoint(2, idle_timeouts[1]).await);
     let pair = connect(dialler, listener).await;
     // Keep-alive holds an idle connection for as long as one likes.
-    tokio::time::sleep(Duration::from_secs(300)).await;
+    pass(Duration::from_secs(300)).await;
     assert!(pair.out.close_cause().is_none() && pair.inn.close_cause().is_none());
     network.cut();
     let cut = tokio::time::Instant::now();
@@ -260,7 +279,7 @@ async fn silence_lasts(idle_timeouts: [u64; 2]) -> Duration {
 /// a peer that is silently gone is found out within the idle timeout.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_falls_silent_is_lost_after_the_idle_timeout_of_virtual_time() {
-    let default = peerage_transport::TransportSettings::default().idle_timeout.as_secs();
+    let default = TransportSettings::default().idle_timeout.as_secs();
     let lasts = silence_lasts([default; 2]).await;
     assert!((25..=36).contains(&lasts.as_secs()), "{lasts:?}");
 }
@@ -332,14 +351,30 @@ const URGENT_WINDOW: u64 = 128 * 1024;
 
 /// A connection on a path without loss that takes 100 ms there and back, between nodes at these addresses.
 async fn pair_between(addresses: [&str; 2]) -> Pair {
+    let urgent = |settings: &mut TransportSettings| settings.urgent_window_bytes = URGENT_WINDOW;
+    virtual_pair_between(addresses, urgent, urgent).await
+}
+
+/// The same with changed settings on either side.
+pub(crate) async fn virtual_pair(
+    change_dialler: impl FnOnce(&mut TransportSettings),
+    change_listener: impl FnOnce(&mut TransportSettings),
+) -> Pair {
+    virtual_pair_between(["10.0.0.1:4001", "10.0.0.2:4001"], change_dialler, change_listener).await
+}
+
+async fn virtual_pair_between(
+    [listener, dialler]: [&str; 2],
+    change_dialler: impl FnOnce(&mut TransportSettings),
+    change_listener: impl FnOnce(&mut TransportSettings),
+) -> Pair {
     let (network, runtime) = (Arc::new(Network::seeded(3)), Arc::new(VirtualRuntime::default()));
     network.mend();
-    let endpoint = async |seed, address| {
-        let mut config = virtual_config(seed, &runtime);
-        config.settings.urgent_window_bytes = URGENT_WINDOW;
-        Endpoint::over(config, vec![network.socket(address)]).await.unwrap()
-    };
-    let (listener, dialler) = (endpoint(1, addresses[0]).await, endpoint(2, addresses[1]).await);
+    let (mut of_listener, mut of_dialler) = (virtual_config(1, &runtime), virtual_config(2, &runtime));
+    change_listener(&mut of_listener.settings);
+    change_dialler(&mut of_dialler.settings);
+    let listener = Endpoint::over(of_listener, vec![network.socket(listener)]).await.unwrap();
+    let dialler = Endpoint::over(of_dialler, vec![network.socket(dialler)]).await.unwrap();
     let pair = connect(dialler, listener).await;
     pair.inn.admit();
     pair.out.admit();
@@ -354,7 +389,7 @@ async fn eight_mebibytes_beside_words(pair: &Pair, priority: i32) -> (Duration, 
     let words = async {
         loop {
             urgent.send.write_all(b"now").await.unwrap();
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            pass(Duration::from_millis(300)).await;
         }
     };
     let came = tokio::select! {

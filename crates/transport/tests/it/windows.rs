@@ -1,21 +1,20 @@
 //! How much may be on the way: windows, and what decides how fast they are used.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures::future::poll_immediate;
-use peerage_transport::{CertificateKind, Connection, SendStream, StreamCode};
+use peerage_transport::{CertificateKind, Connection, SendStream, StreamCode, TransportSettings};
 use rustls::pki_types::CertificateDer;
 
 use crate::support::*;
+use crate::virtual_network::{DELAY, pass, virtual_pair};
 
-/// Writes on all streams, while nobody reads, until they have taken `expected` bytes together; then for a moment more. How much they took.
+/// Writes on all streams, while nobody reads, until they have taken `expected` bytes together; then for some round trips more. How much they took.
 async fn taken(streams: &mut [SendStream], expected: usize) -> usize {
     let each = 1 << 20;
     let mut chunks: Vec<_> = streams.iter().map(|_| [Bytes::from(vec![1; each])]).collect();
     let mut round = async |chunks: &mut Vec<[Bytes; 1]>| {
         for (send, chunk) in streams.iter_mut().zip(chunks.iter_mut()) {
-            let _ = tokio::time::timeout(Duration::from_millis(20), send.write_chunks(chunk)).await;
+            let _ = tokio::time::timeout(3 * DELAY, send.write_chunks(chunk)).await;
         }
         chunks.iter().map(|chunk| each - chunk[0].len()).sum::<usize>()
     };
@@ -27,17 +26,15 @@ async fn taken(streams: &mut [SendStream], expected: usize) -> usize {
 }
 
 ///
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_peer_has_on_the_way_unread_is_bounded_for_a_stream_and_for_a_connection() {
     const KIB: usize = 1024;
     for (of_stream, of_connection, streams) in [(64, 1024, 1), (256, 1024, 1), (512, 256, 3), (512, 768, 3)] {
-        let listener = endpoint(|settings| {
+        let small = |settings: &mut TransportSettings| {
             settings.stream_window_bytes = of_stream as u32 * 1024;
             settings.peer_window_bytes = of_connection as u32 * 1024;
-        })
-        .await;
-        let pair = connect(endpoint(|_| ()).await, listener).await;
-        pair.inn.admit();
+        };
+        let pair = virtual_pair(|_| (), small).await;
         let mut opened = Vec::new();
         for _ in 0..streams {
             opened.push(soon(pair.out.open("/a/1")).await.unwrap().send);
@@ -50,18 +47,16 @@ async fn what_a_peer_has_on_the_way_unread_is_bounded_for_a_stream_and_for_a_con
 }
 
 ///
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_not_acknowledged_is_bounded_by_the_send_window() {
     for window in [64 * 1024, 512 * 1024] {
-        let dialler = endpoint(|settings| settings.send_window_bytes = window as u64).await;
-        let pair = connect(dialler, endpoint(|_| ()).await).await;
-        pair.inn.admit();
+        let pair = virtual_pair(|settings| settings.send_window_bytes = window as u64, |_| ()).await;
         let mut on_the_way = 0;
         soon(async {
             // Until the other side's limits are raised.
             while on_the_way < window / 2 {
                 let mut stream = pair.out.open("/a/1").await.unwrap();
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                pass(3 * DELAY).await;
                 let mut chunk = [Bytes::from(vec![1; 1 << 20])];
                 // In one go: no acknowledgement comes in between.
                 assert!(poll_immediate(Box::pin(stream.send.write_chunks(&mut chunk))).await.is_none());
