@@ -68,7 +68,7 @@ pub struct SystemEnvironment;
 
 impl Environment for SystemEnvironment {
     fn bind(&self, address: SocketAddr, buffer_bytes: usize) -> io::Result<UdpSocket> {
-        UdpSocket::bind(address, buffer_bytes, &TokioRuntime)
+        UdpSocket::bind(address, buffer_bytes)
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {

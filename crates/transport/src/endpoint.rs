@@ -39,7 +39,7 @@ pub struct EndpointConfig {
     pub settings: TransportSettings,
     /// What tells the date, for certificates. The system's clock by default.
     pub time: Option<UnixClock>,
-    /// What runs tasks and timers for QUIC. tokio by default; the deadlines of this crate are tokio's in any case.
+    /// What runs tasks and timers for QUIC. tokio by default; the deadlines of this crate and the system's sockets are tokio's in any case.
     pub runtime: Option<Arc<dyn Runtime>>,
     /// What opens UDP sockets, those included that are opened later to dial from. The system by default, see [`UdpSocket::bind`].
     pub bind: Option<BindSocket>,
@@ -261,10 +261,7 @@ impl Endpoint {
             .incoming_buffer_size_total(INCOMING_BUFFER * settings.max_incoming as u64)
             .time_source(tls.quinn_time());
         let runtime = runtime.unwrap_or_else(|| Arc::new(TokioRuntime));
-        let bind = bind.unwrap_or_else(|| {
-            let runtime = runtime.clone();
-            Arc::new(move |address, buffer_bytes| UdpSocket::bind(address, buffer_bytes, &*runtime))
-        });
+        let bind = bind.unwrap_or_else(|| Arc::new(UdpSocket::bind));
         Ok(Self {
             inner: Arc::new(Inner {
                 gate: Gate::new(&settings.admission, runtime.now()),

@@ -49,6 +49,7 @@
 //! | --- | --- |
 //! | `settings` | [`TransportSettings`]: limits and times |
 //! | `socket` | UDP sockets and their kernel buffers |
+//! | `system_socket` | the system's sockets for QUIC: few calls for each packet |
 //! | `endpoint` | [`Endpoint`]: what it consists of, from bind to close |
 //! | `listening` | its sockets: they come, go and move at run time |
 //! | `connection_id` | IDs and resets that survive a restart |
@@ -94,6 +95,8 @@ mod send;
 mod settings;
 mod socket;
 mod stream;
+#[cfg(unix)]
+mod system_socket;
 mod tap;
 mod tls;
 mod traffic;

@@ -5,8 +5,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use quinn::{AsyncUdpSocket, Runtime};
+use quinn::AsyncUdpSocket;
 use socket2::{Domain, Protocol, Socket, Type};
+
+#[cfg(unix)]
+use crate::system_socket::SystemSocket;
 
 /// Why an endpoint could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -110,11 +113,16 @@ impl UdpSocket {
     ///
     /// An IPv6 socket takes IPv6 alone, so that the same port can be bound for IPv4 beside it and addresses never come in their mapped form.
     ///
+    /// It is served by the tokio runtime in which this is called.
+    ///
     /// # Errors
     /// What the system says.
-    pub fn bind(address: SocketAddr, buffer_bytes: usize, runtime: &dyn Runtime) -> io::Result<Self> {
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, or in one without I/O.
+    pub fn bind(address: SocketAddr, buffer_bytes: usize) -> io::Result<Self> {
         let (socket, buffers) = open(address, buffer_bytes)?;
-        Ok(Self { socket: runtime.wrap_udp_socket(socket)?, buffers: Some(buffers) })
+        Ok(Self { socket: on_tokio(socket)?, buffers: Some(buffers) })
     }
 }
 
@@ -184,6 +192,16 @@ fn open(address: SocketAddr, buffer_bytes: usize) -> io::Result<(std::net::UdpSo
         send: usable(socket.send_buffer_size()?),
     };
     Ok((socket.into(), buffers))
+}
+
+#[cfg(unix)]
+fn on_tokio(socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+    Ok(Arc::new(SystemSocket::new(socket)?))
+}
+
+#[cfg(not(unix))]
+fn on_tokio(socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+    quinn::Runtime::wrap_udp_socket(&quinn::TokioRuntime, socket)
 }
 
 /// Linux doubles what is asked, for its own bookkeeping, and reports the double (socket(7)).
