@@ -4,36 +4,16 @@
 use std::time::Duration;
 
 use peerage::{
-    BanError, BanTarget, Change, ConnectError, Node, NodeBuilder, PeerClass, PeerEvent, PeersConfig, Penalty,
+    BanError, BanTarget, ConnectError, Node, NodeBuilder, PeerClass, PeerEvent, PeersConfig, Penalty,
     StartError,
 };
 
-const LOOPBACK: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
-/// Far more than anything here takes; a test that gets there has failed.
-const LIMIT: Duration = Duration::from_secs(20);
+mod common;
+
+use common::{event, within};
 
 fn builder() -> NodeBuilder {
-    Node::builder().network("test").listen(LOOPBACK).max_outbound(0)
-}
-
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(LIMIT, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("no end after {LIMIT:?}: {what}"),
-    }
-}
-
-async fn event(watch: &mut peerage::Watch, what: &str, is: impl Fn(&PeerEvent) -> bool) -> PeerEvent {
-    within(what, async {
-        loop {
-            match watch.next().await {
-                Some(Change::Event(event)) if is(&event) => return event,
-                Some(_) => {}
-                None => panic!("the node has ended"),
-            }
-        }
-    })
-    .await
+    common::builder().max_outbound(0)
 }
 
 async fn refusal(from: &Node, to: &Node) -> String {

@@ -2,36 +2,30 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use peerage::{
-    BOOK_FILE, Ban, BanTarget, BookChange, BookError, Change, ConnectError, MemoryStore, Node, NodeBuilder,
-    NodeKey, PeerClass, PeerEvent, PeerId, Store, StoreError, Stored,
+    BOOK_FILE, Ban, BanTarget, BookChange, BookError, ConnectError, MemoryStore, Node, NodeKey, PeerClass,
+    PeerId, Store, StoreError, Stored,
 };
 
-/// Far more than anything here takes; a test that gets there has failed.
-const LIMIT: Duration = Duration::from_secs(20);
+mod common;
 
-fn builder() -> NodeBuilder {
-    Node::builder().network("test").listen("/ip4/127.0.0.1/udp/0/quic-v1")
-}
+use common::{LIMIT, builder, connected};
 
 async fn passive() -> Node {
     builder().max_outbound(0).start().await.unwrap()
 }
 
-/// Waits until `node` has admitted `peer`.
-async fn connected(node: &Node, peer: PeerId) {
-    let mut watch = node.peers().watch().await.unwrap();
-    let came =
-        |change: &Change| matches!(change, Change::Event(PeerEvent::Connected { peer: p, .. }) if *p == peer);
-    let waiting = async {
-        if watch.connected.iter().all(|info| info.peer_id != peer) {
-            while !came(&watch.next().await.unwrap()) {}
-        }
-    };
-    tokio::time::timeout(LIMIT, waiting).await.expect("the connection comes");
+/// A hub, and who met it: a node that has ended and left its book in the folder.
+async fn met_a_hub(folder: &Path) -> (Node, PeerId) {
+    let (hub, first) = (passive().await, builder().data_dir(folder).start().await.unwrap());
+    let id = first.peer_id();
+    first.connect(&hub.listen_addresses()[0]).await.unwrap();
+    first.close().await;
+    (hub, id)
 }
 
 /// Contract C-40.
@@ -39,10 +33,7 @@ async fn connected(node: &Node, peer: PeerId) {
 async fn a_node_that_starts_again_from_its_data_directory_finds_its_peers() {
     let folder = tempfile::tempdir().unwrap();
     let start = || builder().data_dir(folder.path()).start();
-    let (hub, first) = (passive().await, start().await.unwrap());
-    let id = first.peer_id();
-    first.connect(&hub.listen_addresses()[0]).await.unwrap();
-    first.close().await;
+    let (hub, id) = met_a_hub(folder.path()).await;
     let second = start().await.unwrap();
     assert_eq!(second.peer_id(), id);
     connected(&second, hub.peer_id()).await;
@@ -135,10 +126,7 @@ async fn a_ban_is_in_the_store_without_a_clean_end() {
 async fn a_node_starts_beside_a_book_that_cannot_be_read_and_stores_anew() {
     let folder = tempfile::tempdir().unwrap();
     let start = || builder().data_dir(folder.path()).start();
-    let (hub, first) = (passive().await, start().await.unwrap());
-    let id = first.peer_id();
-    first.connect(&hub.listen_addresses()[0]).await.unwrap();
-    first.close().await;
+    let (hub, id) = met_a_hub(folder.path()).await;
     let book = folder.path().join(BOOK_FILE);
     std::fs::write(&book, [0x5a; 5000]).unwrap();
 

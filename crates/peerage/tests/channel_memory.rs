@@ -14,11 +14,13 @@ use peerage_transport::{CloseCode, TransportSettings};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+mod common;
 #[allow(dead_code)]
 #[path = "channels/support.rs"]
 mod support;
 
-use support::{Handmade, LIMIT, builder, framed, within};
+use common::{LIMIT, builder, within};
+use support::{Handmade, framed};
 
 const NAME: &str = "/test/resident/1";
 const MIB: usize = 1 << 20;

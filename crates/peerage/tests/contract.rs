@@ -3,34 +3,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use peerage::{
-    BanTarget, Change, ChannelConfig, Node, NodeBuilder, NodeKey, PeerEvent, PeerId, Raw, RequestError,
-    ServeError, Verdict, Watch,
+    BanTarget, Change, ChannelConfig, NodeBuilder, NodeKey, PeerEvent, PeerId, Raw, RequestError, ServeError,
+    Verdict, Watch,
 };
 
-/// Far more than anything here takes; a test that gets there has failed.
-const LIMIT: Duration = Duration::from_secs(20);
+mod common;
+
+use common::{join, within};
 
 fn builder() -> NodeBuilder {
-    Node::builder().network("test").listen("/ip4/127.0.0.1/udp/0/quic-v1").max_outbound(0)
-}
-
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(LIMIT, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("no end after {LIMIT:?}: {what}"),
-    }
-}
-
-/// Connects `from` to `to` and waits until both have admitted the other.
-async fn join(from: &Node, to: &Node) {
-    let mut watch = to.peers().watch().await.unwrap();
-    within("a connection", from.connect(&to.listen_addresses()[0])).await.unwrap();
-    let came = |change: &Change| matches!(change, Change::Event(PeerEvent::Connected { peer, .. }) if *peer == from.peer_id());
-    within("the other side", async { while !came(&watch.next().await.unwrap()) {} }).await;
+    common::builder().max_outbound(0)
 }
 
 fn numbered(number: u32, bytes: usize) -> Raw {

@@ -5,48 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peerage::{
-    Change, ChannelConfig, ForeignPolicy, Node, NodeBuilder, NodeKey, PeerEvent, PeerId, Raw, RequestError,
-    SendError, ServeError, StartError,
+    Change, ChannelConfig, ForeignPolicy, Node, NodeKey, PeerEvent, PeerId, Raw, RequestError, SendError,
+    ServeError, StartError,
 };
 
-const LOOPBACK: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
-/// Far more than anything here takes; a test that gets there has failed.
-const LIMIT: Duration = Duration::from_secs(20);
+mod common;
 
-fn builder() -> NodeBuilder {
-    Node::builder().network("test").listen(LOOPBACK)
-}
-
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(LIMIT, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("no end after {LIMIT:?}: {what}"),
-    }
-}
-
-/// Two connected nodes: the second dialled the first.
-async fn pair() -> (Node, Node) {
-    let first = builder().start().await.unwrap();
-    let second = builder().start().await.unwrap();
-    second.connect(&first.listen_addresses()[0]).await.unwrap();
-    connected(&first, second.peer_id()).await;
-    (first, second)
-}
-
-/// Waits until `node` has admitted `peer`.
-async fn connected(node: &Node, peer: PeerId) {
-    let mut watch = node.peers().watch().await.unwrap();
-    if watch.connected.iter().any(|info| info.peer_id == peer) {
-        return;
-    }
-    let wanted =
-        |change: &Change| matches!(change, Change::Event(PeerEvent::Connected { peer: p, .. }) if *p == peer);
-    within("a connection", async { while !wanted(&watch.next().await.unwrap()) {} }).await;
-}
-
-fn raw(text: &str) -> Raw {
-    Raw(Bytes::copy_from_slice(text.as_bytes()))
-}
+use common::{LIMIT, builder, connected, pair, raw, within};
 
 /// Contract C-3.
 #[tokio::test]

@@ -1,9 +1,7 @@
 //! Private networks over loopback: allow-lists, network secrets, and what a stranger gets to see.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::future::Future;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
 use peerage::{
@@ -13,8 +11,10 @@ use peerage::{
 use peerage_transport::{Connection, Endpoint, EndpointConfig};
 use peerage_wire::hello::{Answer, Hello, answer::Verdict};
 
-/// Far more than anything here takes; a test that gets there has failed.
-const LIMIT: Duration = Duration::from_secs(20);
+mod common;
+
+use common::{LIMIT, within};
+
 const FIRST: &str = "the first secret of this network";
 const SECOND: &str = "the second secret of this network";
 const HELLO: &str = "/peerage/hello/1";
@@ -29,13 +29,6 @@ fn builder() -> NodeBuilder {
 
 fn with(secrets: &[&str]) -> NodeBuilder {
     builder().network_secrets(secrets.iter().map(|text| secret(text)))
-}
-
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(LIMIT, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("no end after {LIMIT:?}: {what}"),
-    }
 }
 
 async fn connect(from: &Node, to: &Node) -> Result<PeerId, String> {

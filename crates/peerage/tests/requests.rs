@@ -1,7 +1,7 @@
 //! Requests between two nodes over loopback: streams of answers, deadlines, cancellation, limits, services.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::future::{Future, pending};
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,36 +14,16 @@ use peerage::{
 use tokio::sync::{Notify, mpsc};
 use tower::{Service, ServiceExt};
 
-/// Far more than anything here takes; a test that gets there has failed.
-const LIMIT: Duration = Duration::from_secs(20);
+mod common;
+
+use common::{builder, pair, raw, within};
+
 const PROTOCOL: &str = "/test/ask/1";
-
-fn builder() -> NodeBuilder {
-    Node::builder().network("test").listen("/ip4/127.0.0.1/udp/0/quic-v1")
-}
-
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(LIMIT, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("no end after {LIMIT:?}: {what}"),
-    }
-}
-
-/// One that serves and one that asks.
-async fn pair() -> (Node, Node) {
-    let server = builder().start().await.unwrap();
-    let client = client_of(&server, builder()).await;
-    (server, client)
-}
 
 async fn client_of(server: &Node, builder: NodeBuilder) -> Node {
     let client = builder.start().await.unwrap();
     within("a connection", client.connect(&server.listen_addresses()[0])).await.unwrap();
     client
-}
-
-fn raw(text: &str) -> Raw {
-    Raw(Bytes::copy_from_slice(text.as_bytes()))
 }
 
 async fn ask(client: &Node, server: PeerId, question: &str) -> Result<Raw, RequestError> {

@@ -1,26 +1,17 @@
 //! Raw streams between two nodes over loopback: in tokio's words, in those of `futures::io`, and in chunks that nobody copies.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::future::Future;
-use std::time::Duration;
-
 use bytes::Bytes;
 use peerage::{Incoming, Node, NodeKey, PeerId, RequestError, Stream, StreamCode};
 
-/// Far more than anything here takes; a test that gets there has failed.
-const LIMIT: Duration = Duration::from_secs(20);
-const PROTOCOL: &str = "/test/bulk/1";
+mod common;
 
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(LIMIT, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("no end after {LIMIT:?}: {what}"),
-    }
-}
+use common::{builder, within};
+
+const PROTOCOL: &str = "/test/bulk/1";
 
 /// One that accepts streams and one that opens them.
 async fn pair() -> (Node, Incoming, Node, PeerId) {
-    let builder = || Node::builder().network("test").listen("/ip4/127.0.0.1/udp/0/quic-v1");
     let server = builder().start().await.unwrap();
     let client = builder().start().await.unwrap();
     let peer = within("a connection", client.connect(&server.listen_addresses()[0])).await.unwrap();

@@ -235,16 +235,11 @@ impl PeerManager {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use peerage_identity::NodeKey;
+    use crate::numbered::peer as asker;
 
     #[test]
     fn the_table_of_those_who_asked_is_bounded_and_who_asked_long_ago_goes_first() {
         let mut exchange = Exchange::new(Duration::from_secs(2));
-        let asker = |number: u64| {
-            let mut seed = [3; 32];
-            seed[..8].copy_from_slice(&number.to_le_bytes());
-            NodeKey::from_seed(seed).peer_id()
-        };
         let ask = |exchange: &mut Exchange, number: u64, now: Now| {
             exchange.make_room(now);
             let mut rate = TokenBucket::new(4.0, 0.5, now);

@@ -110,3 +110,15 @@ pub use types::{
     Answer, AttemptId, CloseReason, ConnId, Course, Direction, HelloFacts, Input, Output, PeerAnswer,
     PeerEvent, Role, Route, Ticket,
 };
+
+/// Peers for tests, by number.
+#[cfg(test)]
+mod numbered {
+    use peerage_identity::{NodeKey, PeerId};
+
+    pub(crate) fn peer(number: u64) -> PeerId {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&number.to_le_bytes());
+        NodeKey::from_seed(seed).peer_id()
+    }
+}

@@ -180,12 +180,7 @@ impl PeerManager {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn peer(number: u64) -> PeerId {
-        let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&number.to_le_bytes());
-        peerage_identity::NodeKey::from_seed(seed).peer_id()
-    }
+    use crate::numbered::peer;
 
     const MINUTE: Duration = Duration::from_secs(60);
 

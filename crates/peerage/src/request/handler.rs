@@ -22,7 +22,7 @@ use super::config::ServeConfig;
 use super::error::ServeError;
 use super::slots::{Full, ServeSlot, ServeSlots};
 use super::wire;
-use crate::channel::Payload;
+use crate::channel::{Payload, encoded};
 use crate::memory::Reservation;
 use crate::metrics::Outcome;
 use crate::peer::Peer;
@@ -99,7 +99,7 @@ impl Handler {
             match decode(request) {
                 Ok(request) => {
                     let answering = function(request);
-                    Box::pin(async move { answering.await.map(|answer| wire::encode(&answer)) })
+                    Box::pin(async move { answering.await.map(|answer| encoded(&answer)) })
                 }
                 Err(error) => Box::pin(std::future::ready(Err(error))),
             }
@@ -117,7 +117,7 @@ impl Handler {
     {
         let answer = move |request| -> Answers {
             match decode(request) {
-                Ok(request) => function(request).map(|item| item.map(|answer| wire::encode(&answer))).boxed(),
+                Ok(request) => function(request).map(|item| item.map(|answer| encoded(&answer))).boxed(),
                 Err(error) => futures_util::stream::once(std::future::ready(Err(error))).boxed(),
             }
         };

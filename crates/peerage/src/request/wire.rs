@@ -121,18 +121,6 @@ fn error_text(body: &[u8]) -> String {
     text
 }
 
-/// The encoded bytes of a payload, copied only when they are not there yet.
-pub(crate) fn encode(payload: &impl Payload) -> Bytes {
-    match payload.as_bytes() {
-        Some(bytes) => bytes.clone(),
-        None => {
-            let mut out = BytesMut::with_capacity(payload.length());
-            payload.write(&mut out);
-            out.freeze()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use peerage::{Channel, ChannelConfig, Node, Overflow, PeerId, Raw, SendError, To, Verdict};
 
-use crate::support::{Handmade, builder, connected, join, raw, within};
+use crate::common::{builder, connected, join, raw, within};
+use crate::support::Handmade;
 
 fn config() -> ChannelConfig {
     ChannelConfig::new("/test/news/1").skip_known()

@@ -10,7 +10,7 @@ use peerage_machine::Random;
 use tokio::sync::watch;
 use tokio::task::yield_now;
 
-use crate::support::{builder, gone, join, within};
+use crate::common::{builder, gone, join, within};
 
 const BREAKS: usize = 8;
 /// Framed bytes of one message.

@@ -8,7 +8,8 @@ use peerage_transport::StreamCode;
 use peerage_wire::channel::Account;
 use tokio::sync::watch;
 
-use crate::support::{Handmade, builder, framed, pair, raw, within};
+use crate::common::{builder, pair, raw, within};
+use crate::support::{Handmade, framed};
 
 const NAME: &str = "/test/dropped/1";
 

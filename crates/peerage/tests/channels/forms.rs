@@ -6,7 +6,8 @@ use peerage_transport::{ReadError, StreamCode};
 use peerage_wire::channel::Account;
 use peerage_wire::frame;
 
-use crate::support::{Handmade, UNKNOWN_FIELDS, builder, framed, join, pair, raw, within};
+use crate::common::{builder, join, pair, raw, within};
+use crate::support::{Handmade, UNKNOWN_FIELDS, framed};
 
 const NAME: &str = "/test/forms/1";
 

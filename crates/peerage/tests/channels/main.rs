@@ -3,6 +3,8 @@
 
 mod broadcast;
 mod chaos;
+#[path = "../common/mod.rs"]
+mod common;
 mod ends;
 mod forms;
 mod pressure;

@@ -9,7 +9,8 @@ use peerage::{
 };
 use peerage_transport::StreamCode;
 
-use crate::support::{Handmade, builder, framed, join, pair, raw, within};
+use crate::common::{builder, join, pair, raw, within};
+use crate::support::{Handmade, framed};
 
 /// channels that nobody reads are filled to the brim, and everything else on the connection goes on.
 /// Contract C-8.

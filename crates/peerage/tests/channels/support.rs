@@ -1,88 +1,14 @@
-//! What the tests share: nodes on loopback, and a peer made by hand that keeps to no rules but those it is told to.
+//! A peer made by hand that keeps to no rules but those it is told to.
 
-use std::future::Future;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bytes::Bytes;
-use peerage::{Change, Node, NodeBuilder, NodeKey, PeerEvent, PeerId, Raw};
+use peerage::{Node, NodeKey, PeerId};
 use peerage_identity::SignedPeerRecord;
 use peerage_transport::{Connection, Endpoint, EndpointConfig, Stream};
 use peerage_wire::hello::{Accept, Answer, Channel, Hello, answer::Verdict};
 
-/// Far more than anything here takes; a test that gets there has failed.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
-
-pub(crate) fn builder() -> NodeBuilder {
-    Node::builder().network("test").listen("/ip4/127.0.0.1/udp/0/quic-v1")
-}
-
-pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(LIMIT, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("no end after {LIMIT:?}: {what}"),
-    }
-}
-
-/// Two connected nodes: the second dialled the first.
-pub(crate) async fn pair() -> (Node, Node) {
-    let first = builder().start().await.unwrap();
-    let second = builder().start().await.unwrap();
-    join(&second, &first).await;
-    (first, second)
-}
-
-/// Connects `from` to `to`.
-pub(crate) async fn join(from: &Node, to: &Node) {
-    within("a connection", from.connect(&to.listen_addresses()[0])).await.unwrap();
-    connected(to, from.peer_id()).await;
-}
-
-/// Waits until `node` has admitted `peer`.
-pub(crate) async fn connected(node: &Node, peer: PeerId) {
-    wait_for(
-        node,
-        |event| matches!(event, PeerEvent::Connected { peer: p, .. } if *p == peer),
-        |watch| watch.iter().any(|info| info.peer_id == peer),
-    )
-    .await;
-}
-
-/// Waits until `node` has no connection to `peer`.
-pub(crate) async fn gone(node: &Node, peer: PeerId) {
-    wait_for(
-        node,
-        |event| matches!(event, PeerEvent::Disconnected { peer: p, .. } if *p == peer),
-        |watch| watch.iter().all(|info| info.peer_id != peer),
-    )
-    .await;
-}
-
-async fn wait_for(
-    node: &Node,
-    wanted: impl Fn(&PeerEvent) -> bool,
-    already: impl Fn(&[peerage::PeerInfo]) -> bool,
-) {
-    let mut watch = node.peers().watch().await.unwrap();
-    if already(&watch.connected) {
-        return;
-    }
-    let happens = async {
-        loop {
-            if let Change::Event(event) = watch.next().await.unwrap()
-                && wanted(&event)
-            {
-                return;
-            }
-        }
-    };
-    within("an event", happens).await;
-}
-
-pub(crate) fn raw(text: &str) -> Raw {
-    Raw(Bytes::copy_from_slice(text.as_bytes()))
-}
-
+use crate::common::{LIMIT, connected, within};
 /// A node whose every byte the test decides.
 pub(crate) struct Handmade {
     pub(crate) id: PeerId,

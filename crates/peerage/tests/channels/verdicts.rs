@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage::{ChannelConfig, Class, Overflow, Raw, SendError, Verdict};
 
-use crate::support::{pair, raw, within};
+use crate::common::{builder, join, pair, raw, within};
 
 /// Contract C-4.
 #[tokio::test]
@@ -68,9 +68,9 @@ async fn limits_that_differ_are_reported_by_name_and_cost_no_connection() {
         assert_eq!(within("a message", at_b.recv()).await, Some((a.peer_id(), raw(text))));
     }
     // A node that meets the channel in the hello knows the bound before it sends anything.
-    let c = crate::support::builder().start().await.unwrap();
+    let c = builder().start().await.unwrap();
     let at_c = c.channel::<Raw>(ChannelConfig::new("/test/narrow/1")).unwrap();
-    crate::support::join(&c, &b).await;
+    join(&c, &b).await;
     assert!(at_c.status(b.peer_id()).unwrap().differences.contains("100 bytes"));
     assert!(matches!(at_c.try_send(b.peer_id(), &large), Err(SendError::TooLarge { most: 100, .. })));
     // Declared anew with a wider bound, it is taken at its new word.
