@@ -72,11 +72,8 @@ fn count_messages(node: &Node) -> Outcome<()> {
     })?;
     tokio::spawn(async move {
         let mut some = Vec::new();
-        loop {
-            let more = messages.recv_many(&mut some, AT_ONCE).await as u64;
-            if more == 0 {
-                break;
-            }
+        while messages.recv_many(&mut some, AT_ONCE).await.is_some() {
+            let more = some.len() as u64;
             some.clear();
             let came = count.came.fetch_add(more, Ordering::SeqCst) + more;
             if came >= count.wanted.load(Ordering::SeqCst) {

@@ -19,6 +19,7 @@ pub enum UvarintError {
 }
 
 /// Writes `value` in its shortest form. Values of 2^63 and more, which the format does not have, are never lengths here.
+#[inline]
 pub fn put(value: u64, out: &mut impl BufMut) {
     debug_assert!(value < 1 << 63, "varints of the wire have 63 bits");
     let mut rest = value;
@@ -30,6 +31,7 @@ pub fn put(value: u64, out: &mut impl BufMut) {
 }
 
 /// The number of bytes that [`put`] writes.
+#[inline]
 pub fn len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
@@ -38,7 +40,15 @@ pub fn len(value: u64) -> usize {
 ///
 /// # Errors
 /// [`UvarintError`] when no continuation could make it valid.
+#[inline]
 pub fn take(bytes: &[u8]) -> Result<Option<(u64, usize)>, UvarintError> {
+    match bytes.first() {
+        Some(byte) if byte & 0x80 == 0 => Ok(Some((u64::from(*byte), 1))),
+        _ => take_long(bytes),
+    }
+}
+
+fn take_long(bytes: &[u8]) -> Result<Option<(u64, usize)>, UvarintError> {
     let mut value = 0u64;
     for (index, byte) in bytes.iter().take(MAX_LEN).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * index);

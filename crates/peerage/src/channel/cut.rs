@@ -59,8 +59,14 @@ pub(crate) fn run_of(read: &Bytes, longest: usize) -> Result<impl Iterator<Item 
 pub(super) fn messages_of(mut run: Bytes) -> impl Iterator<Item = Bytes> {
     std::iter::from_fn(move || {
         let (length, head) = uvarint::take(&run).ok().flatten()?;
-        run.advance(head);
-        Some(run.split_to(length as usize))
+        let framed = head + length as usize;
+        if framed == run.len() {
+            run.advance(head);
+            return Some(std::mem::take(&mut run));
+        }
+        let message = run.slice(head..framed);
+        run.advance(framed);
+        Some(message)
     })
 }
 

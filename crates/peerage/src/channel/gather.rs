@@ -13,6 +13,8 @@ use peerage_wire::uvarint;
 const MIN_VIEW: usize = 512;
 /// What is read while whole messages wait is kept in blocks of this size.
 const BLOCK: usize = 32 * 1024;
+/// The most of a buffer that messages share which are not small and do not lie in one piece.
+const SHARED: usize = 8 * 1024;
 
 /// Bytes of a stream in their order, from the beginning of a message.
 #[derive(Debug, Default)]
@@ -48,6 +50,8 @@ impl Gather {
 
     /// Adds what was read, as it came.
     pub(super) fn add(&mut self, pieces: &mut [Bytes]) {
+        // At once: what an idle stream gave up would grow by doubling.
+        self.parts.reserve(pieces.len());
         for piece in pieces {
             self.bytes += piece.len();
             self.parts.push_back(Part::View(std::mem::take(piece)));
@@ -141,6 +145,8 @@ impl Gather {
         };
         let room = framed.min(accounted);
         if self.buffer.capacity() < room {
+            // Where more lies behind it, those that come next and do not lie in one piece share the buffer.
+            let room = room.max(self.bytes.min(SHARED));
             self.buffer.reserve(room - self.buffer.len());
         }
         self.move_bytes(more);
@@ -276,6 +282,21 @@ mod tests {
         assert_eq!(gather.front(LONGEST, ROOM).len(), 200);
         assert!((ROOM..2 * ROOM).contains(&gather.buffer.capacity()));
         assert_eq!(gather.front(10, ROOM).len(), 200, "a message that is too long is not waited for");
+    }
+
+    #[test]
+    fn messages_that_do_not_lie_in_one_piece_share_a_buffer_where_more_is_behind_them() {
+        let mut gather = Gather::default();
+        let mut stream = Bytes::from(framed(&[vec![7; 1000], vec![8; 1000], vec![9; 1000]]));
+        gather.add(&mut [stream.split_to(500), stream.split_to(1000), stream]);
+        let cut = |gather: &mut Gather| {
+            let cut = Cut::of(gather.front(LONGEST, ROOM), usize::MAX, 1, LONGEST).unwrap();
+            gather.take(cut.bytes)
+        };
+        let (first, second, third) = (cut(&mut gather), cut(&mut gather), cut(&mut gather));
+        assert!(!first.is_view && !second.is_view && third.is_view);
+        assert_eq!(first.bytes.as_ptr_range().end, second.bytes.as_ptr(), "one behind the other");
+        assert!(gather.buffer.capacity() <= SHARED);
     }
 
     #[derive(Debug, Clone)]

@@ -12,10 +12,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use peerage_identity::PeerId;
 use peerage_wire::uvarint;
 
+use super::ChannelConfig;
 use super::cut::Cut;
 use super::reader::MAX_FOREIGN_STREAMS;
 use super::views::{Arrival, View, Views};
-use super::{ChannelConfig, gather};
 use crate::bell::Bell;
 use crate::memory::Reservation;
 use crate::shift::StandIns;
@@ -215,30 +215,37 @@ impl Inbox {
         Self::unlock(state);
     }
 
-    /// Adds a run of whole messages. It is given back when there is no room for it or the channel is gone.
-    pub(super) fn push(&self, intake: &Arc<Intake>, arrival: Arrival) -> Result<(), gather::Run> {
-        let (bytes, messages) = (arrival.bytes.len(), arrival.messages);
+    /// Adds runs of whole messages in their order, up to the first for which there is no room: that one and what stands behind it stays where it is, and
+    /// so do all when the channel is gone. The bytes and messages that it took.
+    pub(super) fn push(&self, intake: &Arc<Intake>, arrivals: &mut [Option<Arrival>]) -> (usize, usize) {
         let mut state = self.lock();
         let State { lanes, ready, closed, .. } = &mut *state;
         let lane = lanes.get_mut(intake.lane).and_then(Option::as_deref_mut).filter(|_| !*closed);
-        let Some(lane) = lane else { return Err(arrival.into()) };
-        let room = self.room_in(lane);
-        if bytes > room.bytes || messages > room.messages {
-            return Err(arrival.into());
+        let Some(lane) = lane else { return (0, 0) };
+        let (was_empty, before) = (lane.runs.is_empty(), (lane.bytes, lane.messages));
+        lane.runs.reserve(arrivals.iter().flatten().count());
+        for slot in arrivals {
+            let room = self.room_in(lane);
+            let fits = |run: &mut Arrival| run.bytes.len() <= room.bytes && run.messages <= room.messages;
+            let Some(arrival) = slot.take_if(fits) else { break };
+            lane.bytes += arrival.bytes.len();
+            lane.messages += arrival.messages;
+            lane.add(intake, arrival);
         }
-        if lane.runs.is_empty() {
+        let (bytes, messages) = (lane.bytes - before.0, lane.messages - before.1);
+        if messages == 0 {
+            return (0, 0);
+        }
+        if was_empty {
             ready.push_back(intake.lane);
         }
-        lane.add(intake, arrival);
-        lane.bytes += bytes;
-        lane.messages += messages;
         state.bytes += bytes;
         state.messages += messages;
         drop(state);
         if self.receivers.any() {
             self.receivers.tell_one();
         }
-        Ok(())
+        (bytes, messages)
     }
 
     /// The next message: of each peer in the order of arrival, the peers in turn. `None` after [`Inbox::close`] when all were taken.
@@ -270,18 +277,9 @@ impl Inbox {
         }
     }
 
-    /// The next messages, framed, at most so many of them, in the order of [`Inbox::recv`]: while only one peer has some, a run of its at once. `None`
-    /// after [`Inbox::close`] when all were taken.
-    pub(crate) async fn recv_run(&self, most: usize) -> Option<(PeerId, Bytes)> {
-        self.when_some(|state| self.take_run(state, most)).await
-    }
-
-    /// The next run of messages, if one is there.
-    pub(crate) fn try_recv_run(&self, most: usize) -> Option<(PeerId, Bytes)> {
-        let mut state = self.lock();
-        let run = self.take_run(&mut state, most);
-        Self::unlock(state);
-        run
+    /// The next messages of one peer, framed, at most so many of them: the peers take turns by the call. `None` after [`Inbox::close`] when all were taken.
+    pub(crate) async fn recv_runs(&self, most: usize) -> Option<(PeerId, Vec<Bytes>)> {
+        self.when_some(|state| self.take_runs(state, most)).await
     }
 
     /// The next message, if one is there.
@@ -301,49 +299,41 @@ impl Inbox {
         let framed = head + length as usize;
         run.bytes.advance(head);
         run.messages -= 1;
-        let message = if run.bytes.len() == length as usize {
-            std::mem::take(&mut run.bytes)
-        } else {
-            run.bytes.split_to(length as usize)
-        };
+        let message = run.take(length as usize);
         let peer = lane.peer;
-        self.took(state, number, framed, 1);
+        state.took(number, framed, 1);
+        self.end_turn(state, number);
         Some((peer, message))
     }
 
-    /// A whole run, where one peer alone has messages and the run has no more than `most`; or else one message.
-    fn take_run(&self, state: &mut State, most: usize) -> Option<(PeerId, Bytes)> {
+    fn take_runs(&self, state: &mut State, most: usize) -> Option<(PeerId, Vec<Bytes>)> {
         let number = *state.ready.front()?;
-        let is_alone = state.ready.len() == 1;
-        let lane = state.lane(number).expect("a lane with messages is kept");
-        let run = lane.runs.front_mut().expect("a ready lane has messages");
-        let (bytes, messages) = if is_alone && run.messages <= most {
-            (run.bytes.len(), run.messages)
-        } else {
-            let most = if is_alone { most } else { 1 };
-            let cut =
-                Cut::of(&run.bytes, usize::MAX, most, usize::MAX).expect("the reader put whole messages in");
-            (cut.bytes, cut.messages)
-        };
-        let taken = run.bytes.split_to(bytes);
-        run.messages -= messages;
-        let peer = lane.peer;
-        self.took(state, number, bytes, messages);
-        Some((peer, taken))
+        let lane = state.lane(number)?;
+        let (peer, mut left) = (lane.peer, most);
+        let mut runs = Vec::with_capacity(lane.runs.len().min(most));
+        while left > 0
+            && let Some(run) = state.lane(number).and_then(|lane| lane.runs.front_mut())
+        {
+            let (bytes, messages) = if run.messages <= left {
+                (run.bytes.len(), run.messages)
+            } else {
+                let cut = Cut::of(&run.bytes, usize::MAX, left, usize::MAX);
+                let cut = cut.expect("the reader put whole messages in");
+                (cut.bytes, cut.messages)
+            };
+            runs.push(run.take(bytes));
+            run.messages -= messages;
+            left -= messages;
+            state.took(number, bytes, messages);
+        }
+        self.end_turn(state, number);
+        Some((peer, runs))
     }
 
-    /// So much was taken from the first run of the lane whose turn it was.
-    fn took(&self, state: &mut State, number: usize, bytes: usize, messages: usize) {
+    /// The lane whose turn it was has given what it gives.
+    fn end_turn(&self, state: &mut State, number: usize) {
         let State { lanes, to_wake, .. } = &mut *state;
         let Some(lane) = lanes.get_mut(number).and_then(Option::as_deref_mut) else { return };
-        if let Some(run) = lane.runs.front()
-            && run.intake.took(bytes)
-        {
-            to_wake.push(run.intake.clone());
-        }
-        lane.runs.pop_front_if(|run| run.messages == 0);
-        lane.bytes -= bytes;
-        lane.messages -= messages;
         if !lane.waiting.is_empty() && self.is_roomy(lane) {
             to_wake.append(&mut lane.waiting);
         }
@@ -352,8 +342,6 @@ impl Inbox {
             // Many lanes are quiet for long.
             lane.runs = VecDeque::new();
         }
-        state.bytes -= bytes;
-        state.messages -= messages;
         if emptied {
             state.ready.pop_front();
             state.tidy(number);
@@ -454,6 +442,11 @@ impl Lane {
 }
 
 impl Run {
+    /// Takes so many bytes from its front.
+    fn take(&mut self, bytes: usize) -> Bytes {
+        if bytes == self.bytes.len() { std::mem::take(&mut self.bytes) } else { self.bytes.split_to(bytes) }
+    }
+
     /// Its buffer grows by doubling, where nobody else holds a part of it.
     fn join(&mut self, more: &Bytes) {
         let own = std::mem::take(&mut self.bytes).try_into_mut();
@@ -476,6 +469,21 @@ impl State {
         self.lanes[number] = Some(Box::new(Lane::new(peer)));
         self.by_peer.insert(peer, number);
         number
+    }
+
+    /// So much was taken from the first run of a lane.
+    fn took(&mut self, number: usize, bytes: usize, messages: usize) {
+        let Some(lane) = self.lanes.get_mut(number).and_then(Option::as_deref_mut) else { return };
+        if let Some(run) = lane.runs.front()
+            && run.intake.took(bytes)
+        {
+            self.to_wake.push(run.intake.clone());
+        }
+        lane.runs.pop_front_if(|run| run.messages == 0);
+        lane.bytes -= bytes;
+        lane.messages -= messages;
+        self.bytes -= bytes;
+        self.messages -= messages;
     }
 
     /// Forgets a lane that nothing leads to and nothing lies in.
@@ -512,7 +520,7 @@ mod tests {
 
     fn push(inbox: &Inbox, intake: &Arc<Intake>, numbers: std::ops::Range<u8>) -> bool {
         let (bytes, messages) = run(numbers);
-        inbox.push(intake, Arrival { bytes, messages, view: None }).is_ok()
+        inbox.push(intake, &mut [Some(Arrival { bytes, messages, view: None })]).1 > 0
     }
 
     #[test]
@@ -547,7 +555,8 @@ mod tests {
                 // Pieces of one buffer and buffers of their own.
                 let piece = buffer.slice(number as usize * 5..number as usize * 5 + 5);
                 let own = if number % 3 == 0 { piece } else { Bytes::copy_from_slice(&piece) };
-                inbox.push(&intakes[of(number)], Arrival { bytes: own, messages: 1, view: None }).unwrap();
+                let arrival = Arrival { bytes: own, messages: 1, view: None };
+                assert_eq!(inbox.push(&intakes[of(number)], &mut [Some(arrival)]), (5, 1));
             }
             let runs = inbox.lock().lane(0).unwrap().runs.len();
             assert!(runs < MAX_APART + ALL as usize * 5 / (MAX_JOINED - 5) + 8, "{runs}");

@@ -51,6 +51,7 @@ pub(crate) use cut::run_of;
 pub(crate) use inbox::Inbox;
 pub use limits::ChannelLimits;
 pub(crate) use limits::in_hello;
+use outbox::Offered;
 pub(crate) use outbox::{EndedBy, Flight, Levels, Next, Outbox};
 pub(crate) use outbox::{FIRST_CREDIT, MAX_MEMORY_PAUSE};
 pub(crate) use pace::MAX_PACES;
@@ -199,62 +200,65 @@ impl<M: Payload> Channel<M> {
     pub async fn recv(&self) -> Option<(PeerId, M)> {
         loop {
             let (peer, bytes) = self.core.inbox.recv().await?;
-            if let Some(message) = self.decode(peer, bytes) {
+            if let Some(message) = self.decode(&peer, bytes) {
                 return Some((peer, message));
             }
         }
     }
 
-    /// Adds the next messages to `messages`, at most `most` of them, in the order of [`Channel::recv`], and tells how many: for whoever gets very many,
-    /// because it looks into the queue once for those that came together. It waits for the first and for no other; 0 when the node has been shut
-    /// down, or when `most` is 0.
+    /// Adds the next messages of one peer to `messages`, at most `most` of them, and tells whose they are: for whoever gets very many, because it looks
+    /// into the queue once for those that came together. It waits for the first and for no other. The peers that have messages take turns by
+    /// the call. `None` when the node has been shut down, or when `most` is 0.
     ///
     /// Cancel-safe: no message is lost when the future is dropped.
-    pub async fn recv_many(&self, messages: &mut Vec<(PeerId, M)>, most: usize) -> usize {
+    pub async fn recv_many(&self, messages: &mut Vec<M>, most: usize) -> Option<PeerId> {
         let before = messages.len();
-        while most > 0 && messages.len() == before {
-            let mut next = self.core.inbox.recv_run(most).await;
-            if next.is_none() {
-                break;
+        while most > 0 {
+            let (peer, runs) = self.core.inbox.recv_runs(most).await?;
+            for run in runs {
+                messages.extend(cut::messages_of(run).filter_map(|bytes| self.decode(&peer, bytes)));
             }
-            while let Some((peer, run)) = next {
-                let decoded =
-                    cut::messages_of(run).filter_map(|bytes| Some((peer, self.decode(peer, bytes)?)));
-                messages.extend(decoded);
-                let left = most - (messages.len() - before);
-                next = if left > 0 { self.core.inbox.try_recv_run(left) } else { None };
+            if messages.len() > before {
+                return Some(peer);
             }
         }
-        messages.len() - before
+        None
     }
 
     /// The next message, if one is there.
     pub fn try_recv(&self) -> Option<(PeerId, M)> {
         loop {
             let (peer, bytes) = self.core.inbox.try_recv()?;
-            if let Some(message) = self.decode(peer, bytes) {
+            if let Some(message) = self.decode(&peer, bytes) {
                 return Some((peer, message));
             }
         }
     }
 
-    fn decode(&self, peer: PeerId, bytes: bytes::Bytes) -> Option<M> {
-        match M::read(bytes) {
-            Ok(message) => Some(message),
-            Err(error) => {
-                self.core.counts.undecodable.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%peer, channel = self.name(), error, "a message cannot be decoded");
-                None
-            }
-        }
+    #[inline]
+    fn decode(&self, peer: &PeerId, bytes: bytes::Bytes) -> Option<M> {
+        M::read(bytes).map_err(|error| self.note_undecodable(peer, &error)).ok()
+    }
+
+    #[cold]
+    fn note_undecodable(&self, peer: &PeerId, error: &str) {
+        self.core.counts.undecodable.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%peer, channel = self.name(), error, "a message cannot be decoded");
     }
 
     fn check_length(&self, length: usize) -> Result<(), SendError> {
-        let most = self.core.config.max_message_bytes;
-        if length <= most {
-            return Ok(());
-        }
-        Err(SendError::TooLarge { length, most, channel: self.core.config.name.clone(), at: None })
+        if self.fits(length) { Ok(()) } else { Err(self.too_large(length)) }
+    }
+
+    fn fits(&self, length: usize) -> bool {
+        length <= self.core.config.max_message_bytes
+    }
+
+    #[cold]
+    fn too_large(&self, length: usize) -> SendError {
+        let config = &self.core.config;
+        let (most, channel) = (config.max_message_bytes, config.name.clone());
+        SendError::TooLarge { length, most, channel, at: None }
     }
 }
 
@@ -293,11 +297,17 @@ impl<M: Payload> PeerSender<M> {
     /// # Errors
     /// [`SendError::Lost`] when that connection is gone; make a new sender then.
     pub async fn send(&self, message: &M) -> Result<(), SendError> {
-        let queueing = async {
-            self.channel.check_length(message.length())?;
-            self.outbox.push(message, None).await
+        // Most messages are taken in at once: nothing is moved for them but what they are.
+        let length = message.length();
+        let settled = if self.channel.fits(length) {
+            match self.outbox.push_now(message, &mut None) {
+                Offered::Open | Offered::Opening => return Ok(()),
+                Offered::Refused(refusal) => self.outbox.push_refused(message, None, refusal).await,
+            }
+        } else {
+            Err(self.channel.too_large(length))
         };
-        self.channel.core.counted(queueing.await).map(|_| ())
+        self.channel.core.counted(settled).map(|_| ())
     }
 
     /// Queues a message and returns its receipt, as [`Channel::queue_confirmed`].

@@ -29,7 +29,7 @@ use crate::error::SendError;
 use crate::memory::{Budgets, Reservation};
 use crate::shift::Shift;
 
-pub(crate) use sending::MAX_MEMORY_PAUSE;
+pub(crate) use sending::{MAX_MEMORY_PAUSE, Offered};
 
 /// Bytes that may be sent before the peer's first account (proto/channel.proto).
 pub(crate) const FIRST_CREDIT: u64 = 16 * 1024;

@@ -36,15 +36,19 @@ impl<M: prost::Message + Default + 'static> Payload for M {
 pub struct Raw(pub Bytes);
 
 impl Payload for Raw {
+    #[inline]
     fn length(&self) -> usize {
         self.0.len()
     }
+    #[inline]
     fn write(&self, out: &mut BytesMut) {
         out.extend_from_slice(&self.0);
     }
+    #[inline]
     fn as_bytes(&self) -> Option<&Bytes> {
         Some(&self.0)
     }
+    #[inline]
     fn read(bytes: Bytes) -> Result<Self, String> {
         Ok(Self(bytes))
     }

@@ -23,6 +23,8 @@ pub(crate) const MIN_SHARED: usize = 1024;
 
 /// The least room that a new buffer for small messages has, in bytes.
 const MIN_BUFFER: usize = 256;
+/// Buffers that left and may be used again.
+const MAX_LEFT: usize = 64;
 
 /// A queue of framed messages.
 #[derive(Debug, Default)]
@@ -37,6 +39,8 @@ pub(crate) struct Queue {
     tail_messages: usize,
     /// How large the next buffer should be: what the last ones had to hold.
     expected: usize,
+    /// Full buffers that left, to be used again when the connection is done with them.
+    left: VecDeque<Bytes>,
     bytes: usize,
     /// Messages whose end is still here.
     messages: usize,
@@ -48,6 +52,8 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 struct Piece {
     bytes: Bytes,
+    /// It is a buffer of this queue's.
+    is_own: bool,
     /// Messages that end in it.
     messages: usize,
     /// Bytes that the message at its end still has, in the pieces behind it.
@@ -104,7 +110,7 @@ impl Queue {
                 self.make_room(uvarint::MAX_LEN);
                 uvarint::put(length as u64, &mut self.tail);
                 self.finish_tail(length);
-                self.pieces.push_back(Piece { bytes: payload.clone(), messages: 1, rest: 0 });
+                self.pieces.push_back(Piece { bytes: payload.clone(), is_own: false, messages: 1, rest: 0 });
             }
             _ => {
                 self.make_room(Self::framed(length));
@@ -152,6 +158,7 @@ impl Queue {
             taken.bytes += piece.bytes.len();
             taken.messages += piece.messages;
             self.rest = piece.rest;
+            self.note_left(&piece);
             out.push(piece.bytes);
         }
         if let Some(next) = self.pieces.front_mut() {
@@ -175,6 +182,33 @@ impl Queue {
         if self.bytes == 0 {
             self.tail = BytesMut::new();
             self.pieces = VecDeque::new();
+        }
+    }
+
+    /// Gives those buffers up that were kept to be used again.
+    pub(crate) fn forget_left(&mut self) {
+        self.left = VecDeque::new();
+    }
+
+    /// Keeps an eye on a buffer of full size.
+    fn note_left(&mut self, piece: &Piece) {
+        if piece.is_own && piece.bytes.len() > MAX_JOINED / 2 && self.left.len() < MAX_LEFT {
+            self.left.push_back(piece.bytes.clone());
+        }
+    }
+
+    /// The buffer that left first, if nobody else has a part of it any more.
+    fn used_again(&mut self) -> Option<BytesMut> {
+        match self.left.pop_front()?.try_into_mut() {
+            Ok(mut buffer) if buffer.capacity() >= MAX_JOINED => {
+                buffer.clear();
+                Some(buffer)
+            }
+            Ok(_) => None,
+            Err(busy) => {
+                self.left.push_front(busy);
+                None
+            }
         }
     }
 
@@ -220,14 +254,15 @@ impl Queue {
             self.pieces.remove(place);
         }
         if ends > 0 {
-            self.pieces.insert(place, Piece { bytes: begun, messages: ends, rest: 0 });
+            self.pieces.insert(place, Piece { bytes: begun, is_own: false, messages: ends, rest: 0 });
         }
     }
 
     /// Makes the messages that are shared a piece: more can't follow on them.
+    #[inline]
     fn finish_shared(&mut self) {
         if let Some(Run { block, at, messages }) = self.shared.take() {
-            self.pieces.push_back(Piece { bytes: block.slice(at), messages, rest: 0 });
+            self.pieces.push_back(Piece { bytes: block.slice(at), is_own: false, messages, rest: 0 });
         }
     }
 
@@ -236,16 +271,31 @@ impl Queue {
         if !self.tail.is_empty() {
             self.expected = self.tail.len().max(self.expected / 2);
             let messages = std::mem::take(&mut self.tail_messages);
-            self.pieces.push_back(Piece { bytes: self.tail.split().freeze(), messages, rest });
+            self.pieces.push_back(Piece { bytes: self.tail.split().freeze(), is_own: true, messages, rest });
         }
     }
 
+    #[inline]
     fn make_room(&mut self, more: usize) {
+        let fits = self.tail.len() + more <= MAX_JOINED && self.tail.capacity() - self.tail.len() >= more;
+        if !fits {
+            self.make_new_room(more);
+        }
+    }
+
+    fn make_new_room(&mut self, more: usize) {
         if self.tail.len() + more > MAX_JOINED {
             self.finish_tail(0);
         }
         if self.tail.capacity() - self.tail.len() < more {
             let room = self.expected.max(4 * self.tail.len()).clamp(MIN_BUFFER, MAX_JOINED);
+            if self.tail.is_empty()
+                && room > MAX_JOINED / 2
+                && let Some(buffer) = self.used_again()
+            {
+                self.tail = buffer;
+                return;
+            }
             self.tail.reserve(more.max(room - self.tail.len().min(room)));
         }
     }
@@ -330,6 +380,28 @@ mod tests {
         let mut out = Vec::new();
         queue.take(usize::MAX, usize::MAX, &mut out);
         assert_eq!(out[1].as_ptr(), payload.0.as_ptr());
+    }
+
+    #[test]
+    fn full_buffers_are_used_again_when_nobody_has_them_any_more_and_so_many_are_kept() {
+        let mut queue = Queue::default();
+        let mut sent = Vec::new();
+        let fill = |queue: &mut Queue| (0..40).for_each(|_| queue.push(&raw(vec![7; 1000])));
+        for _ in 0..2 * MAX_LEFT {
+            fill(&mut queue);
+            queue.take(usize::MAX, usize::MAX, &mut sent);
+        }
+        assert_eq!(queue.left.len(), MAX_LEFT);
+        let first = queue.left[0].as_ptr();
+        fill(&mut queue);
+        queue.take(usize::MAX, usize::MAX, &mut sent);
+        assert!(queue.left[0].as_ptr() == first, "what is on its way is left alone");
+        sent.clear();
+        fill(&mut queue);
+        queue.take(usize::MAX, usize::MAX, &mut sent);
+        assert!(sent.iter().any(|piece| piece.as_ptr() == first) && sent.concat().len() == 40 * 1002);
+        queue.forget_left();
+        assert_eq!(queue.left.capacity(), 0);
     }
 
     #[derive(Debug, Clone)]

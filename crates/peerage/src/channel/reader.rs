@@ -22,15 +22,18 @@ use super::limits;
 use super::pace::Pace;
 use super::plain::Plain;
 use super::seen::Seen;
+use super::views::Arrival;
 use super::window::Window;
 use crate::memory::{Exhausted, Reservation};
 use crate::peer::Peer;
 use crate::shift::Shift;
 
 /// Pieces that one read takes from a stream. Each is a part of one packet.
-const PIECES: usize = 8;
+const PIECES: usize = 16;
 /// The same from a stream without credit: what a read may bring is accounted for before.
 const PLAIN_PIECES: usize = 2;
+/// Runs that are put into the inbox at once.
+const RUNS: usize = 32;
 /// Reads after which others have a turn.
 const READS: u64 = 64;
 /// The least that is taken for the length of a piece.
@@ -409,44 +412,84 @@ impl<'a> Reader<'a> {
     /// Puts the whole messages of what was read into the inbox, as far as the lane and the rate allow.
     fn accept(&mut self) -> Result<Block, End> {
         let pace = self.pace.clone();
-        loop {
-            if self.gather.bytes() == 0 {
-                return Ok(Block::Empty);
-            }
-            let room = self.core.inbox.room(self.intake).ok_or(End::Closed)?;
+        while self.gather.bytes() > 0 {
+            let mut room = self.core.inbox.room(self.intake).ok_or(End::Closed)?;
             let now = self.now();
             // Kept until what passes is spent: the peer may have several streams.
             let mut pace = pace.as_deref().map(|pace| pace.lock().unwrap_or_else(PoisonError::into_inner));
-            let (cut, here) = self.cut(room, pace.as_deref_mut(), now)?;
-            if cut.messages == 0 {
+            let mut runs = [const { None }; RUNS];
+            let behind = self.cut_runs(&mut runs, &mut room, pace.as_deref_mut(), now);
+            if let Some(first) = &runs[0] {
+                let seen = self.seen.is_some().then(|| first.bytes.clone());
+                let (bytes, messages) = self.core.inbox.push(self.intake, &mut runs);
+                self.note_accepted(bytes, messages);
+                if let Some(pace) = &mut pace {
+                    pace.spend(bytes, messages, now);
+                }
+                if let (Some(seen), Some(run)) = (&self.seen, seen.filter(|_| messages > 0)) {
+                    messages_of(run).for_each(|message| seen.note(&message, now.mono));
+                }
+                let left =
+                    runs.into_iter().flatten().rev().map(|run| self.gather.put_back(run.into())).count();
+                // Another stream of the peer took the room, or not all was cut; what is wrong behind the runs shows when they are gone.
+                if left > 0 || !matches!(behind, Ok(Some(_))) {
+                    continue;
+                }
+            }
+            if let Some((cut, here)) = behind? {
                 return self.why_nothing(&cut, here, room, pace.as_deref_mut(), now);
             }
-            let run = self.gather.take(cut.bytes);
-            let seen = self.seen.is_some().then(|| run.bytes.clone());
-            if let Err(back) = self.core.inbox.push(self.intake, self.intake.arrival(run, cut.messages)) {
-                // Another stream of the peer took the room. Put it back and look again.
-                self.gather.put_back(back);
-                continue;
-            }
-            self.accepted += cut.bytes as u64;
-            self.messages += cut.messages as u64;
+        }
+        Ok(Block::Empty)
+    }
+
+    fn note_accepted(&mut self, bytes: usize, messages: usize) {
+        if messages > 0 {
+            self.accepted += bytes as u64;
+            self.messages += messages as u64;
             self.cramped = false;
-            if let Some(pace) = &mut pace {
-                pace.spend(cut.bytes, cut.messages, now);
-            }
             self.peer.mark_useful();
-            self.core.counts.received.fetch_add(cut.messages as u64, Ordering::Relaxed);
-            self.core.counts.received_bytes.fetch_add(cut.bytes as u64, Ordering::Relaxed);
-            if let (Some(seen), Some(run)) = (&self.seen, seen) {
-                messages_of(run).for_each(|message| seen.note(&message, now.mono));
-            }
+            self.core.counts.received.fetch_add(messages as u64, Ordering::Relaxed);
+            self.core.counts.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
     }
 
-    /// The whole messages that fit into the room and keep to the channel's rate, and how much lies in one piece with them.
-    fn cut(&mut self, room: Room, pace: Option<&mut Pace>, now: Now) -> Result<(Cut, usize), End> {
+    /// Cuts runs of whole messages off what was read, as far as they fit into `room`. What stands behind them, and how much lies in one piece with it,
+    /// when no more can be cut off.
+    fn cut_runs(
+        &mut self,
+        runs: &mut [Option<Arrival>],
+        room: &mut Room,
+        mut pace: Option<&mut Pace>,
+        now: Now,
+    ) -> Result<Option<(Cut, usize)>, End> {
+        // A rate is kept to, and what was seen is noted, run by run.
+        let most = if pace.is_some() || self.seen.is_some() { 1 } else { runs.len() };
+        let mut begins = self.accepted;
+        for slot in &mut runs[..most] {
+            let (cut, here) = self.cut(*room, begins, pace.as_deref_mut(), now)?;
+            if cut.messages == 0 {
+                return Ok(Some((cut, here)));
+            }
+            *slot = Some(self.intake.arrival(self.gather.take(cut.bytes), cut.messages));
+            begins += cut.bytes as u64;
+            room.bytes -= cut.bytes;
+            room.messages -= cut.messages;
+        }
+        Ok(None)
+    }
+
+    /// The whole messages that fit into the room and keep to the channel's rate, and how much lies in one piece with them. They begin at such a place of
+    /// the stream.
+    fn cut(
+        &mut self,
+        room: Room,
+        begins: u64,
+        pace: Option<&mut Pace>,
+        now: Now,
+    ) -> Result<(Cut, usize), End> {
         let longest = self.core.config.max_message_bytes;
-        let accounted = self.window.as_ref().map_or(0, |window| window.limit().saturating_sub(self.accepted));
+        let accounted = self.window.as_ref().map_or(0, |window| window.limit().saturating_sub(begins));
         let front = self.gather.front(longest, accounted as usize);
         let here = front.len();
         let Some(pace) = pace else {

@@ -31,6 +31,7 @@ impl Outbox {
             if state.finishing {
                 return Next::Finished;
             }
+            state.queue.forget_left();
             state.idle = true;
             if std::mem::take(&mut state.writing) {
                 state.idle_since = now.mono;
@@ -47,6 +48,7 @@ impl Outbox {
         let blocked = bytes == 0 || messages == 0;
         let taken = if blocked { Taken::default() } else { state.queue.take(bytes, messages, out) };
         if taken.bytes == 0 {
+            state.queue.forget_left();
             state.idle = true;
             let after =
                 Some(state.pace.wait(now)).filter(|wait| !state.pace.is_unlimited() && !wait.is_zero());

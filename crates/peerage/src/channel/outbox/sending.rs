@@ -31,15 +31,51 @@ enum Manner {
     Shared,
 }
 
+/// What became of a message at once. It fits into two registers, which a `Result` of the same would not.
+#[derive(Debug)]
+pub(crate) enum Offered {
+    /// Taken in, and the peer is known to have the channel.
+    Open,
+    /// Taken in, and that is not known yet.
+    Opening,
+    /// Boxed: it is large, and most messages pass.
+    Refused(Box<SendError>),
+}
+
+impl Offered {
+    /// Whether the peer is known to have the channel, or why the message was not taken in.
+    fn settled(self) -> Result<bool, Box<SendError>> {
+        match self {
+            Self::Open => Ok(true),
+            Self::Opening => Ok(false),
+            Self::Refused(refusal) => Err(refusal),
+        }
+    }
+}
+
 impl Outbox {
     /// Queues a message as the channel's policy says. Whoever waits for room gets it in the order in which they came. True when the
     /// peer is known to have the channel.
     pub(crate) async fn push(&self, message: &impl Payload, reply: Option<Reply>) -> Result<bool, SendError> {
         let mut reply = reply;
-        let refusal = match self.offer_one(message, &mut reply, Manner::Alone) {
-            Ok(open) => return Ok(open),
-            Err(refusal) => refusal,
-        };
+        match self.push_now(message, &mut reply).settled() {
+            Ok(open) => Ok(open),
+            Err(refusal) => self.push_refused(message, reply, refusal).await,
+        }
+    }
+
+    /// Queues a message if that can be done at once. `reply` is kept when it was refused, for [`Outbox::push_refused`].
+    pub(crate) fn push_now(&self, message: &impl Payload, reply: &mut Option<Reply>) -> Offered {
+        self.offer(message.length(), |queue| queue.push(message), reply, Manner::Alone)
+    }
+
+    /// Goes on with a message that was refused at once, as [`Outbox::push`] does.
+    pub(crate) async fn push_refused(
+        &self,
+        message: &impl Payload,
+        reply: Option<Reply>,
+        refusal: Box<SendError>,
+    ) -> Result<bool, SendError> {
         let is_unsure = matches!(*refusal, SendError::TooLarge { .. }) && self.is_unsure_of(message.length());
         if !is_unsure && !self.waits_after(&refusal, message.length()) {
             return Err(*refusal);
@@ -95,12 +131,8 @@ impl Outbox {
 
     /// The same for a message that the queues to several peers share.
     pub(crate) fn try_push_shared(&self, message: &ToMany, reply: Option<Reply>) -> Result<bool, SendError> {
-        self.asking_on(self.offer(
-            message.length(),
-            |queue| message.put(queue),
-            &mut { reply },
-            Manner::Shared,
-        ))
+        let put = |queue: &mut Queue| message.put(queue);
+        self.asking_on(self.offer(message.length(), put, &mut { reply }, Manner::Shared).settled())
     }
 
     /// Has the peer's bound found out where it was exceeded.
@@ -147,30 +179,21 @@ impl Outbox {
         reply: &mut Option<Reply>,
         manner: Manner,
     ) -> Result<bool, Box<SendError>> {
-        self.offer(message.length(), |queue| queue.push(message), reply, manner)
+        self.offer(message.length(), |queue| queue.push(message), reply, manner).settled()
     }
 
-    /// Takes a message of such a length in, which `put` queues, unless there is no room or others wait for it already. A refusal is boxed: it is large,
-    /// and most messages pass.
+    /// Takes a message of such a length in, which `put` queues, unless there is no room or others wait for it already.
     fn offer(
         &self,
         length: usize,
         put: impl FnOnce(&mut Queue),
         reply: &mut Option<Reply>,
         manner: Manner,
-    ) -> Result<bool, Box<SendError>> {
+    ) -> Offered {
         let framed = Queue::framed(length);
         let mut state = self.lock();
-        if state.phase != Phase::Open || state.finishing || length > state.peer_most {
-            self.may_queue(&state, length)?;
-        }
-        if self.core.config.overflow == Overflow::DropOldest {
-            self.make_room(&mut state, framed)?;
-        } else {
-            if !self.has_room(&state, framed) || (state.waiting > 0 && manner != Manner::InTurn) {
-                return Err(Box::new(SendError::QueueFull));
-            }
-            self.reserve(&mut state, framed)?;
+        if let Some(refusal) = self.refusal(&mut state, length, framed, manner) {
+            return Offered::Refused(refusal);
         }
         put(&mut state.queue);
         if let Some(reply) = reply.take() {
@@ -185,7 +208,30 @@ impl Outbox {
         } else if idle {
             self.call_writer();
         }
-        Ok(open)
+        if open { Offered::Open } else { Offered::Opening }
+    }
+
+    /// Why a message may not be queued; or it has room and memory then.
+    #[inline]
+    fn refusal(
+        &self,
+        state: &mut State,
+        length: usize,
+        framed: usize,
+        manner: Manner,
+    ) -> Option<Box<SendError>> {
+        if state.phase != Phase::Open || state.finishing || length > state.peer_most {
+            if let Err(refusal) = self.may_queue(state, length) {
+                return Some(refusal);
+            }
+        }
+        if self.core.config.overflow == Overflow::DropOldest {
+            return self.make_room(state, framed).err();
+        }
+        if !self.has_room(state, framed) || (state.waiting > 0 && manner != Manner::InTurn) {
+            return Some(Box::new(SendError::QueueFull));
+        }
+        self.reserve(state, framed).err()
     }
 
     /// For a sender that found the writer idle: a lone message leaves at once, and wakes no task but the connection's. Of many in a row each would be
