@@ -212,8 +212,11 @@ impl<M: Payload> Channel<M> {
     ///
     /// Cancel-safe: no message is lost when the future is dropped.
     pub async fn recv_many(&self, messages: &mut Vec<M>, most: usize) -> Option<PeerId> {
+        if most == 0 {
+            return None;
+        }
         let before = messages.len();
-        while most > 0 {
+        loop {
             let (peer, runs) = self.core.inbox.recv_runs(most).await?;
             for run in runs {
                 messages.extend(cut::messages_of(run).filter_map(|bytes| self.decode(&peer, bytes)));
@@ -222,7 +225,6 @@ impl<M: Payload> Channel<M> {
                 return Some(peer);
             }
         }
-        None
     }
 
     /// The next message, if one is there.

@@ -23,6 +23,8 @@ pub(crate) const MIN_SHARED: usize = 1024;
 
 /// The least room that a new buffer for small messages has, in bytes.
 const MIN_BUFFER: usize = 256;
+/// A buffer that holds so much is worth being used again.
+const FULL: usize = MAX_JOINED / 4 * 3;
 /// Buffers that left and may be used again.
 const MAX_LEFT: usize = 64;
 
@@ -192,7 +194,7 @@ impl Queue {
 
     /// Keeps an eye on a buffer of full size.
     fn note_left(&mut self, piece: &Piece) {
-        if piece.is_own && piece.bytes.len() > MAX_JOINED / 2 && self.left.len() < MAX_LEFT {
+        if piece.is_own && piece.bytes.len() >= FULL && self.left.len() < MAX_LEFT {
             self.left.push_back(piece.bytes.clone());
         }
     }
@@ -200,7 +202,7 @@ impl Queue {
     /// The buffer that left first, if nobody else has a part of it any more.
     fn used_again(&mut self) -> Option<BytesMut> {
         match self.left.pop_front()?.try_into_mut() {
-            Ok(mut buffer) if buffer.capacity() >= MAX_JOINED => {
+            Ok(mut buffer) if buffer.capacity() >= FULL => {
                 buffer.clear();
                 Some(buffer)
             }
@@ -284,13 +286,16 @@ impl Queue {
     }
 
     fn make_new_room(&mut self, more: usize) {
-        if self.tail.len() + more > MAX_JOINED {
+        // What is large enough by itself is not copied into a larger buffer.
+        let full = self.tail.len();
+        if full + more > MAX_JOINED || full > MAX_JOINED / 4 {
             self.finish_tail(0);
+            self.expected = self.expected.max(2 * full).min(MAX_JOINED);
         }
         if self.tail.capacity() - self.tail.len() < more {
             let room = self.expected.max(4 * self.tail.len()).clamp(MIN_BUFFER, MAX_JOINED);
             if self.tail.is_empty()
-                && room > MAX_JOINED / 2
+                && room >= FULL
                 && let Some(buffer) = self.used_again()
             {
                 self.tail = buffer;
@@ -386,7 +391,7 @@ mod tests {
     fn full_buffers_are_used_again_when_nobody_has_them_any_more_and_so_many_are_kept() {
         let mut queue = Queue::default();
         let mut sent = Vec::new();
-        let fill = |queue: &mut Queue| (0..40).for_each(|_| queue.push(&raw(vec![7; 1000])));
+        let fill = |queue: &mut Queue| (0..200).for_each(|_| queue.push(&raw(vec![7; 1000])));
         for _ in 0..2 * MAX_LEFT {
             fill(&mut queue);
             queue.take(usize::MAX, usize::MAX, &mut sent);
@@ -399,7 +404,7 @@ mod tests {
         sent.clear();
         fill(&mut queue);
         queue.take(usize::MAX, usize::MAX, &mut sent);
-        assert!(sent.iter().any(|piece| piece.as_ptr() == first) && sent.concat().len() == 40 * 1002);
+        assert!(sent.iter().any(|piece| piece.as_ptr() == first) && sent.concat().len() == 200 * 1002);
         queue.forget_left();
         assert_eq!(queue.left.capacity(), 0);
     }

@@ -220,10 +220,10 @@ impl Outbox {
         framed: usize,
         manner: Manner,
     ) -> Option<Box<SendError>> {
-        if state.phase != Phase::Open || state.finishing || length > state.peer_most {
-            if let Err(refusal) = self.may_queue(state, length) {
-                return Some(refusal);
-            }
+        if (state.phase != Phase::Open || state.finishing || length > state.peer_most)
+            && let Err(refusal) = self.may_queue(state, length)
+        {
+            return Some(refusal);
         }
         if self.core.config.overflow == Overflow::DropOldest {
             return self.make_room(state, framed).err();
