@@ -10,10 +10,11 @@ use bytes::{Bytes, BytesMut};
 use peerage_wire::uvarint;
 
 /// A message that takes so many bytes with its length is handed on as it came, where it lies in one piece.
-const MIN_VIEW: usize = 512;
+pub(super) const MIN_VIEW: usize = 512;
 /// What is read while whole messages wait is kept in blocks of this size.
 const BLOCK: usize = 32 * 1024;
-/// The most of a buffer that messages share which are not small and do not lie in one piece.
+/// The most of a buffer that messages share which are not small and do not lie in one piece. It is never more than what has come with them, so
+/// that whatever is kept of it costs twice what came at most.
 const SHARED: usize = 8 * 1024;
 
 /// Bytes of a stream in their order, from the beginning of a message.

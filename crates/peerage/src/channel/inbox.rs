@@ -14,6 +14,7 @@ use peerage_wire::uvarint;
 
 use super::ChannelConfig;
 use super::cut::Cut;
+use super::gather::MIN_VIEW;
 use super::reader::MAX_FOREIGN_STREAMS;
 use super::views::{Arrival, View, Views};
 use crate::bell::Bell;
@@ -22,8 +23,8 @@ use crate::shift::StandIns;
 
 /// What a stream that has ended costs beside its messages, in bytes, as long as some of them wait.
 const KEPT: usize = 1024;
-/// Runs of a lane that stay as they came. Beyond, small ones are joined, so that messages that come one by one cost little more than their bytes,
-/// which is what is accounted for.
+/// Runs of a lane that stay as they came. Beyond, those of less than [`MIN_VIEW`] bytes are joined, so that messages that come one by one cost little
+/// more than their bytes, which is what is accounted for.
 const MAX_APART: usize = 16;
 /// The most bytes of a run that was joined.
 const MAX_JOINED: usize = 4096;
@@ -423,7 +424,7 @@ impl Lane {
         let Arrival { bytes, messages, view } = arrival;
         // Streams of a connection without a number come in no order among themselves: each may add to its own last run.
         let back = if intake.connection.is_some() { 1 } else { MAX_FOREIGN_STREAMS };
-        let apart = view.is_some() || self.runs.len() < MAX_APART;
+        let apart = view.is_some() || bytes.len() >= MIN_VIEW || self.runs.len() < MAX_APART;
         let mut last = self.runs.iter_mut().rev().take(if apart { 0 } else { back });
         match last.find(|run| Arc::ptr_eq(&run.intake, intake)) {
             Some(run) if run.view.is_none() && run.bytes.len() + bytes.len() <= MAX_JOINED => {

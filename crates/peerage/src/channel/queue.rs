@@ -27,6 +27,8 @@ const MIN_BUFFER: usize = 256;
 const FULL: usize = MAX_JOINED / 4 * 3;
 /// Buffers that left and may be used again.
 const MAX_LEFT: usize = 64;
+/// How many of them may be more than what is on its way fills, which is what is accounted for.
+const MAX_SPARE: usize = 4;
 
 /// A queue of framed messages.
 #[derive(Debug, Default)]
@@ -192,6 +194,12 @@ impl Queue {
         self.left = VecDeque::new();
     }
 
+    /// Gives the oldest of them up where there are more than so many bytes on their way can fill, and [`MAX_SPARE`].
+    pub(crate) fn trim_left(&mut self, on_their_way: usize) {
+        let most = on_their_way / MAX_JOINED + MAX_SPARE;
+        self.left.drain(..self.left.len().saturating_sub(most));
+    }
+
     /// Keeps an eye on a buffer of full size.
     fn note_left(&mut self, piece: &Piece) {
         if piece.is_own && piece.bytes.len() >= FULL && self.left.len() < MAX_LEFT {
@@ -202,7 +210,7 @@ impl Queue {
     /// The buffer that left first, if nobody else has a part of it any more.
     fn used_again(&mut self) -> Option<BytesMut> {
         match self.left.pop_front()?.try_into_mut() {
-            Ok(mut buffer) if buffer.capacity() >= FULL => {
+            Ok(mut buffer) if (FULL..=2 * MAX_JOINED).contains(&buffer.capacity()) => {
                 buffer.clear();
                 Some(buffer)
             }
@@ -273,7 +281,9 @@ impl Queue {
         if !self.tail.is_empty() {
             self.expected = self.tail.len().max(self.expected / 2);
             let messages = std::mem::take(&mut self.tail_messages);
-            self.pieces.push_back(Piece { bytes: self.tail.split().freeze(), is_own: true, messages, rest });
+            // One that grew for a large message is not worth keeping.
+            let is_own = self.tail.len() <= MAX_JOINED;
+            self.pieces.push_back(Piece { bytes: self.tail.split().freeze(), is_own, messages, rest });
         }
     }
 
@@ -295,7 +305,7 @@ impl Queue {
         if self.tail.capacity() - self.tail.len() < more {
             let room = self.expected.max(4 * self.tail.len()).clamp(MIN_BUFFER, MAX_JOINED);
             if self.tail.is_empty()
-                && room >= FULL
+                && (more..=room).contains(&FULL)
                 && let Some(buffer) = self.used_again()
             {
                 self.tail = buffer;
@@ -387,6 +397,21 @@ mod tests {
         assert_eq!(out[1].as_ptr(), payload.0.as_ptr());
     }
 
+    /// A message of so many bytes that is encoded when it is queued.
+    struct Encoded(usize);
+
+    impl Payload for Encoded {
+        fn length(&self) -> usize {
+            self.0
+        }
+        fn write(&self, out: &mut BytesMut) {
+            out.extend_from_slice(&vec![7; self.0]);
+        }
+        fn read(bytes: Bytes) -> Result<Self, String> {
+            Ok(Self(bytes.len()))
+        }
+    }
+
     #[test]
     fn full_buffers_are_used_again_when_nobody_has_them_any_more_and_so_many_are_kept() {
         let mut queue = Queue::default();
@@ -405,8 +430,14 @@ mod tests {
         fill(&mut queue);
         queue.take(usize::MAX, usize::MAX, &mut sent);
         assert!(sent.iter().any(|piece| piece.as_ptr() == first) && sent.concat().len() == 200 * 1002);
+        queue.trim_left(10 * MAX_JOINED);
+        assert_eq!(queue.left.len(), 10 + MAX_SPARE);
         queue.forget_left();
         assert_eq!(queue.left.capacity(), 0);
+        queue.push(&raw(vec![7; MIN_WHOLE - 1]));
+        queue.push(&Encoded(2 * MAX_JOINED));
+        queue.take(usize::MAX, usize::MAX, &mut sent);
+        assert!(queue.left.is_empty(), "one that is larger than most is not kept");
     }
 
     #[derive(Debug, Clone)]

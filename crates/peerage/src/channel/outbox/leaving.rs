@@ -28,10 +28,10 @@ impl Outbox {
             return Next::Open;
         }
         if state.queue.bytes() == 0 {
+            state.queue.forget_left();
             if state.finishing {
                 return Next::Finished;
             }
-            state.queue.forget_left();
             state.idle = true;
             if std::mem::take(&mut state.writing) {
                 state.idle_since = now.mono;
@@ -85,6 +85,7 @@ impl Outbox {
         state.written.bytes += bytes as u64;
         state.written.messages += messages;
         if !self.credit {
+            state.queue.trim_left(0);
             self.release(&mut state);
         }
         state.queue.forget_buffer();
@@ -120,6 +121,8 @@ impl Outbox {
             // Whoever asked may have stopped waiting.
             let _ = reply.send(Verdict::Delivered);
         }
+        let on_their_way = (state.sent.bytes - state.accepted.bytes) as usize;
+        state.queue.trim_left(on_their_way);
         self.release(&mut state);
         let (idle, finishing) = (std::mem::take(&mut state.idle), state.finishing);
         drop(state);
