@@ -45,6 +45,8 @@ generated! {
     hello: "peerage.hello",
     /// libp2p identify (`proto/identify.proto`).
     identify: "peerage.identify",
+    /// Kademlia, libp2p's kad-dht specification (`proto/kad.proto`).
+    kad: "peerage.kad",
     /// Peer records, libp2p RFC 0003 (`proto/peer_record.proto`).
     peer_record: "peerage.peer_record",
     /// What a caller says about its request (`proto/request.proto`).
