@@ -86,6 +86,11 @@ impl NodeKey {
         secret
     }
 
+    /// The key itself, for what else this crate does with it.
+    pub(crate) fn signing_key(&self) -> &SigningKey {
+        &self.0.signing
+    }
+
     fn from_signing_key(signing: SigningKey) -> Self {
         let public = ed25519::PublicKey::try_from_bytes(signing.verifying_key().as_bytes())
             .expect("a key pair's public key is a point of the curve");

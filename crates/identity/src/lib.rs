@@ -22,9 +22,11 @@
 //! - One key has one encoding and so one peer ID: `every_other_encoding_of_the_same_key_is_refused`.
 //! - Ed25519 is verified strictly: `a_key_of_small_order_signs_nothing`, `a_signature_has_one_form`.
 //! - A signature holds for one purpose: `a_payload_signed_for_one_purpose_does_not_pass_for_another`.
+//! - A sealed payload opens for its recipient and purpose alone: `only_the_recipient_opens_it_and_only_for_its_purpose`, `points_of_small_order_are_refused_on_both_sides`.
 //! - A peer speaks for itself alone: `a_record_about_another_peer_is_refused`.
 //! - What is read is bounded: [`MAX_RECORD_BYTES`], [`MAX_RECORD_ADDRESSES`], [`MAX_ADDRESS_BYTES`], [`MAX_ADDRESS_TEXT`],
-//!   [`MAX_PEER_ID_TEXT`], [`MAX_PUBLIC_KEY_BYTES`], [`MAX_KEY_FILE_BYTES`]. Only [`Envelope::open`] leaves the bound to its caller, who knows the payload.
+//!   [`MAX_PEER_ID_TEXT`], [`MAX_PUBLIC_KEY_BYTES`], [`MAX_KEY_FILE_BYTES`],
+//!   [`MAX_SEALED_BYTES`]. Only [`Envelope::open`] leaves the bound to its caller, who knows the payload.
 //! - A private key is in no message, no `Debug` and no file that others can read; it is wiped from memory at its end.
 //!
 //! Key files need a Unix file system: elsewhere nothing could be promised about who reads them.
@@ -44,6 +46,7 @@
 //! | `address` | [`DialAddress`]: where a peer can be dialled; [`ListenAddress`]: where we listen |
 //! | `envelope` | [`Envelope`]: a signed payload of a stated kind |
 //! | `peer_record` | [`SignedPeerRecord`]: where a peer says that it can be reached |
+//! | `sealing` | [`seal_to`], [`open_sealed`]: payloads that one peer alone can read |
 #![forbid(unsafe_code)]
 
 mod address;
@@ -57,6 +60,7 @@ mod pem;
 mod private_file;
 mod public_key;
 mod scope;
+mod sealing;
 
 pub use address::{
     AddressError, DialAddress, DnsFamily, Host, ListenAddress, MAX_ADDRESS_BYTES, MAX_ADDRESS_TEXT,
@@ -80,3 +84,4 @@ pub use public_key::{
     KeyError, MAX_PUBLIC_KEY_BYTES, MAX_RSA_BITS, MIN_RSA_BITS, decode_public_key, verify_signature,
 };
 pub use scope::{AddressScope, IpPrefix};
+pub use sealing::{MAX_SEALED_BYTES, MAX_SEALING_CONTEXT, SEALING_OVERHEAD, SealError, open_sealed, seal_to};
