@@ -11,8 +11,16 @@ struct Source {
     text: String,
 }
 
-const LIBRARIES: &[&str] =
-    &["wire/src", "machine/src", "identity/src", "transport/src", "peers/src", "peerage/src", "sim/src"];
+const LIBRARIES: &[&str] = &[
+    "wire/src",
+    "machine/src",
+    "identity/src",
+    "transport/src",
+    "peers/src",
+    "dht/src",
+    "peerage/src",
+    "sim/src",
+];
 
 /// What a session of commands reaches of the program, but for transfers: those are of files on a real disk.
 const SESSIONS: &[&str] = &["cli/src/control", "cli/src/node", "cli/src/metrics.rs"];

@@ -1,0 +1,209 @@
+//! A peer and where it can be reached: what answers name and what the table holds.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use peerage_identity::{AddressScope, DialAddress, Host, IpPrefix, MAX_ADDRESS_BYTES, PeerId};
+
+use crate::Key;
+
+/// The most addresses of a contact that are kept; further ones are dropped. Twenty contacts with as many of the usual length stay below 16 KiB.
+pub const MAX_CONTACT_ADDRESSES: usize = 8;
+
+/// A peer with its place in the keyspace and the addresses at which it may be dialled. Cheap to clone: all clones share one copy.
+///
+/// Addresses are kept in their binary form, which is a tenth of what parsed ones take, and without the peer ID that they may end in.
+#[derive(Clone)]
+pub struct Contact(Arc<Known>);
+
+struct Known {
+    peer: PeerId,
+    key: Key,
+    /// Each address as its length in one byte or two (little-endian), then its bytes.
+    addresses: Box<[u8]>,
+    subnets: [Option<Subnet>; 2],
+}
+
+impl Contact {
+    /// A peer at `addresses`: of those that name another peer none is taken, nor are repetitions, nor more than [`MAX_CONTACT_ADDRESSES`].
+    pub fn new(peer: PeerId, addresses: &[DialAddress]) -> Self {
+        let mut kept: Vec<DialAddress> = Vec::new();
+        for address in addresses {
+            let ours = address.peer_id().is_none_or(|named| named == peer);
+            let fresh = !kept.iter().any(|other| other.same_endpoint(address));
+            if ours && fresh && kept.len() < MAX_CONTACT_ADDRESSES {
+                kept.push(address.clone().without_peer_id());
+            }
+        }
+        let mut packed = Vec::new();
+        for address in &kept {
+            let bytes = address.to_bytes();
+            debug_assert!(bytes.len() <= MAX_ADDRESS_BYTES);
+            packed.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
+            packed.extend_from_slice(&bytes);
+        }
+        let key = Key::of_peer(&peer);
+        Self(Arc::new(Known { peer, key, addresses: packed.into(), subnets: subnets(&kept) }))
+    }
+
+    /// Who it is.
+    pub fn peer(&self) -> &PeerId {
+        &self.0.peer
+    }
+
+    /// Where it lies in the keyspace.
+    pub fn key(&self) -> &Key {
+        &self.0.key
+    }
+
+    /// Where it may be dialled, in the order in which it was told.
+    pub fn addresses(&self) -> Vec<DialAddress> {
+        self.binary_addresses().filter_map(|bytes| DialAddress::from_bytes(bytes).ok()).collect()
+    }
+
+    /// The same as binary multiaddrs, without the peer ID: the form in which they stand on the wire.
+    pub fn binary_addresses(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &*self.0.addresses;
+        std::iter::from_fn(move || {
+            let (length, after) = rest.split_first_chunk::<2>()?;
+            let (address, after) = after.split_at_checked(u16::from_le_bytes(*length).into())?;
+            rest = after;
+            Some(address)
+        })
+    }
+
+    /// Whether no address is known.
+    pub fn has_no_address(&self) -> bool {
+        self.0.addresses.is_empty()
+    }
+
+    /// The subnets in which it says that it is: of its first IPv4 and of its first IPv6 address that rules for subnets apply to.
+    pub fn subnets(&self) -> impl Iterator<Item = Subnet> {
+        self.0.subnets.into_iter().flatten()
+    }
+
+    /// The bytes that it takes in an answer, at most: peer ID, addresses and the framing around them.
+    pub fn wire_bytes(&self) -> usize {
+        // Tag and length of the peer and of its ID, the connection's state; tag and length of each address.
+        let addresses: usize = self.binary_addresses().map(|address| address.len() + 4).sum();
+        4 + 2 + self.0.peer.to_bytes().len() + 2 + addresses
+    }
+
+    /// The memory that it takes, shared by all clones, in bytes.
+    pub fn memory(&self) -> usize {
+        size_of::<Known>() + 2 * size_of::<usize>() + self.0.addresses.len()
+    }
+
+    /// Whether both say the same of the same peer.
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.peer == other.0.peer && self.0.addresses == other.0.addresses
+    }
+}
+
+impl PartialEq for Contact {
+    fn eq(&self, other: &Self) -> bool {
+        self.same(other)
+    }
+}
+
+impl Eq for Contact {}
+
+impl fmt::Debug for Contact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Contact({}, {:?})", self.0.peer, self.addresses())
+    }
+}
+
+/// A block of addresses that count as one neighbour: an IPv4 /24 or an IPv6 /48. Packed into eight bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subnet(u64);
+
+impl Subnet {
+    /// The subnet of an address; `None` for loopback, to which no such rule applies ([`AddressScope`]).
+    pub fn of(ip: IpAddr) -> Option<Self> {
+        if AddressScope::of(ip).is_exempt_from_address_rules() {
+            return None;
+        }
+        Some(match IpPrefix::subnet_of(ip).address() {
+            IpAddr::V4(ip) => Self(4 << 56 | u64::from(ip.to_bits())),
+            IpAddr::V6(ip) => Self(6 << 56 | (ip.to_bits() >> 80) as u64),
+        })
+    }
+
+    /// The wider group whose peers no two disjoint paths share: an IPv4 /16 or an IPv6 /32.
+    pub fn group(self) -> u64 {
+        match self.0 >> 56 {
+            4 => self.0 >> 16,
+            _ => self.0 >> 16 << 1,
+        }
+    }
+}
+
+/// Which of IP's two versions an address is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The version of an address; an IPv4-mapped IPv6 address is IPv4.
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+fn subnets(addresses: &[DialAddress]) -> [Option<Subnet>; 2] {
+    let mut found = [None; 2];
+    for address in addresses {
+        let Host::Ip(ip) = address.host() else { continue };
+        let slot = &mut found[Family::of(*ip) as usize];
+        *slot = slot.or_else(|| Subnet::of(*ip));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::numbered::{address, peer};
+
+    #[test]
+    fn a_contact_keeps_a_bounded_number_of_addresses_of_its_own() {
+        let foreign = address(1).with_peer_id(peer(2)).unwrap();
+        let many: Vec<_> =
+            std::iter::once(foreign).chain((0..40).map(|number| address(number % 20))).collect();
+        let contact = Contact::new(peer(1), &many);
+        let kept: Vec<_> = (0..MAX_CONTACT_ADDRESSES as u64).map(address).collect();
+        assert_eq!(contact.addresses(), kept);
+        assert_eq!(contact.key(), &Key::of_peer(&peer(1)));
+        assert!(contact.memory() < 400, "{}", contact.memory());
+    }
+
+    #[test]
+    fn an_address_with_the_peers_own_id_is_one_without_it() {
+        let with_id = address(1).with_peer_id(peer(1)).unwrap();
+        assert_eq!(Contact::new(peer(1), &[with_id]), Contact::new(peer(1), &[address(1)]));
+    }
+
+    #[test]
+    fn subnets_are_those_of_the_policy_and_loopback_has_none() {
+        let subnet = |ip: &str| Subnet::of(ip.parse().unwrap());
+        assert_eq!(subnet("20.1.2.3"), subnet("20.1.2.200"));
+        assert_ne!(subnet("20.1.2.3"), subnet("20.1.3.3"));
+        assert_eq!(subnet("2606:1:2:3::1"), subnet("2606:1:2:4::1"));
+        assert_ne!(subnet("2606:1:2:3::1"), subnet("2606:1:3:3::1"));
+        assert_eq!(subnet("127.0.0.1"), None);
+        assert_eq!(subnet("::1"), None);
+        assert_eq!(subnet("20.1.2.3").unwrap().group(), subnet("20.1.9.3").unwrap().group());
+        assert_ne!(subnet("20.1.2.3").unwrap().group(), subnet("20.2.9.3").unwrap().group());
+        assert_eq!(subnet("2606:1:2::1").unwrap().group(), subnet("2606:1:9::1").unwrap().group());
+        assert_ne!(subnet("2606:1:2::1").unwrap().group(), subnet("2606:2:2::1").unwrap().group());
+    }
+}

@@ -1,0 +1,80 @@
+//! The DHT: Kademlia over libp2p's messages, as a pure state machine.
+//!
+//! One [`Dht`] is a whole node of the DHT. It keeps a routing table of peers that have proved themselves, looks things up, stores values at the peers
+//! closest to their keys, and answers others. It opens no socket and reads no clock: a driver feeds it [`Input`]s with the time and carries out its
+//! [`Output`]s (see [`peerage_machine::Machine`]). The node's driver in the crate `peerage` does so over QUIC, the simulator in `peerage-sim` does so
+//! for ten thousand of them in one loop; both only carry messages.
+//!
+//! ```
+//! use peerage_dht::{AcceptAll, Dht, DhtConfig, Ended, Input, Mode, Operation, OperationId, Options, Output, Target};
+//! use peerage_identity::NodeKey;
+//! use peerage_machine::{Machine, Now, Random};
+//!
+//! let peer = NodeKey::from_seed([1; 32]).peer_id();
+//! let mut dht = Dht::new(DhtConfig::default(), peer, Mode::Server, Box::new(AcceptAll), Random::from_number(1), Now::ZERO);
+//! let wanted = Operation::Get { target: Target::new(b"/acme/kv/colour").expect("short and not empty") };
+//! dht.handle(Now::ZERO, Input::Start { operation: OperationId(1), wanted, options: Options::default() });
+//! // Nobody is known, so nothing can be found; and it says so.
+//! let ended = std::iter::from_fn(|| dht.poll_output()).find_map(|output| match output {
+//!     Output::Done { outcome, .. } => Some(outcome.ended),
+//!     _ => None,
+//! });
+//! assert_eq!(ended, Some(Ended::NoContacts));
+//! ```
+//!
+//! # Modules, in the order in which data passes through them
+//!
+//! | file | subject |
+//! | --- | --- |
+//! | `key` | [`Key`], [`Distance`], [`Target`]: where things lie |
+//! | `contact` | [`Contact`]: a peer and its addresses; [`Subnet`]: what counts as one neighbour |
+//! | `message` | [`Query`], [`Answer`]: what nodes say to each other |
+//! | `config` | [`DhtConfig`]: every limit and time |
+//! | `lookup` | one lookup as a state machine; [`Judge`]: what values are worth |
+//! | `machine` | [`Dht`], its [`Input`]s and [`Output`]s |
+#![forbid(unsafe_code)]
+
+mod config;
+mod contact;
+mod key;
+mod lookup;
+mod machine;
+mod message;
+
+pub use config::{DhtConfig, LookupConfig, ServeConfig, TableConfig, UpkeepConfig};
+pub use contact::{Contact, Family, MAX_CONTACT_ADDRESSES, Subnet};
+pub use key::{Distance, Key, MAX_TARGET_BYTES, Target};
+pub use lookup::{AcceptAll, Cause, Invalid, Judge, Judged, Step, StepKind};
+pub use machine::{
+    Class, Counts, Dht, Ended, Event, Failure, Found, Input, Mode, NotStored, Operation, OperationId,
+    Options, Outcome, Output, QueryId, RequestId, Source,
+};
+pub use message::{
+    Answer, MAX_ANSWER_BYTES, MAX_CLOSER, MAX_CURSOR_BYTES, MAX_PROVIDERS, MAX_REPAIR_BYTES, MAX_SILENT,
+    MAX_VALUE_BYTES, MAX_VALUES, Query, Refusal, Status,
+};
+
+/// Peers for tests, by number.
+#[cfg(test)]
+mod numbered {
+    use peerage_identity::{DialAddress, NodeKey, PeerId};
+
+    use crate::Contact;
+
+    pub(crate) fn peer(number: u64) -> PeerId {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&number.to_le_bytes());
+        NodeKey::from_seed(seed).peer_id()
+    }
+
+    /// An address in a /24 of its own, for numbers below 2^24.
+    pub(crate) fn address(number: u64) -> DialAddress {
+        let [a, b, c] = [1 + (number >> 16), number >> 8 & 255, number & 255];
+        format!("/ip4/{a}.{b}.{c}.7/udp/4001/quic-v1").parse().unwrap()
+    }
+
+    #[allow(dead_code)]
+    pub(crate) fn contact(number: u64) -> Contact {
+        Contact::new(peer(number), &[address(number)])
+    }
+}

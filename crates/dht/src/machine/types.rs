@@ -1,0 +1,443 @@
+//! What goes into the machine and what comes out of it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_identity::PeerId;
+
+use crate::lookup::Step;
+use crate::{Answer, Contact, Family, Query, Target};
+
+/// A request of ours, named by the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A query that somebody asked us, named by the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueryId(pub u64);
+
+/// An operation that a caller started, named by the driver. An ID is used once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OperationId(pub u64);
+
+/// What can happen to a node of the DHT.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Input {
+    /// A connection to a peer is up and admitted, whoever dialled.
+    Connected {
+        /// The peer with the addresses that it says it has: those of its signed record, or of identify.
+        contact: Contact,
+        /// Where it is seen.
+        remote: IpAddr,
+        /// The connection's round trip time, when it is known already.
+        rtt: Option<Duration>,
+    },
+    /// The last connection to a peer is gone.
+    Disconnected {
+        /// Who it was.
+        peer: PeerId,
+    },
+    /// Whether a connected peer advertises the protocol (hello or identify). Nobody is entered in the table who doesn't.
+    Supports {
+        /// The peer.
+        peer: PeerId,
+        /// Whether it serves.
+        serves: bool,
+    },
+    /// A request of ours was answered. An answer that comes after [`Output::CancelAsk`] may be handed in all the same, as long as the driver has it.
+    Answered {
+        /// Which one.
+        request: RequestId,
+        /// From the sent query to the answer, without what a dial, the hello and the negotiation took.
+        rtt: Duration,
+        /// Where the peer was, as the connection shows it.
+        remote: IpAddr,
+        /// What it says.
+        answer: Answer,
+    },
+    /// A request of ours came to nothing.
+    Failed {
+        /// Which one.
+        request: RequestId,
+        /// Why.
+        why: Failure,
+    },
+    /// Somebody asks us. It is answered by [`Output::Reply`], always.
+    Asked {
+        /// The driver's name for it.
+        query: QueryId,
+        /// Who asks, as the connection proves it.
+        from: PeerId,
+        /// Where it is.
+        remote: IpAddr,
+        /// What it asks.
+        ask: Query,
+    },
+    /// A caller wants something. It ends with [`Output::Done`], always and once.
+    Start {
+        /// The driver's name for it.
+        operation: OperationId,
+        /// What is wanted.
+        wanted: Operation,
+        /// How.
+        options: Options,
+    },
+    /// The caller doesn't want it any more: everything it holds is freed, and [`Output::Done`] says what was found so far.
+    Cancel {
+        /// Which one; unknown ones are left alone.
+        operation: OperationId,
+    },
+    /// Peers to begin with.
+    Known {
+        /// Who they are.
+        contacts: Vec<Contact>,
+        /// From where they are known.
+        source: Source,
+    },
+    /// The machine's network has changed: what failed just before was our own fault, and who was given up is tried again.
+    NetworkChanged,
+    /// Whether we serve from now on. Client or server: the driver advertises the protocol, or doesn't, accordingly.
+    Mode(Mode),
+}
+
+/// From where contacts are known that nobody has verified yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// The user named them to begin with.
+    Bootstrap,
+    /// The address book, or what an earlier run kept ([`crate::Dht::keep`]).
+    Book,
+}
+
+/// Whether a node serves the DHT or only uses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Mode {
+    /// It answers queries and may stand in others' tables.
+    #[default]
+    Server,
+    /// It asks and publishes, refuses all queries, and advertises nothing.
+    Client,
+}
+
+/// Why a request came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Failure {
+    /// The peer, or the machine at its address, says no: connection refused, not admitted, stream reset.
+    Refused,
+    /// No address of it could be reached.
+    Unreachable,
+    /// It was reached, or should have been, and said nothing in time.
+    Timeout,
+    /// What it answered is not an answer.
+    Broken,
+    /// It doesn't speak the protocol.
+    Unsupported,
+    /// Our own fault, such as a spent dial budget or a missing network: the peer is not blamed.
+    Local,
+}
+
+/// How urgent something is. It decides how many requests a lookup starts at once and how soon it starts the next (dht.md B.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Class {
+    /// Somebody waits for it.
+    Interactive,
+    /// A program waits for it.
+    #[default]
+    Normal,
+    /// Nobody waits for it: maintenance, repair.
+    Frugal,
+}
+
+/// What a caller can want.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// The addresses of a peer: ends as soon as somebody names it.
+    FindPeer {
+        /// Who.
+        peer: PeerId,
+    },
+    /// The peers closest to a place, those that answer.
+    Closest {
+        /// The place.
+        target: Target,
+    },
+    /// A value: the best of as many valid ones from distinct address groups as [`Options::quorum`] says.
+    Get {
+        /// Its key.
+        target: Target,
+    },
+    /// All values that the holders of a key have, page by page: a topic's members, a mailbox.
+    Collect {
+        /// The key.
+        target: Target,
+        /// Enough is enough: the lookup ends when so many different ones are there.
+        wanted: usize,
+    },
+    /// Who provides something.
+    Providers {
+        /// What.
+        target: Target,
+        /// Enough is enough.
+        wanted: usize,
+    },
+    /// Store a value at the peers closest to its key.
+    Put {
+        /// Its key.
+        target: Target,
+        /// The value, already signed and sealed where its kind asks for that.
+        value: Bytes,
+        /// At how many peers.
+        replicas: usize,
+    },
+    /// Tell the peers closest to the target that we provide it.
+    Provide {
+        /// What.
+        target: Target,
+        /// We, with the addresses at which we can be reached.
+        provider: Contact,
+        /// How many peers are told.
+        replicas: usize,
+    },
+}
+
+/// How an operation is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// How urgent it is.
+    pub class: Class,
+    /// For [`Operation::Get`]: so many valid answers from distinct address groups, at least one. For [`Operation::Put`] and
+    /// [`Operation::Provide`]: the caller is told after so many acknowledgements; zero for half of the replicas.
+    pub quorum: usize,
+    /// After so long whatever is there is returned; `None` for the class's own: [`crate::LookupConfig::deadline`].
+    pub deadline: Option<Duration>,
+    /// Over how many disjoint paths, 1 to 8; zero for the kind's own: 2 for stores, 1 for all else until an answer looks implausible.
+    pub paths: usize,
+    /// At most so many requests in flight, within [`crate::LookupConfig::alpha`]; zero for the class's own.
+    pub alpha: usize,
+    /// Whether each step is reported as [`Output::Step`].
+    pub watch: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { class: Class::Interactive, quorum: 0, deadline: None, paths: 0, alpha: 0, watch: false }
+    }
+}
+
+/// What the machine wants done or wants known.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Output {
+    /// Send a query over the peer's connection, or dial the peer for it. [`Input::Answered`] or [`Input::Failed`] says what became of it; after
+    /// `deadline` the machine has given it up itself, and nothing need be said.
+    Ask {
+        /// Its name.
+        request: RequestId,
+        /// Whom.
+        contact: Contact,
+        /// What.
+        query: Query,
+        /// How urgent it is.
+        class: Class,
+        /// When it is given up, as [`peerage_machine::Now::mono`].
+        deadline: Duration,
+    },
+    /// An answer isn't needed any more. What was not sent yet should not be; a dial for it alone may be given up.
+    CancelAsk {
+        /// Which one.
+        request: RequestId,
+    },
+    /// The answer to an [`Input::Asked`].
+    Reply {
+        /// Which one.
+        query: QueryId,
+        /// The answer, of less than [`crate::MAX_ANSWER_BYTES`].
+        answer: Answer,
+    },
+    /// A step of an operation that is watched.
+    Step {
+        /// Which one.
+        operation: OperationId,
+        /// What happened.
+        step: Step,
+    },
+    /// An operation has ended for its caller.
+    Done {
+        /// Which one.
+        operation: OperationId,
+        /// What came of it.
+        outcome: Box<Outcome>,
+    },
+    /// A store that returned early has reached everybody whom it should: the final counts. After [`Output::Done`], at most once, and only for stores.
+    Settled {
+        /// Which one.
+        operation: OperationId,
+        /// Who stored and who didn't, and the counts.
+        outcome: Box<Outcome>,
+    },
+    /// There is nobody to ask: dial whoever the user named to begin with, and hand in [`Input::Connected`] or [`Input::Known`].
+    WantContacts,
+    /// Something that an operator may want to know.
+    Event(Event),
+}
+
+/// What came of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why it ended.
+    pub ended: Ended,
+    /// The peers closest to the target that answered, the closest first.
+    pub closest: Vec<Contact>,
+    /// The peer that was looked for.
+    pub found: Option<Contact>,
+    /// The values: of [`Operation::Get`] at most one, the best.
+    pub values: Vec<Found>,
+    /// Who provides it.
+    pub providers: Vec<Contact>,
+    /// Who has stored it. A refused copy is not among them.
+    pub stored: Vec<Contact>,
+    /// Who was asked to store it and didn't.
+    pub not_stored: Vec<(Contact, NotStored)>,
+    /// The way of the first value, or of the closest peer: so many answers stand before it, one after another.
+    pub hops: u32,
+    /// From the start to the end.
+    pub took: Duration,
+    /// How often what happened.
+    pub counts: Counts,
+    /// Whether the neighbourhood of the target looks too dense to be honest (dht.md B.6).
+    pub dense: bool,
+}
+
+impl Outcome {
+    /// Nothing was found, for this reason.
+    pub fn empty(ended: Ended) -> Self {
+        Self {
+            ended,
+            closest: Vec::new(),
+            found: None,
+            values: Vec::new(),
+            providers: Vec::new(),
+            stored: Vec::new(),
+            not_stored: Vec::new(),
+            hops: 0,
+            took: Duration::ZERO,
+            counts: Counts::default(),
+            dense: false,
+        }
+    }
+}
+
+/// A value and how many said so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The value, as it was stored.
+    pub value: Bytes,
+    /// How many peers answered with it.
+    pub holders: usize,
+    /// The first who did.
+    pub from: PeerId,
+}
+
+/// Why a copy was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NotStored {
+    /// The holder said no.
+    Refused(crate::Refusal),
+    /// The holder is full, or asked too often.
+    Busy,
+    /// The holder has a newer one.
+    Stale,
+    /// The holder was not reached, or did not answer.
+    Failed(Failure),
+}
+
+/// How often what happened in an operation. `asked` = `answered` + `failed` + `cancelled` when it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Requests sent, those included that were cancelled.
+    pub asked: u32,
+    /// Answers.
+    pub answered: u32,
+    /// Requests that came to nothing.
+    pub failed: u32,
+    /// Requests that an answer, the end or the caller made needless.
+    pub cancelled: u32,
+    /// Requests that took longer than expected, whatever became of them.
+    pub suspected: u32,
+    /// Answers among `answered` that came after their request was suspected.
+    pub late: u32,
+    /// Copies acknowledged.
+    pub stored: u32,
+    /// Copies refused, for whatever reason.
+    pub refused: u32,
+    /// Invalid values.
+    pub invalid: u32,
+    /// Requests among `asked` that went over a connection that stood.
+    pub warm: u32,
+}
+
+/// Why an operation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Ended {
+    /// What was looked for is there: the peer, the quorum of values, as many as were wanted.
+    Found,
+    /// Everybody close to the target has answered; nothing more is to be found.
+    Complete,
+    /// As many have stored it as the caller asked for.
+    Stored,
+    /// Everybody was asked and fewer have stored it.
+    TooFewStored,
+    /// The time was up: what there is, is partial.
+    Deadline,
+    /// The caller cancelled it: what there is, is partial.
+    Cancelled,
+    /// Nobody is known who could be asked.
+    NoContacts,
+    /// Too many operations are under way: [`crate::LookupConfig::max_operations`].
+    TooMany,
+    /// What is wanted is not served by this version, or makes no sense.
+    Refused(crate::Refusal),
+}
+
+/// What an operator may want to know.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The node has found its place: the lookup for itself is done.
+    Joined {
+        /// Entries of the table.
+        peers: usize,
+        /// Since the first contact was known.
+        took: Duration,
+    },
+    /// The table is empty: the node begins anew.
+    Alone,
+    /// Most of what we ask fails: our own network is suspected, and nobody is blamed until it is back.
+    OutageSuspected {
+        /// Of one version of IP alone; `None` for all.
+        family: Option<Family>,
+    },
+    /// Answers come again.
+    OutageOver {
+        /// As it was suspected.
+        family: Option<Family>,
+    },
+    /// The peers around a target are denser than an honest network of this size has them: somebody may be hiding what lies there.
+    Dense {
+        /// The target.
+        target: Target,
+        /// The size of the network times the distance of the k-th closest: about k in an honest one.
+        score: f64,
+    },
+    /// Networks seen through different first contacts differ in size: one of them may be a trap (dht.md B.7).
+    SizesDisagree {
+        /// The smallest estimate.
+        least: f64,
+        /// The largest estimate.
+        most: f64,
+    },
+}
