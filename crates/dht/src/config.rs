@@ -30,11 +30,41 @@ pub struct TableConfig {
     pub subnet_per_bucket: usize,
     /// Entries of one subnet in the table. Loopback is exempt.
     pub subnet_per_table: usize,
+    /// Peers that wait for a place in any bucket of the table: it bounds the memory that hearsay takes.
+    pub replacements_per_table: usize,
+    /// A peer that has stood in the table for so long, and answers, gives its place to no newcomer.
+    pub settled_after: Duration,
+    /// A peer is probed when it is dead with this probability, by what is known of sessions.
+    pub probe_when_dead: f64,
+    /// The shape of the Weibull distribution of sessions: below 1, so that old peers are likely to stay.
+    pub lifetime_shape: f64,
+    /// Its scale, which what the node sees corrects.
+    pub lifetime_scale: Duration,
+    /// The first quarantine of a peer that failed twice in a row; each further one in a row doubles it.
+    pub quarantine_first: Duration,
+    /// No quarantine is longer.
+    pub quarantine_most: Duration,
+    /// Long-lived peers of distinct networks that are kept over a restart.
+    pub anchors: usize,
 }
 
 impl Default for TableConfig {
     fn default() -> Self {
-        Self { k: 20, siblings: 32, replacements: 16, subnet_per_bucket: 2, subnet_per_table: 3 }
+        Self {
+            k: 20,
+            siblings: 32,
+            replacements: 16,
+            subnet_per_bucket: 2,
+            subnet_per_table: 3,
+            replacements_per_table: 48,
+            settled_after: Duration::from_secs(600),
+            probe_when_dead: 0.1,
+            lifetime_shape: 0.61,
+            lifetime_scale: Duration::from_secs(13_176),
+            quarantine_first: Duration::from_secs(10),
+            quarantine_most: Duration::from_secs(3600),
+            anchors: 8,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use peerage_identity::{AddressScope, DialAddress, Host, IpPrefix, MAX_ADDRESS_BYTES, PeerId};
@@ -117,7 +118,7 @@ impl fmt::Debug for Contact {
 
 /// A block of addresses that count as one neighbour: an IPv4 /24 or an IPv6 /48. Packed into eight bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Subnet(u64);
+pub struct Subnet(NonZeroU64);
 
 impl Subnet {
     /// The subnet of an address; `None` for loopback, to which no such rule applies ([`AddressScope`]).
@@ -125,18 +126,17 @@ impl Subnet {
         if AddressScope::of(ip).is_exempt_from_address_rules() {
             return None;
         }
-        Some(match IpPrefix::subnet_of(ip).address() {
-            IpAddr::V4(ip) => Self(4 << 56 | u64::from(ip.to_bits())),
-            IpAddr::V6(ip) => Self(6 << 56 | (ip.to_bits() >> 80) as u64),
-        })
+        let packed = match IpPrefix::subnet_of(ip).address() {
+            IpAddr::V4(ip) => 4 << 56 | u64::from(ip.to_bits()),
+            IpAddr::V6(ip) => 6 << 56 | (ip.to_bits() >> 80) as u64,
+        };
+        NonZeroU64::new(packed).map(Self)
     }
 
     /// The wider group whose peers no two disjoint paths share: an IPv4 /16 or an IPv6 /32.
     pub fn group(self) -> u64 {
-        match self.0 >> 56 {
-            4 => self.0 >> 16,
-            _ => self.0 >> 16 << 1,
-        }
+        // Of a /24 the last 8 of 32 bits are clear, of a /48 none of 48: both lose 16 bits.
+        self.0.get() >> 16
     }
 }
 

@@ -30,6 +30,8 @@
 //! | `contact` | [`Contact`]: a peer and its addresses; [`Subnet`]: what counts as one neighbour |
 //! | `message` | [`Query`], [`Answer`]: what nodes say to each other |
 //! | `config` | [`DhtConfig`]: every limit and time |
+//! | `rtt` | round trips, and how long to wait for one |
+//! | `table` | [`Table`]: the routing table |
 //! | `lookup` | one lookup as a state machine; [`Judge`]: what values are worth |
 //! | `machine` | [`Dht`], its [`Input`]s and [`Output`]s |
 #![forbid(unsafe_code)]
@@ -40,6 +42,10 @@ mod key;
 mod lookup;
 mod machine;
 mod message;
+#[allow(dead_code, reason = "lookups come next")]
+mod rtt;
+#[allow(dead_code, reason = "lookups come next")]
+mod table;
 
 pub use config::{DhtConfig, LookupConfig, ServeConfig, TableConfig, UpkeepConfig};
 pub use contact::{Contact, Family, MAX_CONTACT_ADDRESSES, Subnet};
@@ -53,6 +59,7 @@ pub use message::{
     Answer, MAX_ANSWER_BYTES, MAX_CLOSER, MAX_CURSOR_BYTES, MAX_PROVIDERS, MAX_REPAIR_BYTES, MAX_SILENT,
     MAX_VALUE_BYTES, MAX_VALUES, Query, Refusal, Status,
 };
+pub use table::{Admission, Health, Table};
 
 /// Peers for tests, by number.
 #[cfg(test)]

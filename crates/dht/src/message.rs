@@ -100,6 +100,8 @@ pub struct Answer {
     pub cursor: Option<Bytes>,
     /// The answer to a [`Query::Repair`].
     pub repair: Option<Bytes>,
+    /// Whether the answerer understands what Peerage nodes add to libp2p's messages: nobody else is sent a repair or a list of silent peers, or pinged.
+    pub extended: bool,
 }
 
 impl Answer {
