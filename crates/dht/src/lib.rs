@@ -32,6 +32,8 @@
 //! | `config` | [`DhtConfig`]: every limit and time |
 //! | `rtt` | round trips, and how long to wait for one |
 //! | `table` | [`Table`]: the routing table |
+//! | `record` | [`record::Record`]: signed records, their order, the rules for each kind |
+//! | `topic` | ads under topics, and how large topics are divided |
 //! | `lookup` | one lookup as a state machine; [`Judge`]: what values are worth |
 //! | `machine` | [`Dht`], its [`Input`]s and [`Output`]s |
 #![forbid(unsafe_code)]
@@ -42,10 +44,12 @@ mod key;
 mod lookup;
 mod machine;
 mod message;
+pub mod record;
 #[allow(dead_code, reason = "lookups come next")]
 mod rtt;
 #[allow(dead_code, reason = "lookups come next")]
 mod table;
+pub mod topic;
 
 pub use config::{DhtConfig, LookupConfig, ServeConfig, TableConfig, UpkeepConfig};
 pub use contact::{Contact, Family, MAX_CONTACT_ADDRESSES, Subnet};
@@ -68,10 +72,14 @@ mod numbered {
 
     use crate::Contact;
 
-    pub(crate) fn peer(number: u64) -> PeerId {
+    pub(crate) fn key(number: u64) -> NodeKey {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&number.to_le_bytes());
-        NodeKey::from_seed(seed).peer_id()
+        NodeKey::from_seed(seed)
+    }
+
+    pub(crate) fn peer(number: u64) -> PeerId {
+        key(number).peer_id()
     }
 
     /// An address in a /24 of its own, for numbers below 2^24.

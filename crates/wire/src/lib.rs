@@ -35,6 +35,10 @@ generated! {
     channel: "peerage.channel",
     /// Texts and echoes of the `peerage` program (`proto/chat.proto`).
     chat: "peerage.chat",
+    /// Records of the DHT (`proto/dht_record.proto`).
+    dht_record: "peerage.dht_record",
+    /// What holders of the same records compare (`proto/dht_repair.proto`).
+    dht_repair: "peerage.dht_repair",
     /// Signed envelopes, libp2p RFC 0002 (`proto/envelope.proto`).
     envelope: "peerage.envelope",
     /// Peer exchange (`proto/exchange.proto`).
