@@ -40,9 +40,11 @@
 //! | `net/nat` | [`Nat`]: the four kinds of boxes |
 //! | `net/trace` | counters, dials, taps, the hash |
 //! | `scenario` | [`SCENARIOS`]: what happens to worlds, for the tests and the soak |
+//! | [`dht`] | the DHT's machines at 10,000 nodes: messages without packets |
 //! | `failed` | [`Failed`]: why a scenario ended badly |
 #![forbid(unsafe_code)]
 
+pub mod dht;
 mod disk;
 mod environment;
 mod failed;

@@ -1,6 +1,7 @@
 //! The program `peerage-sim`: runs scenarios over many seeds, and replays one.
 #![forbid(unsafe_code)]
 
+mod dht_command;
 mod soak;
 
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ enum Command {
     List,
     /// Runs one scenario with one seed, and prints what it measured and its hash.
     Replay(Replay),
+    /// Runs the DHT's scenarios at 10,000 nodes: messages and virtual time, without packets.
+    Dht(dht_command::Dht),
     /// Runs scenarios over many seeds, and prints a summary line for each.
     Soak(Soak),
 }
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
             Ok(true)
         }
         Command::Replay(replay) => run_one(&replay),
+        Command::Dht(dht) => dht_command::run(&dht),
         Command::Soak(soak) => soak::run(&soak),
     };
     match done {

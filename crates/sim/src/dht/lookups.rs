@@ -1,0 +1,42 @@
+//! Many lookups of one policy in a still network.
+
+use super::figures::Figures;
+use super::policy::{Go, Goal, Hyper, Kind, Policy, Rust, Torrent};
+use super::queue::Trace;
+use super::still::Still;
+use super::walk::{Reach, Walked, walk};
+
+/// Runs `count` lookups; query number `i` is the same for each policy.
+pub fn run(
+    world: &Still,
+    kind: Kind,
+    goal: Goal,
+    reach: Reach,
+    count: u64,
+    trace: &mut Trace,
+) -> Vec<Walked> {
+    (0..count)
+        .map(|number| {
+            let query = world.query(number);
+            let mut policy: Box<dyn Policy> = match kind {
+                Kind::P1 => Box::new(Rust::default()),
+                Kind::P2 => Box::new(Go::new(goal)),
+                Kind::P3 => Box::new(Torrent::default()),
+                Kind::Ours | Kind::P4 => Box::new(Hyper::default()),
+            };
+            walk(world, &query, goal, reach, &mut *policy, trace)
+        })
+        .collect()
+}
+
+/// What they came to.
+pub fn figures(
+    world: &Still,
+    kind: Kind,
+    goal: Goal,
+    reach: Reach,
+    count: u64,
+    trace: &mut Trace,
+) -> Figures {
+    Figures::of(&run(world, kind, goal, reach, count, trace))
+}

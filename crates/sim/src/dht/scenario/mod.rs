@@ -1,0 +1,54 @@
+//! The study's scenarios of the DHT (dht.md D.2), each with its bars.
+
+mod still;
+
+use super::policy::Kind;
+use super::report::Report;
+
+/// How a scenario is run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Number of nodes.
+    pub nodes: usize,
+    /// What all follows from.
+    pub seed: u64,
+    /// Whose rules are run beside each other, where a scenario compares.
+    pub policies: Vec<Kind>,
+    /// Lookups for each row, where a scenario does not say; fewer for a quick look.
+    pub lookups: Option<u64>,
+    /// How long, in simulated seconds, where a scenario goes on for hours; `None` for as long as the study says.
+    pub seconds: Option<u64>,
+    /// Whether the invariants are checked while it runs.
+    pub checks: bool,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct Scenario {
+    /// Its number in the study.
+    pub number: u32,
+    /// What happens.
+    pub title: &'static str,
+    /// Number of nodes, unless told otherwise.
+    pub nodes: usize,
+    run: fn(&Settings) -> Report,
+}
+
+impl Scenario {
+    /// Runs it.
+    pub fn run(&self, settings: &Settings) -> Report {
+        (self.run)(settings)
+    }
+}
+
+/// All that are there.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario { number: 1, title: "quiet network", nodes: 10_000, run: still::quiet },
+    Scenario { number: 2, title: "15 % silent, 5 % slow", nodes: 10_000, run: still::silent },
+    Scenario { number: 4, title: "50 % silent at once, 2 RTT", nodes: 10_000, run: still::half_silent },
+];
+
+/// The one with this number.
+pub fn scenario(number: u32) -> Option<&'static Scenario> {
+    SCENARIOS.iter().find(|scenario| scenario.number == number)
+}
