@@ -73,6 +73,53 @@ impl Default for TableConfig {
 pub struct LookupConfig {
     /// The most requests that a lookup may have in flight, suspects not counted, whatever its class and options say: 3 to 16.
     pub alpha: usize,
+    /// The stagger as a share of the median first hop of late.
+    pub stagger_share: f64,
+    /// The stagger is never shorter.
+    pub stagger_least: Duration,
+    /// What is measured makes the stagger never longer.
+    pub stagger_most: Duration,
+    /// A fixed stagger for all classes, such as 200 ms, in place of a measured one.
+    pub stagger: Option<Duration>,
+    /// A request is never suspect sooner.
+    pub soft_least: Duration,
+    /// A request that needs no handshake is always suspect after so long.
+    pub soft_most: Duration,
+    /// Round trips that a peer without a connection costs before it is asked: the handshake, the hello, the negotiation. Zero where all are connected.
+    pub cold_round_trips: f64,
+    /// How long an answer may take before anything was measured.
+    pub soft_unknown: Duration,
+    /// A request is given up after so long.
+    pub hard: Duration,
+    /// The end of a lookup waits for a suspect close to the target for this share of the time after which it became one.
+    pub overdue_grace: f64,
+    /// Candidates beyond the k closest that are asked rather than nobody.
+    pub spare: usize,
+    /// Candidates that a lookup remembers; the farthest give way.
+    pub max_candidates: usize,
+    /// Requests of a lookup in all.
+    pub max_requests: usize,
+    /// Values or providers that a lookup collects.
+    pub max_values: usize,
+    /// Bytes of values that a lookup collects.
+    pub max_value_bytes: usize,
+    /// Further pages that one peer is asked for.
+    pub max_pages: usize,
+    /// Candidates of one subnet (/24, /48) that are asked while others are there. Loopback is exempt.
+    pub subnet_per_lookup: usize,
+    /// An answer that names a peer so much closer than the whole network's size makes likely is not believed: the chance that an honest one does.
+    pub implausible: f64,
+    /// Disjoint paths of a lookup, whatever raises them.
+    pub most_paths: usize,
+    /// A neighbourhood is dense when the size of the network times the distance of its k-th peer is below this: for k = 20 one honest lookup in a
+    /// thousand is below 9.
+    pub dense: f64,
+    /// The region that must be covered then, as a multiple of k peers' share of the keyspace.
+    pub region: f64,
+    /// Lookups of places in it that are made then.
+    pub region_lookups: usize,
+    /// Peers of that region, beyond the replicas, at which a value is stored too.
+    pub region_extra: usize,
     /// Operations under way at once; further ones end at once with [`crate::Ended::TooMany`].
     pub max_operations: usize,
     /// How long an interactive operation may take.
@@ -82,6 +129,11 @@ pub struct LookupConfig {
 }
 
 impl LookupConfig {
+    /// What [`LookupConfig::alpha`] is at least.
+    pub const LEAST_ALPHA: usize = 3;
+    /// What it is at most.
+    pub const MOST_ALPHA: usize = 16;
+
     /// How long an operation of a class may take unless its caller says otherwise.
     pub fn deadline(&self, class: Class) -> Duration {
         match class {
@@ -95,6 +147,29 @@ impl Default for LookupConfig {
     fn default() -> Self {
         Self {
             alpha: 16,
+            stagger_share: 0.18,
+            stagger_least: Duration::from_millis(15),
+            stagger_most: Duration::from_millis(60),
+            stagger: None,
+            soft_least: Duration::from_millis(100),
+            soft_most: Duration::from_millis(800),
+            cold_round_trips: 2.0,
+            soft_unknown: Duration::from_millis(400),
+            hard: Duration::from_secs(5),
+            overdue_grace: 0.3,
+            spare: 0,
+            max_candidates: 160,
+            max_requests: 256,
+            max_values: 4096,
+            max_value_bytes: 4 << 20,
+            max_pages: 64,
+            subnet_per_lookup: 3,
+            implausible: 1e-4,
+            most_paths: 8,
+            dense: 9.0,
+            region: 1.5,
+            region_lookups: 4,
+            region_extra: 8,
             max_operations: 256,
             interactive_deadline: Duration::from_secs(10),
             background_deadline: Duration::from_secs(30),
@@ -102,28 +177,92 @@ impl Default for LookupConfig {
     }
 }
 
-/// What others may ask of us.
+/// What others may ask of us. Who asks more is told that we are busy.
 #[derive(Debug, Clone)]
 pub struct ServeConfig {
     /// Bytes of an answer, at most; below [`crate::MAX_ANSWER_BYTES`].
     pub max_answer_bytes: usize,
+    /// Queries that one peer may ask at once.
+    pub peer_burst: f64,
+    /// Queries that one peer may ask in a second, in the long run.
+    pub peer_per_second: f64,
+    /// Bytes of answers to one peer at once.
+    pub peer_byte_burst: f64,
+    /// Bytes of answers to one peer in a second, in the long run.
+    pub peer_bytes_per_second: f64,
+    /// Queries that all peers together may ask at once.
+    pub node_burst: f64,
+    /// Queries that all peers together may ask in a second, in the long run.
+    pub node_per_second: f64,
+    /// Bytes of answers to all peers together at once.
+    pub node_byte_burst: f64,
+    /// Bytes of answers to all peers together in a second, in the long run.
+    pub node_bytes_per_second: f64,
+    /// Peers whose queries are counted. While that many have asked within the last seconds, further ones are told that we are busy.
+    pub tracked_peers: usize,
 }
 
 impl Default for ServeConfig {
     fn default() -> Self {
-        Self { max_answer_bytes: 15 * 1024 }
+        Self {
+            max_answer_bytes: 15 * 1024,
+            peer_burst: 100.0,
+            peer_per_second: 50.0,
+            peer_byte_burst: 1_000_000.0,
+            peer_bytes_per_second: 200_000.0,
+            node_burst: 2000.0,
+            node_per_second: 1000.0,
+            node_byte_burst: 10_000_000.0,
+            node_bytes_per_second: 4_000_000.0,
+            tracked_peers: 1024,
+        }
     }
 }
 
 /// Joining and staying in the network.
 #[derive(Debug, Clone)]
 pub struct UpkeepConfig {
-    /// How often a place at random is looked up: it refreshes the table and measures the size of the network.
+    /// How often a place at random is looked up: it refreshes the table and measures the size of the network. Half of it to one and a half.
     pub refresh_every: Duration,
+    /// The same for the first lookups after joining, which fill the table.
+    pub early_every: Duration,
+    /// So many lookups count as the first ones.
+    pub early_refreshes: u32,
+    /// The pause before a node that reached nobody tries to join again; each further attempt doubles it.
+    pub rejoin_first: Duration,
+    /// That pause is never longer.
+    pub rejoin_most: Duration,
+    /// Contacts to begin with that are remembered; the newest stay.
+    pub known_contacts: usize,
+    /// Bytes a second that probes may cost, answers included.
+    pub probe_bytes_per_second: f64,
+    /// Peers heard of that are asked at once whether they are worth an entry.
+    pub admission_burst: f64,
+    /// The same in a second, in the long run.
+    pub admissions_per_second: f64,
+    /// Messages at once that tell others of peers that don't answer.
+    pub hint_burst: f64,
+    /// The same in a second, in the long run.
+    pub hints_per_second: f64,
+    /// Peers of whom is remembered when they were seen last.
+    pub seen_peers: usize,
 }
 
 impl Default for UpkeepConfig {
     fn default() -> Self {
-        Self { refresh_every: Duration::from_secs(600) }
+        Self {
+            refresh_every: Duration::from_secs(900),
+            early_every: Duration::from_secs(50),
+            early_refreshes: 10,
+            rejoin_first: Duration::from_secs(1),
+            rejoin_most: Duration::from_secs(60),
+            known_contacts: 64,
+            probe_bytes_per_second: 50.0,
+            admission_burst: 16.0,
+            admissions_per_second: 0.2,
+            hint_burst: 8.0,
+            hints_per_second: 0.2,
+            seen_peers: 512,
+        }
     }
 }

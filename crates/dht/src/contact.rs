@@ -24,6 +24,8 @@ struct Known {
     /// Each address as its length in one byte or two (little-endian), then its bytes.
     addresses: Box<[u8]>,
     subnets: [Option<Subnet>; 2],
+    /// The narrowest scope of its addresses.
+    narrowest: AddressScope,
 }
 
 impl Contact {
@@ -45,7 +47,8 @@ impl Contact {
             packed.extend_from_slice(&bytes);
         }
         let key = Key::of_peer(&peer);
-        Self(Arc::new(Known { peer, key, addresses: packed.into(), subnets: subnets(&kept) }))
+        let narrowest = kept.iter().map(scope).min().unwrap_or(AddressScope::Global);
+        Self(Arc::new(Known { peer, key, addresses: packed.into(), subnets: subnets(&kept), narrowest }))
     }
 
     /// Who it is.
@@ -72,6 +75,23 @@ impl Contact {
             rest = after;
             Some(address)
         })
+    }
+
+    /// What may be believed of it when somebody at `teller` says so: without addresses that lie in a network to which the teller has no part
+    /// ([`AddressScope::is_credible_from`]), so that no peer can make us dial our own. `None` when no address is left.
+    pub fn credible_from(&self, teller: IpAddr) -> Option<Self> {
+        if self.0.narrowest == AddressScope::Global {
+            return Some(self.clone());
+        }
+        let teller = AddressScope::of(teller);
+        let mut addresses = self.addresses();
+        let before = addresses.len();
+        addresses.retain(|address| scope(address).is_credible_from(teller));
+        match addresses.len() {
+            0 => None,
+            left if left == before => Some(self.clone()),
+            _ => Some(Self::new(self.0.peer, &addresses)),
+        }
     }
 
     /// Whether no address is known.
@@ -159,6 +179,14 @@ impl Family {
     }
 }
 
+/// The scope of an address; a name's is found out when it is resolved.
+fn scope(address: &DialAddress) -> AddressScope {
+    match address.host() {
+        Host::Ip(ip) => AddressScope::of(*ip),
+        Host::Dns { .. } | Host::Dnsaddr { .. } => AddressScope::Global,
+    }
+}
+
 fn subnets(addresses: &[DialAddress]) -> [Option<Subnet>; 2] {
     let mut found = [None; 2];
     for address in addresses {
@@ -190,6 +218,19 @@ mod tests {
     fn an_address_with_the_peers_own_id_is_one_without_it() {
         let with_id = address(1).with_peer_id(peer(1)).unwrap();
         assert_eq!(Contact::new(peer(1), &[with_id]), Contact::new(peer(1), &[address(1)]));
+    }
+
+    /// a peer on the Internet names no address of our own network or machine.
+    #[test]
+    fn what_others_say_is_believed_only_of_networks_that_they_are_part_of() {
+        let ip = |ip: &str| -> IpAddr { ip.parse().unwrap() };
+        let private = "/ip4/10.0.0.1/udp/1/quic-v1".parse().unwrap();
+        let mixed = Contact::new(peer(1), &[address(1), private]);
+        assert_eq!(mixed.credible_from(ip("10.0.0.9")), Some(mixed.clone()));
+        assert_eq!(mixed.credible_from(ip("20.0.0.9")).unwrap().addresses(), [address(1)]);
+        let local = Contact::new(peer(1), &["/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap()]);
+        assert_eq!(local.credible_from(ip("20.0.0.9")), None);
+        assert_eq!(local.credible_from(ip("127.0.0.1")), Some(local));
     }
 
     #[test]

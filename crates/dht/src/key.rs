@@ -139,6 +139,11 @@ impl Target {
             .then(|| Self { key: Key::of(name), name: name.into() })
     }
 
+    /// The target that 32 bytes name.
+    pub fn of_hash(name: &[u8; 32]) -> Self {
+        Self { key: Key::of(name), name: name.as_slice().into() }
+    }
+
     /// The place of a peer.
     pub fn of_peer(peer: &PeerId) -> Self {
         let name = peer.to_bytes();

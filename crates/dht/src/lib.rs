@@ -40,29 +40,32 @@
 
 mod config;
 mod contact;
+mod estimate;
 mod key;
 mod lookup;
 mod machine;
 mod message;
+mod outage;
 pub mod record;
-#[allow(dead_code, reason = "lookups come next")]
 mod rtt;
-#[allow(dead_code, reason = "lookups come next")]
+mod seen;
 mod table;
 pub mod topic;
 
 pub use config::{DhtConfig, LookupConfig, ServeConfig, TableConfig, UpkeepConfig};
 pub use contact::{Contact, Family, MAX_CONTACT_ADDRESSES, Subnet};
+pub use estimate::SizeEstimate;
 pub use key::{Distance, Key, MAX_TARGET_BYTES, Target};
 pub use lookup::{AcceptAll, Cause, Invalid, Judge, Judged, Step, StepKind};
 pub use machine::{
     Class, Counts, Dht, Ended, Event, Failure, Found, Input, Mode, NotStored, Operation, OperationId,
-    Options, Outcome, Output, QueryId, RequestId, Source,
+    Options, Outcome, Output, QueryId, RequestId, Source, Standing, Stats,
 };
 pub use message::{
     Answer, MAX_ANSWER_BYTES, MAX_CLOSER, MAX_CURSOR_BYTES, MAX_PROVIDERS, MAX_REPAIR_BYTES, MAX_SILENT,
     MAX_VALUE_BYTES, MAX_VALUES, Query, Refusal, Status,
 };
+pub use seen::{Seen, SeenCounts};
 pub use table::{Admission, Health, Table};
 
 /// Peers for tests, by number.

@@ -1,7 +1,473 @@
-//! Finding things: one lookup is one small state machine.
+//! Finding things: one lookup is one small state machine (dht.md B.2).
+//!
+//! A lookup starts with a burst of requests and begins the next one whenever an answer comes, a request fails or becomes suspect, or the stagger time has
+//! passed. A suspect holds no slot, does not stop the lookup from ending, and is listened to all the same. What ends a lookup is its [`Goal`].
 
+mod candidate;
+mod choice;
+mod harvest;
 mod judge;
+mod pace;
 mod step;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_identity::PeerId;
+use peerage_machine::Now;
+
+use crate::rtt::Spread;
+use crate::{
+    Answer, Contact, Counts, Distance, Ended, Failure, LookupConfig, Query, RequestId, Subnet, Target,
+};
+pub(crate) use candidate::{Candidate, Hint, State};
+pub(crate) use harvest::Harvest;
 pub use judge::{AcceptAll, Invalid, Judge, Judged};
+pub(crate) use pace::Pace;
 pub use step::{Cause, Step, StepKind};
+
+/// When a lookup has what it was started for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// Somebody names the peer with an address.
+    Peer(PeerId),
+    /// The k closest have answered.
+    Closest,
+    /// So many valid answers from distinct address groups; zero: one that is final, or two.
+    Value(usize),
+    /// So many different values, or all that the k closest have.
+    Values(usize),
+    /// So many providers, or all that the k closest know.
+    Providers(usize),
+}
+
+/// How a lookup is to be done.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) target: Target,
+    pub(crate) goal: Goal,
+    pub(crate) pace: Pace,
+    /// So many count as the closest.
+    pub(crate) k: usize,
+    /// Disjoint paths at the start.
+    pub(crate) paths: usize,
+    /// When it ends whatever was found, as [`Now::mono`].
+    pub(crate) deadline: Duration,
+    /// The estimated size of the network.
+    pub(crate) size: Option<f64>,
+    /// How long an answer usually takes, and after how long one is overdue from whom nothing is known.
+    pub(crate) usual: Duration,
+    pub(crate) patience: Duration,
+    /// Whether steps are recorded.
+    pub(crate) watch: bool,
+}
+
+/// What a lookup does next.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Next {
+    /// Ask the candidate at this place, then say so with [`Lookup::asked`].
+    Ask(usize, Cause),
+    /// Nothing until then, unless an answer comes.
+    Wait(Duration),
+    /// It is over.
+    End(Ended),
+}
+
+/// What an answer did.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// The peer was not asked on behalf of somebody else: the round trip is that of a first hop.
+    pub(crate) first_hop: bool,
+    /// Requests that it made needless.
+    pub(crate) needless: Vec<RequestId>,
+}
+
+/// One lookup.
+#[derive(Debug)]
+pub(crate) struct Lookup {
+    config: Arc<LookupConfig>,
+    plan: Plan,
+    started: Duration,
+    /// By distance from the target.
+    candidates: Vec<Candidate>,
+    samples: Spread,
+    /// Requests that events have earned.
+    credit: Option<Cause>,
+    credits: usize,
+    burst: usize,
+    next_launch: Duration,
+    pub(crate) counts: Counts,
+    pub(crate) harvest: Harvest,
+    /// The peer that was looked for.
+    pub(crate) found: Option<Contact>,
+    /// A value is there that a better one may still supersede: until when that is waited for.
+    settles: Option<Duration>,
+    /// Paths whose answers were implausible are followed last.
+    distrusted: u16,
+    /// All within this distance must have answered too: the neighbourhood looks too dense.
+    cover: Option<Distance>,
+    pub(crate) hops: u32,
+    steps: Vec<Step>,
+    /// Cursors of pages that are to be asked for.
+    cursors: Vec<(RequestId, Bytes)>,
+}
+
+impl Lookup {
+    pub(crate) fn new(config: Arc<LookupConfig>, plan: Plan, now: Now) -> Self {
+        Self {
+            config,
+            started: now.mono,
+            candidates: Vec::new(),
+            samples: Spread::default(),
+            credit: None,
+            credits: 0,
+            burst: plan.pace.burst,
+            next_launch: now.mono,
+            counts: Counts::default(),
+            harvest: Harvest::default(),
+            found: None,
+            settles: None,
+            distrusted: 0,
+            cover: None,
+            hops: 0,
+            steps: Vec::new(),
+            cursors: Vec::new(),
+            plan,
+        }
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.plan.target
+    }
+
+    pub(crate) fn started(&self) -> Duration {
+        self.started
+    }
+
+    pub(crate) fn size(&self) -> Option<f64> {
+        self.plan.size
+    }
+
+    pub(crate) fn goal(&self) -> &Goal {
+        &self.plan.goal
+    }
+
+    /// Whether nobody is known who could be asked.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.candidates.is_empty()
+    }
+
+    pub(crate) fn candidate(&self, at: usize) -> &Candidate {
+        &self.candidates[at]
+    }
+
+    /// What the candidate at this place is to be asked.
+    pub(crate) fn query(&self, at: usize) -> Query {
+        let target = self.plan.target.clone();
+        let candidate = &self.candidates[at];
+        let page = candidate.request.and_then(|request| {
+            self.cursors.iter().find(|(of, _)| *of == request).map(|(_, cursor)| cursor.clone())
+        });
+        match self.plan.goal {
+            Goal::Peer(_) | Goal::Closest => Query::FindNode { target },
+            Goal::Value(_) | Goal::Values(_) => Query::GetValue { target, cursor: page },
+            Goal::Providers(_) => Query::GetProviders { target, cursor: page },
+        }
+    }
+
+    /// Adds peers to begin with, spread over the paths: those of one address group onto one path.
+    pub(crate) fn seed(&mut self, seeds: impl IntoIterator<Item = (Contact, Hint)>) {
+        let mut groups: Vec<(u64, u8)> = Vec::new();
+        let mut next = 0usize;
+        for (contact, hint) in seeds {
+            let group = contact.subnets().next().map(Subnet::group);
+            let known = group.and_then(|group| groups.iter().find(|(other, _)| *other == group));
+            let path = known.map_or_else(
+                || {
+                    next += 1;
+                    ((next - 1) % self.plan.paths.max(1)) as u8
+                },
+                |(_, path)| *path,
+            );
+            if let (None, Some(group)) = (known, group) {
+                groups.push((group, path));
+            }
+            self.insert(contact, hint, 0, path, None);
+        }
+    }
+
+    /// What to do now. To be called again after each request that it wants, and after each event.
+    pub(crate) fn next(&mut self, now: Now) -> Next {
+        self.suspect(now);
+        self.relieve();
+        if let Some(ended) = self.ended(now) {
+            return Next::End(ended);
+        }
+        if self.counts.asked as usize >= self.config.max_requests {
+            return self.wait_for_pending(Ended::Exhausted);
+        }
+        if let Some(at) = self.page() {
+            return Next::Ask(at, Cause::Page);
+        }
+        let busy = self.in_flight();
+        let cap = self.cap();
+        let cause = if self.burst > 0 {
+            Some(Cause::Burst)
+        } else if self.credits > 0 {
+            self.credit
+        } else {
+            (now.mono >= self.next_launch).then_some(Cause::Stagger)
+        };
+        let mut can_launch = busy < cap;
+        if can_launch {
+            match (self.pick(), cause) {
+                (Some(at), Some(cause)) => return Next::Ask(at, cause),
+                (Some(_), None) => {}
+                (None, _) => can_launch = false,
+            }
+        }
+        self.wait(now, can_launch)
+    }
+
+    /// The candidate was asked.
+    pub(crate) fn asked(&mut self, now: Now, at: usize, request: RequestId, cause: Cause) {
+        match cause {
+            Cause::Burst => self.burst -= 1,
+            Cause::Page => {}
+            _ => self.credits = self.credits.saturating_sub(1),
+        }
+        self.next_launch = now.mono + self.plan.pace.stagger;
+        let patience = self.patience(&self.candidates[at].hint);
+        let candidate = &mut self.candidates[at];
+        if cause == Cause::Page {
+            let before = candidate.request;
+            self.cursors.retain(|(of, _)| Some(*of) != before);
+            candidate.pages += 1;
+        }
+        candidate.state = State::InFlight;
+        candidate.request = Some(request);
+        candidate.asked = now.mono;
+        candidate.due = now.mono + patience;
+        self.counts.asked += 1;
+        self.counts.warm += u32::from(candidate.hint.warm);
+        let what = StepKind::Asked {
+            peer: *candidate.contact.peer(),
+            shared_bits: candidate.distance.leading_zeros(),
+            path: candidate.path,
+            hops: candidate.hops.into(),
+            warm: candidate.hint.warm,
+            cause,
+        };
+        self.step(now, what);
+    }
+
+    /// An answer came. `known` says of each peer that it names what we know of it; `None` for those who are not to be asked, such as ourselves.
+    pub(crate) fn answered(
+        &mut self,
+        now: Now,
+        judge: &dyn Judge,
+        request: RequestId,
+        rtt: Duration,
+        answer: &Answer,
+        known: &mut dyn FnMut(&Contact) -> Option<(Contact, Hint)>,
+    ) -> Option<Taken> {
+        let at = self.pending(request)?;
+        let candidate = &mut self.candidates[at];
+        let late = matches!(candidate.state, State::Suspect(_));
+        let (hops, path, contact) = (candidate.hops, candidate.path, candidate.contact.clone());
+        candidate.state = State::Answered;
+        candidate.hint.warm = true;
+        self.counts.answered += 1;
+        self.counts.late += u32::from(late);
+        if !late || !self.samples.is_known() {
+            self.samples.add(rtt);
+        }
+        self.earn(Cause::Answer);
+        let before = self.harvest.found();
+        let brought = self.reap(now, judge, &contact, answer);
+        self.counts.invalid += brought.invalid;
+        if before == 0 && brought.good > 0 {
+            self.hops = u32::from(hops) + 1;
+        }
+        self.settle(now);
+        if let Some(cursor) = &answer.cursor {
+            self.turn_page(at, request, cursor);
+        }
+        let fresh = self.merge(now, &contact, hops, path, &answer.closer, known);
+        let (peer, closer) = (*contact.peer(), answer.closer.len());
+        self.step(now, StepKind::Answered { peer, rtt, closer, fresh, values: brought.good, late });
+        let needless = self.needless(now);
+        Some(Taken { first_hop: hops == 0, needless })
+    }
+
+    /// A request came to nothing. The peer that named the candidate, if anybody did.
+    pub(crate) fn failed(&mut self, now: Now, request: RequestId, why: Failure) -> Option<Contact> {
+        let at = self.pending(request)?;
+        let candidate = &mut self.candidates[at];
+        let held_a_slot = candidate.state == State::InFlight;
+        candidate.state = State::Failed;
+        let (peer, advisor) = (*candidate.contact.peer(), candidate.advisor.clone());
+        self.counts.failed += 1;
+        if held_a_slot {
+            self.earn(Cause::Failure);
+        }
+        self.step(now, StepKind::Failed { peer, why });
+        advisor
+    }
+
+    /// Gives up everything that is under way: the requests with the candidates that were suspected meanwhile.
+    pub(crate) fn cancel(&mut self, now: Now) -> Vec<(RequestId, bool)> {
+        let mut cancelled = Vec::new();
+        for at in 0..self.candidates.len() {
+            let candidate = &mut self.candidates[at];
+            if let (true, Some(request)) = (candidate.is_pending(), candidate.request) {
+                cancelled.push((request, matches!(candidate.state, State::Suspect(_))));
+                candidate.state = State::Failed;
+                let peer = *candidate.contact.peer();
+                self.counts.cancelled += 1;
+                self.step(now, StepKind::Cancelled { peer });
+            }
+        }
+        cancelled
+    }
+
+    /// Those that answered, the closest first.
+    pub(crate) fn closest(&self) -> impl Iterator<Item = &Candidate> {
+        self.candidates.iter().filter(|candidate| candidate.state == State::Answered)
+    }
+
+    /// Those that were named and did not answer, with whoever named them first.
+    pub(crate) fn silent(&self, now: Now) -> impl Iterator<Item = (&Contact, &Contact)> {
+        self.candidates.iter().filter_map(move |candidate| {
+            // A suspect is told of only when it has been silent for as long again as it was waited for.
+            let silent = match candidate.state {
+                State::Failed => candidate.was_suspect && candidate.request.is_some(),
+                State::Suspect(since) => {
+                    now.mono.saturating_sub(since) > candidate.due.saturating_sub(candidate.asked)
+                }
+                _ => false,
+            };
+            let advisor = candidate.advisor.as_ref()?;
+            silent.then_some((&candidate.contact, advisor))
+        })
+    }
+
+    /// The distance of the k-th closest that answered; `None` when fewer did.
+    pub(crate) fn kth(&self) -> Option<Distance> {
+        self.closest().nth(self.plan.k - 1).map(|candidate| candidate.distance)
+    }
+
+    /// Goes on until all within `radius` have answered, over `paths` disjoint paths: the neighbourhood looks too dense to be honest.
+    pub(crate) fn widen(&mut self, radius: Distance, paths: usize) {
+        self.cover = Some(self.cover.map_or(radius, |cover| cover.max(radius)));
+        self.plan.paths = self.plan.paths.max(paths);
+        self.credits += paths;
+        self.credit = Some(Cause::Hedge);
+    }
+
+    /// Whether it was widened.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.cover.is_some()
+    }
+
+    /// Steps since the last call.
+    pub(crate) fn take_steps(&mut self) -> Vec<Step> {
+        std::mem::take(&mut self.steps)
+    }
+
+    /// Records a step, when it is watched.
+    pub(crate) fn step(&mut self, now: Now, what: StepKind) {
+        if self.plan.watch {
+            self.steps.push(Step { at: now.mono.saturating_sub(self.started), what });
+        }
+    }
+
+    /// What must hold at any time; the first thing that doesn't.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let counts = &self.counts;
+        let pending = self.candidates.iter().filter(|candidate| candidate.is_pending()).count() as u32;
+        if counts.asked != counts.answered + counts.failed + counts.cancelled + pending {
+            return Err(format!("{counts:?} with {pending} under way"));
+        }
+        if self.in_flight() > self.cap() + self.candidates.iter().filter(|c| c.pages > 0).count() {
+            return Err(format!("{} requests in flight, at most {}", self.in_flight(), self.cap()));
+        }
+        if !self.candidates.is_sorted_by_key(|candidate| candidate.distance) {
+            return Err("candidates are out of order".into());
+        }
+        let mut keys = self.candidates.iter().map(|candidate| candidate.distance);
+        let mut last = keys.next();
+        for key in keys {
+            if last.replace(key) == Some(key) {
+                return Err("a peer is a candidate twice".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self, now: Now, judge: &dyn Judge, from: &Contact, answer: &Answer) -> harvest::Brought {
+        match self.plan.goal {
+            Goal::Value(_) | Goal::Values(_) => {
+                self.harvest.values(now, &self.config, judge, &self.plan.target, from, &answer.values)
+            }
+            Goal::Providers(_) => self.harvest.providers(&self.config, &answer.providers),
+            Goal::Peer(_) | Goal::Closest => harvest::Brought::default(),
+        }
+    }
+
+    /// One value is there, and one is enough: a newer one may come within a stagger time.
+    fn settle(&mut self, now: Now) {
+        if let Goal::Value(1) = self.plan.goal
+            && self.harvest.votes() > 0
+            && self.settles.is_none()
+        {
+            self.settles = Some(now.mono + self.plan.pace.stagger);
+        }
+    }
+
+    fn turn_page(&mut self, at: usize, request: RequestId, cursor: &Bytes) {
+        let paged = matches!(self.plan.goal, Goal::Values(_) | Goal::Providers(_));
+        if paged && usize::from(self.candidates[at].pages) < self.config.max_pages {
+            self.cursors.push((request, cursor.clone()));
+        }
+    }
+
+    fn page(&self) -> Option<usize> {
+        let (request, _) = self.cursors.first()?;
+        self.candidates.iter().position(|candidate| candidate.request == Some(*request))
+    }
+
+    fn pending(&self, request: RequestId) -> Option<usize> {
+        self.candidates
+            .iter()
+            .position(|candidate| candidate.request == Some(request) && candidate.is_pending())
+    }
+
+    fn earn(&mut self, cause: Cause) {
+        self.credits = (self.credits + 1).min(self.plan.pace.cap);
+        self.credit = Some(cause);
+    }
+
+    fn suspect(&mut self, now: Now) {
+        for at in 0..self.candidates.len() {
+            let candidate = &mut self.candidates[at];
+            if candidate.state == State::InFlight && candidate.due <= now.mono {
+                candidate.state = State::Suspect(now.mono);
+                let (peer, after) = (*candidate.contact.peer(), now.mono.saturating_sub(candidate.asked));
+                // Only its first page is a request whose end others wait for.
+                self.counts.suspected += u32::from(!candidate.was_suspect);
+                candidate.was_suspect = true;
+                self.earn(Cause::Suspect);
+                self.step(now, StepKind::Suspected { peer, after });
+            }
+        }
+    }
+
+    fn patience(&self, hint: &Hint) -> Duration {
+        let known = hint.patience.or_else(|| self.samples.patience()).unwrap_or(self.plan.patience);
+        let patience = known.clamp(self.config.soft_least, self.config.soft_most);
+        let dial = hint.rtt.unwrap_or(self.plan.usual).mul_f64(self.config.cold_round_trips);
+        if hint.warm { patience } else { patience + dial }
+    }
+}

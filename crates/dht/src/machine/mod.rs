@@ -1,44 +1,143 @@
 //! The machine: a whole node of the DHT.
 
+mod links;
+mod operation;
+mod requests;
+mod serve;
+mod store;
 mod types;
+mod upkeep;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use peerage_identity::PeerId;
 use peerage_machine::{Machine, Now, Random};
 
-use crate::{Answer, DhtConfig, Judge, Key, Refusal, Status};
+use crate::outage::Outages;
+use crate::rtt::{FirstHops, Spread};
+use crate::{Contact, DhtConfig, Judge, Key, LookupConfig, Seen, SeenCounts, SizeEstimate, Table};
+use links::Links;
+use operation::Op;
+use requests::Requests;
+use serve::Limiter;
 pub use types::{
     Class, Counts, Ended, Event, Failure, Found, Input, Mode, NotStored, Operation, OperationId, Options,
     Outcome, Output, QueryId, RequestId, Source,
 };
+use upkeep::Upkeep;
 
 /// A node of the DHT.
 pub struct Dht {
-    #[expect(dead_code, reason = "what lookups and the table are made of")]
-    config: DhtConfig,
-    key: Key,
+    config: Arc<DhtConfig>,
+    lookups: Arc<LookupConfig>,
     peer: PeerId,
-    #[expect(dead_code, reason = "lookups judge what they find")]
+    key: Key,
+    mode: Mode,
     judge: Box<dyn Judge + Send>,
-    #[expect(dead_code, reason = "refreshes draw their places")]
     random: Random,
+    table: Table,
+    links: Links,
+    requests: Requests,
+    /// By the machine's own numbers.
+    operations: BTreeMap<u64, Op>,
+    last_operation: u64,
+    callers: BTreeMap<OperationId, u64>,
+    limiter: Limiter,
+    upkeep: Upkeep,
+    outages: Outages,
+    size: SizeEstimate,
+    seen: Seen,
+    first_hops: FirstHops,
+    round_trips: Spread,
+    stats: Stats,
     outputs: VecDeque<Output>,
+}
+
+/// Totals since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Requests sent. `asked` = `answered` + `failed` + `cancelled` + those under way.
+    pub asked: u64,
+    /// Requests answered while somebody waited.
+    pub answered: u64,
+    /// Requests that came to nothing.
+    pub failed: u64,
+    /// Requests that became needless.
+    pub cancelled: u64,
+    /// Answers among `cancelled` that came all the same, and were used.
+    pub late: u64,
+    /// Queries of others that were served.
+    pub served: u64,
+    /// Queries of others that were told that we are busy.
+    pub refused: u64,
+}
+
+/// How the node stands, for whoever watches it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Standing {
+    /// Whether the lookup for ourselves has reached somebody.
+    pub joined: bool,
+    /// Entries of the table.
+    pub peers: usize,
+    /// Those among them that may be asked.
+    pub usable: usize,
+    /// Connected peers.
+    pub connected: usize,
+    /// The estimated size of the network; `None` while too little was measured.
+    pub size: Option<f64>,
+    /// Whether our own network is suspected.
+    pub outage: bool,
+    /// Operations under way, the node's own included.
+    pub operations: usize,
+    /// Requests under way.
+    pub requests: usize,
+    /// Peers whose queries are being counted.
+    pub tracked: usize,
+    /// Peers seen lately.
+    pub seen: SeenCounts,
+    /// Totals since the start.
+    pub stats: Stats,
 }
 
 impl Dht {
     /// A node that knows nobody yet. `judge` says which values are worth anything; `random` decides what is left to chance.
     pub fn new(
-        config: DhtConfig,
+        config: impl Into<Arc<DhtConfig>>,
         peer: PeerId,
         mode: Mode,
         judge: Box<dyn Judge + Send>,
         random: Random,
         now: Now,
     ) -> Self {
-        let _ = (mode, now);
-        Self { config, key: Key::of_peer(&peer), peer, judge, random, outputs: VecDeque::new() }
+        let config = config.into();
+        let key = Key::of_peer(&peer);
+        Self {
+            lookups: Arc::new(config.lookup.clone()),
+            peer,
+            key,
+            mode,
+            judge,
+            random,
+            table: Table::new(key, config.table.clone()),
+            links: Links::default(),
+            requests: Requests::new(),
+            operations: BTreeMap::new(),
+            last_operation: 0,
+            callers: BTreeMap::new(),
+            limiter: Limiter::new(config.serve.clone(), now),
+            upkeep: Upkeep::new(&config.upkeep, now),
+            outages: Outages::default(),
+            size: SizeEstimate::new(config.table.k),
+            seen: Seen::new(config.upkeep.seen_peers),
+            first_hops: FirstHops::default(),
+            round_trips: Spread::default(),
+            stats: Stats::default(),
+            outputs: VecDeque::new(),
+            config,
+        }
     }
 
     /// Who we are.
@@ -50,33 +149,145 @@ impl Dht {
     pub fn key(&self) -> &Key {
         &self.key
     }
+
+    /// Whether we serve.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The routing table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Peers seen lately: to be saved, and loaded after a restart.
+    pub fn seen_mut(&mut self) -> &mut Seen {
+        &mut self.seen
+    }
+
+    /// The estimated number of peers in the network; `None` while too little was measured.
+    pub fn size(&self, now: Now) -> Option<f64> {
+        self.size.size(now)
+    }
+
+    /// How the node stands.
+    pub fn standing(&self, now: Now) -> Standing {
+        Standing {
+            joined: self.upkeep.is_joined(),
+            peers: self.table.len(),
+            usable: self.table.usable(),
+            connected: self.links.len(),
+            size: self.size.size(now),
+            outage: self.outages.is_suspected(),
+            operations: self.operations.len(),
+            requests: self.requests.len(),
+            tracked: self.limiter.tracked(),
+            seen: self.seen.counts(now),
+            stats: self.stats,
+        }
+    }
+
+    /// The chance that a peer that has been up for `uptime` stays for `span` more, by what this node has seen of sessions: for clocks of repair.
+    pub fn stays(&self, uptime: Duration, span: Duration) -> f64 {
+        self.table.lifetimes.stays(uptime.as_secs().min(u64::from(u32::MAX)) as u32, span)
+    }
+
+    /// Whom to keep over a restart, to be handed in as [`Input::Known`]: the anchors, then the nearest peers, at most
+    /// [`crate::UpkeepConfig::known_contacts`].
+    pub fn keep(&self) -> Vec<Contact> {
+        let mut kept = self.table.anchors();
+        for contact in self.table.closest(&self.key, self.config.upkeep.known_contacts) {
+            if !kept.iter().any(|other| other.key() == contact.key()) {
+                kept.push(contact);
+            }
+        }
+        kept.truncate(self.config.upkeep.known_contacts);
+        kept
+    }
+
+    /// Puts the node into a network that stands, as if it had verified these peers: where simulations and tests begin.
+    pub fn plant(&mut self, now: Now, contacts: impl IntoIterator<Item = Contact>) {
+        for contact in contacts {
+            self.table.verified(now, &contact, contact.subnets().next());
+        }
+        self.settle_in(now);
+    }
+
+    /// Tells the size of the network before anything was measured, where simulations and tests begin: as so many samples.
+    pub fn plant_size(&mut self, now: Now, size: f64, samples: usize) {
+        let k = self.config.table.k as f64;
+        for _ in 0..samples {
+            self.size.add(now, crate::estimate::radius(k, size));
+        }
+    }
+
+    /// What must hold after every event (dht.md D.3, 1 to 4); the first thing that doesn't.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check(&self) -> Result<(), String> {
+        self.table.check()?;
+        for op in self.operations.values() {
+            op.lookup.check()?;
+        }
+        let Stats { asked, answered, failed, cancelled, .. } = self.stats;
+        if asked != answered + failed + cancelled + self.requests.len() as u64 {
+            return Err(format!("{:?} with {} under way", self.stats, self.requests.len()));
+        }
+        if self.callers.values().any(|operation| !self.operations.contains_key(operation)) {
+            return Err("a caller waits for an operation that is over".into());
+        }
+        Ok(())
+    }
 }
 
 impl Machine for Dht {
     type Input = Input;
     type Output = Output;
 
-    fn handle(&mut self, _: Now, input: Input) {
+    fn handle(&mut self, now: Now, input: Input) {
         match input {
-            Input::Asked { query, .. } => {
-                let answer = Answer::status(Status::Refused(Refusal::NotServed));
-                self.outputs.push_back(Output::Reply { query, answer });
+            Input::Connected { contact, remote, rtt } => self.on_connected(now, contact, remote, rtt),
+            Input::Disconnected { peer } => self.on_disconnected(&Key::of_peer(&peer)),
+            Input::Supports { peer, serves } => self.on_supports(now, &Key::of_peer(&peer), serves),
+            Input::Answered { request, rtt, remote, answer } => {
+                self.on_answered(now, request, rtt, remote, &answer);
             }
-            Input::Start { operation, .. } => {
-                let outcome = Box::new(Outcome::empty(Ended::NoContacts));
-                self.outputs.push_back(Output::Done { operation, outcome });
-            }
-            _ => {}
+            Input::Failed { request, why } => self.on_failed(now, request, why),
+            Input::Asked { query, from, remote, ask } => self.on_asked(now, query, from, remote, &ask),
+            Input::Start { operation, wanted, options } => self.on_start(now, operation, wanted, options),
+            Input::Cancel { operation } => self.on_cancel(now, operation),
+            Input::Known { contacts, source } => self.on_known(now, contacts, source),
+            Input::NetworkChanged => self.on_network_changed(now),
+            Input::Mode(mode) => self.mode = mode,
         }
     }
 
-    fn handle_timeout(&mut self, _: Now) {}
+    fn handle_timeout(&mut self, now: Now) {
+        self.expire_requests(now);
+        self.drive_due(now);
+        if self.upkeep.next() <= now.mono {
+            self.keep_up(now);
+        }
+    }
 
     fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
     fn poll_timeout(&self) -> Option<Duration> {
-        None
+        let operations = self.operations.values().map(|op| op.wake).min().unwrap_or(Duration::MAX);
+        let requests = self.requests.first_deadline().unwrap_or(Duration::MAX);
+        let next = operations.min(requests).min(self.upkeep.next());
+        (next != Duration::MAX).then_some(next)
+    }
+}
+
+impl fmt::Debug for Dht {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dht")
+            .field("peer", &self.peer)
+            .field("table", &self.table.len())
+            .finish_non_exhaustive()
     }
 }

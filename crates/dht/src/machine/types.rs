@@ -395,6 +395,8 @@ pub enum Ended {
     Deadline,
     /// The caller cancelled it: what there is, is partial.
     Cancelled,
+    /// As many requests were sent as one lookup may: [`crate::LookupConfig::max_requests`]. What there is, is partial.
+    Exhausted,
     /// Nobody is known who could be asked.
     NoContacts,
     /// Too many operations are under way: [`crate::LookupConfig::max_operations`].

@@ -100,7 +100,7 @@ impl Lifetimes {
     }
 
     /// The chance that a peer that was up for `uptime` when it last answered has died in the `silent` seconds since.
-    pub(crate) fn dead(&self, uptime: u32, silent: u32) -> f64 {
+    fn dead(&self, uptime: u32, silent: u32) -> f64 {
         1.0 - (-self.factor() * self.hazard(uptime, silent)).exp()
     }
 

@@ -1,0 +1,333 @@
+//! Whom a lookup asks next, and when it is over (dht.md B.2, rules 5 to 9).
+
+use std::time::Duration;
+
+use peerage_machine::Now;
+
+use super::{Candidate, Cause, Goal, Hint, Lookup, Next, State, StepKind};
+use crate::{Contact, Ended, LookupConfig, RequestId, Subnet};
+
+/// How near a lookup is to its end.
+enum Stand {
+    /// Somebody close has not answered yet.
+    Open,
+    /// Everybody close has answered, but for suspects who are given until then.
+    Grace(Duration),
+    /// Everybody close has answered or is given up.
+    Done,
+}
+
+impl Lookup {
+    /// Why it is over, if it is.
+    pub(super) fn ended(&mut self, now: Now) -> Option<Ended> {
+        if self.has_found(now) {
+            return Some(Ended::Found);
+        }
+        if now.mono >= self.plan.deadline {
+            return Some(Ended::Deadline);
+        }
+        match self.stand(now) {
+            Stand::Done if self.cursors.is_empty() => Some(self.complete()),
+            _ => None,
+        }
+    }
+
+    /// Adds what an answer names. How many of them were new.
+    pub(super) fn merge(
+        &mut self,
+        now: Now,
+        from: &Contact,
+        hops: u8,
+        path: u8,
+        closer: &[Contact],
+        known: &mut dyn FnMut(&Contact) -> Option<(Contact, Hint)>,
+    ) -> usize {
+        let mut fresh = 0;
+        let mut implausible = false;
+        for named in closer.iter().take(self.plan.k) {
+            let Some((contact, hint)) = known(named) else { continue };
+            if let Goal::Peer(wanted) = &self.plan.goal
+                && contact.peer() == wanted
+                && !contact.has_no_address()
+                && self.found.is_none()
+            {
+                self.hops = u32::from(hops) + 1;
+                self.found = Some(contact.clone());
+            }
+            implausible |= hint.success.is_none() && self.is_implausible(&contact);
+            fresh += usize::from(self.insert(contact, hint, hops.saturating_add(1), path, Some(from)));
+        }
+        if implausible {
+            self.distrust(now, from, path);
+        }
+        fresh
+    }
+
+    /// Adds a candidate unless it is one, or too far away to matter.
+    pub(super) fn insert(
+        &mut self,
+        contact: Contact,
+        hint: Hint,
+        hops: u8,
+        path: u8,
+        advisor: Option<&Contact>,
+    ) -> bool {
+        let distance = contact.key().distance(self.plan.target.key());
+        let Err(at) = self.candidates.binary_search_by(|candidate| candidate.distance.cmp(&distance)) else {
+            return false;
+        };
+        if self.candidates.len() >= self.config.max_candidates {
+            match self.farthest_new() {
+                Some(last) if self.candidates[last].distance > distance => drop(self.candidates.remove(last)),
+                _ => return false,
+            }
+        }
+        let crowded = self.is_crowded(&contact);
+        let state = if hint.shunned || crowded { State::Barred } else { State::New };
+        let candidate = Candidate {
+            contact,
+            distance,
+            state,
+            request: None,
+            asked: Duration::ZERO,
+            due: Duration::ZERO,
+            hops,
+            path: path % self.plan.paths.max(1) as u8,
+            advisor: advisor.cloned(),
+            hint,
+            was_suspect: false,
+            pages: 0,
+        };
+        self.candidates.insert(at, candidate);
+        true
+    }
+
+    /// The candidate to ask next: the closest that hasn't been; among those that share as many bits with the target, and are not so close that all must
+    /// be asked anyway, the one that promises the soonest answer.
+    pub(super) fn pick(&self) -> Option<usize> {
+        let open = self.open();
+        let choose = |pass: Pass| {
+            let mut fit = open.iter().copied().filter(|at| self.fits(&self.candidates[*at], pass));
+            let first = fit.next()?;
+            let bits = self.candidates[first].distance.leading_zeros();
+            if self.is_near(&self.candidates[first]) {
+                return Some(first);
+            }
+            let alike = fit.take_while(|at| self.candidates[*at].distance.leading_zeros() == bits);
+            let promise =
+                |at: &usize| self.candidates[*at].promise(self.plan.usual, self.config.cold_round_trips);
+            Some(alike.fold(first, |best, at| if promise(&at) > promise(&best) { at } else { best }))
+        };
+        match self.plan.paths {
+            0 | 1 => open.first().and_then(|_| choose(Pass { path: None, apart: false })),
+            _ => {
+                let mut paths: Vec<u8> = (0..self.plan.paths as u8).collect();
+                paths.sort_by_key(|path| (self.distrusted >> path & 1, self.busy_on(*path), *path));
+                let on = |apart| paths.iter().find_map(|path| choose(Pass { path: Some(*path), apart }));
+                on(true).or_else(|| on(false))
+            }
+        }
+    }
+
+    /// What waiting is for, as the time of the next look.
+    pub(super) fn wait(&mut self, now: Now, can_launch: bool) -> Next {
+        let overdue = self.candidates.iter().filter(|c| c.state == State::InFlight).map(|c| c.due).min();
+        let mut wake = overdue.unwrap_or(Duration::MAX).min(self.plan.deadline);
+        if can_launch {
+            wake = wake.min(self.next_launch);
+        }
+        wake = wake.min(self.settles.unwrap_or(Duration::MAX));
+        if let Stand::Grace(until) = self.stand(now) {
+            wake = wake.min(until);
+        }
+        Next::Wait(wake)
+    }
+
+    /// No further request may be begun: it goes on with what is under way.
+    pub(super) fn wait_for_pending(&self, ended: Ended) -> Next {
+        let due = self.candidates.iter().filter(|c| c.state == State::InFlight).map(|c| c.due).min();
+        due.map_or(Next::End(ended), |due| Next::Wait(due.min(self.plan.deadline)))
+    }
+
+    /// Requests in flight; suspects hold no slot.
+    pub(super) fn in_flight(&self) -> usize {
+        self.candidates.iter().filter(|candidate| candidate.state == State::InFlight).count()
+    }
+
+    /// How many may be: more than one path get three each, within the configured bound.
+    pub(super) fn cap(&self) -> usize {
+        let cap = self.plan.pace.cap.max(if self.plan.paths > 1 { 3 * self.plan.paths } else { 0 });
+        let cap = cap.min(LookupConfig::MOST_ALPHA);
+        if self.settles.is_some() { cap.min(2) } else { cap }
+    }
+
+    /// Gives up requests that answers have made needless: to candidates that are far behind the closest by now.
+    pub(super) fn needless(&mut self, now: Now) -> Vec<RequestId> {
+        let mut closer = 0;
+        let mut dropped = Vec::new();
+        for at in 0..self.candidates.len() {
+            let candidate = &mut self.candidates[at];
+            if closer >= 2 * self.plan.k
+                && candidate.state == State::InFlight
+                && self.cover.is_none_or(|cover| candidate.distance > cover)
+                && let Some(request) = candidate.request
+            {
+                candidate.state = State::Failed;
+                dropped.push(request);
+                let peer = *candidate.contact.peer();
+                self.counts.cancelled += 1;
+                self.step(now, StepKind::Cancelled { peer });
+            } else if candidate.counts() {
+                closer += 1;
+            }
+        }
+        dropped
+    }
+
+    fn has_found(&self, now: Now) -> bool {
+        match &self.plan.goal {
+            Goal::Peer(_) => self.found.is_some(),
+            Goal::Closest => false,
+            Goal::Value(quorum) => {
+                let votes = self.harvest.votes();
+                let wanted = if *quorum == 0 { 2 } else { *quorum };
+                let settled = self.settles.is_none_or(|settles| settles <= now.mono);
+                votes > 0 && self.harvest.is_final() || votes >= wanted && settled
+            }
+            Goal::Values(wanted) | Goal::Providers(wanted) => self.harvest.found() >= (*wanted).max(1),
+        }
+    }
+
+    fn stand(&self, now: Now) -> Stand {
+        let (mut answered, mut grace) = (0, Duration::ZERO);
+        for candidate in &self.candidates {
+            let inside =
+                answered < self.plan.k || self.cover.is_some_and(|cover| candidate.distance <= cover);
+            if !inside {
+                break;
+            }
+            match candidate.state {
+                State::Answered => answered += 1,
+                State::New | State::InFlight => return Stand::Open,
+                State::Suspect(since) => grace = grace.max(since + self.grace(candidate)),
+                State::Failed | State::Barred => {}
+            }
+        }
+        if grace > now.mono { Stand::Grace(grace) } else { Stand::Done }
+    }
+
+    /// How long the end waits for a suspect.
+    fn grace(&self, candidate: &Candidate) -> Duration {
+        candidate.due.saturating_sub(candidate.asked).mul_f64(self.config.overdue_grace)
+    }
+
+    fn complete(&mut self) -> Ended {
+        if matches!(self.plan.goal, Goal::Peer(_) | Goal::Closest) && self.hops == 0 {
+            let hops = self.closest().next().map_or(0, |closest| u32::from(closest.hops) + 1);
+            self.hops = hops;
+        }
+        Ended::Complete
+    }
+
+    /// Those that may be asked: not asked yet, and among the closest k that are not given up, or in the region that must be covered.
+    fn open(&self) -> Vec<usize> {
+        let mut closer = 0;
+        let mut open = Vec::new();
+        for (at, candidate) in self.candidates.iter().enumerate() {
+            let covered = self.cover.is_some_and(|cover| candidate.distance <= cover);
+            if closer >= self.plan.k + self.config.spare && !covered {
+                break;
+            }
+            closer += usize::from(candidate.counts());
+            if candidate.state == State::New {
+                open.push(at);
+            }
+        }
+        open
+    }
+
+    fn fits(&self, candidate: &Candidate, pass: Pass) -> bool {
+        if pass.path.is_some_and(|path| candidate.path != path) {
+            return false;
+        }
+        !pass.apart
+            || !candidate.contact.subnets().any(|subnet| self.is_used_elsewhere(subnet, candidate.path))
+    }
+
+    /// Whether another path has asked somebody of the same group of addresses.
+    fn is_used_elsewhere(&self, subnet: Subnet, path: u8) -> bool {
+        self.candidates.iter().any(|other| {
+            other.request.is_some()
+                && other.path != path
+                && other.contact.subnets().any(|used| used.group() == subnet.group())
+        })
+    }
+
+    fn busy_on(&self, path: u8) -> usize {
+        self.candidates.iter().filter(|c| c.path == path && c.state == State::InFlight).count()
+    }
+
+    /// Whether it lies where about k peers are expected: all of those are asked in the end.
+    fn is_near(&self, candidate: &Candidate) -> bool {
+        self.plan.size.is_some_and(|size| candidate.distance.share() * size < self.plan.k as f64)
+    }
+
+    /// Whether nobody should lie so close to the target in a network of this size.
+    fn is_implausible(&self, contact: &Contact) -> bool {
+        let distance = contact.key().distance(self.plan.target.key());
+        let share = distance.share();
+        self.plan.size.is_some_and(|size| share > 0.0 && share * size < self.config.implausible)
+    }
+
+    /// Somebody named a peer too close to be true: its path is followed last, and another one is begun with whom it did not name.
+    fn distrust(&mut self, now: Now, liar: &Contact, path: u8) {
+        if self.plan.paths >= self.config.most_paths {
+            return;
+        }
+        let fresh = self.plan.paths as u8;
+        self.plan.paths += 1;
+        self.distrusted |= 1 << path;
+        for candidate in &mut self.candidates {
+            let named = candidate.advisor.as_ref().is_some_and(|advisor| advisor == liar);
+            if candidate.path == path && candidate.state == State::New && !named {
+                candidate.path = fresh;
+            }
+        }
+        self.earn(Cause::Hedge);
+        self.step(now, StepKind::Implausible { peer: *liar.peer() });
+    }
+
+    fn is_crowded(&self, contact: &Contact) -> bool {
+        contact.subnets().any(|subnet| {
+            let same = |other: &&Candidate| other.counts() && other.contact.subnets().any(|s| s == subnet);
+            self.candidates.iter().filter(same).count() >= self.config.subnet_per_lookup
+        })
+    }
+
+    /// Where fewer than k are left, those of crowded subnets are wanted too; where nobody is, even those in quarantine.
+    pub(super) fn relieve(&mut self) {
+        let left = self.candidates.iter().filter(|candidate| candidate.counts()).take(self.plan.k).count();
+        if left >= self.plan.k {
+            return;
+        }
+        let mut lacking = self.plan.k - left;
+        for candidate in &mut self.candidates {
+            if candidate.state == State::Barred && lacking > 0 && (!candidate.hint.shunned || left == 0) {
+                candidate.state = State::New;
+                lacking -= 1;
+            }
+        }
+    }
+
+    fn farthest_new(&self) -> Option<usize> {
+        self.candidates.iter().rposition(|c| matches!(c.state, State::New | State::Barred))
+    }
+}
+
+/// Which candidates may be picked.
+#[derive(Clone, Copy)]
+struct Pass {
+    path: Option<u8>,
+    /// Not of a group of addresses that another path has used.
+    apart: bool,
+}

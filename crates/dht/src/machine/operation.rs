@@ -1,0 +1,465 @@
+//! Operations: what a caller or the node itself wants, from the first request to the result.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use peerage_machine::Now;
+
+use super::requests::Purpose;
+use super::store::Store;
+use super::upkeep::{random_target, target_near};
+use super::{
+    Class, Counts, Dht, Ended, Event, Failure, Operation, OperationId, Options, Outcome, Output, RequestId,
+};
+use crate::estimate::radius;
+use crate::lookup::{Goal, Hint, Lookup, Next, Pace, Plan, StepKind};
+use crate::table::Table;
+use crate::{Answer, Contact, Key, Query, Target};
+
+/// What an operation is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// Somebody started it.
+    Caller(OperationId),
+    /// It looks ourselves up, to join.
+    Join,
+    /// It looks our neighbours up again.
+    Neighbours,
+    /// It looks a place at random up.
+    Refresh,
+    /// It looks a place in a dense neighbourhood up, for this operation.
+    Cover(u64),
+}
+
+/// An operation under way.
+#[derive(Debug)]
+pub(super) struct Op {
+    pub(super) aim: Aim,
+    pub(super) class: Class,
+    pub(super) lookup: Lookup,
+    pub(super) store: Option<Store>,
+    /// The walk is over: what goes on is the store.
+    pub(super) walked: Option<Ended>,
+    pub(super) deadline: Duration,
+    /// Lookups of its neighbourhood that are under way for it.
+    covering: usize,
+    dense: bool,
+    watch: bool,
+    pub(super) wake: Duration,
+}
+
+impl Dht {
+    pub(super) fn on_start(&mut self, now: Now, id: OperationId, wanted: Operation, options: Options) {
+        let refuse = |ended| Output::Done { operation: id, outcome: Box::new(Outcome::empty(ended)) };
+        if self.callers.len() >= self.config.lookup.max_operations || self.callers.contains_key(&id) {
+            return self.outputs.push_back(refuse(Ended::TooMany));
+        }
+        let replicas_or = |replicas: usize| replicas.clamp(1, self.config.table.k);
+        let (target, goal, store) = match wanted {
+            Operation::FindPeer { peer } => (Target::of_peer(&peer), Goal::Peer(peer), None),
+            Operation::Closest { target } => (target, Goal::Closest, None),
+            Operation::Get { target } => (target, Goal::Value(options.quorum), None),
+            Operation::Collect { target, wanted } => (target, Goal::Values(wanted), None),
+            Operation::Providers { target, wanted } => (target, Goal::Providers(wanted), None),
+            Operation::Put { target, value, replicas } => {
+                let query = Query::PutValue { target: target.clone(), value };
+                (target, Goal::Closest, Some(Store::new(query, replicas_or(replicas), options.quorum)))
+            }
+            Operation::Provide { target, provider, replicas } => {
+                let query = Query::AddProvider { target: target.clone(), provider };
+                (target, Goal::Closest, Some(Store::new(query, replicas_or(replicas), options.quorum)))
+            }
+        };
+        if let Goal::Peer(_) = goal
+            && let Some(found) = self.acquainted(target.key())
+        {
+            let outcome = Outcome { found: Some(found), ..Outcome::empty(Ended::Found) };
+            return self.outputs.push_back(Output::Done { operation: id, outcome: Box::new(outcome) });
+        }
+        match self.create(now, Aim::Caller(id), target, goal, store, options) {
+            Some(operation) => {
+                self.callers.insert(id, operation);
+                self.drive(now, operation);
+            }
+            None => {
+                self.outputs.push_back(refuse(Ended::NoContacts));
+                self.check_alone(now);
+            }
+        }
+    }
+
+    /// The caller doesn't want it any more: what it found is handed over, and everything it held is freed.
+    pub(super) fn on_cancel(&mut self, now: Now, id: OperationId) {
+        if let Some(operation) = self.callers.get(&id).copied() {
+            self.finish(now, operation, Ended::Cancelled);
+        }
+    }
+
+    /// Begins an operation of the node's own. `None` when nobody is known who could be asked.
+    pub(super) fn begin(&mut self, now: Now, aim: Aim, target: Target, class: Class) -> Option<u64> {
+        let options = Options { class, ..Options::default() };
+        self.create(now, aim, target, Goal::Closest, None, options)
+    }
+
+    fn create(
+        &mut self,
+        now: Now,
+        aim: Aim,
+        target: Target,
+        goal: Goal,
+        store: Option<Store>,
+        options: Options,
+    ) -> Option<u64> {
+        let config = &self.config.lookup;
+        let pace = Pace::new(config, options.class, options.alpha, self.first_hops.median());
+        let deadline = now.mono + options.deadline.unwrap_or(config.deadline(options.class));
+        let usual = self.first_hops.median().unwrap_or(Duration::from_millis(150));
+        let own_paths = if store.is_some() || aim == Aim::Join { 2 } else { 1 };
+        let paths = if options.paths == 0 { own_paths } else { options.paths };
+        let plan = Plan {
+            target,
+            goal,
+            pace,
+            k: self.config.table.k,
+            paths: paths.clamp(1, config.most_paths),
+            deadline,
+            size: self.size.size(now),
+            usual,
+            patience: self.round_trips.patience().unwrap_or(config.soft_unknown),
+            watch: options.watch,
+        };
+        let mut lookup = Lookup::new(self.lookups.clone(), plan, now);
+        let seeds = self.seeds(lookup.target().key());
+        lookup.seed(seeds);
+        if lookup.is_empty() {
+            return None;
+        }
+        self.last_operation += 1;
+        let watch = options.watch;
+        let op = Op {
+            aim,
+            class: options.class,
+            lookup,
+            store,
+            walked: None,
+            deadline,
+            covering: 0,
+            dense: false,
+            watch,
+            wake: now.mono,
+        };
+        self.operations.insert(self.last_operation, op);
+        Some(self.last_operation)
+    }
+
+    /// Whom to begin with: the closest of the table and of the connected; as long as those are few, also whom we were told of at the start.
+    fn seeds(&self, target: &Key) -> Vec<(Contact, Hint)> {
+        let k = self.config.table.k;
+        let mut seeds = self.table.closest(target, k);
+        for contact in self.links.closest(target, k) {
+            if !seeds.iter().any(|seed| seed.key() == contact.key()) {
+                seeds.push(contact);
+            }
+        }
+        if seeds.len() < k {
+            let news = |contact: &&Contact| !seeds.iter().any(|seed| seed.key() == contact.key());
+            let known: Vec<Contact> = self.upkeep.known().iter().filter(news).cloned().collect();
+            seeds.extend(known);
+        }
+        seeds.into_iter().map(|contact| self.hint_of(contact)).collect()
+    }
+
+    pub(super) fn add_seeds(&mut self, now: Now, operation: u64, contacts: Vec<Contact>) {
+        let seeds: Vec<_> =
+            contacts.into_iter().filter(|c| c.key() != &self.key).map(|c| self.hint_of(c)).collect();
+        if let Some(op) = self.operations.get_mut(&operation) {
+            op.lookup.seed(seeds);
+            self.drive(now, operation);
+        }
+    }
+
+    fn hint_of(&self, contact: Contact) -> (Contact, Hint) {
+        knowledge(&self.table, &self.links, contact)
+    }
+
+    /// A peer whose addresses need no lookup.
+    fn acquainted(&self, key: &Key) -> Option<Contact> {
+        let entry = self.table.get(key).filter(|entry| entry.is_usable());
+        self.links.get(key).or(entry.map(|entry| &entry.contact)).cloned()
+    }
+
+    /// Lets an operation do what it can now.
+    pub(super) fn drive(&mut self, now: Now, operation: u64) {
+        let Some(mut op) = self.operations.remove(&operation) else { return };
+        let ended = loop {
+            if op.walked.is_some() {
+                break None;
+            }
+            match op.lookup.next(now) {
+                Next::Ask(at, cause) => {
+                    let contact = op.lookup.candidate(at).contact.clone();
+                    let query = op.lookup.query(at);
+                    let request = self.ask(now, &contact, query, op.class, Purpose::Walk(operation));
+                    op.lookup.asked(now, at, request, cause);
+                }
+                Next::Wait(until) => {
+                    op.wake = until;
+                    break None;
+                }
+                Next::End(ended) => break Some(ended),
+            }
+        };
+        self.report(&mut op);
+        self.operations.insert(operation, op);
+        if let Some(ended) = ended {
+            self.walk_ended(now, operation, ended);
+        }
+        self.drive_store(now, operation);
+    }
+
+    /// Drives those operations whose time has come.
+    pub(super) fn drive_due(&mut self, now: Now) {
+        let due: Vec<u64> = self
+            .operations
+            .iter()
+            .filter(|(_, op)| op.wake <= now.mono)
+            .map(|(operation, _)| *operation)
+            .collect();
+        for operation in due {
+            self.drive(now, operation);
+        }
+    }
+
+    pub(super) fn walk_answered(
+        &mut self,
+        now: Now,
+        operation: u64,
+        request: RequestId,
+        rtt: Duration,
+        remote: IpAddr,
+        answer: &Answer,
+    ) {
+        let Some(op) = self.operations.get_mut(&operation) else { return };
+        let (own, table, links) = (&self.key, &self.table, &self.links);
+        let mut known = |named: &Contact| {
+            if named.key() == own {
+                return None;
+            }
+            Some(knowledge(table, links, named.credible_from(remote)?))
+        };
+        let Some(taken) = op.lookup.answered(now, &*self.judge, request, rtt, answer, &mut known) else {
+            return;
+        };
+        if taken.first_hop {
+            self.first_hops.add(rtt);
+        }
+        for request in taken.needless {
+            self.drop_request(now, request, false);
+        }
+        self.store_early(now, operation, request);
+        self.drive(now, operation);
+    }
+
+    pub(super) fn walk_failed(&mut self, now: Now, operation: u64, request: RequestId, why: Failure) {
+        if let Some(op) = self.operations.get_mut(&operation) {
+            op.lookup.failed(now, request, why);
+            self.drive(now, operation);
+        }
+    }
+
+    /// Nobody is left to ask, or what was wanted is there.
+    fn walk_ended(&mut self, now: Now, operation: u64, ended: Ended) {
+        let Some(op) = self.operations.get_mut(&operation) else { return };
+        if op.covering > 0 && ended == Ended::Complete {
+            // The lookups of the neighbourhood may bring more.
+            op.wake = op.deadline;
+            return;
+        }
+        if ended == Ended::Complete && self.test_density(now, operation) {
+            return self.drive(now, operation);
+        }
+        let Some(op) = self.operations.get_mut(&operation) else { return };
+        if op.store.is_some() && ended != Ended::NoContacts {
+            op.walked = Some(ended);
+            self.end_walk(now, operation);
+            self.begin_store(now, operation);
+        } else {
+            self.finish(now, operation, ended);
+        }
+    }
+
+    /// Whether a neighbourhood looks too dense to be honest; then it is looked at from several sides before the operation ends.
+    fn test_density(&mut self, now: Now, operation: u64) -> bool {
+        let Some(op) = self.operations.get_mut(&operation) else { return false };
+        let config = &self.config.lookup;
+        let guarded = matches!(op.aim, Aim::Caller(_)) && !op.lookup.is_wide();
+        let (true, Some(size), Some(kth)) = (guarded, op.lookup.size(), op.lookup.kth()) else {
+            return false;
+        };
+        let score = size * kth.share();
+        if score >= config.dense || size < 4.0 * self.config.table.k as f64 {
+            return false;
+        }
+        op.dense = true;
+        let target = op.lookup.target().clone();
+        let region = radius(config.region * self.config.table.k as f64, size);
+        op.lookup.widen(region, 4.min(config.most_paths));
+        self.outputs.push_back(Output::Event(Event::Dense { target: target.clone(), score }));
+        let class = op.class;
+        for _ in 0..config.region_lookups {
+            let Some(nearby) = target_near(&mut self.random, target.key(), region) else { break };
+            if let Some(cover) = self.begin(now, Aim::Cover(operation), nearby, class) {
+                if let Some(op) = self.operations.get_mut(&operation) {
+                    op.covering += 1;
+                }
+                self.drive(now, cover);
+            }
+        }
+        true
+    }
+
+    /// Ends what is under way of a walk, and tells advisors who was silent.
+    fn end_walk(&mut self, now: Now, operation: u64) {
+        let Some(op) = self.operations.get_mut(&operation) else { return };
+        let silent: Vec<(Contact, Contact)> =
+            op.lookup.silent(now).map(|(peer, advisor)| (peer.clone(), advisor.clone())).collect();
+        let cancelled = op.lookup.cancel(now);
+        for (request, suspect) in cancelled {
+            self.drop_request(now, request, suspect);
+        }
+        self.hint(now, &silent);
+    }
+
+    /// An operation is over: everything it holds is freed, and whoever wanted it is told.
+    pub(super) fn finish(&mut self, now: Now, operation: u64, ended: Ended) {
+        self.end_walk(now, operation);
+        self.end_store(now, operation);
+        let Some(mut op) = self.operations.remove(&operation) else { return };
+        op.lookup.step(now, StepKind::Ended(ended));
+        self.report(&mut op);
+        match op.aim {
+            Aim::Caller(id) => {
+                self.callers.remove(&id);
+                let told = op.store.as_ref().is_some_and(|store| store.told);
+                let outcome = Box::new(self.outcome(now, op, ended));
+                self.outputs.push_back(match told {
+                    true => Output::Settled { operation: id, outcome },
+                    false => Output::Done { operation: id, outcome },
+                });
+            }
+            Aim::Join => self.joined(now),
+            Aim::Neighbours => {}
+            Aim::Refresh => {
+                if let (Ended::Complete, Some(kth)) = (ended, op.lookup.kth()) {
+                    self.size.add(now, kth);
+                }
+            }
+            Aim::Cover(parent) => self.covered(now, parent, &op),
+        }
+        // Lookups that others began for this one are of no use any more.
+        let orphans: Vec<u64> = self
+            .operations
+            .iter()
+            .filter(|(_, other)| other.aim == Aim::Cover(operation))
+            .map(|(orphan, _)| *orphan)
+            .collect();
+        for orphan in orphans {
+            self.finish(now, orphan, Ended::Cancelled);
+        }
+    }
+
+    /// A lookup of its neighbourhood has ended: those whom it found are candidates.
+    fn covered(&mut self, now: Now, parent: u64, cover: &Op) {
+        let found: Vec<_> = cover.lookup.closest().map(|c| self.hint_of(c.contact.clone())).collect();
+        let Some(op) = self.operations.get_mut(&parent) else { return };
+        op.covering = op.covering.saturating_sub(1);
+        if op.walked.is_none() {
+            op.lookup.seed(found);
+            self.drive(now, parent);
+        }
+    }
+
+    fn outcome(&self, now: Now, mut op: Op, ended: Ended) -> Outcome {
+        let (values, providers) = op.lookup.harvest.take();
+        let mut outcome = Outcome {
+            closest: op.lookup.closest().take(self.config.table.k).map(|c| c.contact.clone()).collect(),
+            found: op.lookup.found.take(),
+            values,
+            providers,
+            hops: op.lookup.hops,
+            took: now.mono.saturating_sub(op.lookup.started()),
+            counts: op.lookup.counts,
+            dense: op.dense,
+            ..Outcome::empty(ended)
+        };
+        if let Goal::Value(_) = op.lookup.goal() {
+            outcome.values.truncate(1);
+        }
+        if let Some(store) = op.store {
+            store.fill(&mut outcome);
+        }
+        outcome
+    }
+
+    /// What a caller is told early of a store that goes on.
+    pub(super) fn tell_early(&mut self, now: Now, operation: u64, ended: Ended) {
+        let k = self.config.table.k;
+        let Some(op) = self.operations.get_mut(&operation) else { return };
+        let (Aim::Caller(id), Some(store)) = (op.aim, op.store.as_mut()) else { return };
+        store.told = true;
+        let mut outcome = Outcome {
+            closest: op.lookup.closest().take(k).map(|c| c.contact.clone()).collect(),
+            hops: op.lookup.hops,
+            took: now.mono.saturating_sub(op.lookup.started()),
+            counts: op.lookup.counts,
+            dense: op.dense,
+            ..Outcome::empty(ended)
+        };
+        store.fill(&mut outcome);
+        self.outputs.push_back(Output::Done { operation: id, outcome: Box::new(outcome) });
+    }
+
+    pub(super) fn report(&mut self, op: &mut Op) {
+        if let (true, Aim::Caller(id)) = (op.watch, op.aim) {
+            let steps = op.lookup.take_steps();
+            self.outputs.extend(steps.into_iter().map(|step| Output::Step { operation: id, step }));
+        }
+    }
+
+    /// Looks a place at random up now, whatever the clock of refreshes says.
+    pub fn refresh_now(&mut self, now: Now) {
+        let target = random_target(&mut self.random);
+        if let Some(operation) = self.begin(now, Aim::Refresh, target, Class::Normal) {
+            self.drive(now, operation);
+        }
+    }
+}
+
+/// What we know of a peer: our own word on it counts more than what others say.
+fn knowledge(table: &Table, links: &super::links::Links, named: Contact) -> (Contact, Hint) {
+    let key = *named.key();
+    let mut hint = Hint { warm: links.is_connected(&key), rtt: links.rtt(&key), ..Hint::default() };
+    let mut contact = named;
+    if let Some(entry) = table.get(&key) {
+        hint.rtt = entry.rtt.smoothed().or(hint.rtt);
+        hint.patience = entry.rtt.patience();
+        hint.success = Some(entry.success);
+        hint.shunned = !entry.is_usable();
+        contact = entry.contact.clone();
+    }
+    if let Some(own) = links.get(&key) {
+        contact = own.clone();
+    }
+    (contact, hint)
+}
+
+/// What a lookup and a store of it cost together.
+pub(super) fn add_counts(counts: &mut Counts, store: &Counts) {
+    counts.asked += store.asked;
+    counts.answered += store.answered;
+    counts.failed += store.failed;
+    counts.cancelled += store.cancelled;
+    counts.suspected += store.suspected;
+    counts.stored += store.stored;
+    counts.refused += store.refused;
+}

@@ -1,0 +1,235 @@
+//! Requests of ours: what each is for, and who is credited or blamed for its end.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use peerage_identity::Host;
+use peerage_machine::{Now, Recent};
+
+use super::{Dht, Event, Failure, Output, RequestId};
+use crate::outage::Change;
+use crate::{Answer, Class, Contact, Family, Key, Query, Status, Subnet};
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A step of the walk of an operation.
+    Walk(u64),
+    /// A copy that an operation stores.
+    Store(u64),
+    /// A look at a peer: whether it is alive, or worth an entry.
+    Probe,
+    /// Something that needs no answer.
+    Notice,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    pub(super) contact: Contact,
+    pub(super) purpose: Purpose,
+    /// When it is given up.
+    deadline: Duration,
+    /// Whether an answer shows that the peer serves: it is one to FIND_NODE or to something that answers like it.
+    proves: bool,
+}
+
+/// The requests under way.
+#[derive(Debug)]
+pub(super) struct Requests {
+    next: u64,
+    pending: BTreeMap<RequestId, Pending>,
+    /// Those that nobody waits for any more, and whose answers are used all the same.
+    dropped: Recent<RequestId, Pending>,
+    /// Peers that were asked for an entry and didn't answer: not to be asked again at once.
+    failed: Recent<Key, Duration>,
+}
+
+impl Requests {
+    /// So many dropped requests are remembered.
+    const DROPPED: usize = 64;
+    /// How long a peer that failed is not asked for an entry.
+    const SHUNNED: Duration = Duration::from_secs(300);
+
+    pub(super) fn new() -> Self {
+        let (pending, dropped) = (BTreeMap::new(), Recent::new(Self::DROPPED));
+        Self { next: 0, pending, dropped, failed: Recent::new(Self::DROPPED) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// When the first of them is given up. They are given up in the order in which they were sent: each has the same time.
+    pub(super) fn first_deadline(&self) -> Option<Duration> {
+        self.pending.values().next().map(|pending| pending.deadline)
+    }
+
+    /// Whether a peer is being looked at, or was and didn't answer.
+    pub(super) fn has_tried(&self, now: Now, key: &Key) -> bool {
+        self.pending.values().any(|pending| pending.contact.key() == key)
+            || self.failed.get(key).is_some_and(|at| now.mono.saturating_sub(*at) < Self::SHUNNED)
+    }
+}
+
+impl Dht {
+    /// Sends a query.
+    pub(super) fn ask(
+        &mut self,
+        now: Now,
+        contact: &Contact,
+        query: Query,
+        class: Class,
+        purpose: Purpose,
+    ) -> RequestId {
+        self.requests.next += 1;
+        let request = RequestId(self.requests.next);
+        let proves =
+            matches!(query, Query::FindNode { .. } | Query::GetValue { .. } | Query::GetProviders { .. });
+        let deadline = now.mono + self.config.lookup.hard;
+        let pending = Pending { contact: contact.clone(), purpose, deadline, proves };
+        self.requests.pending.insert(request, pending);
+        self.stats.asked += 1;
+        self.outputs.push_back(Output::Ask { request, contact: contact.clone(), query, class, deadline });
+        request
+    }
+
+    /// Nobody waits for the answer any more. A suspect's silence is a miss.
+    pub(super) fn drop_request(&mut self, now: Now, request: RequestId, suspect: bool) {
+        let Some(pending) = self.requests.pending.remove(&request) else { return };
+        self.outputs.push_back(Output::CancelAsk { request });
+        self.stats.cancelled += 1;
+        if suspect {
+            self.blame(now, &pending.contact);
+        }
+        self.requests.dropped.put(request, pending);
+    }
+
+    pub(super) fn on_answered(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        rtt: Duration,
+        remote: IpAddr,
+        answer: &Answer,
+    ) {
+        let Some(pending) = self.requests.pending.remove(&request) else {
+            // Late: it still says something of the peer.
+            if let Some(pending) = self.requests.dropped.get(&request).cloned() {
+                self.stats.late += 1;
+                self.credit(now, &pending, rtt, remote, answer);
+            }
+            return;
+        };
+        self.stats.answered += 1;
+        self.credit(now, &pending, rtt, remote, answer);
+        self.learn(now, remote, answer);
+        match pending.purpose {
+            Purpose::Walk(operation) => self.walk_answered(now, operation, request, rtt, remote, answer),
+            Purpose::Store(operation) => self.store_answered(now, operation, request, answer),
+            Purpose::Probe | Purpose::Notice => {}
+        }
+    }
+
+    pub(super) fn on_failed(&mut self, now: Now, request: RequestId, why: Failure) {
+        let Some(pending) = self.requests.pending.remove(&request) else { return };
+        self.stats.failed += 1;
+        let key = pending.contact.key();
+        match why {
+            Failure::Local => self.table.unprobe(key),
+            Failure::Unsupported => self.table.remove(key),
+            Failure::Refused | Failure::Unreachable | Failure::Timeout | Failure::Broken => {
+                if pending.purpose == Purpose::Probe && self.table.get(key).is_none() {
+                    self.requests.failed.put(*key, now.mono);
+                }
+                self.blame(now, &pending.contact);
+            }
+        }
+        match pending.purpose {
+            Purpose::Walk(operation) => self.walk_failed(now, operation, request, why),
+            Purpose::Store(operation) => self.store_failed(now, operation, request, why),
+            Purpose::Probe | Purpose::Notice => {}
+        }
+    }
+
+    /// Gives up those that have taken too long.
+    pub(super) fn expire_requests(&mut self, now: Now) {
+        while let Some((request, pending)) = self.requests.pending.first_key_value() {
+            if pending.deadline > now.mono {
+                break;
+            }
+            let request = *request;
+            self.outputs.push_back(Output::CancelAsk { request });
+            self.on_failed(now, request, Failure::Timeout);
+        }
+    }
+
+    /// A peer has answered: it is alive, and when it was reached at an address of its own and serves, it may stand in the table.
+    fn credit(&mut self, now: Now, pending: &Pending, rtt: Duration, remote: IpAddr, answer: &Answer) {
+        let contact = self.links.get(pending.contact.key()).unwrap_or(&pending.contact).clone();
+        self.seen.note(now, contact.key());
+        self.round_trips.add(rtt.min(2 * self.config.lookup.soft_most));
+        for change in self.outages.answered(now, contact.key(), Family::of(remote)) {
+            self.outage(now, change);
+        }
+        let serves = self.links.serves(contact.key()) != Some(false);
+        if pending.proves && serves && is_plausible(answer) && is_at(&contact, remote) {
+            let before = self.table.is_empty();
+            self.table.verified(now, &contact, Subnet::of(remote));
+            if before {
+                self.first_peer(now);
+            }
+        }
+        self.table.answered(now, contact.key(), rtt, answer.extended);
+    }
+
+    fn blame(&mut self, now: Now, contact: &Contact) {
+        let family = only_family(contact);
+        for change in self.outages.failed(now, contact.key(), family) {
+            self.outage(now, change);
+        }
+        self.table.freeze(self.outages.excuses(family));
+        self.table.failed(now, contact.key());
+        self.table.freeze(self.outages.is_suspected());
+    }
+
+    fn outage(&mut self, now: Now, change: Change) {
+        let event = match change {
+            Change::Suspected(family) => Event::OutageSuspected { family },
+            Change::Over(family) => {
+                self.table.pardon(now);
+                Event::OutageOver { family }
+            }
+        };
+        self.table.freeze(self.outages.is_suspected());
+        self.outputs.push_back(Output::Event(event));
+    }
+}
+
+/// An answer to FIND_NODE that can be right: it went well, and names nobody twice.
+fn is_plausible(answer: &Answer) -> bool {
+    let twice =
+        |at: usize, contact: &Contact| answer.closer[..at].iter().any(|other| other.key() == contact.key());
+    matches!(answer.status, Status::Ok | Status::Stale)
+        && !answer.closer.iter().enumerate().any(|(at, contact)| twice(at, contact))
+}
+
+/// Whether the peer was met where it says it is: at one of its addresses, or behind one of its names.
+fn is_at(contact: &Contact, remote: IpAddr) -> bool {
+    let remote = remote.to_canonical();
+    contact.addresses().iter().any(|address| match address.host() {
+        Host::Ip(ip) => *ip == remote,
+        Host::Dns { .. } | Host::Dnsaddr { .. } => true,
+    })
+}
+
+/// The version of IP of all of a peer's addresses, when they are of one.
+fn only_family(contact: &Contact) -> Option<Family> {
+    let addresses = contact.addresses();
+    let mut families = addresses.iter().map(|address| match address.host() {
+        Host::Ip(ip) => Some(Family::of(*ip)),
+        Host::Dns { .. } | Host::Dnsaddr { .. } => None,
+    });
+    let first = families.next().flatten()?;
+    families.all(|family| family == Some(first)).then_some(first)
+}

@@ -1,0 +1,120 @@
+//! What others ask of us, and how much of it (dht.md B.7): rates and bytes per peer and for the node, answers below 16 KiB, nothing that amplifies.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use peerage_identity::PeerId;
+use peerage_machine::{Now, TokenBucket};
+
+use super::{Dht, Mode, Output, QueryId};
+use crate::{Answer, Contact, Key, MAX_SILENT, Query, Refusal, ServeConfig, Status, Target};
+
+/// How much of us others may use.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    config: ServeConfig,
+    queries: TokenBucket,
+    bytes: TokenBucket,
+    /// Those who asked lately: queries and bytes of each. Who has asked nothing for a while is forgotten.
+    peers: BTreeMap<PeerId, (TokenBucket, TokenBucket)>,
+}
+
+impl Limiter {
+    pub(super) fn new(config: ServeConfig, now: Now) -> Self {
+        let queries = TokenBucket::new(config.node_burst, config.node_per_second, now);
+        let bytes = TokenBucket::new(config.node_byte_burst, config.node_bytes_per_second, now);
+        Self { config, queries, bytes, peers: BTreeMap::new() }
+    }
+
+    /// Whether a query of this peer is answered now.
+    fn admits(&mut self, now: Now, from: &PeerId) -> bool {
+        if self.peers.len() >= self.config.tracked_peers && !self.peers.contains_key(from) {
+            self.peers.retain(|_, (queries, bytes)| !queries.is_full(now) || !bytes.is_full(now));
+            if self.peers.len() >= self.config.tracked_peers {
+                return false;
+            }
+        }
+        let config = &self.config;
+        let (queries, bytes) = self.peers.entry(*from).or_insert_with(|| {
+            let queries = TokenBucket::new(config.peer_burst, config.peer_per_second, now);
+            (queries, TokenBucket::new(config.peer_byte_burst, config.peer_bytes_per_second, now))
+        });
+        // Bytes are charged when the answer is known; who owes some waits.
+        let owes = bytes.available(now) <= 0.0 || self.bytes.available(now) <= 0.0;
+        !owes && self.queries.available(now) >= 1.0 && queries.take(1.0, now) && self.queries.take(1.0, now)
+    }
+
+    fn charge(&mut self, now: Now, from: &PeerId, bytes: usize) {
+        self.bytes.charge(bytes as f64, now);
+        if let Some((_, peer)) = self.peers.get_mut(from) {
+            peer.charge(bytes as f64, now);
+        }
+    }
+
+    pub(super) fn tracked(&self) -> usize {
+        self.peers.len()
+    }
+}
+
+impl Dht {
+    pub(super) fn on_asked(&mut self, now: Now, query: QueryId, from: PeerId, remote: IpAddr, ask: &Query) {
+        let asker = Key::of_peer(&from);
+        self.seen.note(now, &asker);
+        let mut answer = if self.mode == Mode::Client {
+            Answer::status(Status::Refused(Refusal::NotServed))
+        } else if !self.limiter.admits(now, &from) {
+            self.stats.refused += 1;
+            Answer::status(Status::Busy)
+        } else {
+            self.stats.served += 1;
+            self.serve(now, &from, &asker, remote, ask)
+        };
+        answer.extended = true;
+        trim(&mut answer, self.config.serve.max_answer_bytes);
+        self.limiter.charge(now, &from, answer.wire_bytes());
+        self.outputs.push_back(Output::Reply { query, answer });
+        if let Some(contact) = self.links.get(&asker).cloned()
+            && self.links.serves(&asker) == Some(true)
+        {
+            self.consider(now, &contact);
+        }
+    }
+
+    fn serve(&mut self, now: Now, _from: &PeerId, asker: &Key, _remote: IpAddr, ask: &Query) -> Answer {
+        match ask {
+            Query::FindNode { target }
+            | Query::GetValue { target, .. }
+            | Query::GetProviders { target, .. } => {
+                Answer { closer: self.closer(target, asker), ..Answer::default() }
+            }
+            Query::Ping => Answer::default(),
+            Query::Silent { peers } => {
+                for peer in peers.iter().take(MAX_SILENT) {
+                    self.table.doubt(now, &Key::of_peer(peer));
+                }
+                Answer::default()
+            }
+            Query::PutValue { .. } | Query::AddProvider { .. } | Query::Repair(_) => {
+                Answer::status(Status::Refused(Refusal::NotServed))
+            }
+        }
+    }
+
+    /// Verified peers close to a target, but for the one who asks.
+    pub(super) fn closer(&self, target: &Target, asker: &Key) -> Vec<Contact> {
+        let k = self.config.table.k;
+        let mut closer = self.table.closest(target.key(), k + 1);
+        closer.retain(|contact| contact.key() != asker);
+        closer.truncate(k);
+        closer
+    }
+}
+
+/// Drops what comes last until an answer is short enough: the farthest peers first, then providers; values are the holder's own affair to page.
+pub(super) fn trim(answer: &mut Answer, most: usize) {
+    let mut bytes = answer.wire_bytes();
+    while bytes > most {
+        let Some(dropped) = answer.closer.pop().or_else(|| answer.providers.pop()) else { break };
+        bytes -= dropped.wire_bytes();
+    }
+}

@@ -1,0 +1,258 @@
+//! Storing: copies go to the peers closest to a key, the first of them while the walk is still on (dht.md B.2 rule 11, B.6 "Region store").
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use peerage_machine::Now;
+
+use super::operation::add_counts;
+use super::requests::Purpose;
+use super::{Counts, Dht, Ended, Failure, NotStored, Outcome, RequestId};
+use crate::estimate::{radius, tenth_of_gamma};
+use crate::lookup::StepKind;
+use crate::{Answer, Contact, Query, Status};
+
+/// The second half of a store: who gets a copy, and who has it.
+#[derive(Debug)]
+pub(super) struct Store {
+    query: Query,
+    /// So many copies are wanted.
+    replicas: usize,
+    /// The caller is told after so many.
+    needed: usize,
+    copies: Vec<Copy>,
+    /// Who is next, the closest first.
+    queue: VecDeque<Contact>,
+    /// Peers of the region that get a copy beyond the replicas.
+    extra: VecDeque<Contact>,
+    /// The caller was told.
+    pub(super) told: bool,
+    counts: Counts,
+}
+
+/// A copy at one peer.
+#[derive(Debug)]
+struct Copy {
+    contact: Contact,
+    request: RequestId,
+    /// When somebody else is asked in its stead.
+    due: Duration,
+    state: State,
+    /// It is beyond the replicas.
+    extra: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Sent,
+    Suspect,
+    Stored,
+    Not(NotStored),
+}
+
+impl Store {
+    pub(super) fn new(query: Query, replicas: usize, quorum: usize) -> Self {
+        let needed = if quorum == 0 { replicas.div_ceil(2) } else { quorum.min(replicas) };
+        Self {
+            query,
+            replicas,
+            needed,
+            copies: Vec::new(),
+            queue: VecDeque::new(),
+            extra: VecDeque::new(),
+            told: false,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Writes what became of the copies into a result.
+    pub(super) fn fill(&self, outcome: &mut Outcome) {
+        for copy in &self.copies {
+            match copy.state {
+                State::Stored => outcome.stored.push(copy.contact.clone()),
+                State::Not(why) => outcome.not_stored.push((copy.contact.clone(), why)),
+                State::Sent | State::Suspect => {}
+            }
+        }
+        add_counts(&mut outcome.counts, &self.counts);
+    }
+
+    fn count(&self, state: State, extra: bool) -> usize {
+        self.copies.iter().filter(|copy| copy.state == state && (extra || !copy.extra)).count()
+    }
+
+    fn has(&self, contact: &Contact) -> bool {
+        self.copies.iter().any(|copy| copy.contact.key() == contact.key())
+    }
+
+    /// Whom to send a copy now: the closest as long as fewer than the replicas are stored or on the way, then those of the region.
+    fn next(&mut self, cap: usize) -> Option<(Contact, bool)> {
+        if self.count(State::Sent, true) >= cap {
+            return None;
+        }
+        while self.count(State::Stored, false) + self.count(State::Sent, false) < self.replicas {
+            let Some(contact) = self.queue.pop_front() else { break };
+            if !self.has(&contact) {
+                return Some((contact, false));
+            }
+        }
+        while let Some(contact) = self.extra.pop_front() {
+            if !self.has(&contact) {
+                return Some((contact, true));
+            }
+        }
+        None
+    }
+
+    fn is_over(&self) -> bool {
+        !self.copies.iter().any(|copy| matches!(copy.state, State::Sent | State::Suspect))
+    }
+}
+
+impl Dht {
+    /// While the walk goes on, who has just answered and lies so close that it is a holder almost surely gets its copy at once.
+    pub(super) fn store_early(&mut self, now: Now, operation: u64, request: RequestId) {
+        let Some(op) = self.operations.get(&operation) else { return };
+        let (Some(store), None, Some(size)) = (&op.store, op.walked, op.lookup.size()) else { return };
+        let near = radius(tenth_of_gamma(store.replicas as f64), size);
+        let answered = op.lookup.closest().find(|candidate| candidate.request == Some(request));
+        let Some(candidate) = answered.filter(|candidate| candidate.distance <= near) else { return };
+        let room =
+            store.count(State::Sent, true) < self.config.lookup.alpha && store.copies.len() < store.replicas;
+        let contact = candidate.contact.clone();
+        if room && !store.has(&contact) {
+            self.send_copy(now, operation, contact, false);
+        }
+    }
+
+    /// The walk is over: everybody who gets a copy is known.
+    pub(super) fn begin_store(&mut self, now: Now, operation: u64) {
+        let config = &self.config.lookup;
+        let Some(op) = self.operations.get_mut(&operation) else { return };
+        let answered: Vec<(Contact, crate::Distance)> =
+            op.lookup.closest().map(|candidate| (candidate.contact.clone(), candidate.distance)).collect();
+        let Some(store) = op.store.as_mut() else { return };
+        // Beyond the closest: others of the region, so that whoever sits on the key cannot hide it (dht.md B.6).
+        if let Some(size) = op.lookup.size() {
+            let region = radius(config.region * self.config.table.k as f64, size);
+            let beyond = answered.iter().skip(store.replicas).filter(|(_, distance)| *distance <= region);
+            let mut beyond: Vec<Contact> = beyond.map(|(contact, _)| contact.clone()).collect();
+            self.random.shuffle(&mut beyond);
+            if !op.lookup.is_wide() {
+                beyond.truncate(config.region_extra);
+            }
+            store.extra = beyond.into();
+        }
+        store.queue = answered.into_iter().map(|(contact, _)| contact).collect();
+        self.drive_store(now, operation);
+    }
+
+    /// Sends the copies that can be sent, and says what there is to say.
+    pub(super) fn drive_store(&mut self, now: Now, operation: u64) {
+        let cap = self.config.lookup.alpha;
+        let Some(op) = self.operations.get_mut(&operation) else { return };
+        let (Some(store), Some(_)) = (op.store.as_mut(), op.walked) else { return };
+        let overdue =
+            store.copies.iter_mut().filter(|copy| copy.state == State::Sent && copy.due <= now.mono);
+        let suspects = overdue.map(|copy| copy.state = State::Suspect).count();
+        store.counts.suspected += suspects as u32;
+        while let Some(store) = self.operations.get_mut(&operation).and_then(|op| op.store.as_mut()) {
+            let Some((contact, extra)) = store.next(cap) else { break };
+            self.send_copy(now, operation, contact, extra);
+        }
+        let Some(op) = self.operations.get_mut(&operation) else { return };
+        let (Some(store), Some(walked)) = (op.store.as_ref(), op.walked) else { return };
+        let enough = store.count(State::Stored, true) >= store.needed;
+        let (over, told) = (store.is_over(), store.told);
+        let due = store.copies.iter().filter(|copy| copy.state == State::Sent).map(|copy| copy.due).min();
+        op.wake = due.unwrap_or(Duration::MAX).min(op.deadline);
+        if over {
+            self.finish(now, operation, if enough { Ended::Stored } else { too_few(walked) });
+        } else if now.mono >= op.deadline {
+            self.finish(now, operation, if enough { Ended::Stored } else { Ended::Deadline });
+        } else if enough && !told {
+            op.deadline = now.mono + self.config.lookup.background_deadline;
+            self.tell_early(now, operation, Ended::Stored);
+        }
+    }
+
+    pub(super) fn store_answered(&mut self, now: Now, operation: u64, request: RequestId, answer: &Answer) {
+        let state = match answer.status {
+            // A foreign node has no word for it: it repeats what it was sent.
+            Status::Ok | Status::Stored => State::Stored,
+            Status::Busy => State::Not(NotStored::Busy),
+            Status::Stale => State::Not(NotStored::Stale),
+            Status::Refused(why) => State::Not(NotStored::Refused(why)),
+        };
+        self.copy_ended(now, operation, request, state);
+    }
+
+    pub(super) fn store_failed(&mut self, now: Now, operation: u64, request: RequestId, why: Failure) {
+        self.copy_ended(now, operation, request, State::Not(NotStored::Failed(why)));
+    }
+
+    /// Frees what a store holds.
+    pub(super) fn end_store(&mut self, now: Now, operation: u64) {
+        let Some(store) = self.operations.get_mut(&operation).and_then(|op| op.store.as_mut()) else {
+            return;
+        };
+        let mut dropped = Vec::new();
+        for copy in &mut store.copies {
+            if matches!(copy.state, State::Sent | State::Suspect) {
+                dropped.push((copy.request, copy.state == State::Suspect));
+                copy.state = State::Not(NotStored::Failed(Failure::Timeout));
+                store.counts.cancelled += 1;
+            }
+        }
+        for (request, suspect) in dropped {
+            self.drop_request(now, request, suspect);
+        }
+    }
+
+    fn send_copy(&mut self, now: Now, operation: u64, contact: Contact, extra: bool) {
+        let patience = self.round_trips.patience().unwrap_or(self.config.lookup.soft_unknown);
+        let patience = patience.clamp(self.config.lookup.soft_least, self.config.lookup.soft_most);
+        let Some(op) = self.operations.get(&operation) else { return };
+        let (Some(store), class) = (&op.store, op.class) else { return };
+        let query = store.query.clone();
+        let request = self.ask(now, &contact, query, class, Purpose::Store(operation));
+        let Some(op) = self.operations.get_mut(&operation) else { return };
+        op.lookup.step(now, StepKind::Storing { peer: *contact.peer() });
+        let Some(store) = op.store.as_mut() else { return };
+        store.counts.asked += 1;
+        // Holders verify and may write before they answer: twice the patience of a question.
+        store.copies.push(Copy { contact, request, due: now.mono + 2 * patience, state: State::Sent, extra });
+    }
+
+    fn copy_ended(&mut self, now: Now, operation: u64, request: RequestId, state: State) {
+        let Some(op) = self.operations.get_mut(&operation) else { return };
+        let Some(store) = op.store.as_mut() else { return };
+        let Some(copy) = store.copies.iter_mut().find(|copy| copy.request == request) else { return };
+        copy.state = state;
+        let peer = *copy.contact.peer();
+        let what = match state {
+            State::Stored => StepKind::Stored { peer },
+            State::Not(why) => StepKind::NotStored { peer, why },
+            State::Sent | State::Suspect => return,
+        };
+        store.counts.stored += u32::from(state == State::Stored);
+        match state {
+            State::Not(NotStored::Failed(_)) => store.counts.failed += 1,
+            State::Not(_) => {
+                store.counts.answered += 1;
+                store.counts.refused += 1;
+            }
+            _ => store.counts.answered += 1,
+        }
+        op.lookup.step(now, what);
+        self.drive(now, operation);
+    }
+}
+
+/// Why a store ends without as many copies as were asked for.
+fn too_few(walked: Ended) -> Ended {
+    match walked {
+        Ended::Deadline => Ended::Deadline,
+        _ => Ended::TooFewStored,
+    }
+}

@@ -1,0 +1,305 @@
+//! Joining the network and staying in it: the lookup for ourselves, refreshes, probes, and beginning anew when everybody is gone.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use peerage_identity::PeerId;
+use peerage_machine::{Now, Random, TokenBucket};
+
+use super::operation::Aim;
+use super::requests::Purpose;
+use super::{Class, Dht, Event, Output, Source};
+use crate::{Answer, Contact, Distance, Key, MAX_SILENT, Query, Target, UpkeepConfig};
+
+/// Where a node stands with the network, and what it spends on staying there.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    /// Contacts to begin with: what the user named, and what an earlier run kept.
+    known: Vec<Contact>,
+    /// The operation that looks ourselves up, while it runs.
+    joining: Option<u64>,
+    joined: bool,
+    since: Duration,
+    /// When to begin anew, and how often that came to nothing.
+    rejoin: Option<Duration>,
+    attempts: u32,
+    refresh: Option<Duration>,
+    refreshes: u32,
+    /// The next look at probes.
+    look: Duration,
+    /// Bytes that probes may cost.
+    probes: TokenBucket,
+    /// Peers that may be asked whether they are worth an entry.
+    admissions: TokenBucket,
+    hints: TokenBucket,
+}
+
+impl Upkeep {
+    /// A PING and its answer, and a FIND_NODE and its answer, in bytes: what a probe of a Peerage node costs, and one of a foreign node.
+    const PING_BYTES: f64 = 120.0;
+    const FIND_NODE_BYTES: f64 = 1800.0;
+    /// Who waits for a place, and what is due, is looked at so often at most.
+    const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+    pub(super) fn new(config: &UpkeepConfig, now: Now) -> Self {
+        let burst = (config.probe_bytes_per_second * 60.0).max(2.0 * Self::FIND_NODE_BYTES);
+        Self {
+            known: Vec::new(),
+            joining: None,
+            joined: false,
+            since: now.mono,
+            rejoin: None,
+            attempts: 0,
+            refresh: None,
+            refreshes: 0,
+            look: Duration::MAX,
+            probes: TokenBucket::new(burst, config.probe_bytes_per_second, now),
+            admissions: TokenBucket::new(config.admission_burst, config.admissions_per_second, now),
+            hints: TokenBucket::new(config.hint_burst, config.hints_per_second, now),
+        }
+    }
+
+    pub(super) fn is_joined(&self) -> bool {
+        self.joined
+    }
+
+    pub(super) fn known(&self) -> &[Contact] {
+        &self.known
+    }
+
+    /// When something is to be done.
+    pub(super) fn next(&self) -> Duration {
+        self.look.min(self.rejoin.unwrap_or(Duration::MAX)).min(self.refresh.unwrap_or(Duration::MAX))
+    }
+}
+
+impl Dht {
+    pub(super) fn on_known(&mut self, now: Now, contacts: Vec<Contact>, _source: Source) {
+        let most = self.config.upkeep.known_contacts;
+        for contact in &contacts {
+            let news = !self.upkeep.known.iter().any(|known| known.key() == contact.key());
+            if news && contact.key() != &self.key {
+                if self.upkeep.known.len() >= most {
+                    self.upkeep.known.remove(0);
+                }
+                self.upkeep.known.push(contact.clone());
+            }
+        }
+        self.join_with(now, contacts);
+    }
+
+    /// Begins to join with these contacts, or gives them to the lookup that is joining.
+    pub(super) fn join_with(&mut self, now: Now, contacts: Vec<Contact>) {
+        if let Some(joining) = self.upkeep.joining {
+            self.add_seeds(now, joining, contacts);
+        } else if !self.upkeep.joined || self.table.usable() == 0 {
+            self.join(now);
+        }
+    }
+
+    /// The first peer stands in the table.
+    pub(super) fn first_peer(&mut self, now: Now) {
+        self.upkeep.look = self.upkeep.look.min(now.mono + Upkeep::LOOK_EVERY);
+        if self.upkeep.joining.is_none() && !self.upkeep.joined {
+            self.join(now);
+        }
+    }
+
+    /// The node was put into a network that stands.
+    pub(super) fn settle_in(&mut self, now: Now) {
+        self.upkeep.joined = true;
+        self.upkeep.look = now.mono + Upkeep::LOOK_EVERY;
+        if self.upkeep.refresh.is_none() {
+            self.upkeep.refresh = Some(now.mono + self.random.up_to(self.config.upkeep.refresh_every));
+        }
+    }
+
+    fn join(&mut self, now: Now) {
+        let target = Target::of_peer(&self.peer);
+        if !self.upkeep.joined && self.upkeep.attempts == 0 {
+            self.upkeep.since = now.mono;
+        }
+        self.upkeep.rejoin = None;
+        match self.begin(now, Aim::Join, target, Class::Interactive) {
+            Some(operation) => {
+                self.upkeep.joining = Some(operation);
+                self.drive(now, operation);
+            }
+            None => self.try_again(now),
+        }
+    }
+
+    /// The lookup for ourselves has ended.
+    pub(super) fn joined(&mut self, now: Now) {
+        self.upkeep.joining = None;
+        if self.table.usable() == 0 {
+            return self.try_again(now);
+        }
+        self.upkeep.attempts = 0;
+        if !self.upkeep.joined {
+            let took = now.mono.saturating_sub(self.upkeep.since);
+            self.outputs.push_back(Output::Event(Event::Joined { peers: self.table.len(), took }));
+        }
+        self.upkeep.joined = true;
+        self.upkeep.look = self.upkeep.look.min(now.mono + Upkeep::LOOK_EVERY);
+        let soon = now.mono + self.random.up_to(self.config.upkeep.early_every);
+        self.upkeep.refresh = Some(self.upkeep.refresh.map_or(soon, |refresh| refresh.min(soon)));
+    }
+
+    /// Nobody answered: ask the driver for somebody, and try again after a pause that doubles.
+    fn try_again(&mut self, now: Now) {
+        let config = &self.config.upkeep;
+        let pause =
+            config.rejoin_first.saturating_mul(1 << self.upkeep.attempts.min(16)).min(config.rejoin_most);
+        self.upkeep.attempts = self.upkeep.attempts.saturating_add(1);
+        self.upkeep.rejoin = Some(now.mono + pause / 2 + self.random.up_to(pause / 2));
+        self.outputs.push_back(Output::WantContacts);
+    }
+
+    /// Looks whether the table has emptied: then the node begins anew.
+    pub(super) fn check_alone(&mut self, now: Now) {
+        if self.upkeep.joined && self.upkeep.joining.is_none() && self.table.usable() == 0 {
+            self.upkeep.joined = false;
+            self.outputs.push_back(Output::Event(Event::Alone));
+            self.join(now);
+        }
+    }
+
+    /// Does what has become due.
+    pub(super) fn keep_up(&mut self, now: Now) {
+        if self.upkeep.rejoin.is_some_and(|rejoin| rejoin <= now.mono) {
+            self.upkeep.rejoin = None;
+            if self.upkeep.joining.is_none() {
+                self.join(now);
+            }
+        }
+        if self.upkeep.refresh.is_some_and(|refresh| refresh <= now.mono) {
+            self.refresh(now);
+        }
+        if self.upkeep.look <= now.mono {
+            self.look(now);
+        }
+    }
+
+    /// Looks up a place at random: it measures the size of the network and brings new peers. Every fourth time it is our own place.
+    fn refresh(&mut self, now: Now) {
+        let config = &self.config.upkeep;
+        let round = self.upkeep.refreshes;
+        self.upkeep.refreshes = round.wrapping_add(1);
+        let every = if round < config.early_refreshes { config.early_every } else { config.refresh_every };
+        let half = every / 2;
+        self.upkeep.refresh = Some(now.mono + half + self.random.up_to(every));
+        let own = round % 8 == 7;
+        let (aim, target) = match own {
+            true => (Aim::Neighbours, Target::of_peer(&self.peer)),
+            false => (Aim::Refresh, random_target(&mut self.random)),
+        };
+        if let Some(operation) = self.begin(now, aim, target, Class::Frugal) {
+            self.drive(now, operation);
+        }
+    }
+
+    /// Probes who may be dead, and asks those who wait for a free place, within the budget.
+    fn look(&mut self, now: Now) {
+        while self.upkeep.probes.available(now) >= Upkeep::PING_BYTES {
+            let Some(contact) = self.table.probe(now) else { break };
+            let extended = self.table.get(contact.key()).is_some_and(|entry| entry.extended);
+            let cost = if extended { Upkeep::PING_BYTES } else { Upkeep::FIND_NODE_BYTES };
+            self.upkeep.probes.charge(cost, now);
+            let query = match extended {
+                true => Query::Ping,
+                false => Query::FindNode { target: Target::of_peer(&self.peer) },
+            };
+            self.ask(now, &contact, query, Class::Frugal, Purpose::Probe);
+        }
+        while self.upkeep.probes.available(now) >= Upkeep::FIND_NODE_BYTES {
+            let Some(contact) = self.table.promote() else { break };
+            if !self.requests.has_tried(now, contact.key()) {
+                self.upkeep.probes.charge(Upkeep::FIND_NODE_BYTES, now);
+                self.prove(now, &contact);
+            }
+        }
+        self.check_alone(now);
+        let due = self.table.next_due().map_or(Duration::MAX, |due| Duration::from_secs(due.into()));
+        let wait = self.upkeep.probes.wait_for(Upkeep::PING_BYTES, now).unwrap_or(Upkeep::LOOK_EVERY);
+        let idle = now.mono + 30 * Upkeep::LOOK_EVERY;
+        self.upkeep.look = due.min(idle).max(now.mono + wait.max(Upkeep::LOOK_EVERY));
+    }
+
+    /// Somebody who serves, and whom we don't know: asked at once when a place is free, remembered otherwise.
+    pub(super) fn consider(&mut self, now: Now, contact: &Contact) {
+        if contact.key() == &self.key || self.table.get(contact.key()).is_some() {
+            return;
+        }
+        let tried = self.requests.has_tried(now, contact.key());
+        if !tried && self.table.has_room_for(contact) && self.upkeep.admissions.take(1.0, now) {
+            self.prove(now, contact);
+        } else if !tried {
+            self.table.heard(contact);
+        }
+    }
+
+    fn prove(&mut self, now: Now, contact: &Contact) {
+        let query = Query::FindNode { target: Target::of_peer(&self.peer) };
+        self.ask(now, contact, query, Class::Frugal, Purpose::Probe);
+    }
+
+    /// Those whom an answer names may be worth an entry: hearsay until they have answered themselves.
+    pub(super) fn learn(&mut self, now: Now, remote: IpAddr, answer: &Answer) {
+        for named in answer.closer.iter().take(self.config.table.k) {
+            if self.upkeep.admissions.available(now) < 1.0 {
+                break;
+            }
+            if let Some(contact) = named.credible_from(remote)
+                && !contact.has_no_address()
+                && self.table.has_room_for(&contact)
+            {
+                self.consider(now, &contact);
+            }
+        }
+    }
+
+    /// Tells those who named peers that don't answer, within a budget. They will look for themselves.
+    pub(super) fn hint(&mut self, now: Now, silent: &[(Contact, Contact)]) {
+        let mut told: Vec<(&Contact, Vec<PeerId>)> = Vec::new();
+        for (peer, advisor) in silent {
+            match told.iter_mut().find(|(known, _)| known == &advisor) {
+                Some((_, peers)) if peers.len() < MAX_SILENT => peers.push(*peer.peer()),
+                Some(_) => {}
+                None => told.push((advisor, vec![*peer.peer()])),
+            }
+        }
+        for (advisor, peers) in told {
+            let understands = self.table.get(advisor.key()).is_some_and(|entry| entry.extended);
+            if understands && self.upkeep.hints.take(1.0, now) {
+                self.ask(now, advisor, Query::Silent { peers }, Class::Frugal, Purpose::Notice);
+            }
+        }
+    }
+
+    /// The network has changed under us: nobody is to blame for what failed, and everybody is worth another try.
+    pub(super) fn on_network_changed(&mut self, now: Now) {
+        self.outages.forget();
+        self.table.freeze(false);
+        self.table.pardon(now);
+        self.upkeep.attempts = 0;
+        self.upkeep.look = now.mono;
+        if self.upkeep.rejoin.is_some() {
+            self.upkeep.rejoin = Some(now.mono);
+        }
+    }
+}
+
+/// A place at random, as FIND_NODE can name it.
+pub(super) fn random_target(random: &mut Random) -> Target {
+    let mut name = [0; 32];
+    random.fill(&mut name);
+    Target::of_hash(&name)
+}
+
+/// A place at random within `radius` of `center`, as FIND_NODE can name it: names are tried until the hash of one falls there. `None` when the radius is so
+/// small that this would take long.
+pub(super) fn target_near(random: &mut Random, center: &Key, radius: Distance) -> Option<Target> {
+    const TRIES: u32 = 1 << 16;
+    (0..TRIES).map(|_| random_target(random)).find(|target| target.key().distance(center) <= radius)
+}

@@ -1,0 +1,293 @@
+//! Networks of whole nodes in virtual time: joining, finding, storing, and what silent peers cost.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod net;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use net::{Manner, Net, quantile};
+use peerage_dht::*;
+use peerage_machine::Machine;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+const S: fn(u64) -> Duration = Duration::from_secs;
+
+fn target(name: &str) -> Target {
+    Target::new(name.as_bytes()).unwrap()
+}
+
+fn value(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}
+
+/// A network that stands.
+fn planted(seed: u64, count: usize) -> Net {
+    let mut net = Net::new(seed, count, &DhtConfig::default());
+    net.plant();
+    net
+}
+
+fn joined(net: &Net, at: usize) -> Option<Duration> {
+    let joined = |(time, event): &(Duration, Event)| matches!(event, Event::Joined { .. }).then_some(*time);
+    net.nodes[at].events.iter().find_map(joined)
+}
+
+/// Scenario 12. AL-55, AL-56, X-23: a node joins through the contact that lives, however silent the other one is.
+#[test]
+fn forty_nodes_join_within_two_seconds_though_one_of_two_bootstrap_peers_is_a_black_hole() {
+    for seed in 1..=3 {
+        let mut net = Net::new(seed, 42, &DhtConfig::default());
+        net.nodes[0].manner = Manner::Silent;
+        net.links = true;
+        let contacts: Vec<Contact> = [0, 1].map(|at| net.nodes[at].contact.clone()).into();
+        let start = net.now;
+        for at in 2..42 {
+            net.input(at, Input::Known { contacts: contacts.clone(), source: Source::Bootstrap });
+        }
+        net.run(S(2));
+        for at in 2..42 {
+            let took =
+                joined(&net, at).unwrap_or_else(|| panic!("seed {seed}: node {at} has not joined")) - start;
+            assert!(took <= S(2), "seed {seed}: node {at} took {took:?}");
+        }
+        net.run(S(30));
+        let outcome = net.find(5, Operation::FindPeer { peer: *net.nodes[33].contact.peer() });
+        assert_eq!(outcome.found, Some(net.nodes[33].contact.clone()), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_closest_are_found_though_a_seventh_is_silent() {
+    let mut net = planted(7, 300);
+    for at in (0..300).step_by(7) {
+        net.nodes[at].manner = Manner::Silent;
+    }
+    let (mut right, mut took) = (0, Vec::new());
+    for round in 0..40 {
+        let target = target(&format!("place {round}"));
+        let outcome = net.find(1 + round * 7, Operation::Closest { target: target.clone() });
+        assert_eq!(outcome.ended, Ended::Complete);
+        let truth = net.truth(target.key(), 20);
+        right += truth.iter().filter(|contact| outcome.closest.contains(contact)).count();
+        took.push(outcome.took);
+        net.run(S(6));
+    }
+    took.sort();
+    assert!(right >= 40 * 20 * 96 / 100, "{right} of 800");
+    assert!(quantile(&took, 0.95) < MS(1600), "{:?}", quantile(&took, 0.95));
+}
+
+/// AL-27, AL-46: what was stored is found by a stranger, and the caller learns who holds it.
+#[test]
+fn what_is_put_is_got_by_everybody() {
+    let mut net = planted(3, 300);
+    let put = Operation::Put { target: target("colour"), value: value("blue"), replicas: 12 };
+    let operation = net.start(0, put, Options::default());
+    let outcome = net.outcome(0, operation);
+    assert_eq!(outcome.ended, Ended::Stored);
+    assert!(outcome.stored.len() >= 6, "{}", outcome.stored.len());
+    assert!(outcome.took < MS(1500), "{:?}", outcome.took);
+    net.run(S(2));
+    let (id, settled) = net.nodes[0].settled.remove(0);
+    assert_eq!(id, operation);
+    assert!(settled.stored.len() >= 12, "{}", settled.stored.len());
+    assert_eq!(settled.counts.stored as usize, settled.stored.len());
+    for at in [9, 77, 200] {
+        let outcome = net.find(at, Operation::Get { target: target("colour") });
+        assert_eq!((outcome.ended, outcome.values[0].value.clone()), (Ended::Found, value("blue")));
+        assert!(outcome.hops >= 1 && outcome.counts.asked <= 16, "{:?}", outcome.counts);
+    }
+}
+
+/// a refusal is told, with its reason, and is no replica.
+#[test]
+fn a_refused_copy_is_not_a_replica() {
+    let mut net = planted(4, 100);
+    net.stores = false;
+    let put = Operation::Put { target: target("colour"), value: value("blue"), replicas: 8 };
+    let outcome = net.find(0, put);
+    assert_eq!((outcome.ended, outcome.stored.len()), (Ended::TooFewStored, 0));
+    assert!(outcome.not_stored.len() >= 8);
+    assert!(outcome.not_stored.iter().all(|(_, why)| *why == NotStored::Refused(Refusal::NotServed)));
+    assert_eq!(outcome.counts.refused as usize, outcome.not_stored.len());
+}
+
+#[test]
+fn providers_are_found_and_a_foreign_acknowledgement_counts() {
+    let mut net = planted(5, 200);
+    let provider = net.nodes[3].contact.clone();
+    let provide = Operation::Provide { target: target("song"), provider: provider.clone(), replicas: 20 };
+    assert_eq!(net.find(3, provide).ended, Ended::Stored);
+    net.run(S(3));
+    let outcome = net.find(90, Operation::Providers { target: target("song"), wanted: 1 });
+    assert_eq!((outcome.ended, outcome.providers), (Ended::Found, vec![provider]));
+}
+
+/// dht.md B.2: a lookup that nobody wants any more holds nothing.
+#[test]
+fn cancelling_frees_everything_and_says_what_was_found() {
+    let mut net = planted(6, 300);
+    let operation = net.start(0, Operation::Closest { target: target("x") }, Options::default());
+    net.run(MS(200));
+    assert!(net.nodes[0].dht.standing(net.time()).requests > 0);
+    net.input(0, Input::Cancel { operation });
+    let outcome = net.outcome(0, operation);
+    let standing = net.nodes[0].dht.standing(net.time());
+    assert_eq!((outcome.ended, standing.requests, standing.operations), (Ended::Cancelled, 0, 0));
+    let counts = outcome.counts;
+    assert_eq!(counts.asked, counts.answered + counts.failed + counts.cancelled);
+    assert!(counts.cancelled > 0);
+    net.run(S(3));
+    assert!(net.nodes[0].dht.standing(net.time()).stats.late > 0, "late answers are used");
+}
+
+/// D.3, 3: every lookup ends by its deadline, with what it has and the reason.
+#[test]
+fn a_deadline_returns_what_there_is() {
+    let mut net = planted(8, 300);
+    let deadline = Some(MS(250));
+    let options = Options { deadline, ..Options::default() };
+    let operation = net.start(0, Operation::Closest { target: target("x") }, options);
+    let outcome = net.outcome(0, operation);
+    assert_eq!((outcome.ended, outcome.took), (Ended::Deadline, MS(250)));
+    assert!(!outcome.closest.is_empty() && outcome.closest.len() < 20);
+
+    for at in 1..300 {
+        net.nodes[at].manner = Manner::Silent;
+    }
+    let outcome = net.find(0, Operation::Get { target: target("y") });
+    assert!(outcome.took <= S(10) && outcome.values.is_empty(), "{outcome:?}");
+}
+
+/// D.3, 13: one seed gives one run.
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = |seed| {
+        let mut net = planted(seed, 120);
+        net.nodes[5].manner = Manner::Silent;
+        for round in 0..10 {
+            net.find(round, Operation::Closest { target: target(&format!("{round}")) });
+        }
+        net.run(S(300));
+        net.hash
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+}
+
+/// AL-26, AL-23: where nobody is known the caller is told so, and the driver is asked for somebody.
+#[test]
+fn a_node_that_knows_nobody_says_so_and_asks_for_contacts() {
+    let mut net = Net::new(1, 1, &DhtConfig::default());
+    let outcome = net.find(0, Operation::Get { target: target("x") });
+    assert_eq!(outcome.ended, Ended::NoContacts);
+    net.input(0, Input::Known { contacts: Vec::new(), source: Source::Book });
+    assert_eq!(net.nodes[0].wants_contacts, 1);
+    net.run(S(600));
+    let asked = net.nodes[0].wants_contacts;
+    assert!((10..=40).contains(&asked), "it asks with growing pauses: {asked}");
+}
+
+/// AL-58: when everybody is gone the node begins anew, and finds the network again once it is back.
+#[test]
+fn a_node_whose_table_has_emptied_begins_anew() {
+    let mut net = planted(9, 60);
+    net.input(0, Input::Known { contacts: vec![net.nodes[7].contact.clone()], source: Source::Book });
+    for at in 1..60 {
+        net.nodes[at].manner = Manner::Gone;
+    }
+    for round in 0..40 {
+        net.find(0, Operation::Closest { target: target(&format!("{round}")) });
+        net.run(S(20));
+    }
+    for at in 1..60 {
+        net.nodes[at].manner = Manner::Fair;
+    }
+    net.run(S(400));
+    let outcome = net.find(0, Operation::FindPeer { peer: *net.nodes[30].contact.peer() });
+    assert_eq!(outcome.ended, Ended::Found);
+    assert!(net.nodes[0].dht.standing(net.time()).usable > 20);
+}
+
+/// AL-57, B.7: what a node keeps lets it join again after a restart without any other contact.
+#[test]
+fn a_restarted_node_joins_with_what_it_kept() {
+    let mut net = planted(10, 100);
+    let kept = net.nodes[0].dht.keep();
+    assert!(kept.len() <= 64 && kept.len() > 20);
+    let peer = *net.nodes[0].contact.peer();
+    let judge = Box::new(AcceptAll);
+    let random = net.random.fork();
+    net.nodes[0].dht = Dht::new(DhtConfig::default(), peer, Mode::Server, judge, random, net.time());
+    let start = net.now;
+    net.input(0, Input::Known { contacts: kept, source: Source::Book });
+    net.run(S(2));
+    assert!(joined(&net, 0).unwrap() - start < S(2));
+    assert!(net.nodes[0].dht.table().len() >= 20);
+}
+
+/// AL-33: who only uses the DHT refuses all queries, finds everything, and stands in nobody's table.
+#[test]
+fn a_client_finds_and_publishes_and_serves_nobody() {
+    let mut net = planted(11, 100);
+    let client = net.nodes[0].contact.clone();
+    let peer = *client.peer();
+    let (judge, random) = (Box::new(AcceptAll), net.random.fork());
+    net.nodes[0].dht = Dht::new(DhtConfig::default(), peer, Mode::Client, judge, random, net.time());
+    let contacts = vec![net.nodes[5].contact.clone()];
+    for at in 1..100 {
+        // Those who had it forget it when it stops to advertise the protocol.
+        let remote = net.nodes[0].ip;
+        net.input(at, Input::Connected { contact: client.clone(), remote, rtt: None });
+        net.input(at, Input::Supports { peer, serves: false });
+    }
+    net.input(0, Input::Known { contacts, source: Source::Bootstrap });
+    net.run(S(5));
+    let put = Operation::Put { target: target("c"), value: value("v"), replicas: 8 };
+    assert_eq!(net.find(0, put).ended, Ended::Stored);
+    assert_eq!(net.find(0, Operation::Get { target: target("c") }).ended, Ended::Found);
+    net.run(S(60));
+    assert!((1..100).all(|at| net.nodes[at].dht.table().peers().all(|(known, _)| known != &client)));
+    let ask = Query::FindNode { target: target("c") };
+    let (from, remote) = (*net.nodes[1].contact.peer(), net.nodes[1].ip);
+    let now = net.time();
+    net.nodes[0].dht.handle(now, Input::Asked { query: QueryId(u64::MAX), from, remote, ask });
+    let refused = std::iter::from_fn(|| net.nodes[0].dht.poll_output()).any(|output| {
+        matches!(output, Output::Reply { answer, .. } if answer.status == Status::Refused(Refusal::NotServed))
+    });
+    assert!(refused);
+}
+
+/// dht.md D.2, 13: the size of the network is known from the node's own lookups.
+#[test]
+fn a_node_learns_the_size_of_the_network_by_itself() {
+    let mut config = DhtConfig::default();
+    config.upkeep.early_every = S(20);
+    let mut net = Net::new(12, 300, &config);
+    net.plant();
+    let (judge, random) = (Box::new(AcceptAll), net.random.fork());
+    let peer = *net.nodes[0].contact.peer();
+    net.nodes[0].dht = Dht::new(config, peer, Mode::Server, judge, random, net.time());
+    let contacts = vec![net.nodes[5].contact.clone()];
+    net.input(0, Input::Known { contacts, source: Source::Bootstrap });
+    net.run(S(600));
+    let size = net.nodes[0].dht.size(net.time()).unwrap();
+    assert!((200.0..420.0).contains(&size), "{size}");
+}
+
+#[test]
+fn a_watched_lookup_tells_its_steps_and_they_add_up() {
+    let mut net = planted(13, 300);
+    net.nodes[10].manner = Manner::Silent;
+    let options = Options { watch: true, ..Options::default() };
+    let operation = net.start(0, Operation::Closest { target: target("w") }, options);
+    let outcome = net.outcome(0, operation);
+    let steps: Vec<&StepKind> = net.nodes[0].steps.iter().map(|(_, step)| &step.what).collect();
+    let count = |fits: fn(&StepKind) -> bool| steps.iter().filter(|step| fits(step)).count() as u32;
+    assert_eq!(count(|step| matches!(step, StepKind::Asked { .. })), outcome.counts.asked);
+    assert_eq!(count(|step| matches!(step, StepKind::Answered { .. })), outcome.counts.answered);
+    assert_eq!(count(|step| matches!(step, StepKind::Cancelled { .. })), outcome.counts.cancelled);
+    assert_eq!(steps.last(), Some(&&StepKind::Ended(Ended::Complete)));
+    assert!(net.nodes[0].steps.is_sorted_by_key(|(_, step)| step.at));
+}
