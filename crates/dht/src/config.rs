@@ -75,6 +75,8 @@ pub struct LookupConfig {
     pub alpha: usize,
     /// The stagger as a share of the median first hop of late.
     pub stagger_share: f64,
+    /// What a first hop is taken to need before any was measured.
+    pub usual_rtt: Duration,
     /// The stagger is never shorter.
     pub stagger_least: Duration,
     /// What is measured makes the stagger never longer.
@@ -148,6 +150,7 @@ impl Default for LookupConfig {
         Self {
             alpha: 16,
             stagger_share: 0.18,
+            usual_rtt: Duration::from_millis(150),
             stagger_least: Duration::from_millis(15),
             stagger_most: Duration::from_millis(60),
             stagger: None,
@@ -157,7 +160,7 @@ impl Default for LookupConfig {
             soft_unknown: Duration::from_millis(400),
             hard: Duration::from_secs(5),
             overdue_grace: 0.3,
-            spare: 0,
+            spare: 8,
             max_candidates: 160,
             max_requests: 256,
             max_values: 4096,

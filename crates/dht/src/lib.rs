@@ -85,9 +85,9 @@ mod numbered {
         key(number).peer_id()
     }
 
-    /// An address in a /24 of its own, for numbers below 2^24.
+    /// An address in a /24 of its own, for numbers below 2^22; the first 2^14 are in a /16 of their own.
     pub(crate) fn address(number: u64) -> DialAddress {
-        let [a, b, c] = [1 + (number >> 16), number >> 8 & 255, number & 255];
+        let [a, b, c] = [20 + (number & 63), number >> 6 & 255, number >> 14];
         format!("/ip4/{a}.{b}.{c}.7/udp/4001/quic-v1").parse().unwrap()
     }
 

@@ -14,7 +14,8 @@ impl Rtt {
     pub(crate) fn add(&mut self, rtt: Duration) {
         let sample = millis(rtt);
         if !self.is_known() {
-            (self.smoothed, self.variation) = (sample, sample / 2.0);
+            // RFC 6298 begins with a half, for timers of at least a second. Between nodes a quarter is much already.
+            (self.smoothed, self.variation) = (sample, sample / 4.0);
         } else {
             self.variation += (f32::abs(self.smoothed - sample) - self.variation) / 4.0;
             self.smoothed += (sample - self.smoothed) / 8.0;

@@ -154,11 +154,15 @@ impl Lookup {
         self.candidates.iter().filter(|candidate| candidate.state == State::InFlight).count()
     }
 
-    /// How many may be: more than one path get three each, within the configured bound.
+    /// How many may be begun now: once a value is there, two.
     pub(super) fn cap(&self) -> usize {
+        if self.settles.is_some() { self.widest().min(2) } else { self.widest() }
+    }
+
+    /// How many may be: more than one path get three each, within the configured bound.
+    pub(super) fn widest(&self) -> usize {
         let cap = self.plan.pace.cap.max(if self.plan.paths > 1 { 3 * self.plan.paths } else { 0 });
-        let cap = cap.min(LookupConfig::MOST_ALPHA);
-        if self.settles.is_some() { cap.min(2) } else { cap }
+        cap.min(LookupConfig::MOST_ALPHA)
     }
 
     /// Gives up requests that answers have made needless: to candidates that are far behind the closest by now.
@@ -267,8 +271,13 @@ impl Lookup {
         self.candidates.iter().filter(|c| c.path == path && c.state == State::InFlight).count()
     }
 
+    /// Whether all of the closest are asked in the end, so that nothing is saved by waiting.
+    pub(super) fn needs_all(&self) -> bool {
+        !matches!(self.plan.goal, Goal::Peer(_) | Goal::Value(_))
+    }
+
     /// Whether it lies where about k peers are expected: all of those are asked in the end.
-    fn is_near(&self, candidate: &Candidate) -> bool {
+    pub(super) fn is_near(&self, candidate: &Candidate) -> bool {
         self.plan.size.is_some_and(|size| candidate.distance.share() * size < self.plan.k as f64)
     }
 

@@ -9,6 +9,8 @@ mod harvest;
 mod judge;
 mod pace;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -221,7 +223,9 @@ impl Lookup {
         };
         let mut can_launch = busy < cap;
         if can_launch {
-            match (self.pick(), cause) {
+            let pick = self.pick();
+            let must = pick.filter(|at| self.needs_all() && self.is_near(&self.candidates[*at]));
+            match (pick, cause.or(must.map(|_| Cause::Close))) {
                 (Some(at), Some(cause)) => return Next::Ask(at, cause),
                 (Some(_), None) => {}
                 (None, _) => can_launch = false,
@@ -234,7 +238,7 @@ impl Lookup {
     pub(crate) fn asked(&mut self, now: Now, at: usize, request: RequestId, cause: Cause) {
         match cause {
             Cause::Burst => self.burst -= 1,
-            Cause::Page => {}
+            Cause::Page | Cause::Close => {}
             _ => self.credits = self.credits.saturating_sub(1),
         }
         self.next_launch = now.mono + self.plan.pace.stagger;
@@ -280,7 +284,8 @@ impl Lookup {
         candidate.hint.warm = true;
         self.counts.answered += 1;
         self.counts.late += u32::from(late);
-        if !late || !self.samples.is_known() {
+        // A late one would make all others seem in time.
+        if !late {
             self.samples.add(rtt);
         }
         self.earn(Cause::Answer);
@@ -390,8 +395,10 @@ impl Lookup {
         if counts.asked != counts.answered + counts.failed + counts.cancelled + pending {
             return Err(format!("{counts:?} with {pending} under way"));
         }
-        if self.in_flight() > self.cap() + self.candidates.iter().filter(|c| c.pages > 0).count() {
-            return Err(format!("{} requests in flight, at most {}", self.in_flight(), self.cap()));
+        // Pages are asked of those who have just answered, beyond the cap.
+        let asked = self.candidates.iter().filter(|c| c.state == State::InFlight && c.pages == 0).count();
+        if asked > self.widest() {
+            return Err(format!("{asked} requests in flight, at most {}", self.widest()));
         }
         if !self.candidates.is_sorted_by_key(|candidate| candidate.distance) {
             return Err("candidates are out of order".into());

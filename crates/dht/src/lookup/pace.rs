@@ -19,7 +19,8 @@ impl Pace {
     /// The pace of a class, where first hops take `median` of late.
     pub(crate) fn new(config: &LookupConfig, class: Class, alpha: usize, median: Option<Duration>) -> Self {
         let measured = median
-            .map_or(config.stagger_least, |median| median.mul_f64(config.stagger_share))
+            .unwrap_or(config.usual_rtt)
+            .mul_f64(config.stagger_share)
             .clamp(config.stagger_least, config.stagger_most);
         let (burst, stagger, cap) = match class {
             Class::Interactive => (4, measured, 12),
@@ -45,7 +46,7 @@ mod tests {
     fn the_stagger_follows_the_first_hops_within_bounds() {
         let config = LookupConfig::default();
         let stagger = |median| pace(&config, Class::Interactive, 0, median).stagger.as_millis();
-        assert_eq!((stagger(None), stagger(Some(10))), (15, 15));
+        assert_eq!((stagger(None), stagger(Some(10))), (27, 15));
         assert_eq!((stagger(Some(150)), stagger(Some(5000))), (27, 60));
         assert_eq!(pace(&config, Class::Frugal, 0, Some(150)).stagger, Duration::from_millis(100));
         let fixed = LookupConfig { stagger: Some(Duration::from_millis(200)), ..config };

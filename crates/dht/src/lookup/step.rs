@@ -107,6 +107,8 @@ pub enum Cause {
     Suspect,
     /// The stagger time had passed.
     Stagger,
+    /// It lies so close to the target that it must be asked in any case.
+    Close,
     /// Only suspects were left: further ones are asked rather than waited for.
     Hedge,
     /// A further page of the same peer.

@@ -113,7 +113,7 @@ impl Dht {
         let config = &self.config.lookup;
         let pace = Pace::new(config, options.class, options.alpha, self.first_hops.median());
         let deadline = now.mono + options.deadline.unwrap_or(config.deadline(options.class));
-        let usual = self.first_hops.median().unwrap_or(Duration::from_millis(150));
+        let usual = self.first_hops.median().unwrap_or(config.usual_rtt);
         let own_paths = if store.is_some() || aim == Aim::Join { 2 } else { 1 };
         let paths = if options.paths == 0 { own_paths } else { options.paths };
         let plan = Plan {

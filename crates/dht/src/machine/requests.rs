@@ -168,7 +168,9 @@ impl Dht {
     fn credit(&mut self, now: Now, pending: &Pending, rtt: Duration, remote: IpAddr, answer: &Answer) {
         let contact = self.links.get(pending.contact.key()).unwrap_or(&pending.contact).clone();
         self.seen.note(now, contact.key());
-        self.round_trips.add(rtt.min(2 * self.config.lookup.soft_most));
+        if rtt <= self.config.lookup.soft_most {
+            self.round_trips.add(rtt);
+        }
         for change in self.outages.answered(now, contact.key(), Family::of(remote)) {
             self.outage(now, change);
         }

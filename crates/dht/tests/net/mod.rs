@@ -104,7 +104,7 @@ impl Net {
         let config = std::sync::Arc::new(config.clone());
         let clusters: Vec<(f64, f64)> = (0..5).map(|_| (net.random.unit(), net.random.unit())).collect();
         for number in 0..count {
-            let ip = Ipv4Addr::new(20 + (number >> 16) as u8, (number >> 8) as u8, number as u8, 7);
+            let ip = Ipv4Addr::new(20 + (number & 63) as u8, (number >> 6) as u8, (number >> 14) as u8, 7);
             let address: DialAddress = format!("/ip4/{ip}/udp/4001/quic-v1").parse().unwrap();
             let peer = peer(seed, number);
             let contact = Contact::new(peer, &[address]);
