@@ -291,3 +291,66 @@ fn a_watched_lookup_tells_its_steps_and_they_add_up() {
     assert_eq!(steps.last(), Some(&&StepKind::Ended(Ended::Complete)));
     assert!(net.nodes[0].steps.is_sorted_by_key(|(_, step)| step.at));
 }
+
+/// dht.md B.6: a neighbourhood that is denser than the size of the network allows is told of, looked at from several sides, and covered.
+#[test]
+fn a_dense_neighbourhood_raises_the_alarm_and_is_covered() {
+    let mut net = Net::new(14, 600, &DhtConfig::default());
+    net.plant();
+    let (judge, random) = (Box::new(AcceptAll), net.random.fork());
+    let peer = *net.nodes[0].contact.peer();
+    let mut dht = Dht::new(DhtConfig::default(), peer, Mode::Server, judge, random, net.time());
+    dht.plant(net.time(), (1..200).map(|at| net.nodes[at].contact.clone()));
+    // It takes the network for a third of what it is: every place looks three times too dense.
+    dht.plant_size(net.time(), 200.0, 16);
+    net.nodes[0].dht = dht;
+    let key = target("hidden");
+    let outcome = net.find(0, Operation::Get { target: key.clone() });
+    assert!(outcome.dense && outcome.ended == Ended::Complete, "{outcome:?}");
+    assert!(
+        net.nodes[0]
+            .events
+            .iter()
+            .any(|(_, event)| matches!(event, Event::Dense { score, .. } if *score < 9.0))
+    );
+    // The region is 1.5 times what k peers take in a network of 200: some ninety of the six hundred.
+    let region = Distance::of_share(1.5 * 20.0 / 200.0);
+    let inside = net.nodes.iter().filter(|node| node.contact.key().distance(key.key()) <= region).count();
+    assert!(outcome.counts.answered as usize >= inside * 9 / 10, "{:?} of {inside}", outcome.counts);
+    let operations = net.nodes[0].dht.standing(net.time()).operations;
+    assert_eq!(operations, 0, "nothing of it goes on");
+
+    let honest = net.find(50, Operation::Get { target: key });
+    assert!(!honest.dense);
+}
+
+/// dht.md B.7, scenario 11: two first contacts that lead into networks of different sizes give a trap away.
+#[test]
+fn first_contacts_that_lead_into_different_networks_are_told_of() {
+    let mut net = Net::new(15, 400, &DhtConfig::default());
+    net.plant();
+    // Twenty-four nodes know only each other.
+    let trap: Vec<Contact> = (0..24).map(|at| net.nodes[at].contact.clone()).collect();
+    for at in 0..24 {
+        let (judge, random) = (Box::new(AcceptAll), net.random.fork());
+        let peer = *net.nodes[at].contact.peer();
+        let mut dht = Dht::new(DhtConfig::default(), peer, Mode::Server, judge, random, net.time());
+        dht.plant(net.time(), trap.clone());
+        net.nodes[at].dht = dht;
+    }
+    let mut joins = |at: usize, first: [usize; 3]| {
+        let (judge, random) = (Box::new(AcceptAll), net.random.fork());
+        let peer = *net.nodes[at].contact.peer();
+        net.nodes[at].dht = Dht::new(DhtConfig::default(), peer, Mode::Server, judge, random, net.time());
+        let contacts = first.map(|at| net.nodes[at].contact.clone()).into();
+        net.input(at, Input::Known { contacts, source: Source::Bootstrap });
+        net.run(S(60));
+        let disagree = |(_, event): &(Duration, Event)| matches!(event, Event::SizesDisagree { .. });
+        let honest = net.nodes[at].dht.table().peers().filter(|(known, _)| !trap.contains(known)).count();
+        (net.nodes[at].events.iter().any(disagree), honest)
+    };
+    let (told, honest) = joins(399, [1, 2, 100]);
+    assert!(told && honest > 40, "{told} {honest}");
+    let (told, _) = joins(398, [100, 200, 300]);
+    assert!(!told);
+}

@@ -199,6 +199,12 @@ impl Lookup {
         }
     }
 
+    /// Forgets whom it knew and begins with one peer alone.
+    pub(crate) fn begin_with(&mut self, seed: (Contact, Hint)) {
+        self.candidates.clear();
+        self.seed([seed]);
+    }
+
     /// What to do now. To be called again after each request that it wants, and after each event.
     pub(crate) fn next(&mut self, now: Now) -> Next {
         self.suspect(now);

@@ -5,6 +5,8 @@ mod operation;
 mod requests;
 mod serve;
 mod store;
+#[cfg(test)]
+mod tests;
 mod types;
 mod upkeep;
 

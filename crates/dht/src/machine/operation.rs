@@ -27,6 +27,8 @@ pub(super) enum Aim {
     Neighbours,
     /// It looks a place at random up.
     Refresh,
+    /// It looks a place at random up, through one of the first contacts alone.
+    Compare,
     /// It looks a place in a dense neighbourhood up, for this operation.
     Cover(u64),
 }
@@ -99,6 +101,17 @@ impl Dht {
     pub(super) fn begin(&mut self, now: Now, aim: Aim, target: Target, class: Class) -> Option<u64> {
         let options = Options { class, ..Options::default() };
         self.create(now, aim, target, Goal::Closest, None, options)
+    }
+
+    /// Begins a lookup that knows nobody but `first`.
+    pub(super) fn begin_through(&mut self, now: Now, first: Contact) -> Option<u64> {
+        let target = random_target(&mut self.random);
+        let operation = self.begin(now, Aim::Compare, target, Class::Frugal)?;
+        let seed = self.hint_of(first);
+        if let Some(op) = self.operations.get_mut(&operation) {
+            op.lookup.begin_with(seed);
+        }
+        Some(operation)
     }
 
     fn create(
@@ -353,6 +366,11 @@ impl Dht {
                 if let (Ended::Complete, Some(kth)) = (ended, op.lookup.kth()) {
                     self.size.add(now, kth);
                 }
+            }
+            Aim::Compare => {
+                let answered = op.lookup.closest().count();
+                let through = op.lookup.kth().map(|kth| (self.config.table.k as f64 - 1.0) / kth.share());
+                self.compared(through.unwrap_or(answered as f64));
             }
             Aim::Cover(parent) => self.covered(now, parent, &op),
         }

@@ -1,6 +1,6 @@
 //! Requests of ours: what each is for, and who is credited or blamed for its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub(super) struct Requests {
     next: u64,
     pending: BTreeMap<RequestId, Pending>,
     /// Those that nobody waits for any more, and whose answers are used all the same.
-    dropped: Recent<RequestId, Pending>,
+    dropped: VecDeque<(RequestId, Pending)>,
     /// Peers that were asked for an entry and didn't answer: not to be asked again at once.
     failed: Recent<Key, Duration>,
 }
@@ -52,8 +52,12 @@ impl Requests {
     const SHUNNED: Duration = Duration::from_secs(300);
 
     pub(super) fn new() -> Self {
-        let (pending, dropped) = (BTreeMap::new(), Recent::new(Self::DROPPED));
-        Self { next: 0, pending, dropped, failed: Recent::new(Self::DROPPED) }
+        Self {
+            next: 0,
+            pending: BTreeMap::new(),
+            dropped: VecDeque::new(),
+            failed: Recent::new(Self::DROPPED),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -102,7 +106,10 @@ impl Dht {
         if suspect {
             self.blame(now, &pending.contact);
         }
-        self.requests.dropped.put(request, pending);
+        if self.requests.dropped.len() >= Requests::DROPPED {
+            self.requests.dropped.pop_front();
+        }
+        self.requests.dropped.push_back((request, pending));
     }
 
     pub(super) fn on_answered(
@@ -115,7 +122,9 @@ impl Dht {
     ) {
         let Some(pending) = self.requests.pending.remove(&request) else {
             // Late: it still says something of the peer.
-            if let Some(pending) = self.requests.dropped.get(&request).cloned() {
+            let dropped = &mut self.requests.dropped;
+            let place = dropped.iter().position(|(of, _)| *of == request);
+            if let Some((_, pending)) = place.and_then(|place| dropped.remove(place)) {
                 self.stats.late += 1;
                 self.credit(now, &pending, rtt, remote, answer);
             }

@@ -63,15 +63,17 @@ impl Dht {
         let mut answer = if self.mode == Mode::Client {
             Answer::status(Status::Refused(Refusal::NotServed))
         } else if !self.limiter.admits(now, &from) {
+            // A few bytes, which nobody is charged for: otherwise a flood of refusals would use up what is there for others.
             self.stats.refused += 1;
             Answer::status(Status::Busy)
         } else {
             self.stats.served += 1;
-            self.serve(now, &from, &asker, remote, ask)
+            let mut answer = self.serve(now, &from, &asker, remote, ask);
+            trim(&mut answer, self.config.serve.max_answer_bytes);
+            self.limiter.charge(now, &from, answer.wire_bytes());
+            answer
         };
         answer.extended = true;
-        trim(&mut answer, self.config.serve.max_answer_bytes);
-        self.limiter.charge(now, &from, answer.wire_bytes());
         self.outputs.push_back(Output::Reply { query, answer });
         if let Some(contact) = self.links.get(&asker).cloned()
             && self.links.serves(&asker) == Some(true)

@@ -16,6 +16,11 @@ use crate::{Answer, Contact, Distance, Key, MAX_SILENT, Query, Target, UpkeepCon
 pub(super) struct Upkeep {
     /// Contacts to begin with: what the user named, and what an earlier run kept.
     known: Vec<Contact>,
+    /// Those whom the user named, as long as the networks behind them have not been compared.
+    first: Vec<Contact>,
+    /// Sizes of the network as seen through each of them, and how many are still to come.
+    sizes: Vec<f64>,
+    comparing: usize,
     /// The operation that looks ourselves up, while it runs.
     joining: Option<u64>,
     joined: bool,
@@ -45,6 +50,9 @@ impl Upkeep {
         let burst = (config.probe_bytes_per_second * 60.0).max(2.0 * Self::FIND_NODE_BYTES);
         Self {
             known: Vec::new(),
+            first: Vec::new(),
+            sizes: Vec::new(),
+            comparing: 0,
             joining: None,
             joined: false,
             since: now.mono,
@@ -74,7 +82,12 @@ impl Upkeep {
 }
 
 impl Dht {
-    pub(super) fn on_known(&mut self, now: Now, contacts: Vec<Contact>, _source: Source) {
+    /// So many of the first contacts are compared.
+    const COMPARED: usize = 3;
+    /// Networks that differ in size by this factor are not one network: each is seen with an error of a quarter.
+    const DISAGREE: f64 = 4.0;
+
+    pub(super) fn on_known(&mut self, now: Now, contacts: Vec<Contact>, source: Source) {
         let most = self.config.upkeep.known_contacts;
         for contact in &contacts {
             let news = !self.upkeep.known.iter().any(|known| known.key() == contact.key());
@@ -84,6 +97,10 @@ impl Dht {
                 }
                 self.upkeep.known.push(contact.clone());
             }
+        }
+        if source == Source::Bootstrap && !self.upkeep.joined {
+            let room = Self::COMPARED.saturating_sub(self.upkeep.first.len());
+            self.upkeep.first.extend(contacts.iter().take(room).cloned());
         }
         self.join_with(now, contacts);
     }
@@ -144,6 +161,34 @@ impl Dht {
         self.upkeep.look = self.upkeep.look.min(now.mono + Upkeep::LOOK_EVERY);
         let soon = now.mono + self.random.up_to(self.config.upkeep.early_every);
         self.upkeep.refresh = Some(self.upkeep.refresh.map_or(soon, |refresh| refresh.min(soon)));
+        let first = std::mem::take(&mut self.upkeep.first);
+        if first.len() >= 2 {
+            for contact in first {
+                if let Some(operation) = self.begin_through(now, contact) {
+                    self.upkeep.comparing += 1;
+                    self.drive(now, operation);
+                }
+            }
+        }
+    }
+
+    /// A lookup through one of the first contacts has ended; zero when that contact led nowhere.
+    pub(super) fn compared(&mut self, size: f64) {
+        self.upkeep.comparing = self.upkeep.comparing.saturating_sub(1);
+        if size > 0.0 {
+            self.upkeep.sizes.push(size);
+        }
+        if self.upkeep.comparing > 0 {
+            return;
+        }
+        let mut sizes = std::mem::take(&mut self.upkeep.sizes);
+        sizes.sort_by(f64::total_cmp);
+        if let (Some(least), Some(most)) = (sizes.first(), sizes.last())
+            && *most > Self::DISAGREE * *least
+        {
+            let event = Event::SizesDisagree { least: *least, most: *most };
+            self.outputs.push_back(Output::Event(event));
+        }
     }
 
     /// Nobody answered: ask the driver for somebody, and try again after a pause that doubles.
