@@ -12,6 +12,10 @@ use crate::Key;
 /// The most addresses of a contact that are kept; further ones are dropped. Twenty contacts with as many of the usual length stay below 16 KiB.
 pub const MAX_CONTACT_ADDRESSES: usize = 8;
 
+/// The first bytes of binary multiaddrs (multiformats table of multicodecs).
+const IP4: u8 = 0x04;
+const IP6: u8 = 0x29;
+
 /// A peer with its place in the keyspace and the addresses at which it may be dialled. Cheap to clone: all clones share one copy.
 ///
 /// Addresses are kept in their binary form, which is a tenth of what parsed ones take, and without the peer ID that they may end in.
@@ -92,6 +96,28 @@ impl Contact {
             left if left == before => Some(self.clone()),
             _ => Some(Self::new(self.0.peer, &addresses)),
         }
+    }
+
+    /// Whether a peer met at `remote` was met where it says it is: at one of its addresses, or perhaps behind one of its names.
+    pub fn is_at(&self, remote: IpAddr) -> bool {
+        let remote = remote.to_canonical();
+        self.binary_addresses().any(|address| match (address, remote) {
+            ([IP4, rest @ ..], IpAddr::V4(ip)) => rest.starts_with(&ip.octets()),
+            ([IP6, rest @ ..], IpAddr::V6(ip)) => rest.starts_with(&ip.octets()),
+            ([IP4 | IP6, ..], _) => false,
+            _ => true,
+        })
+    }
+
+    /// The version of IP of all of its addresses, when they are of one.
+    pub fn only_family(&self) -> Option<Family> {
+        let mut families = self.binary_addresses().map(|address| match address {
+            [IP4, ..] => Some(Family::V4),
+            [IP6, ..] => Some(Family::V6),
+            _ => None,
+        });
+        let first = families.next().flatten()?;
+        families.all(|family| family == Some(first)).then_some(first)
     }
 
     /// Whether no address is known.
@@ -231,6 +257,25 @@ mod tests {
         let local = Contact::new(peer(1), &["/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap()]);
         assert_eq!(local.credible_from(ip("20.0.0.9")), None);
         assert_eq!(local.credible_from(ip("127.0.0.1")), Some(local));
+    }
+
+    #[test]
+    fn where_a_peer_was_met_is_compared_with_where_it_says_it_is() {
+        let ip = |ip: &str| -> IpAddr { ip.parse().unwrap() };
+        let of = |addresses: &[&str]| {
+            let addresses: Vec<DialAddress> =
+                addresses.iter().map(|address| address.parse().unwrap()).collect();
+            Contact::new(peer(1), &addresses)
+        };
+        let four = of(&["/ip4/20.1.2.3/udp/1/quic-v1"]);
+        assert!(four.is_at(ip("20.1.2.3")) && four.is_at(ip("::ffff:20.1.2.3")));
+        assert!(!four.is_at(ip("20.1.2.4")) && !four.is_at(ip("2606::1")));
+        let both = of(&["/ip6/2606::1/udp/1/quic-v1", "/ip4/20.1.2.3/udp/1/quic-v1"]);
+        assert!(both.is_at(ip("2606::1")) && both.is_at(ip("20.1.2.3")) && !both.is_at(ip("2606::2")));
+        let name = of(&["/dns4/a.example/udp/1/quic-v1"]);
+        assert!(name.is_at(ip("20.1.2.3")) && !of(&[]).is_at(ip("20.1.2.3")));
+        let families = [four, both, name].map(|contact| contact.only_family());
+        assert_eq!(families, [Some(Family::V4), None, None]);
     }
 
     #[test]

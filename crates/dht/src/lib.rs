@@ -22,6 +22,32 @@
 //! assert_eq!(ended, Some(Ended::NoContacts));
 //! ```
 //!
+//! # For a driver
+//!
+//! - A peer is warm from [`Input::Connected`] to [`Input::Disconnected`]; [`Input::Supports`] says whether it advertises the protocol, and who doesn't is
+//!   entered nowhere. Contacts to begin with come as [`Input::Known`]; [`Output::WantContacts`] asks for some.
+//! - Each [`Output::Ask`] is answered by [`Input::Answered`] or [`Input::Failed`], unless [`Output::CancelAsk`] takes it back; an answer that comes after
+//!   that is welcome still. [`Input::Answered`] carries the round trip without the handshake, and the address at which the peer really was.
+//! - Each [`Input::Asked`] is answered by [`Output::Reply`], each [`Input::Start`] by one [`Output::Done`]. A store is done for its caller after half of
+//!   its replicas; [`Output::Settled`] has the final count.
+//! - [`Dht::keep`] and [`Dht::seen_mut`] are what is worth a place on the disk; [`Dht::standing`] is what an operator may see.
+//!
+//! # Attacks it stands against
+//!
+//! - *Lies about peers*: who asks us, or is only named, stands in no table (`only_an_answer_from_an_advertised_address_makes_an_entry`); hearsay
+//!   changes no entry, is never passed on, and points into no network that its teller is no part of
+//!   (`hearsay_neither_replaces_addresses_nor_points_into_our_network`).
+//! - *Many nodes of one owner*: buckets, the table and each lookup take few peers of a subnet
+//!   (`so_many_of_a_subnet_stand_in_a_bucket_and_in_the_table_and_loopback_is_exempt`, `one_subnet_cannot_fill_a_lookup`), and old peers are preferred
+//!   (`a_full_bucket_keeps_whom_it_has_and_newcomers_wait`).
+//! - *A crowd around a key*: it shows in the density of the neighbourhood, which then is covered from several sides
+//!   (`a_dense_neighbourhood_raises_the_alarm_and_is_covered`).
+//! - *A trap for newcomers*: networks behind the first contacts are compared (`first_contacts_that_lead_into_different_networks_are_told_of`).
+//! - *Silence*: a silent peer costs a lookup a part of a round trip (`a_suspect_gives_its_slot_back_and_is_listened_to`); one that failed twice is neither
+//!   asked nor named; and when most fail, the fault is sought with us (`an_outage_is_told_and_blames_nobody`).
+//! - *Floods*: rates and bytes are limited for each peer and for the node (`one_peer_may_ask_so_much_and_all_together_so_much`), answers stay below 16 KiB,
+//!   and whatever a peer sends takes bounded memory (`a_liar_with_endless_names_costs_a_bounded_lookup`).
+//!
 //! # Modules, in the order in which data passes through them
 //!
 //! | file | subject |
@@ -34,6 +60,9 @@
 //! | `table` | [`Table`]: the routing table |
 //! | `record` | [`record::Record`]: signed records, their order, the rules for each kind |
 //! | `topic` | ads under topics, and how large topics are divided |
+//! | `estimate` | [`SizeEstimate`]: how large the network is |
+//! | `outage` | whether our own network is at fault |
+//! | `seen` | [`Seen`]: how many peers there were lately |
 //! | `lookup` | one lookup as a state machine; [`Judge`]: what values are worth |
 //! | `machine` | [`Dht`], its [`Input`]s and [`Output`]s |
 #![forbid(unsafe_code)]

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use peerage_identity::Host;
 use peerage_machine::{Now, Recent};
 
 use super::{Dht, Event, Failure, Output, RequestId};
@@ -184,7 +183,7 @@ impl Dht {
             self.outage(now, change);
         }
         let serves = self.links.serves(contact.key()) != Some(false);
-        if pending.proves && serves && is_plausible(answer) && is_at(&contact, remote) {
+        if pending.proves && serves && is_plausible(answer) && contact.is_at(remote) {
             let before = self.table.is_empty();
             self.table.verified(now, &contact, Subnet::of(remote));
             if before {
@@ -195,7 +194,7 @@ impl Dht {
     }
 
     fn blame(&mut self, now: Now, contact: &Contact) {
-        let family = only_family(contact);
+        let family = contact.only_family();
         for change in self.outages.failed(now, contact.key(), family) {
             self.outage(now, change);
         }
@@ -223,24 +222,4 @@ fn is_plausible(answer: &Answer) -> bool {
         |at: usize, contact: &Contact| answer.closer[..at].iter().any(|other| other.key() == contact.key());
     matches!(answer.status, Status::Ok | Status::Stale)
         && !answer.closer.iter().enumerate().any(|(at, contact)| twice(at, contact))
-}
-
-/// Whether the peer was met where it says it is: at one of its addresses, or behind one of its names.
-fn is_at(contact: &Contact, remote: IpAddr) -> bool {
-    let remote = remote.to_canonical();
-    contact.addresses().iter().any(|address| match address.host() {
-        Host::Ip(ip) => *ip == remote,
-        Host::Dns { .. } | Host::Dnsaddr { .. } => true,
-    })
-}
-
-/// The version of IP of all of a peer's addresses, when they are of one.
-fn only_family(contact: &Contact) -> Option<Family> {
-    let addresses = contact.addresses();
-    let mut families = addresses.iter().map(|address| match address.host() {
-        Host::Ip(ip) => Some(Family::of(*ip)),
-        Host::Dns { .. } | Host::Dnsaddr { .. } => None,
-    });
-    let first = families.next().flatten()?;
-    families.all(|family| family == Some(first)).then_some(first)
 }

@@ -122,9 +122,10 @@ impl Table {
     pub(crate) fn has_room_for(&self, contact: &Contact) -> bool {
         let index = self.index(contact.key());
         let full = self.buckets[index].entries.len() >= self.capacity(index);
-        contact.key() != &self.own
+        // The cheap question first: nearly all whom answers name lie in full buckets.
+        (!full || self.splits(index))
+            && contact.key() != &self.own
             && self.get(contact.key()).is_none()
-            && (!full || self.splits(index))
             && contact.subnets().all(|subnet| self.subnet_has_room(index, subnet))
     }
 
