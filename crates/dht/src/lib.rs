@@ -63,6 +63,7 @@
 //! | `estimate` | [`SizeEstimate`]: how large the network is |
 //! | `outage` | whether our own network is at fault |
 //! | `seen` | [`Seen`]: how many peers there were lately |
+//! | `store` | [`store::Store`]: what a node keeps for others, and how it survives a restart |
 //! | `lookup` | one lookup as a state machine; [`Judge`]: what values are worth |
 //! | `machine` | [`Dht`], its [`Input`]s and [`Output`]s |
 #![forbid(unsafe_code)]
@@ -78,6 +79,8 @@ mod outage;
 pub mod record;
 mod rtt;
 mod seen;
+pub mod store;
+#[allow(dead_code, reason = "lookups come next")]
 mod table;
 pub mod topic;
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use peerage_identity::PeerId;
@@ -17,7 +19,7 @@ use crate::{Invalid, Judge, Judged, Target};
 /// Says which values of a namespace are valid, and which of two is the better one: what libp2p calls a validator, with its `select`.
 ///
 /// It must be a pure function of what it is given.
-pub trait Validator: Send {
+pub trait Validator: Send + Sync {
     /// What `value` is worth under the key that `name` names, in full.
     ///
     /// # Errors
@@ -26,7 +28,7 @@ pub trait Validator: Send {
 }
 
 /// Says which publishers are allowed, beyond the rule that nobody publishes under another peer's name.
-pub trait Authority: Send {
+pub trait Authority: Send + Sync {
     /// Whether `publisher` may publish at `place`.
     ///
     /// # Errors
@@ -44,13 +46,14 @@ impl Authority for Everybody {
     }
 }
 
-/// The rules of one network.
+/// The rules of one network, for one node. Clones share all of it: one judges in lookups, another in the store.
+#[derive(Clone)]
 pub struct Records {
     network: Network,
-    config: RecordsConfig,
-    authority: Box<dyn Authority>,
-    validators: BTreeMap<String, Box<dyn Validator>>,
-    times_count: bool,
+    config: Arc<RecordsConfig>,
+    authority: Arc<dyn Authority>,
+    validators: BTreeMap<String, Arc<dyn Validator>>,
+    times_count: Arc<AtomicBool>,
 }
 
 /// A value that may stand where it is.
@@ -64,21 +67,27 @@ pub enum Checked {
 
 impl Records {
     /// The rules of `network`, where everybody may publish and no other namespace is known.
-    pub fn new(network: Network, config: RecordsConfig) -> Self {
-        let validators = BTreeMap::new();
-        Self { network, config, authority: Box::new(Everybody), validators, times_count: true }
+    pub fn new(network: Network, config: impl Into<Arc<RecordsConfig>>) -> Self {
+        let times_count = Arc::new(AtomicBool::new(true));
+        Self {
+            network,
+            config: config.into(),
+            authority: Arc::new(Everybody),
+            validators: BTreeMap::new(),
+            times_count,
+        }
     }
 
     /// With a policy on who may publish.
     #[must_use]
-    pub fn with_authority(mut self, authority: Box<dyn Authority>) -> Self {
+    pub fn with_authority(mut self, authority: Arc<dyn Authority>) -> Self {
         self.authority = authority;
         self
     }
 
     /// With a validator for `/<namespace>/…` and `/<network>/<namespace>/…`. A kind of ours cannot be replaced: such a validator is never asked.
     #[must_use]
-    pub fn with_validator(mut self, namespace: &str, validator: Box<dyn Validator>) -> Self {
+    pub fn with_validator(mut self, namespace: &str, validator: Arc<dyn Validator>) -> Self {
         self.validators.insert(namespace.to_owned(), validator);
         self
     }
@@ -94,8 +103,13 @@ impl Records {
     }
 
     /// Whether records are refused for their times: not while our own clock is known to be wrong.
-    pub fn count_times(&mut self, count: bool) {
-        self.times_count = count;
+    pub fn count_times(&self, count: bool) {
+        self.times_count.store(count, Ordering::Relaxed);
+    }
+
+    /// Whether records are refused for their times.
+    pub fn times_count(&self) -> bool {
+        self.times_count.load(Ordering::Relaxed)
     }
 
     /// The limits of what stands under a key; `None` where nothing may stand.
@@ -175,7 +189,7 @@ impl Records {
         if policy == MailboxPolicy::Closed {
             return Err(RecordFault::NotWelcome);
         }
-        let unix = if self.times_count { now.unix.as_secs() } else { 0 };
+        let unix = if self.times_count() { now.unix.as_secs() } else { 0 };
         let token = message.token();
         if !token.is_empty() && MailboxToken::admits(token, recipient, &message.publisher(), unix) {
             return Ok(Welcome::Known);
@@ -188,7 +202,7 @@ impl Records {
 
     /// AL-36: no zero tolerance for clocks that differ.
     fn check_times(&self, now: Now, not_after: u64, limits: &KindLimits) -> Result<(), RecordFault> {
-        if !self.times_count {
+        if !self.times_count() {
             return Ok(());
         }
         let unix = now.unix.as_secs();

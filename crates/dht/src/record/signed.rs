@@ -265,6 +265,11 @@ impl Claim {
         wire::Record { envelope: self.envelope.clone(), body }.encode_to_vec().into()
     }
 
+    /// As a value with `body`, which has the hash that the header names.
+    pub(crate) fn with_body_bytes(&self, body: &Bytes) -> Bytes {
+        wire::Record { envelope: self.envelope.clone(), body: body.clone() }.encode_to_vec().into()
+    }
+
     /// As a value without its body, for whoever has that already.
     pub fn extension(&self) -> Bytes {
         wire::Record { envelope: self.envelope.clone(), body: Bytes::new() }.encode_to_vec().into()

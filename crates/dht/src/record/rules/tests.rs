@@ -41,7 +41,7 @@ fn a_record_lives_until_its_expiry_and_may_come_from_a_clock_ten_minutes_ahead()
 #[test]
 fn nothing_is_refused_for_its_times_while_our_clock_is_wrong() {
     let record = value(1000, Bytes::from_static(b"x"));
-    let mut records = records();
+    let records = records();
     records.count_times(false);
     for now in [0, 5000, 1 << 40] {
         assert!(records.check(at(now), record.target(), &record.to_bytes()).is_ok());
@@ -103,7 +103,7 @@ impl Authority for Guild {
 // AL-40: a policy of the application says who may publish, on top of the keys' own rule, for holders and readers alike.
 #[test]
 fn an_authority_says_who_may_publish() {
-    let records = records().with_authority(Box::new(Guild));
+    let records = records().with_authority(Arc::new(Guild));
     for (publisher, expected) in [(1, Ok(())), (2, Err(RecordFault::Policy("not a member")))] {
         let place = Place::Value { publisher: peer(publisher), salt: Bytes::new() };
         let record =
@@ -128,7 +128,7 @@ impl Validator for Longest {
 
 #[test]
 fn a_namespace_has_the_validator_that_the_application_gives_it() {
-    let records = records().with_validator("long", Box::new(Longest));
+    let records = records().with_validator("long", Arc::new(Longest));
     let check = |name: &[u8], value: &'static [u8]| {
         let target = Target::new(name).unwrap();
         records.check(at(0), &target, &Bytes::from_static(value))

@@ -1,0 +1,70 @@
+//! One record as it is kept.
+
+use bytes::Bytes;
+use peerage_identity::PeerId;
+
+use crate::record::{EntryId, Kind, Version};
+use crate::{Distance, Target};
+
+/// Where a record stands among the others: by its distance from us, then by its slot under its key.
+pub(super) type Spot = (Distance, Bytes);
+
+/// A record with what is known of it.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) target: Target,
+    pub(super) id: EntryId,
+    pub(super) value: Bytes,
+    pub(super) held: Held,
+    /// When it goes, in seconds since 1970, by our clock.
+    pub(super) expires: u64,
+    /// Whether its signature was checked since it was loaded.
+    pub(super) checked: bool,
+    /// A message to a mailbox from somebody without a token.
+    pub(super) stranger: bool,
+    /// Another record of the same publisher and sequence, with another body: the proof that it says two things.
+    pub(super) rival: Option<Bytes>,
+}
+
+/// What decides which one is newer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Held {
+    /// A record of ours.
+    Ours { kind: Kind, publisher: PeerId, version: Version },
+    /// A value of another namespace, with the rank that its validator gives it.
+    Foreign { rank: Bytes },
+}
+
+impl Entry {
+    /// What it counts: its bytes, and what is kept about it.
+    pub(super) fn bytes(&self) -> usize {
+        ENTRY_OVERHEAD
+            + self.target.name().len()
+            + self.value.len()
+            + self.rival.as_ref().map_or(0, Bytes::len)
+    }
+
+    pub(super) fn kind(&self) -> Option<Kind> {
+        match &self.held {
+            Held::Ours { kind, .. } => Some(*kind),
+            Held::Foreign { .. } => None,
+        }
+    }
+
+    pub(super) fn publisher(&self) -> Option<&PeerId> {
+        match &self.held {
+            Held::Ours { publisher, .. } => Some(publisher),
+            Held::Foreign { .. } => None,
+        }
+    }
+
+    pub(super) fn version(&self) -> Option<&Version> {
+        match &self.held {
+            Held::Ours { version, .. } => Some(version),
+            Held::Foreign { .. } => None,
+        }
+    }
+}
+
+/// What a record takes beside its bytes: its entries in the indexes.
+pub(super) const ENTRY_OVERHEAD: usize = 512;
