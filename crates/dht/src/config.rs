@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::Class;
+use crate::replication::ReplicationConfig;
+use crate::store::StoreConfig;
 
 /// What a node of the DHT may do.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +17,10 @@ pub struct DhtConfig {
     pub serve: ServeConfig,
     /// Joining and staying in the network.
     pub upkeep: UpkeepConfig,
+    /// What is kept for others.
+    pub store: StoreConfig,
+    /// How records are kept alive.
+    pub replication: ReplicationConfig,
 }
 
 /// Limits and times of the routing table (dht.md B.1).

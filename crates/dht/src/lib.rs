@@ -64,6 +64,7 @@
 //! | `outage` | whether our own network is at fault |
 //! | `seen` | [`Seen`]: how many peers there were lately |
 //! | `store` | [`store::Store`]: what a node keeps for others, and how it survives a restart |
+//! | `replication` | [`replication::Repair`] among holders, [`replication::Sets`] of a publisher |
 //! | `lookup` | one lookup as a state machine; [`Judge`]: what values are worth |
 //! | `machine` | [`Dht`], its [`Input`]s and [`Output`]s |
 #![forbid(unsafe_code)]
@@ -77,6 +78,7 @@ mod machine;
 mod message;
 mod outage;
 pub mod record;
+pub mod replication;
 mod rtt;
 mod seen;
 pub mod store;

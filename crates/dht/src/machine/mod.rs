@@ -1,5 +1,6 @@
 //! The machine: a whole node of the DHT.
 
+mod holder;
 mod links;
 mod operation;
 mod requests;
@@ -21,6 +22,7 @@ use peerage_machine::{Machine, Now, Random};
 use crate::outage::Outages;
 use crate::rtt::{FirstHops, Spread};
 use crate::{Contact, DhtConfig, Judge, Key, LookupConfig, Seen, SeenCounts, SizeEstimate, Table};
+use holder::Holder;
 use links::Links;
 use operation::Op;
 use requests::Requests;
@@ -55,6 +57,8 @@ pub struct Dht {
     first_hops: FirstHops,
     round_trips: Spread,
     stats: Stats,
+    /// Records, when the node has a part in them.
+    holder: Option<Box<Holder>>,
     outputs: VecDeque<Output>,
 }
 
@@ -137,6 +141,7 @@ impl Dht {
             first_hops: FirstHops::default(),
             round_trips: Spread::default(),
             stats: Stats::default(),
+            holder: None,
             outputs: VecDeque::new(),
             config,
         }
@@ -211,6 +216,10 @@ impl Dht {
     pub fn plant(&mut self, now: Now, contacts: impl IntoIterator<Item = Contact>) {
         for contact in contacts {
             self.table.verified(now, &contact, contact.subnets().next());
+            if self.holder.is_some() {
+                // They hold records as we do.
+                self.table.is_extended(contact.key());
+            }
         }
         self.settle_in(now);
     }
@@ -262,12 +271,16 @@ impl Machine for Dht {
             Input::Known { contacts, source } => self.on_known(now, contacts, source),
             Input::NetworkChanged => self.on_network_changed(now),
             Input::Mode(mode) => self.mode = mode,
+            Input::Written { number, ok } => self.on_written(now, number, ok),
         }
     }
 
     fn handle_timeout(&mut self, now: Now) {
         self.expire_requests(now);
         self.drive_due(now);
+        if self.holder_due() <= now.mono {
+            self.drive_holder(now);
+        }
         if self.upkeep.next() <= now.mono {
             self.keep_up(now);
         }
@@ -280,7 +293,7 @@ impl Machine for Dht {
     fn poll_timeout(&self) -> Option<Duration> {
         let operations = self.operations.values().map(|op| op.wake).min().unwrap_or(Duration::MAX);
         let requests = self.requests.first_deadline().unwrap_or(Duration::MAX);
-        let next = operations.min(requests).min(self.upkeep.next());
+        let next = operations.min(requests).min(self.upkeep.next()).min(self.holder_due());
         (next != Duration::MAX).then_some(next)
     }
 }

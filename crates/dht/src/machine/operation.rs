@@ -13,8 +13,9 @@ use super::{
 };
 use crate::estimate::radius;
 use crate::lookup::{Goal, Hint, Lookup, Next, Pace, Plan, StepKind};
+use crate::record::EntryId;
 use crate::table::Table;
-use crate::{Answer, Contact, Key, Query, Target};
+use crate::{Answer, Contact, Key, Query, Refusal, Target};
 
 /// What an operation is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub(super) enum Aim {
     Compare,
     /// It looks a place in a dense neighbourhood up, for this operation.
     Cover(u64),
+    /// It publishes a record of ours again.
+    Replica(EntryId),
 }
 
 /// An operation under way.
@@ -56,7 +59,8 @@ impl Dht {
         if self.callers.len() >= self.config.lookup.max_operations || self.callers.contains_key(&id) {
             return self.outputs.push_back(refuse(Ended::TooMany));
         }
-        let replicas_or = |replicas: usize| replicas.clamp(1, self.config.table.k);
+        let k = self.config.table.k;
+        let replicas_or = |replicas: usize| replicas.clamp(1, k);
         let (target, goal, store) = match wanted {
             Operation::FindPeer { peer } => (Target::of_peer(&peer), Goal::Peer(peer), None),
             Operation::Closest { target } => (target, Goal::Closest, None),
@@ -64,6 +68,13 @@ impl Dht {
             Operation::Collect { target, wanted } => (target, Goal::Values(wanted), None),
             Operation::Providers { target, wanted } => (target, Goal::Providers(wanted), None),
             Operation::Put { target, value, replicas } => {
+                let query = Query::PutValue { target: target.clone(), value };
+                (target, Goal::Closest, Some(Store::new(query, replicas_or(replicas), options.quorum)))
+            }
+            Operation::Publish { record, renew } => {
+                let Some((target, value, replicas)) = self.on_publish(now, id, &record, renew) else {
+                    return self.outputs.push_back(refuse(Ended::Refused(Refusal::NotServed)));
+                };
                 let query = Query::PutValue { target: target.clone(), value };
                 (target, Goal::Closest, Some(Store::new(query, replicas_or(replicas), options.quorum)))
             }
@@ -78,13 +89,16 @@ impl Dht {
             let outcome = Outcome { found: Some(found), ..Outcome::empty(Ended::Found) };
             return self.outputs.push_back(Output::Done { operation: id, outcome: Box::new(outcome) });
         }
-        match self.create(now, Aim::Caller(id), target, goal, store, options) {
+        match self.create(now, Aim::Caller(id), target.clone(), goal.clone(), store, options) {
             Some(operation) => {
                 self.callers.insert(id, operation);
                 self.drive(now, operation);
             }
             None => {
-                self.outputs.push_back(refuse(Ended::NoContacts));
+                let mut outcome = Outcome::empty(Ended::NoContacts);
+                self.add_own(now, &target, &goal, &mut outcome);
+                self.published_at(now, Aim::Caller(id), &[]);
+                self.outputs.push_back(Output::Done { operation: id, outcome: Box::new(outcome) });
                 self.check_alone(now);
             }
         }
@@ -114,7 +128,7 @@ impl Dht {
         Some(operation)
     }
 
-    fn create(
+    pub(super) fn create(
         &mut self,
         now: Now,
         aim: Aim,
@@ -354,7 +368,10 @@ impl Dht {
             Aim::Caller(id) => {
                 self.callers.remove(&id);
                 let told = op.store.as_ref().is_some_and(|store| store.told);
-                let outcome = Box::new(self.outcome(now, op, ended));
+                let (target, goal) = (op.lookup.target().clone(), op.lookup.goal().clone());
+                let mut outcome = Box::new(self.outcome(now, op, ended));
+                self.add_own(now, &target, &goal, &mut outcome);
+                self.published_at(now, Aim::Caller(id), &outcome.stored);
                 self.outputs.push_back(match told {
                     true => Output::Settled { operation: id, outcome },
                     false => Output::Done { operation: id, outcome },
@@ -362,6 +379,10 @@ impl Dht {
             }
             Aim::Join => self.joined(now),
             Aim::Neighbours => {}
+            Aim::Replica(id) => {
+                let outcome = self.outcome(now, op, ended);
+                self.published_at(now, Aim::Replica(id), &outcome.stored);
+            }
             Aim::Refresh => {
                 if let (Ended::Complete, Some(kth)) = (ended, op.lookup.kth()) {
                     self.size.add(now, kth);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use peerage_machine::{Now, Recent};
 
+use super::holder::Matter;
 use super::{Dht, Event, Failure, Output, RequestId};
 use crate::outage::Change;
 use crate::{Answer, Class, Contact, Family, Key, Query, Status, Subnet};
@@ -21,6 +22,8 @@ pub(super) enum Purpose {
     Probe,
     /// Something that needs no answer.
     Notice,
+    /// Something about records.
+    Records(Matter),
 }
 
 #[derive(Debug, Clone)]
@@ -135,6 +138,7 @@ impl Dht {
         match pending.purpose {
             Purpose::Walk(operation) => self.walk_answered(now, operation, request, rtt, remote, answer),
             Purpose::Store(operation) => self.store_answered(now, operation, request, answer),
+            Purpose::Records(matter) => self.matter_ended(now, matter, Ok(answer)),
             Purpose::Probe | Purpose::Notice => {}
         }
     }
@@ -156,6 +160,7 @@ impl Dht {
         match pending.purpose {
             Purpose::Walk(operation) => self.walk_failed(now, operation, request, why),
             Purpose::Store(operation) => self.store_failed(now, operation, request, why),
+            Purpose::Records(matter) => self.matter_ended(now, matter, Err(why)),
             Purpose::Probe | Purpose::Notice => {}
         }
     }

@@ -82,7 +82,10 @@ impl Dht {
         }
     }
 
-    fn serve(&mut self, now: Now, _from: &PeerId, asker: &Key, _remote: IpAddr, ask: &Query) -> Answer {
+    fn serve(&mut self, now: Now, from: &PeerId, asker: &Key, remote: IpAddr, ask: &Query) -> Answer {
+        if let Some(answer) = self.serve_records(now, from, asker, remote, ask) {
+            return answer;
+        }
         match ask {
             Query::FindNode { target }
             | Query::GetValue { target, .. }

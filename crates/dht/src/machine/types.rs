@@ -7,6 +7,8 @@ use bytes::Bytes;
 use peerage_identity::PeerId;
 
 use crate::lookup::Step;
+use crate::record::Record;
+use crate::store::{Batch, Equivocation};
 use crate::{Answer, Contact, Family, Query, Target};
 
 /// A request of ours, named by the machine.
@@ -100,6 +102,13 @@ pub enum Input {
     NetworkChanged,
     /// Whether we serve from now on. Client or server: the driver advertises the protocol, or doesn't, accordingly.
     Mode(Mode),
+    /// What became of an [`Output::Write`].
+    Written {
+        /// The batch's number.
+        number: u64,
+        /// Whether it is written.
+        ok: bool,
+    },
 }
 
 /// From where contacts are known that nobody has verified yet.
@@ -192,6 +201,13 @@ pub enum Operation {
         /// At how many peers.
         replicas: usize,
     },
+    /// Store a record that this node has signed, and look after it: publish it again where too few have it, renew it if that is wanted. Needs [`crate::Dht::with_records`].
+    Publish {
+        /// The record.
+        record: Box<Record>,
+        /// Renewed for so long each time, at a third of that, until [`crate::Dht::forget`]; `None` to let it expire.
+        renew: Option<Duration>,
+    },
     /// Tell the peers closest to the target that we provide it.
     Provide {
         /// What.
@@ -278,6 +294,8 @@ pub enum Output {
         /// Who stored and who didn't, and the counts.
         outcome: Box<Outcome>,
     },
+    /// Write this to the disk, then hand in [`Input::Written`]. One batch at a time.
+    Write(Batch),
     /// There is nobody to ask: dial whoever the user named to begin with, and hand in [`Input::Connected`] or [`Input::Known`].
     WantContacts,
     /// Something that an operator may want to know.
@@ -434,6 +452,15 @@ pub enum Event {
         target: Target,
         /// The size of the network times the distance of the k-th closest: about k in an honest one.
         score: f64,
+    },
+    /// A publisher has signed two bodies under one sequence number: the proof.
+    Equivocation(Box<Equivocation>),
+    /// Our clock is too far from the neighbours', or is right again.
+    Clock {
+        /// The neighbours' median is so many seconds ahead of ours.
+        ahead: i64,
+        /// Whether that is too far: then records are not refused for their times.
+        wrong: bool,
     },
     /// Networks seen through different first contacts differ in size: one of them may be a trap (dht.md B.7).
     SizesDisagree {

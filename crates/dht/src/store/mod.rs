@@ -329,16 +329,18 @@ impl Store {
 
     /// All records of ours: where, their name, how new, when they expire.
     pub fn all(&self) -> impl Iterator<Item = Summary<'_>> {
-        self.entries.values().filter_map(|entry| {
-            let Held::Ours { kind, version, .. } = &entry.held else { return None };
-            Some(Summary {
-                target: &entry.target,
-                id: entry.id,
-                kind: *kind,
-                version,
-                expires: entry.expires,
-            })
-        })
+        self.entries.values().filter_map(Summary::of)
+    }
+
+    /// What is known of one record of ours.
+    pub fn summary(&self, id: &EntryId) -> Option<Summary<'_>> {
+        let entry = self.by_id.get(id).and_then(|spot| self.entries.get(spot))?;
+        Summary::of(entry)
+    }
+
+    /// How new the record is that is there.
+    pub fn version(&self, id: &EntryId) -> Option<Version> {
+        self.summary(id).map(|summary| *summary.version)
     }
 
     /// The value of a record.
@@ -470,6 +472,13 @@ pub struct Summary<'a> {
     pub version: &'a Version,
     /// When it goes, in seconds since 1970.
     pub expires: u64,
+}
+
+impl<'a> Summary<'a> {
+    fn of(entry: &'a Entry) -> Option<Self> {
+        let Held::Ours { kind, version, .. } = &entry.held else { return None };
+        Some(Self { target: &entry.target, id: entry.id, kind: *kind, version, expires: entry.expires })
+    }
 }
 
 fn namespace(kind: Option<Kind>) -> usize {

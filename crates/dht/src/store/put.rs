@@ -69,7 +69,7 @@ impl Store {
     }
 
     /// Whether we believe that we are among the 2r closest, by the peers that we know and by the size of the network.
-    fn is_ours_to_keep(&self, near: &dyn Near, key: &Key, replicas: usize) -> bool {
+    pub(crate) fn is_ours_to_keep(&self, near: &dyn Near, key: &Key, replicas: usize) -> bool {
         let limit = 2 * replicas;
         let expected = near.network_size().map(|size| size * self.own.distance(key).share());
         near.closer(key, limit) < limit && expected.is_none_or(|expected| expected <= 2.0 * limit as f64)

@@ -165,6 +165,13 @@ impl Table {
         Admission::Added
     }
 
+    /// A peer is one of ours, whatever it has answered.
+    pub(crate) fn is_extended(&mut self, key: &Key) {
+        if let Some(entry) = self.get_mut(key) {
+            entry.extended = true;
+        }
+    }
+
     /// A request to the peer was answered.
     pub(crate) fn answered(&mut self, now: Now, key: &Key, rtt: std::time::Duration, extended: bool) {
         let second = seconds(now);

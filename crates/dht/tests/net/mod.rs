@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use peerage_dht::record::Records;
+use peerage_dht::store::{Disk, MemoryDisk};
 use peerage_dht::*;
 use peerage_identity::{DialAddress, NodeKey, PeerId};
 use peerage_machine::{Machine, Now, Random};
@@ -39,6 +41,10 @@ pub struct Node {
     pub steps: Vec<(OperationId, Step)>,
     pub events: Vec<(Duration, Event)>,
     pub wants_contacts: usize,
+    /// What its records have written.
+    pub disk: MemoryDisk,
+    /// Its clock is so much ahead of everybody else's.
+    pub clock_ahead: Duration,
     pub asks: usize,
 }
 
@@ -59,6 +65,10 @@ pub struct Net {
     pub random: Random,
     /// Holders accept what they are asked to store.
     pub stores: bool,
+    /// Nodes hold records themselves.
+    holds: Option<Box<dyn Fn() -> Records>>,
+    seed: u64,
+    config: std::sync::Arc<DhtConfig>,
     /// A query comes over a connection, of which the one who is asked learns.
     pub links: bool,
     linked: BTreeSet<(usize, usize)>,
@@ -73,11 +83,16 @@ pub struct Net {
     next_operation: u64,
 }
 
-pub fn peer(seed: u64, number: usize) -> PeerId {
+/// The key of a node.
+pub fn key(seed: u64, number: usize) -> NodeKey {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     bytes[8..16].copy_from_slice(&(number as u64).to_le_bytes());
-    NodeKey::from_seed(bytes).peer_id()
+    NodeKey::from_seed(bytes)
+}
+
+pub fn peer(seed: u64, number: usize) -> PeerId {
+    key(seed, number).peer_id()
 }
 
 impl Net {
@@ -91,6 +106,9 @@ impl Net {
             now: Duration::from_secs(1),
             random: Random::from_number(seed),
             stores: true,
+            holds: None,
+            seed,
+            config: std::sync::Arc::new(config.clone()),
             links: false,
             linked: BTreeSet::new(),
             checked: true,
@@ -135,6 +153,8 @@ impl Net {
                 steps: Vec::new(),
                 events: Vec::new(),
                 wants_contacts: 0,
+                disk: MemoryDisk::default(),
+                clock_ahead: Duration::ZERO,
                 asks: 0,
             });
         }
@@ -182,6 +202,40 @@ impl Net {
         Now { mono: self.now, unix: self.now + Duration::from_secs(1_700_000_000) }
     }
 
+    /// The key of a node.
+    pub fn key(&self, at: usize) -> NodeKey {
+        key(self.seed, at)
+    }
+
+    /// All nodes hold records, each by rules of its own. To be called before anything else happens.
+    pub fn hold_records(&mut self, rules: impl Fn() -> Records + 'static) {
+        self.holds = Some(Box::new(rules));
+        for at in 0..self.nodes.len() {
+            self.restart(at, Vec::new());
+        }
+    }
+
+    /// A node begins anew with what its disk holds, and in the network as it stands.
+    pub fn restart(&mut self, at: usize, rows: Vec<(Bytes, Bytes)>) {
+        let (now, key) = (self.time(), self.key(at));
+        let rules = self.holds.as_ref().map(|rules| rules()).unwrap();
+        let old = &self.nodes[at].dht;
+        let known = old.table().siblings();
+        let random = self.random.fork();
+        let dht =
+            Dht::new(self.config.clone(), key.peer_id(), Mode::Server, Box::new(AcceptAll), random, now);
+        self.nodes[at].dht = dht.with_records(key, rules);
+        self.nodes[at].dht.restore(now, rows);
+        self.nodes[at].dht.plant(now, known);
+        self.after(at);
+    }
+
+    /// The time as a node sees it.
+    fn time_of(&self, at: usize) -> Now {
+        let now = self.time();
+        Now { unix: now.unix + self.nodes[at].clock_ahead, ..now }
+    }
+
     /// The round trip time between two nodes.
     pub fn rtt(&self, a: usize, b: usize) -> Duration {
         let (a, b) = (&self.nodes[a], &self.nodes[b]);
@@ -197,7 +251,7 @@ impl Net {
     }
 
     pub fn input(&mut self, at: usize, input: Input) {
-        let now = self.time();
+        let now = self.time_of(at);
         self.nodes[at].dht.handle(now, input);
         self.after(at);
     }
@@ -244,7 +298,7 @@ impl Net {
         let Some(parcel) = self.parcels.remove(&sequence) else { return true };
         self.now = self.now.max(time);
         self.hash = (self.hash ^ time.as_nanos() as u64 ^ (at as u64) << 40).wrapping_mul(0x100_0000_01b3);
-        let now = self.time();
+        let now = self.time_of(at);
         match parcel {
             Parcel::Wake => {
                 if self.nodes[at].wake == Some(time) {
@@ -282,7 +336,7 @@ impl Net {
             Parcel::Answer { request: of, answer, .. } if *of == request => Some(answer),
             _ => None,
         });
-        if let Some(answer) = replied {
+        if let Some(answer) = replied.filter(|_| self.holds.is_none()) {
             let node = &mut self.nodes[at];
             match (&ask, self.stores) {
                 (Query::GetValue { target, .. }, _) => {
@@ -356,6 +410,10 @@ impl Net {
             Output::Settled { operation, outcome } => self.nodes[at].settled.push((operation, *outcome)),
             Output::Step { operation, step } => self.nodes[at].steps.push((operation, step)),
             Output::Event(event) => self.nodes[at].events.push((self.now, event)),
+            Output::Write(batch) => {
+                let ok = self.nodes[at].disk.write(&batch).is_ok();
+                self.input(at, Input::Written { number: batch.number, ok });
+            }
             Output::WantContacts => self.nodes[at].wants_contacts += 1,
             _ => {}
         }

@@ -24,7 +24,7 @@ pub struct Repair {
     #[prost(enumeration = "Verdict", repeated, tag = "7")]
     pub verdicts: ::prost::alloc::vec::Vec<i32>,
 }
-/// Of all records whose key begins with so many bits.
+/// Of all records whose ID begins with so many bits.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Digest {
     #[prost(uint32, tag = "1")]

@@ -1,0 +1,456 @@
+//! Records in the machine: what we hold for others and serve, what we have published and look after (dht.md B.3 to B.5).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_identity::{NodeKey, PeerId};
+use peerage_machine::{Now, Random};
+
+use super::operation::Aim;
+use super::requests::Purpose;
+use super::store::Store as Copies;
+use super::{Class, Dht, Event, Failure, Found, Mode, OperationId, Options, Outcome, Output};
+use crate::lookup::Goal;
+use crate::record::{ClockChanged, EntryId, Named, Place, Record, Records};
+use crate::replication::{Act, Repair, RepairMessage, RepairStats, SetState, SetView, Sets, period};
+use crate::store::{Batch, Near, Put, Restored, Sender, Store, Usage};
+use crate::table::Table;
+use crate::{Answer, Contact, Judge, Key, MAX_PROVIDERS, Query, Refusal, Status, Target};
+
+/// Everything about records.
+pub(super) struct Holder {
+    key: NodeKey,
+    records: Records,
+    store: Store,
+    repair: Repair,
+    sets: Sets,
+    /// Publishings that callers have started.
+    publishes: BTreeMap<OperationId, EntryId>,
+    /// When the neighbours are looked at again.
+    look: Duration,
+    /// When something is to be done.
+    due: Option<Duration>,
+}
+
+/// How often the neighbours are looked at, while there are records.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// The share of an answer that values may take: the rest is for peers that are closer.
+const VALUES_SHARE: f64 = 0.65;
+
+/// What the table knows of the nodes around a key.
+struct Around<'a> {
+    table: &'a Table,
+    own: Key,
+    size: Option<f64>,
+}
+
+impl Near for Around<'_> {
+    fn closer(&self, key: &Key, most: usize) -> usize {
+        let ours = key.distance(&self.own);
+        let closest = self.table.closest_entries(key, most);
+        closest.iter().filter(|entry| key.distance(entry.contact.key()) < ours).count()
+    }
+
+    fn network_size(&self) -> Option<f64> {
+        self.size
+    }
+}
+
+/// What an answer to a query about records was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Matter {
+    /// A comparison with a neighbour.
+    Repair(u64),
+    /// A holder of our record is handed its longer life.
+    Extend(u64),
+    /// A holder of our record is asked whether it has it.
+    Probe(u64),
+}
+
+impl Dht {
+    /// The node holds, serves and publishes records: `key` signs renewals, `records` are the rules, by which lookups judge values too. What the disk gave back is handed in
+    /// with [`Dht::restore`].
+    #[must_use]
+    pub fn with_records(mut self, key: NodeKey, records: Records) -> Self {
+        self.judge = Box::new(records.clone());
+        self.holder = Some(Box::new(Holder {
+            store: Store::new(self.config.store.clone(), self.key, &records),
+            repair: Repair::new(self.config.replication.clone(), self.key, &records),
+            sets: Sets::new(self.config.replication.clone()),
+            key,
+            records,
+            publishes: BTreeMap::new(),
+            look: Duration::ZERO,
+            due: None,
+        }));
+        self
+    }
+
+    /// Takes in what the disk holds, before anything else happens.
+    pub fn restore(&mut self, now: Now, rows: Vec<(Bytes, Bytes)>) -> Restored {
+        let Some(holder) = self.holder.as_mut() else { return Restored::default() };
+        let restored = holder.store.restore(now, &holder.records, rows);
+        self.note_due(now);
+        restored
+    }
+
+    /// What is still to be written, for the end of the node: to be called until there is none, each batch followed by [`super::Input::Written`].
+    pub fn flush(&mut self, now: Now) -> Option<Batch> {
+        self.holder.as_mut()?.store.flush(now)
+    }
+
+    /// How the records that we have published stand.
+    pub fn published(&self) -> Vec<SetView> {
+        self.holder.as_ref().map(|holder| holder.sets.views()).unwrap_or_default()
+    }
+
+    /// Renews a record that we have published no more. Says whether it was looked after. Others keep it until it expires; a tombstone hides it at once.
+    pub fn forget(&mut self, now: Now, id: &EntryId) -> bool {
+        let known = self.holder.as_mut().is_some_and(|holder| holder.sets.forget(id));
+        self.note_due(now);
+        known
+    }
+
+    /// How many live replicas of a record that we hold are known, ours included, how many are wanted, and its state.
+    pub fn replicas(&mut self, now: Now, id: &EntryId) -> Option<(usize, usize, SetState)> {
+        let holder = self.holder.as_mut()?;
+        let (live, wanted) = holder.repair.live(now, &holder.records, &holder.store, id)?;
+        let state = holder.repair.state(now, &holder.records, &holder.store, id)?;
+        Some((live, wanted, state))
+    }
+
+    /// How much is held for others.
+    pub fn held(&self) -> Usage {
+        self.holder.as_ref().map(|holder| holder.store.used()).unwrap_or_default()
+    }
+
+    /// What the comparing with other holders has cost.
+    pub fn repair_stats(&self) -> RepairStats {
+        self.holder.as_ref().map(|holder| holder.repair.stats()).unwrap_or_default()
+    }
+
+    /// The store, for whoever checks what a node holds.
+    pub fn store(&self) -> Option<&Store> {
+        self.holder.as_ref().map(|holder| &holder.store)
+    }
+
+    /// Puts a value into the store as if it had come by itself, where simulations and tests begin. No rate and no distance is asked.
+    pub fn plant_record(&mut self, now: Now, target: &Target, value: &Bytes) -> Option<Put> {
+        let put = self.with_holder(now, |holder, near, _| {
+            holder.store.put(now, &holder.records, near, Sender::Own, target, value)
+        });
+        self.settle_holder(now);
+        put
+    }
+
+    /// What a caller wants to publish goes into our own store too, where that is one of its places, and is looked after from now on.
+    pub(super) fn on_publish(
+        &mut self,
+        now: Now,
+        id: OperationId,
+        record: &Record,
+        renew: Option<Duration>,
+    ) -> Option<(Target, Bytes, usize)> {
+        let serves = self.mode == Mode::Server;
+        let peer = self.peer;
+        let (target, value) = (record.target().clone(), record.to_bytes());
+        let wanted = self.with_holder(now, |holder, near, _| {
+            let wanted = holder.records.config().of(record.place().kind()).replicas;
+            let left = Duration::from_secs(record.version().not_after).saturating_sub(now.unix);
+            if holder.sets.publish(now, record.clone(), wanted, renew.unwrap_or(left), renew.is_some()) {
+                holder.publishes.insert(id, record.id());
+            }
+            if serves {
+                holder.store.put(now, &holder.records, near, Sender::Holder { peer }, &target, &value);
+            }
+            wanted
+        });
+        self.settle_holder(now);
+        wanted.map(|wanted| (target, value, wanted))
+    }
+
+    /// A store that we or a caller have started for a record of ours is over, or has nobody to go to.
+    pub(super) fn published_at(&mut self, now: Now, aim: Aim, stored: &[Contact]) {
+        let Some(holder) = self.holder.as_mut() else { return };
+        let id = match aim {
+            Aim::Replica(id) => Some(id),
+            Aim::Caller(caller) => holder.publishes.remove(&caller),
+            _ => None,
+        };
+        if let Some(id) = id {
+            holder.sets.settled(now, &id, stored);
+            self.note_due(now);
+        }
+    }
+
+    /// What we hold ourselves counts as an answer too: the best for a value, all for a collection.
+    pub(super) fn add_own(&mut self, now: Now, target: &Target, goal: &Goal, outcome: &mut Outcome) {
+        let many = match goal {
+            Goal::Value(_) => false,
+            Goal::Values(_) => true,
+            _ => return,
+        };
+        let reader = self.peer;
+        let Some(holder) = self.holder.as_mut() else { return };
+        let own = holder.values(target, &reader, None, usize::MAX).0;
+        for value in own {
+            let Ok(judged) = holder.records.judge(now, target, &value) else { continue };
+            let rank = |found: &Found| holder.records.judge(now, target, &found.value).ok();
+            let rival = outcome
+                .values
+                .iter()
+                .position(|found| rank(found).is_some_and(|known| !many || known.slot == judged.slot));
+            match rival {
+                Some(at) if rank(&outcome.values[at]).is_some_and(|known| known.rank >= judged.rank) => {}
+                Some(at) => outcome.values[at] = Found { value, holders: 1, from: reader },
+                None => outcome.values.push(Found { value, holders: 1, from: reader }),
+            }
+        }
+    }
+
+    /// Answers a query about records.
+    pub(super) fn serve_records(
+        &mut self,
+        now: Now,
+        from: &PeerId,
+        asker: &Key,
+        remote: IpAddr,
+        ask: &Query,
+    ) -> Option<Answer> {
+        self.holder.as_ref()?;
+        let room = (self.config.serve.max_answer_bytes as f64 * VALUES_SHARE) as usize;
+        let mut answer = match ask {
+            Query::GetValue { target, cursor } => {
+                let holder = self.holder.as_mut()?;
+                let (values, cursor) = holder.values(target, from, cursor.as_ref(), room);
+                Answer { values, cursor, ..Answer::default() }
+            }
+            Query::GetProviders { target, cursor } => {
+                let store = &self.holder.as_ref()?.store;
+                let (providers, cursor) = store.providers(target.key(), cursor.as_ref(), MAX_PROVIDERS, room);
+                Answer { providers, cursor, ..Answer::default() }
+            }
+            Query::PutValue { target, value } => {
+                let sender = Sender::Peer { peer: *from, remote };
+                let put = self.with_holder(now, |holder, near, _| {
+                    holder.store.put(now, &holder.records, near, sender, target, value)
+                })?;
+                answer_put(put)
+            }
+            Query::AddProvider { target, provider } => {
+                let replicas = self.config.table.k;
+                let put = self.with_holder(now, |holder, near, _| {
+                    match holder.store.is_ours_to_keep(near, target.key(), replicas) {
+                        true => holder.store.provide(now, from, Some(remote), target, provider.clone()),
+                        false => Put::Refused(Refusal::TooFar),
+                    }
+                })?;
+                answer_put(put)
+            }
+            Query::Repair(bytes) => self.serve_repair(now, from, bytes)?,
+            Query::FindNode { .. } | Query::Ping | Query::Silent { .. } => return None,
+        };
+        let wants_closer = matches!(ask, Query::GetValue { .. } | Query::GetProviders { .. })
+            || answer.status == Status::Refused(Refusal::TooFar);
+        if let (true, Some(target)) = (wants_closer, ask.target()) {
+            answer.closer = self.closer(target, asker);
+        }
+        self.settle_holder(now);
+        Some(answer)
+    }
+
+    fn serve_repair(&mut self, now: Now, from: &PeerId, bytes: &Bytes) -> Option<Answer> {
+        let Ok(question) = RepairMessage::decode(bytes) else {
+            return Some(Answer::status(Status::Refused(Refusal::Invalid)));
+        };
+        let (message, clock) = self.with_holder(now, |holder, near, _| {
+            holder.repair.asked(now, &holder.records, near, &mut holder.store, from, &question)
+        })?;
+        self.note_clock(clock);
+        Some(Answer { repair: Some(message.encode()), ..Answer::default() })
+    }
+
+    /// A query about records was answered, or came to nothing.
+    pub(super) fn matter_ended(&mut self, now: Now, matter: Matter, answer: Result<&Answer, Failure>) {
+        let message = answer
+            .ok()
+            .and_then(|answer| answer.repair.as_ref())
+            .and_then(|bytes| RepairMessage::decode(bytes).ok());
+        let stored = answer.is_ok_and(|answer| matches!(answer.status, Status::Ok | Status::Stored));
+        match (matter, message) {
+            (Matter::Repair(token), Some(message)) => {
+                let next = self.with_holder(now, |holder, near, random| {
+                    let Holder { repair, records, store, .. } = holder;
+                    repair.answered(now, records, near, store, random, token, &message)
+                });
+                if let Some((next, clock)) = next {
+                    self.note_clock(clock);
+                    if let Some((token, contact, message)) = next {
+                        self.ask_repair(now, &contact, &message, Matter::Repair(token));
+                    }
+                }
+            }
+            (Matter::Repair(token), None) => {
+                if let Some(holder) = self.holder.as_mut() {
+                    holder.repair.failed(token);
+                }
+            }
+            (Matter::Extend(token), _) => {
+                if let Some(holder) = self.holder.as_mut() {
+                    holder.sets.answered(now, token, stored);
+                }
+            }
+            (Matter::Probe(token), message) => {
+                if let Some(holder) = self.holder.as_mut() {
+                    match message {
+                        Some(message) => holder.sets.told(now, token, &message),
+                        None => holder.sets.answered(now, token, false),
+                    }
+                }
+            }
+        }
+        self.settle_holder(now);
+    }
+
+    pub(super) fn on_written(&mut self, now: Now, number: u64, ok: bool) {
+        if let Some(holder) = self.holder.as_mut() {
+            holder.store.written(now, number, ok);
+        }
+        self.settle_holder(now);
+    }
+
+    /// When records need something.
+    pub(super) fn holder_due(&self) -> Duration {
+        self.holder.as_ref().and_then(|holder| holder.due).unwrap_or(Duration::MAX)
+    }
+
+    /// Does what has become due for records.
+    pub(super) fn drive_holder(&mut self, now: Now) {
+        let serves = self.mode == Mode::Server;
+        let lifetimes = &self.table.lifetimes;
+        let stays = |span| lifetimes.stays(0, span);
+        let Some(holder) = self.holder.as_mut() else { return };
+        holder.store.expire(now);
+        let has_records = holder.store.used().records > 0;
+        if serves && has_records && holder.look <= now.mono {
+            holder.look = now.mono + LOOK_EVERY;
+            let replicas =
+                holder.records.config().mailbox.replicas.min(holder.records.config().immutable.replicas);
+            holder.repair.set_period(period(&self.config.replication, replicas, stays));
+            let table = &self.table;
+            let usable = |contact: &Contact| {
+                table.get(contact.key()).is_some_and(|entry| entry.extended && entry.is_usable())
+            };
+            let siblings = table.siblings().into_iter().filter(usable).collect();
+            holder.repair.set_neighbours(now, siblings, &mut self.random);
+        }
+        let asks = match serves && has_records {
+            true => holder.repair.poll(now, &holder.records, &mut holder.store, &mut self.random),
+            false => Vec::new(),
+        };
+        let acts = holder.sets.poll(now, &holder.key, &mut self.random);
+        for (token, contact, message) in asks {
+            self.ask_repair(now, &contact, &message, Matter::Repair(token));
+        }
+        for act in acts {
+            self.act(now, act);
+        }
+        self.settle_holder(now);
+    }
+
+    fn act(&mut self, now: Now, act: Act) {
+        match act {
+            Act::Publish { id, target, value, replicas } => {
+                let query = Query::PutValue { target: target.clone(), value };
+                let options = Options { class: Class::Frugal, ..Options::default() };
+                let replicas = replicas.clamp(1, self.config.table.k);
+                let copies = Copies::new(query, replicas, replicas);
+                match self.create(now, Aim::Replica(id), target, Goal::Closest, Some(copies), options) {
+                    Some(operation) => self.drive(now, operation),
+                    None => self.published_at(now, Aim::Replica(id), &[]),
+                }
+            }
+            Act::Extend { token, contact, target, value } => {
+                let query = Query::PutValue { target, value };
+                self.ask(now, &contact, query, Class::Frugal, Purpose::Records(Matter::Extend(token)));
+            }
+            Act::Probe { token, contact, message } => {
+                self.ask_repair(now, &contact, &message, Matter::Probe(token))
+            }
+        }
+    }
+
+    fn ask_repair(&mut self, now: Now, contact: &Contact, message: &RepairMessage, matter: Matter) {
+        self.ask(now, contact, Query::Repair(message.encode()), Class::Frugal, Purpose::Records(matter));
+    }
+
+    /// Runs something that needs both the records and the table.
+    fn with_holder<R>(
+        &mut self,
+        now: Now,
+        run: impl FnOnce(&mut Holder, &dyn Near, &mut Random) -> R,
+    ) -> Option<R> {
+        let holder = self.holder.as_mut()?;
+        let near = Around { table: &self.table, own: self.key, size: self.size.size(now) };
+        Some(run(holder, &near, &mut self.random))
+    }
+
+    /// Reports what has come up, hands out what is to be written, and notes when there is something to do next.
+    fn settle_holder(&mut self, now: Now) {
+        let Some(holder) = self.holder.as_mut() else { return };
+        for found in holder.store.take_equivocations() {
+            self.outputs.push_back(Output::Event(Event::Equivocation(Box::new(found))));
+        }
+        if let Some(batch) = holder.store.poll_batch(now) {
+            self.outputs.push_back(Output::Write(batch));
+        }
+        self.note_due(now);
+    }
+
+    fn note_due(&mut self, now: Now) {
+        let serves = self.mode == Mode::Server;
+        let Some(holder) = self.holder.as_mut() else { return };
+        let repairs = serves && holder.store.used().records > 0;
+        let repair =
+            repairs.then(|| holder.repair.next_due().map_or(holder.look, |due| due.min(holder.look)));
+        holder.due =
+            [holder.store.poll_timeout(now), holder.sets.next_due(), repair].into_iter().flatten().min();
+    }
+
+    /// While our clock is wrong, records are not refused for their times.
+    fn note_clock(&mut self, changed: Option<ClockChanged>) {
+        let (Some(changed), Some(holder)) = (changed, self.holder.as_ref()) else { return };
+        holder.records.count_times(!changed.wrong);
+        self.outputs.push_back(Output::Event(Event::Clock { ahead: changed.ahead, wrong: changed.wrong }));
+    }
+}
+
+impl Holder {
+    /// What is stored under a target, as `reader` may see it.
+    fn values(
+        &mut self,
+        target: &Target,
+        reader: &PeerId,
+        cursor: Option<&Bytes>,
+        room: usize,
+    ) -> (Vec<Bytes>, Option<Bytes>) {
+        let page = match Place::parse(self.records.network(), target.name()) {
+            Named::Ours(place @ Place::Mailbox { .. }) => {
+                self.store.mailbox(&self.records, target, &place, reader, cursor, room)
+            }
+            _ => self.store.page(&self.records, target.key(), cursor, room),
+        };
+        (page.values, page.cursor)
+    }
+}
+
+fn answer_put(put: Put) -> Answer {
+    match put {
+        Put::Stored | Put::Known => Answer::status(Status::Stored),
+        Put::Stale(newer) => Answer { values: newer.into_iter().collect(), ..Answer::status(Status::Stale) },
+        Put::Busy => Answer::status(Status::Busy),
+        Put::Refused(why) => Answer::status(Status::Refused(why)),
+    }
+}

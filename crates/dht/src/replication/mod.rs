@@ -1,0 +1,99 @@
+//! Replication: a record stays at as many nodes as its kind asks for, whoever leaves (dht.md B.3).
+//!
+//! Two parts work at it, and neither needs the other:
+//! - [`Repair`], at every holder. Neighbours in the keyspace compare digests of the records that both should have, and hand over what one of them lacks. The cost is that of a digest
+//!   for each neighbour and period, however many records there are. So records outlive their publisher's connection, and a joiner gets what is now its own.
+//! - [`Sets`], at the publisher: for each record of ours who has it, as far as we know, and whether those are enough. It probes, publishes again when they are too few, and renews
+//!   at a third of the record's life, with a small signed extension where the content is the same.
+//!
+//! Repair passes on what the publisher signed: it never lengthens a record's life, never raises its sequence. A copy that a holder refused is no replica.
+
+mod clock;
+mod digest;
+mod message;
+mod repair;
+mod sets;
+
+use std::time::Duration;
+
+pub use clock::period;
+pub use digest::{Digest, Prefix};
+pub use message::{
+    Item, MAX_DIGESTS, MAX_IDS, MAX_ITEMS, MAX_RECORDS, Malformed, PartItems, RepairMessage, Verdict,
+};
+pub use repair::{Repair, RepairStats};
+pub use sets::{Act, SetView, Sets};
+
+/// Limits and times of replication.
+#[derive(Debug, Clone)]
+pub struct ReplicationConfig {
+    /// The chance that all replicas of a record vanish between two comparisons; the period follows from it and from the churn that is seen.
+    pub loss_per_period: f64,
+    /// The shortest period.
+    pub period_least: Duration,
+    /// The longest period.
+    pub period_most: Duration,
+    /// Who is not the closest holder waits so long for each that is closer, so that one alone hands records over.
+    pub rank_wait: Duration,
+    /// Questions that one comparison may take.
+    pub max_rounds: u32,
+    /// Records are kept although as many more than their replicas are closer to them; beyond that, until half their life is over.
+    pub spare_ranks: usize,
+    /// Neighbours that are compared with, at most 63.
+    pub max_neighbours: usize,
+    /// Records of our own that are looked after.
+    pub max_sets: usize,
+    /// How often we ask the holders of our records whether they still have them.
+    pub probe_every: Duration,
+    /// The first pause before we publish again what too few have stored; each further one doubles, up to `probe_every`.
+    pub retry_first: Duration,
+    /// A set is degraded when it is short of more than so many replicas.
+    pub slack: usize,
+}
+
+impl Default for ReplicationConfig {
+    fn default() -> Self {
+        Self {
+            loss_per_period: 1e-6,
+            period_least: Duration::from_secs(60),
+            period_most: Duration::from_secs(30 * 60),
+            rank_wait: Duration::from_secs(2),
+            max_rounds: 24,
+            spare_ranks: 4,
+            max_neighbours: 40,
+            max_sets: 1024,
+            probe_every: Duration::from_secs(15 * 60),
+            retry_first: Duration::from_secs(15),
+            slack: 2,
+        }
+    }
+}
+
+/// How a record stands with its replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SetState {
+    /// It is on its way to its first holders.
+    Publishing,
+    /// Enough have it.
+    Healthy,
+    /// Too few have it.
+    Degraded,
+    /// So few have it that it may be lost.
+    Critical,
+    /// Its time is over.
+    Expired,
+}
+
+impl SetState {
+    /// Of `live` replicas where `wanted` are wanted.
+    pub fn of(live: usize, wanted: usize, slack: usize) -> Self {
+        match live {
+            enough if enough + slack >= wanted => Self::Healthy,
+            few if few <= (wanted / 4).max(1) => Self::Critical,
+            _ => Self::Degraded,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! What a publisher does for its records: see that enough nodes have each of them, for as long as it wants that.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_identity::NodeKey;
+use peerage_machine::{Now, Random};
+
+use super::message::{Item, RepairMessage};
+use super::{ReplicationConfig, SetState};
+use crate::record::{EntryId, Record};
+use crate::{Contact, Key, Target};
+
+/// Our records, each with those who have it.
+#[derive(Debug)]
+pub struct Sets {
+    config: ReplicationConfig,
+    sets: BTreeMap<EntryId, Set>,
+    /// Questions under way: about which record, to whom.
+    asked: BTreeMap<u64, (EntryId, Key)>,
+    next_token: u64,
+}
+
+#[derive(Debug)]
+struct Set {
+    record: Record,
+    wanted: usize,
+    ttl: Duration,
+    /// Renewed until the caller wants it no more.
+    keep: bool,
+    state: SetState,
+    publishing: bool,
+    holders: Vec<Holder>,
+    /// When it is renewed.
+    renew: Duration,
+    /// When its holders are asked, or when it is published again.
+    next: Duration,
+    failures: u32,
+    /// Answers that are still out.
+    open: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Holder {
+    contact: Contact,
+    /// When it last said that it has the record as it is now.
+    confirmed: Option<Duration>,
+}
+
+/// How a record of ours stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetView {
+    /// The record.
+    pub id: EntryId,
+    /// Where it stands.
+    pub target: Target,
+    /// Its state.
+    pub state: SetState,
+    /// Holders that have said that they have it and have not failed since. A copy that was refused is none.
+    pub live: usize,
+    /// So many are wanted.
+    pub wanted: usize,
+    /// When it expires, in seconds since 1970.
+    pub not_after: u64,
+    /// When it is renewed, as [`Now::mono`]; `None` when it is left to expire.
+    pub renews: Option<Duration>,
+    /// Who has it.
+    pub holders: Vec<Contact>,
+}
+
+/// What is to be done for our records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// Look the closest nodes up and store it there; [`Sets::settled`] says what came of it.
+    Publish {
+        /// Its name.
+        id: EntryId,
+        /// Where.
+        target: Target,
+        /// The record.
+        value: Bytes,
+        /// At how many.
+        replicas: usize,
+    },
+    /// Hand a holder the record's longer life.
+    Extend {
+        /// By which the answer is known.
+        token: u64,
+        /// Whom.
+        contact: Contact,
+        /// Where.
+        target: Target,
+        /// The extension.
+        value: Bytes,
+    },
+    /// Ask a holder what it has.
+    Probe {
+        /// By which the answer is known.
+        token: u64,
+        /// Whom.
+        contact: Contact,
+        /// The question.
+        message: RepairMessage,
+    },
+}
+
+impl Sets {
+    /// No records yet.
+    pub fn new(config: ReplicationConfig) -> Self {
+        Self { config, sets: BTreeMap::new(), asked: BTreeMap::new(), next_token: 0 }
+    }
+
+    /// Takes a record of ours in, whose publishing is under way. A newer one takes the place of an older one, with its holders. Says whether there is room.
+    pub fn publish(&mut self, now: Now, record: Record, wanted: usize, ttl: Duration, keep: bool) -> bool {
+        let id = record.id();
+        if self.sets.len() >= self.config.max_sets && !self.sets.contains_key(&id) {
+            return false;
+        }
+        let holders = self.sets.remove(&id).map(|set| set.holders).unwrap_or_default();
+        let holders = holders.into_iter().map(|holder| Holder { confirmed: None, ..holder }).collect();
+        let set = Set {
+            record,
+            wanted,
+            ttl,
+            keep,
+            state: SetState::Publishing,
+            publishing: true,
+            holders,
+            renew: now.mono + ttl / 3,
+            next: now.mono + self.config.probe_every,
+            failures: 0,
+            open: 0,
+        };
+        self.sets.insert(id, set);
+        true
+    }
+
+    /// Looks after a record no more; what is out expires by itself. Says whether it was looked after.
+    pub fn forget(&mut self, id: &EntryId) -> bool {
+        self.asked.retain(|_, (of, _)| of != id);
+        self.sets.remove(id).is_some()
+    }
+
+    /// A publishing has ended, the caller's or our own: these have stored it.
+    pub fn settled(&mut self, now: Now, id: &EntryId, stored: &[Contact]) {
+        let (slack, retry, most) = (self.config.slack, self.config.retry_first, self.config.probe_every);
+        let Some(set) = self.sets.get_mut(id) else { return };
+        set.publishing = false;
+        for contact in stored {
+            set.confirm(now, contact.key(), Some(contact));
+        }
+        set.drop_unconfirmed();
+        set.judge(slack);
+        if set.state == SetState::Healthy {
+            (set.failures, set.next) = (0, now.mono + most);
+        } else {
+            let pause = retry.saturating_mul(1 << set.failures.min(16)).min(most);
+            (set.failures, set.next) = (set.failures.saturating_add(1), now.mono + pause);
+        }
+    }
+
+    /// Whether a stored value was a record that is looked after.
+    pub fn is_ours(&self, id: &EntryId) -> bool {
+        self.sets.contains_key(id)
+    }
+
+    /// The record of ours that stands at a target and has this value.
+    pub fn find(&self, target: &Target, value: &Bytes) -> Option<EntryId> {
+        let of = |set: &&Set| set.record.target() == target && set.record.to_bytes() == *value;
+        self.sets.values().find(of).map(|set| set.record.id())
+    }
+
+    /// When [`Sets::poll`] is next needed, as [`Now::mono`].
+    pub fn next_due(&self) -> Option<Duration> {
+        self.sets.values().filter(|set| !set.publishing && set.open == 0).map(Set::due).min()
+    }
+
+    /// What is to be done now.
+    pub fn poll(&mut self, now: Now, key: &NodeKey, random: &mut Random) -> Vec<Act> {
+        let mut acts = Vec::new();
+        let unix = now.unix.as_secs();
+        self.sets.retain(|_, set| set.keep || set.record.version().not_after > unix);
+        let due = |set: &Set| !set.publishing && set.open == 0 && set.due() <= now.mono;
+        let ids: Vec<EntryId> = self.sets.iter().filter(|(_, set)| due(set)).map(|(id, _)| *id).collect();
+        for id in ids {
+            let Some(set) = self.sets.get_mut(&id) else { continue };
+            if set.keep && set.renew <= now.mono {
+                set.renew(now, key, random);
+                self.extend(id, &mut acts);
+            } else if set.state == SetState::Healthy {
+                set.next = now.mono + self.config.probe_every / 2 + random.up_to(self.config.probe_every);
+                self.probe(now, id, &mut acts);
+            } else {
+                set.publishing = true;
+                acts.push(set.act(id));
+            }
+        }
+        acts
+    }
+
+    /// A holder has answered: whether it has the record as it is now.
+    pub fn answered(&mut self, now: Now, token: u64, has_it: bool) {
+        let Some((id, key)) = self.asked.remove(&token) else { return };
+        let slack = self.config.slack;
+        let Some(set) = self.sets.get_mut(&id) else { return };
+        set.open = set.open.saturating_sub(1);
+        match has_it {
+            true => set.confirm(now, &key, None),
+            false => set.holders.retain(|holder| holder.contact.key() != &key),
+        }
+        if set.open == 0 {
+            set.drop_unconfirmed();
+            set.judge(slack);
+            if set.state != SetState::Healthy {
+                // Too few: published again at once.
+                set.next = now.mono;
+            }
+        }
+    }
+
+    /// What a holder says it has: whether our record is among it, as it is now.
+    pub fn told(&mut self, now: Now, token: u64, answer: &RepairMessage) {
+        let Some((id, _)) = self.asked.get(&token) else { return };
+        let ours = self.sets.get(id).map(|set| Item::of(*id, set.record.version()));
+        let mut items = answer.items.iter().flat_map(|part| &part.items);
+        let has_it =
+            ours.is_some_and(|ours| items.any(|item| item.id == ours.id && item.rank() >= ours.rank()));
+        self.answered(now, token, has_it);
+    }
+
+    /// How our records stand.
+    pub fn views(&self) -> Vec<SetView> {
+        self.sets.iter().map(|(id, set)| set.view(*id)).collect()
+    }
+
+    /// How one record stands.
+    pub fn view(&self, id: &EntryId) -> Option<SetView> {
+        self.sets.get(id).map(|set| set.view(*id))
+    }
+
+    fn extend(&mut self, id: EntryId, acts: &mut Vec<Act>) {
+        let Some(set) = self.sets.get_mut(&id) else { return };
+        if set.holders.is_empty() {
+            set.publishing = true;
+            return acts.push(set.act(id));
+        }
+        let value = set.record.extension();
+        for holder in &set.holders {
+            self.next_token += 1;
+            let contact = holder.contact.clone();
+            self.asked.insert(self.next_token, (id, *contact.key()));
+            set.open += 1;
+            let target = set.record.target().clone();
+            acts.push(Act::Extend { token: self.next_token, contact, target, value: value.clone() });
+        }
+    }
+
+    fn probe(&mut self, now: Now, id: EntryId, acts: &mut Vec<Act>) {
+        let Some(set) = self.sets.get_mut(&id) else { return };
+        for holder in &mut set.holders {
+            self.next_token += 1;
+            holder.confirmed = None;
+            let contact = holder.contact.clone();
+            self.asked.insert(self.next_token, (id, *contact.key()));
+            set.open += 1;
+            let message = RepairMessage { have: vec![id], ..RepairMessage::at(now.unix.as_secs()) };
+            acts.push(Act::Probe { token: self.next_token, contact, message });
+        }
+    }
+}
+
+impl Set {
+    fn due(&self) -> Duration {
+        if self.keep { self.next.min(self.renew) } else { self.next }
+    }
+
+    fn act(&self, id: EntryId) -> Act {
+        let target = self.record.target().clone();
+        Act::Publish { id, target, value: self.record.to_bytes(), replicas: self.wanted }
+    }
+
+    /// Signs a longer life. Content and sequence stay.
+    fn renew(&mut self, now: Now, key: &NodeKey, random: &mut Random) {
+        let not_after = now.unix.as_secs().saturating_add(self.ttl.as_secs());
+        if let Ok(longer) = self.record.extended(key, not_after.max(self.record.version().not_after)) {
+            self.record = longer;
+        }
+        // A little early each time, so that what was published together is not renewed together for ever.
+        self.renew = now.mono + self.ttl / 3 - random.up_to(self.ttl / 30);
+        self.holders.iter_mut().for_each(|holder| holder.confirmed = None);
+    }
+
+    fn confirm(&mut self, now: Now, key: &Key, contact: Option<&Contact>) {
+        match (self.holders.iter_mut().find(|holder| holder.contact.key() == key), contact) {
+            (Some(holder), _) => holder.confirmed = Some(now.mono),
+            (None, Some(contact)) => {
+                self.holders.push(Holder { contact: contact.clone(), confirmed: Some(now.mono) })
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn drop_unconfirmed(&mut self) {
+        self.holders.retain(|holder| holder.confirmed.is_some());
+        // As many as ever are asked: who stored most lately.
+        self.holders.sort_by_key(|holder| std::cmp::Reverse(holder.confirmed));
+        self.holders.truncate(2 * self.wanted);
+    }
+
+    fn judge(&mut self, slack: usize) {
+        self.state = SetState::of(self.holders.len(), self.wanted, slack);
+    }
+
+    fn view(&self, id: EntryId) -> SetView {
+        SetView {
+            id,
+            target: self.record.target().clone(),
+            state: self.state,
+            live: self.holders.iter().filter(|holder| holder.confirmed.is_some()).count(),
+            wanted: self.wanted,
+            not_after: self.record.version().not_after,
+            renews: self.keep.then_some(self.renew),
+            holders: self.holders.iter().map(|holder| holder.contact.clone()).collect(),
+        }
+    }
+}

@@ -1,0 +1,323 @@
+use super::*;
+use crate::numbered::{contact, key, peer};
+use crate::record::{Draft, Network, Place, Record, Records, RecordsConfig};
+use crate::store::{Near, Sender, Store, StoreConfig};
+use crate::topic::Ad;
+use crate::{Contact, Key, MAX_REPAIR_BYTES};
+use peerage_machine::{Now, Random};
+use std::collections::BTreeSet;
+
+struct Alone;
+
+impl Near for Alone {
+    fn closer(&self, _: &Key, _: usize) -> usize {
+        0
+    }
+
+    fn network_size(&self) -> Option<f64> {
+        None
+    }
+}
+
+fn network() -> Network {
+    Network::new("acme").unwrap()
+}
+
+fn rules() -> Records {
+    Records::new(network(), RecordsConfig::default())
+}
+
+fn at(seconds: u64) -> Now {
+    let time = Duration::from_secs(seconds);
+    Now { mono: time, unix: time }
+}
+
+/// A holder with its store.
+struct Node {
+    number: u64,
+    store: Store,
+    repair: Repair,
+    random: Random,
+}
+
+impl Node {
+    fn new(number: u64) -> Self {
+        let own = Key::of_peer(&peer(number));
+        // Whatever the test hands over at once comes in.
+        let config = StoreConfig { checks_per_second: 1e6, ..StoreConfig::default() };
+        let repair = Repair::new(ReplicationConfig::default(), own, &rules());
+        Self { number, store: Store::new(config, own, &rules()), repair, random: Random::from_number(number) }
+    }
+
+    fn knows(&mut self, now: Now, others: &[u64]) {
+        let contacts =
+            others.iter().filter(|other| **other != self.number).map(|other| contact(*other)).collect();
+        self.repair.set_neighbours(now, contacts, &mut self.random);
+    }
+
+    fn put(&mut self, record: &Record) {
+        let put = self.store.put(at(0), &rules(), &Alone, Sender::Own, record.target(), &record.to_bytes());
+        assert!(put.is_there(), "{put:?}");
+    }
+
+    fn ids(&self) -> BTreeSet<crate::record::EntryId> {
+        self.store.all().map(|summary| summary.id).collect()
+    }
+}
+
+/// Runs all comparisons that are due, to their ends. Returns how many questions it took.
+fn compare(nodes: &mut [Node], now: Now) -> usize {
+    let mut asks = Vec::new();
+    for (from, node) in nodes.iter_mut().enumerate() {
+        let polled = node.repair.poll(now, &rules(), &mut node.store, &mut node.random);
+        asks.extend(polled.into_iter().map(|ask| (from, ask)));
+    }
+    let mut questions = 0;
+    while let Some((from, (token, to, message))) = asks.pop() {
+        questions += 1;
+        assert!(message.encode().len() <= MAX_REPAIR_BYTES);
+        let asker = peer(nodes[from].number);
+        let asked = nodes.iter_mut().find(|node| peer(node.number) == *to.peer());
+        let Some(asked) = asked else {
+            nodes[from].repair.failed(token);
+            continue;
+        };
+        let message = RepairMessage::decode(&message.encode()).unwrap();
+        let (answer, _) = asked.repair.asked(now, &rules(), &Alone, &mut asked.store, &asker, &message);
+        let answer = RepairMessage::decode(&answer.encode()).unwrap();
+        let node = &mut nodes[from];
+        let (next, _) =
+            node.repair.answered(now, &rules(), &Alone, &mut node.store, &mut node.random, token, &answer);
+        asks.extend(next.map(|next| (from, next)));
+    }
+    questions
+}
+
+fn value(publisher: u64, salt: u64, not_after: u64) -> Record {
+    let place = Place::Value { publisher: peer(publisher), salt: salt.to_be_bytes().to_vec().into() };
+    Record::sign(&key(publisher), &network(), Draft::new(place, 1, not_after, vec![7; 100].into())).unwrap()
+}
+
+fn compare_all(nodes: &mut [Node], seconds: std::ops::Range<u64>) {
+    for second in seconds {
+        compare(nodes, at(second));
+    }
+}
+
+const TTL: u64 = 40 * 3600;
+
+#[test]
+fn two_holders_agree_after_one_comparison_whatever_each_had() {
+    for (a, b) in [(0..0u64, 0..120u64), (0..120, 60..180), (0..3, 2..5), (0..60, 0..60)] {
+        let mut nodes = [Node::new(1), Node::new(2)];
+        a.clone().for_each(|number| nodes[0].put(&value(number % 5 + 10, number, TTL)));
+        b.clone().for_each(|number| nodes[1].put(&value(number % 5 + 10, number, TTL)));
+        nodes.iter_mut().for_each(|node| node.knows(at(1), &[1, 2]));
+        let mut questions = 0;
+        for second in 2..20 {
+            questions += compare(&mut nodes, at(second));
+        }
+        let all: BTreeSet<_> =
+            a.clone().chain(b.clone()).map(|number| value(number % 5 + 10, number, TTL).id()).collect();
+        assert_eq!(nodes[0].ids(), all, "{a:?} {b:?}");
+        assert_eq!(nodes[1].ids(), all, "{a:?} {b:?}");
+        assert!(questions < 60, "{questions}");
+        let live = nodes[0].repair.live(at(20), &rules(), &nodes[0].store, all.first().unwrap());
+        assert_eq!(live, Some((2, 12)));
+    }
+}
+
+#[test]
+fn equal_holders_need_one_small_question_a_period() {
+    let mut nodes = [Node::new(1), Node::new(2)];
+    for number in 0..200 {
+        nodes.iter_mut().for_each(|node| node.put(&value(number % 5 + 10, number, TTL)));
+    }
+    nodes.iter_mut().for_each(|node| node.knows(at(1), &[1, 2]));
+    for minute in 1..=120 {
+        compare(&mut nodes, at(minute * 60));
+    }
+    let stats = nodes.each_ref().map(|node| node.repair.stats());
+    let asked = stats[0].asked + stats[1].asked;
+    assert!((4..=20).contains(&asked), "{asked} questions in two hours");
+    assert!(stats[0].bytes_sent + stats[1].bytes_sent < 250 * asked, "{stats:?}");
+}
+
+#[test]
+fn the_ads_under_one_key_are_compared_too() {
+    let mut nodes = [Node::new(1), Node::new(2)];
+    for publisher in 100..180 {
+        let body = Ad { topic: "chess".into(), ..Ad::default() }.encode();
+        let draft = Draft::new(Place::of_topic("chess", 0), 1, 3600, body);
+        nodes[(publisher % 2) as usize].put(&Record::sign(&key(publisher), &network(), draft).unwrap());
+    }
+    nodes.iter_mut().for_each(|node| node.knows(at(1), &[1, 2]));
+    compare_all(&mut nodes, 2..20);
+    assert_eq!((nodes[0].ids().len(), nodes[1].ids().len()), (80, 80));
+}
+
+// AL-49, AL-50: the closest holder hands over, at once; the others wait and find that it is done.
+#[test]
+fn one_holder_alone_hands_over_to_a_newcomer() {
+    let mut nodes: Vec<Node> = (1..=6).map(Node::new).collect();
+    let record = value(10, 1, TTL);
+    nodes[..5].iter_mut().for_each(|node| node.put(&record));
+    let all: Vec<u64> = (1..=6).collect();
+    // The newcomer has nothing to compare, and asks nobody.
+    nodes[..5].iter_mut().for_each(|node| node.knows(at(1), &all));
+    compare_all(&mut nodes, 2..60);
+    assert_eq!(nodes[5].ids().len(), 1);
+    let handed: u64 = nodes.iter().map(|node| node.repair.stats().handed_over).sum();
+    assert_eq!((handed, nodes[5].repair.stats().taken_in), (1, 1));
+}
+
+// D.3-6: repair passes on what the publisher signed and nothing else.
+#[test]
+fn the_newer_version_comes_to_everybody_as_it_was_signed() {
+    let mut nodes = [Node::new(1), Node::new(2)];
+    let old = value(10, 1, 5000);
+    let new = old.extended(&key(10), TTL).unwrap();
+    nodes[0].put(&old);
+    nodes[1].put(&new);
+    nodes.iter_mut().for_each(|node| node.knows(at(1), &[1, 2]));
+    compare_all(&mut nodes, 2..20);
+    for node in &mut nodes {
+        assert_eq!(node.store.version(&new.id()), Some(*new.version()));
+        assert_eq!(node.store.value(&rules(), &new.id()), Some(new.to_bytes()));
+    }
+}
+
+#[test]
+fn who_is_far_beyond_the_replicas_lets_go_when_half_of_the_life_is_over() {
+    // The furthest of twenty nodes: twelve replicas and four to spare are closer.
+    let record = value(10, 1, TTL);
+    let target = *record.target().key();
+    let mut numbers: Vec<u64> = (1..=20).collect();
+    numbers.sort_by_key(|number| target.distance(&Key::of_peer(&peer(*number))));
+    let mut node = Node::new(numbers[19]);
+    node.put(&record);
+    node.knows(at(1), &numbers);
+    let half = TTL - 24 * 3600;
+    for second in [10, half - 10] {
+        let asks = node.repair.poll(at(second), &rules(), &mut node.store, &mut node.random);
+        asks.iter().for_each(|(token, ..)| node.repair.failed(*token));
+        assert_eq!(node.ids().len(), 1);
+    }
+    node.repair.poll(at(half + 7200), &rules(), &mut node.store, &mut node.random);
+    assert_eq!(node.ids().len(), 0);
+    // What was newer is remembered.
+    assert_eq!(node.store.high_water(&record.id()), Some(*record.version()));
+}
+
+#[test]
+fn a_bounded_number_of_neighbours_is_compared_with() {
+    let mut node = Node::new(1);
+    node.put(&value(10, 1, TTL));
+    let many: Vec<u64> = (2..200).collect();
+    node.knows(at(1), &many);
+    let asks = node.repair.poll(at(500), &rules(), &mut node.store, &mut node.random);
+    assert!(asks.len() <= ReplicationConfig::default().max_neighbours);
+    node.knows(at(2), &[2, 3]);
+    assert_eq!(node.repair.poll(at(9000), &rules(), &mut node.store, &mut node.random).len(), 2);
+}
+
+fn contacts(numbers: std::ops::Range<u64>) -> Vec<Contact> {
+    numbers.map(contact).collect()
+}
+
+fn sets() -> (Sets, Record) {
+    let mut sets = Sets::new(ReplicationConfig { max_sets: 2, ..ReplicationConfig::default() });
+    let record = value(1, 1, 3600);
+    assert!(sets.publish(at(0), record.clone(), 12, Duration::from_secs(3600), true));
+    (sets, record)
+}
+
+fn poll(sets: &mut Sets, now: u64) -> Vec<Act> {
+    sets.poll(at(now), &key(1), &mut Random::from_number(1))
+}
+
+// B.3: Publishing, Healthy, Degraded, Critical, Expired.
+#[test]
+fn a_set_goes_through_its_states_with_the_number_of_its_replicas() {
+    let (mut sets, record) = sets();
+    let id = record.id();
+    let state = |sets: &Sets| sets.view(&id).map(|view| (view.state, view.live));
+    assert_eq!(state(&sets), Some((SetState::Publishing, 0)));
+    assert!(poll(&mut sets, 0).is_empty());
+    sets.settled(at(1), &id, &contacts(20..22));
+    assert_eq!(state(&sets), Some((SetState::Critical, 2)));
+    assert!(poll(&mut sets, 10).is_empty());
+    assert!(matches!(&poll(&mut sets, 16)[..], [Act::Publish { replicas: 12, .. }]));
+    assert!(poll(&mut sets, 17).is_empty(), "one at a time");
+    sets.settled(at(20), &id, &contacts(20..26));
+    assert_eq!(state(&sets), Some((SetState::Degraded, 6)));
+    poll(&mut sets, 60);
+    sets.settled(at(61), &id, &contacts(20..32));
+    assert_eq!(state(&sets), Some((SetState::Healthy, 12)));
+    let unkept = value(1, 2, 3600);
+    sets.publish(at(62), unkept.clone(), 12, Duration::from_secs(3600), false);
+    sets.settled(at(63), &unkept.id(), &contacts(20..32));
+    poll(&mut sets, 3600);
+    assert!(sets.view(&unkept.id()).is_none(), "an expired record is looked after no more");
+}
+
+// AL-51, weakness 6: holders are asked; those that fail or refuse are no replicas, and what is missing is published again.
+#[test]
+fn holders_that_have_lost_it_are_no_replicas() {
+    let (mut sets, record) = sets();
+    sets.settled(at(1), &record.id(), &contacts(20..32));
+    let probes = poll(&mut sets, 1000);
+    assert_eq!(probes.len(), 12);
+    for (number, act) in probes.into_iter().enumerate() {
+        let Act::Probe { token, message, .. } = act else { panic!("{act:?}") };
+        assert_eq!(message.have, [record.id()]);
+        let items = vec![Item::of(record.id(), record.version())];
+        match number {
+            0..5 => sets.told(
+                at(1001),
+                token,
+                &RepairMessage {
+                    items: vec![PartItems { prefix: Prefix::ALL, items }],
+                    ..RepairMessage::at(0)
+                },
+            ),
+            5..8 => sets.told(at(1001), token, &RepairMessage::at(0)),
+            _ => sets.answered(at(1001), token, false),
+        }
+    }
+    let view = sets.view(&record.id()).unwrap();
+    assert_eq!((view.state, view.live), (SetState::Degraded, 5));
+    assert!(matches!(&poll(&mut sets, 1001)[..], [Act::Publish { .. }]));
+}
+
+// AL-52: renewed at a third of the life, by an extension without the content.
+#[test]
+fn a_renewal_is_a_signed_extension_to_the_holders() {
+    let (mut sets, record) = sets();
+    sets.settled(at(1), &record.id(), &contacts(20..32));
+    let acts: Vec<Act> = poll(&mut sets, 1200);
+    assert_eq!(acts.len(), 12);
+    for act in acts {
+        let Act::Extend { token, value, target, .. } = act else { panic!("{act:?}") };
+        let extension = Record::open(&network(), &value).unwrap();
+        assert_eq!((extension.body(), extension.version().not_after), (None, 1200 + 3600));
+        assert_eq!((extension.version().seq, &target), (1, record.target()));
+        assert!(value.len() < record.to_bytes().len() - 90);
+        sets.answered(at(1201), token, true);
+    }
+    let view = sets.view(&record.id()).unwrap();
+    assert_eq!((view.state, view.live, view.not_after), (SetState::Healthy, 12, 4800));
+    let renews = view.renews.unwrap().as_secs();
+    assert!((2200..=2400).contains(&renews), "{renews}");
+}
+
+// AL-47, weakness 8: two records of one publisher are two sets; a newer version of one takes over its holders. The number is bounded.
+#[test]
+fn every_record_has_a_set_of_its_own_and_their_number_is_bounded() {
+    let (mut sets, record) = sets();
+    assert!(sets.publish(at(0), value(1, 2, 3600), 12, Duration::from_secs(3600), true));
+    assert!(!sets.publish(at(0), value(1, 3, 3600), 12, Duration::from_secs(3600), true));
+    assert_eq!(sets.views().len(), 2);
+    assert!(sets.forget(&record.id()) && !sets.forget(&record.id()));
+    assert!(sets.publish(at(0), value(1, 3, 3600), 12, Duration::from_secs(3600), true));
+}
