@@ -9,6 +9,9 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
+use peerage_dht::record::{Draft, EndpointBody, MailboxPolicy, MailboxRules, Network, Place, Record};
+use peerage_dht::replication::{Digest, Item, PartItems, Prefix, RepairMessage, Verdict};
+use peerage_dht::topic::Ad;
 use peerage_fuzz_targets::{certificate_extension, hello, multistream_dial, public_key, speaker};
 use peerage_identity::{DialAddress, NodeKey, SignedPeerRecord};
 use peerage_transport::fuzzing::proposal;
@@ -25,6 +28,7 @@ fn main() -> Result<()> {
     streams(&mut corpus);
     accounts(&mut corpus);
     files(&mut corpus);
+    records(&mut corpus)?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus");
     for (target, input) in &corpus.inputs {
         let folder = root.join(target);
@@ -50,6 +54,42 @@ impl Corpus {
     fn add(&mut self, target: &'static str, input: impl AsRef<[u8]>) {
         self.inputs.push((target, input.as_ref().to_vec()));
     }
+}
+
+/// Records of the DHT of every kind, and what holders compare.
+fn records(corpus: &mut Corpus) -> Result<()> {
+    let (key, network) = (speaker(), Network::new("acme")?);
+    let peer = key.peer_id();
+    let endpoint =
+        EndpointBody { addresses: vec!["/ip4/192.0.2.1/udp/4001/quic-v1".parse()?], ..Default::default() };
+    let ad = Ad { topic: "chess".into(), tags: vec!["blitz".into()], ..Default::default() };
+    let rules = MailboxRules { policy: MailboxPolicy::Open { work_bits: 8 }, cleared: Vec::new() };
+    let drafts = [
+        Draft::new(Place::Endpoint { peer }, 1, 3600, endpoint.encode()),
+        Draft::new(Place::of_topic("chess", 0), 1, 3600, ad.encode()),
+        Draft::new(Place::Mailbox { recipient: peer, slot: 0 }, 1, 3600, rules.encode()),
+        Draft::new(Place::Value { publisher: peer, salt: "colour".into() }, 1, 3600, "blue".into()),
+        Draft::new(Place::of_content(b"content"), 0, 3600, "content".into()),
+    ];
+    let mut message =
+        RepairMessage { digests: vec![(Prefix::ALL, Digest::default())], ..RepairMessage::at(1_000) };
+    for draft in drafts {
+        corpus.add("dht_record", draft.place.name(&network));
+        corpus.add("dht_record", &draft.body);
+        let record = Record::sign(&key, &network, draft)?;
+        corpus.add("dht_record", record.to_bytes());
+        corpus.add("dht_record", record.extension());
+        message.want.push(record.id());
+        message.have.push(record.id());
+        message
+            .items
+            .push(PartItems { prefix: Prefix::ALL, items: vec![Item::of(record.id(), record.version())] });
+        message.records.push(record.to_bytes());
+        message.verdicts.push(Verdict::Stored);
+    }
+    corpus.add("dht_repair", message.encode());
+    corpus.add("dht_repair", RepairMessage::at(1_000).encode());
+    Ok(())
 }
 
 /// What others published: see the `source` of each entry.

@@ -40,6 +40,8 @@ targets! {
     certificate,
     certificate_extension,
     channel_account,
+    dht_record,
+    dht_repair,
     envelope,
     exchange,
     frames,
