@@ -1,7 +1,9 @@
 //! Many lookups of one policy in a still network.
 
 use super::figures::Figures;
-use super::policy::{Go, Goal, Hyper, Kind, Policy, Rust, Torrent};
+use peerage_dht::DhtConfig;
+
+use super::policy::{Go, Goal, Hyper, Kind, Ours, Policy, Rust, Torrent};
 use super::queue::Trace;
 use super::still::Still;
 use super::walk::{Reach, Walked, walk};
@@ -15,6 +17,7 @@ pub fn run(
     count: u64,
     trace: &mut Trace,
 ) -> Vec<Walked> {
+    let config = DhtConfig::default();
     (0..count)
         .map(|number| {
             let query = world.query(number);
@@ -22,7 +25,8 @@ pub fn run(
                 Kind::P1 => Box::new(Rust::default()),
                 Kind::P2 => Box::new(Go::new(goal)),
                 Kind::P3 => Box::new(Torrent::default()),
-                Kind::Ours | Kind::P4 => Box::new(Hyper::default()),
+                Kind::Ours => Box::new(Ours::new(world, &query, goal, reach, &config)),
+                Kind::P4 => Box::new(Hyper::default()),
             };
             walk(world, &query, goal, reach, &mut *policy, trace)
         })

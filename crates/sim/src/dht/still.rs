@@ -1,6 +1,9 @@
 //! A network that stands still: tables are built, then failures strike, and one lookup runs at a time (dht.md A.3).
 
-use peerage_identity::PeerId;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use peerage_dht::Contact;
+use peerage_identity::{DialAddress, PeerId};
 use sha2::{Digest, Sha256};
 
 use super::network::{Faults, Health, Network, Shape, strike};
@@ -63,6 +66,10 @@ pub struct Still {
     pub peers: Vec<PeerId>,
     /// Each node's key.
     pub keys: Vec<Key>,
+    /// Each node as others name it, with an address in a subnet of its own.
+    pub contacts: Vec<Contact>,
+    /// The nodes in the order of their keys.
+    order: Vec<(u64, u32)>,
     /// Each node's table: who it knows, bucket by bucket, the farthest bucket first.
     pub tables: Vec<Vec<u32>>,
     /// How each node behaves.
@@ -80,7 +87,11 @@ impl Still {
         let tables = tables(plan.seed, &keys);
         let health = strike(plan.seed, plan.nodes, plan.faults);
         let network = Network::new(plan.seed, plan.nodes, &plan.shape);
-        Self { plan, peers, keys, tables, health, network }
+        let contacts = peers.iter().enumerate().map(|(node, peer)| contact(node as u32, *peer)).collect();
+        let mut order: Vec<(u64, u32)> =
+            keys.iter().enumerate().map(|(node, key)| (key.front, node as u32)).collect();
+        order.sort_unstable();
+        Self { plan, peers, keys, contacts, order, tables, health, network }
     }
 
     /// The 20 entries of a node's table that are closest to `target`, the closest first, without `asker`.
@@ -110,6 +121,13 @@ impl Still {
         known.truncate(near);
         known.extend(others);
         known
+    }
+
+    /// The node with this key.
+    pub fn node_of(&self, key: [u8; 32]) -> Option<u32> {
+        let front = Key::new(key).front;
+        let place = self.order.binary_search_by_key(&front, |(front, _)| *front).ok()?;
+        self.order.get(place).map(|(_, node)| *node)
     }
 
     /// The distance of a node from `target`.
@@ -159,6 +177,17 @@ pub fn peer_id(seed: u64, node: u64) -> PeerId {
     let mut bytes = vec![0x12, 0x20];
     bytes.extend(Stream::new(seed, node, Purpose::Ids).bytes());
     PeerId::from_bytes(&bytes).expect("a SHA-256 multihash is a peer ID")
+}
+
+/// A node as others name it: at an address of its own /24, so that rules for subnets concern nobody who doesn't mean to break them.
+pub fn contact(node: u32, peer: PeerId) -> Contact {
+    Contact::new(peer, &address_in(node).into_iter().collect::<Vec<_>>())
+}
+
+/// An address in the /24 with this number, counted from 20.0.0.0 on.
+pub fn address_in(subnet: u32) -> Option<DialAddress> {
+    let ip = Ipv4Addr::from_bits(Ipv4Addr::new(20, 0, 0, 1).to_bits().wrapping_add(subnet << 8));
+    DialAddress::from_socket_addr(SocketAddr::from((ip, 4001))).ok()
 }
 
 fn renamed(mut key: Key, by: u64) -> Key {

@@ -180,6 +180,9 @@ impl Walk<'_> {
                 Step::Done => {
                     self.walked.took = now;
                     self.walked.found = policy.found();
+                    if self.walked.found {
+                        self.walked.hops = policy.hops().unwrap_or(self.walked.hops);
+                    }
                     return true;
                 }
             }

@@ -5,6 +5,7 @@
 mod candidates;
 mod go;
 mod hyper;
+mod ours;
 mod rust;
 mod torrent;
 
@@ -13,6 +14,7 @@ use super::queue::Micros;
 pub use candidates::Candidates;
 pub use go::Go;
 pub use hyper::Hyper;
+pub use ours::Ours;
 pub use rust::Rust;
 pub use torrent::Torrent;
 
@@ -68,6 +70,11 @@ pub trait Policy {
     /// True when it decides itself whether an answer's value ends the lookup; the others end with the first one.
     fn judges(&self) -> bool {
         false
+    }
+
+    /// The answers in a row that led to the end, for one that counts them itself.
+    fn hops(&self) -> Option<u32> {
+        None
     }
 
     /// Whether a value was found, for one that judges.
