@@ -1,5 +1,6 @@
 //! The study's scenarios of the DHT (dht.md D.2), each with its bars.
 
+mod machines;
 mod still;
 
 use super::policy::Kind;
@@ -45,7 +46,23 @@ impl Scenario {
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { number: 1, title: "quiet network", nodes: 10_000, run: still::quiet },
     Scenario { number: 2, title: "15 % silent, 5 % slow", nodes: 10_000, run: still::silent },
+    Scenario { number: 3, title: "30 % silent, 10 % slow, at once", nodes: 10_000, run: still::strike },
     Scenario { number: 4, title: "50 % silent at once, 2 RTT", nodes: 10_000, run: still::half_silent },
+    Scenario {
+        number: 5,
+        title: "steady churn, sessions Weibull (0.61, 3.66 h)",
+        nodes: 10_000,
+        run: machines::churn,
+    },
+    Scenario { number: 8, title: "store, then get by strangers", nodes: 10_000, run: machines::publish },
+    Scenario {
+        number: 12,
+        title: "join with a black-hole first contact",
+        nodes: 40,
+        run: machines::black_hole,
+    },
+    Scenario { number: 13, title: "size estimate", nodes: 10_000, run: machines::size },
+    Scenario { number: 25, title: "restart storm", nodes: 10_000, run: machines::storm },
 ];
 
 /// The one with this number.

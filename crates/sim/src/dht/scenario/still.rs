@@ -56,6 +56,20 @@ pub(super) fn silent(settings: &Settings) -> Report {
     report
 }
 
+/// Scenario 3: lookups right after the strike, then the tables' recovery.
+pub(super) fn strike(settings: &Settings) -> Report {
+    let (mut report, rows) = compare(settings, 3, Faults { silent: 0.3, slow: 0.1, loss: 0.0 }, Reach::WARM);
+    if let Some((get, closest)) = rows.get(Kind::Ours, Goal::Value).zip(rows.get(Kind::Ours, Goal::Closest)) {
+        report.measures.extend([
+            Measure::at_most("get p99 ms", get.p99_ms, 700.0),
+            Measure::at_least("get found %", get.found * 100.0, 99.9),
+            Measure::at_most("closest p95 ms", closest.p95_ms, 2_000.0),
+            Measure::at_least("closest recall", closest.recall, 0.94),
+        ]);
+    }
+    super::machines::recovery(settings, report)
+}
+
 /// Scenario 4.
 pub(super) fn half_silent(settings: &Settings) -> Report {
     let (mut report, rows) = compare(settings, 4, Faults { silent: 0.5, slow: 0.0, loss: 0.0 }, Reach::FRESH);

@@ -1,0 +1,261 @@
+//! Carries messages: from a machine's outputs to another machine's inputs.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_dht::{Answer, Class, Contact, Input, Output, Query, QueryId, Refusal, RequestId, Status};
+use peerage_machine::Machine;
+
+use super::super::network::{Faults, Health, Luck};
+use super::super::queue::Micros;
+use super::super::still::Key;
+use super::super::stream::Purpose;
+use super::{Ended, Event, Happened, Pending, World, clock};
+
+/// Bytes around a message: QUIC, UDP and IP headers, the framing of the stream.
+const FRAME: u64 = 70;
+/// What a handshake with certificates and both hellos takes of each side, with its padded first packets.
+const HANDSHAKE: u64 = 2_600;
+
+impl World {
+    /// Does what is due.
+    pub(super) fn carry(&mut self, event: Event) {
+        match event {
+            Event::Wake { node, start } => self.wake(node, start),
+            Event::Query { node, query, from } => self.deliver_query(node, query, from),
+            Event::Answer { node, peer, from, answer } => self.deliver_answer(node, peer, from, *answer),
+            Event::LinkLost { node, peer } => self.lose_link(node, peer),
+            Event::Turn { node } => self.turn(node),
+            Event::Call { number } => self.happened.push_back(Happened::Call(number)),
+        }
+    }
+
+    fn wake(&mut self, node: u32, start: u32) {
+        let this = &mut self.nodes[node as usize];
+        if this.starts != start || this.wake != Some(self.now) {
+            return;
+        }
+        this.wake = None;
+        if let Some(dht) = &mut this.dht {
+            dht.handle_timeout(clock(self.now));
+            self.pump(node);
+        }
+    }
+
+    /// Takes a machine's outputs until none is left, and sees to it that it is woken in time.
+    pub(super) fn pump(&mut self, node: u32) {
+        loop {
+            let Some(dht) = &mut self.nodes[node as usize].dht else { return };
+            let Some(output) = dht.poll_output() else { break };
+            match output {
+                Output::Ask { request, contact, query, class, .. } => {
+                    self.ask(node, request, &contact, query, class);
+                }
+                Output::Reply { query, answer } => self.reply(node, query, answer),
+                Output::Done { operation, outcome } => self.end(node, operation.0, outcome),
+                Output::Event(event) => self.happened.push_back(Happened::Event(node, event)),
+                _ => {}
+            }
+        }
+        let (setting, this) = (&self.setting, &mut self.nodes[node as usize]);
+        let Some(dht) = &mut this.dht else { return };
+        if setting.checks
+            && self.broken.is_none()
+            && let Err(broken) = dht.check()
+        {
+            self.broken = Some(format!("seed {}, node {node}, {} µs: {broken}", setting.seed, self.now));
+        }
+        let Some(due) = dht.poll_timeout() else { return };
+        let due = due.saturating_sub(clock(0).mono).as_nanos().div_ceil(1_000) as Micros;
+        let due = due.max(self.now);
+        if this.wake.is_none_or(|wake| due < wake) {
+            this.wake = Some(due);
+            self.queue.push(due, Event::Wake { node, start: this.starts });
+        }
+    }
+
+    fn end(&mut self, node: u32, operation: u64, outcome: Box<peerage_dht::Outcome>) {
+        if let Some((_, started)) = self.operations.remove(&operation) {
+            self.trace.note(self.now, node.into(), operation);
+            let took = self.now - started;
+            self.happened.push_back(Happened::Ended(Ended { node, operation, outcome, took }));
+        }
+    }
+
+    fn ask(&mut self, node: u32, request: RequestId, contact: &Contact, query: Query, class: Class) {
+        let Some(peer) = self.node_of(contact) else { return };
+        let trip = self.network.round_trip(node, peer);
+        let warm = self.nodes[node as usize].links.contains_key(&peer);
+        let handshake = if warm { 0 } else { (trip as f64 * self.setting.cold) as Micros };
+        let (now, start) = (self.now, self.nodes[node as usize].starts);
+        let meter = &mut self.nodes[node as usize].meter;
+        meter.requests += 1;
+        *meter.of(class) += query_bytes(&query) + FRAME;
+        if !warm {
+            meter.handshakes += HANDSHAKE;
+        }
+        let health = self.nodes[peer as usize].health;
+        if health == Health::Silent || self.nodes[peer as usize].dht.is_none() {
+            return;
+        }
+        let from = Pending { asker: node, start, request, handshake, sent: now, class };
+        self.queue.push(now + handshake + trip / 2, Event::Query { node: peer, query, from });
+    }
+
+    fn deliver_query(&mut self, node: u32, query: Query, from: Pending) {
+        if !self.nodes[node as usize].is_up() || !self.nodes[from.asker as usize].is_up() {
+            return;
+        }
+        self.trace.note(self.now, node.into(), from.request.0 << 20 | u64::from(from.asker));
+        if from.handshake > 0 {
+            self.nodes[node as usize].meter.handshakes += HANDSHAKE;
+        }
+        self.link(node, from.asker);
+        self.last += 1;
+        let name = QueryId(self.last);
+        let asker = *self.nodes[from.asker as usize].contact.peer();
+        let remote = self.remote(from.asker);
+        let this = &mut self.nodes[node as usize];
+        this.asked.insert(name, (from, Place::of(&query)));
+        let Some(dht) = &mut this.dht else { return };
+        dht.handle(clock(self.now), Input::Asked { query: name, from: asker, remote, ask: query });
+        self.pump(node);
+    }
+
+    fn reply(&mut self, node: u32, query: QueryId, answer: Answer) {
+        let this = &mut self.nodes[node as usize];
+        let Some((from, place)) = this.asked.remove(&query) else { return };
+        let answer = this.with_what_it_holds(answer, place);
+        *this.meter.of(from.class) += answer.wire_bytes() as u64 + FRAME;
+        let trip = self.network.round_trip(from.asker, node);
+        let query = self.stream(from.request.0 << 20 | u64::from(from.asker), Purpose::Requests);
+        let late = Luck::draw(&query, node, Faults::default()).delay(self.nodes[node as usize].health, trip);
+        let event = Event::Answer { node: from.asker, peer: node, from, answer: Box::new(answer) };
+        self.queue.push(self.now + trip - trip / 2 + late, event);
+    }
+
+    fn deliver_answer(&mut self, node: u32, peer: u32, from: Pending, answer: Answer) {
+        let this = &self.nodes[node as usize];
+        if !this.is_up() || this.starts != from.start {
+            return;
+        }
+        self.link(node, peer);
+        self.trace.note(self.now, node.into(), from.request.0);
+        let rtt = Duration::from_micros(self.now - from.sent - from.handshake);
+        let remote = self.remote(peer);
+        if let Some(dht) = &mut self.nodes[node as usize].dht {
+            dht.handle(clock(self.now), Input::Answered { request: from.request, rtt, remote, answer });
+            self.pump(node);
+        }
+    }
+
+    /// A connection from `node` to `peer` is there from now on, or was used: the one that was unused for longest gives way when there are too many.
+    fn link(&mut self, node: u32, peer: u32) {
+        let known = self.nodes[node as usize].links.insert(peer, self.now).is_some();
+        if known {
+            return;
+        }
+        let contact = self.nodes[peer as usize].contact.clone();
+        let rtt = Some(Duration::from_micros(self.network.round_trip(node, peer)));
+        let (remote, now) = (self.remote(peer), clock(self.now));
+        let peer_id = *contact.peer();
+        if let Some(dht) = &mut self.nodes[node as usize].dht {
+            dht.handle(now, Input::Connected { contact, remote, rtt });
+            dht.handle(now, Input::Supports { peer: peer_id, serves: true });
+        }
+        let links = &self.nodes[node as usize].links;
+        if links.len() > self.setting.connections
+            && let Some(oldest) = links.iter().min_by_key(|(_, used)| **used).map(|(peer, _)| *peer)
+        {
+            self.lose_link(node, oldest);
+            self.lose_link(oldest, node);
+        }
+        self.pump(node);
+    }
+
+    fn lose_link(&mut self, node: u32, peer: u32) {
+        let peer_id = *self.nodes[peer as usize].contact.peer();
+        let this = &mut self.nodes[node as usize];
+        if this.links.remove(&peer).is_some()
+            && let Some(dht) = &mut this.dht
+        {
+            dht.handle(clock(self.now), Input::Disconnected { peer: peer_id });
+            self.pump(node);
+        }
+    }
+
+    /// The node that a contact names.
+    pub fn node_of(&self, contact: &Contact) -> Option<u32> {
+        let front = Key::new(contact.key().to_bytes()).front;
+        let place = self.order.binary_search_by_key(&front, |(front, _)| *front).ok()?;
+        self.order.get(place).map(|(_, node)| *node)
+    }
+
+    /// Where a node is seen: at its own address.
+    fn remote(&self, node: u32) -> IpAddr {
+        let address = super::super::still::address_in(node).and_then(|address| address.socket_addr());
+        address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
+    }
+}
+
+impl super::Node {
+    fn is_up(&self) -> bool {
+        self.dht.is_some()
+    }
+
+    /// Stands in for the store of a machine that has none: takes what it refused only because it stores nothing, and gives it out.
+    fn with_what_it_holds(&mut self, mut answer: Answer, place: Place) -> Answer {
+        match place {
+            Place::Put(key, value) if answer.status == Status::Refused(Refusal::NotServed) => {
+                self.holds.insert(key, value);
+                answer.status = Status::Stored;
+            }
+            Place::Get(key) if answer.values.is_empty() => {
+                answer.values.extend(self.holds.get(&key).cloned())
+            }
+            _ => {}
+        }
+        answer
+    }
+}
+
+/// What a query has to do with stored values.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    None,
+    Put([u8; 32], Bytes),
+    Get([u8; 32]),
+}
+
+impl Place {
+    fn of(query: &Query) -> Self {
+        match query {
+            Query::PutValue { target, value } => Self::Put(target.key().to_bytes(), value.clone()),
+            Query::GetValue { target, .. } => Self::Get(target.key().to_bytes()),
+            _ => Self::None,
+        }
+    }
+}
+
+impl super::Meter {
+    fn of(&mut self, class: Class) -> &mut u64 {
+        match class {
+            Class::Interactive => &mut self.users,
+            _ => &mut self.upkeep,
+        }
+    }
+}
+
+/// The bytes of a query on the wire, without what is around it.
+fn query_bytes(query: &Query) -> u64 {
+    let target = query.target().map_or(0, |target| target.name().len() as u64 + 4);
+    let body = match query {
+        Query::PutValue { value, .. } => value.len() as u64 + target + 8,
+        Query::AddProvider { provider, .. } => provider.wire_bytes() as u64,
+        Query::Repair(bytes) => bytes.len() as u64,
+        Query::Silent { peers } => 40 * peers.len() as u64,
+        _ => 0,
+    };
+    8 + target + body
+}

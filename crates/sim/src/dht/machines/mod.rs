@@ -1,0 +1,355 @@
+//! A network of whole machines: each node is a [`Dht`] as it runs in production, and this carries its messages in virtual time.
+//!
+//! What is modelled: round trips between places, dials (two round trips before the first request on a new connection), connections that are bounded in number and
+//! lost half a minute after the other side has died, silent and slow nodes, and every byte of queries and answers. What is not: bandwidth, queueing, NAT.
+
+mod carry;
+mod churn;
+mod look;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_dht::{
+    AcceptAll, Answer, Class, Contact, Dht, DhtConfig, Input, Mode, Operation, OperationId, Options, Outcome,
+    Query, QueryId, RequestId, Source,
+};
+use peerage_machine::{Machine, Now, Random};
+
+use super::network::{Health, Network, Shape};
+use super::queue::{Micros, Queue, SECOND, Trace};
+use super::still::{Key, Plan, Still};
+use super::stream::{Purpose, Stream};
+pub use churn::Sessions;
+
+/// A node and everything of it that outlives a restart.
+pub struct Node {
+    /// The machine; `None` while the node is down.
+    pub dht: Option<Dht>,
+    /// Who it is and where.
+    pub contact: Contact,
+    /// How it treats queries while it is up.
+    pub health: Health,
+    /// Since when it has been up.
+    pub since: Micros,
+    /// What it has sent since the meters were last read.
+    pub meter: Meter,
+    /// How often it has started.
+    starts: u32,
+    /// The next time at which it is woken.
+    wake: Option<Micros>,
+    /// Who it is connected to, with the last use.
+    links: BTreeMap<u32, Micros>,
+    /// Queries that its machine has not answered yet.
+    asked: BTreeMap<QueryId, (Pending, carry::Place)>,
+    /// What the simulated store of this node holds, where the machine itself refuses to store.
+    pub holds: BTreeMap<[u8; 32], Bytes>,
+}
+
+/// Bytes that a node has sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Meter {
+    /// Queries of upkeep, and answers to those of others.
+    pub upkeep: u64,
+    /// Queries for users, and answers to those.
+    pub users: u64,
+    /// Handshakes and hellos, by estimate.
+    pub handshakes: u64,
+    /// Requests sent.
+    pub requests: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    asker: u32,
+    start: u32,
+    request: RequestId,
+    handshake: Micros,
+    sent: Micros,
+    class: Class,
+}
+
+/// What is to happen.
+#[derive(Debug)]
+enum Event {
+    /// The node's machine wants to be called.
+    Wake { node: u32, start: u32 },
+    /// A query arrives.
+    Query { node: u32, query: Query, from: Pending },
+    /// An answer arrives.
+    Answer { node: u32, peer: u32, from: Pending, answer: Box<Answer> },
+    /// The idle timeout after the other side has died.
+    LinkLost { node: u32, peer: u32 },
+    /// A node comes up, or goes.
+    Turn { node: u32 },
+    /// The scenario wants to be called.
+    Call { number: u64 },
+}
+
+/// How the network is made.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Number of nodes, those included that are down at first.
+    pub nodes: usize,
+    /// What all follows from.
+    pub seed: u64,
+    /// How long round trips are.
+    pub shape: Shape,
+    /// The machines' settings.
+    pub config: DhtConfig,
+    /// Connections of a node.
+    pub connections: usize,
+    /// Round trips before the first request on a new connection.
+    pub cold: f64,
+    /// Whether the invariants are checked after each event.
+    pub checks: bool,
+}
+
+impl Setting {
+    /// So many nodes.
+    pub fn new(nodes: usize, seed: u64) -> Self {
+        Self {
+            nodes,
+            seed,
+            shape: Shape::default(),
+            config: DhtConfig::default(),
+            connections: 64,
+            cold: 2.0,
+            checks: false,
+        }
+    }
+}
+
+/// What a user's operation came to.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// Who wanted it.
+    pub node: u32,
+    /// Its number, as [`World::start`] gave it.
+    pub operation: u64,
+    /// What the machine says.
+    pub outcome: Box<Outcome>,
+    /// From the start to the end.
+    pub took: Micros,
+}
+
+/// What happened that a scenario may want to know.
+#[derive(Debug)]
+pub enum Happened {
+    /// A user's operation has ended.
+    Ended(Ended),
+    /// A machine said something.
+    Event(u32, peerage_dht::Event),
+    /// The time that the scenario asked to be called at.
+    Call(u64),
+}
+
+/// The network.
+pub struct World {
+    /// How it was made.
+    pub setting: Setting,
+    /// Everybody.
+    pub nodes: Vec<Node>,
+    /// The hash of all that happened.
+    pub trace: Trace,
+    /// Events so far.
+    pub events: u64,
+    /// The first invariant that did not hold.
+    pub broken: Option<String>,
+    network: Network,
+    config: Arc<DhtConfig>,
+    order: Vec<(u64, u32)>,
+    queue: Queue<Event>,
+    now: Micros,
+    sessions: Option<Sessions>,
+    operations: BTreeMap<u64, (u32, Micros)>,
+    last: u64,
+    happened: std::collections::VecDeque<Happened>,
+}
+
+impl World {
+    /// Everybody is there, nobody is up.
+    pub fn new(setting: Setting) -> Self {
+        let contacts: Vec<Contact> = (0..setting.nodes as u32)
+            .map(|node| super::still::contact(node, super::still::peer_id(setting.seed, node.into())))
+            .collect();
+        let mut order: Vec<(u64, u32)> = contacts
+            .iter()
+            .zip(0..)
+            .map(|(contact, node)| (Key::new(contact.key().to_bytes()).front, node))
+            .collect();
+        order.sort_unstable();
+        let nodes = contacts.into_iter().map(Node::down).collect();
+        Self {
+            network: Network::new(setting.seed, setting.nodes, &setting.shape),
+            config: Arc::new(setting.config.clone()),
+            nodes,
+            order,
+            queue: Queue::default(),
+            now: 0,
+            trace: Trace::default(),
+            events: 0,
+            broken: None,
+            sessions: None,
+            operations: BTreeMap::new(),
+            last: 0,
+            happened: std::collections::VecDeque::new(),
+            setting,
+        }
+    }
+
+    /// Everybody is up, with the table that the study's model gives it.
+    pub fn standing(setting: Setting) -> Self {
+        let plan = Plan {
+            shape: setting.shape.clone(),
+            ..Plan::new(setting.nodes, setting.seed, Default::default())
+        };
+        let still = Still::new(plan);
+        let mut world = Self::new(setting);
+        for (node, table) in still.tables.iter().enumerate() {
+            let known: Vec<Contact> =
+                table.iter().map(|peer| world.nodes[*peer as usize].contact.clone()).collect();
+            let now = world.clock();
+            world.machine(node as u32);
+            if let Some(dht) = &mut world.nodes[node].dht {
+                dht.plant(now, known);
+                dht.plant_size(now, still.keys.len() as f64, 16);
+            }
+            world.pump(node as u32);
+        }
+        world
+    }
+
+    /// The time.
+    pub fn now(&self) -> Micros {
+        self.now
+    }
+
+    /// The time as machines read it.
+    pub fn clock(&self) -> Now {
+        clock(self.now)
+    }
+
+    /// Draws of this run for one purpose.
+    pub fn stream(&self, number: u64, purpose: Purpose) -> Stream {
+        Stream::new(self.setting.seed, number, purpose)
+    }
+
+    /// Brings a node up, with contacts to begin with.
+    pub fn start_node(&mut self, node: u32, contacts: Vec<Contact>, source: Source) {
+        self.machine(node);
+        let now = self.clock();
+        if let Some(dht) = &mut self.nodes[node as usize].dht {
+            dht.handle(now, Input::Known { contacts, source });
+        }
+        self.pump(node);
+    }
+
+    /// A node dies: nobody is told. Its peers notice that their connections are gone after the idle timeout.
+    pub fn stop_node(&mut self, node: u32) {
+        let gone = &mut self.nodes[node as usize];
+        gone.dht = None;
+        gone.wake = None;
+        gone.asked.clear();
+        gone.holds.clear();
+        let links = std::mem::take(&mut gone.links);
+        for peer in links.keys() {
+            self.queue.push(self.now + IDLE, Event::LinkLost { node: *peer, peer: node });
+        }
+        self.operations.retain(|_, (owner, _)| *owner != node);
+    }
+
+    /// Has a node start an operation; its end comes as [`Happened::Ended`] with this number.
+    pub fn start(&mut self, node: u32, wanted: Operation, options: Options) -> u64 {
+        self.last += 1;
+        let (number, now) = (self.last, self.clock());
+        self.operations.insert(number, (node, self.now));
+        if let Some(dht) = &mut self.nodes[node as usize].dht {
+            dht.handle(now, Input::Start { operation: OperationId(number), wanted, options });
+        }
+        self.pump(node);
+        number
+    }
+
+    /// Calls the scenario back at a time.
+    pub fn call_at(&mut self, at: Micros, number: u64) {
+        self.queue.push(at, Event::Call { number });
+    }
+
+    /// Runs until something happens that a scenario may want to know, or until `end`, which is then the time.
+    pub fn run_until(&mut self, end: Micros) -> Option<Happened> {
+        loop {
+            if let Some(happened) = self.happened.pop_front() {
+                return Some(happened);
+            }
+            if self.queue.next_at().is_none_or(|at| at > end) {
+                self.now = end;
+                return None;
+            }
+            let (at, event) = self.queue.pop()?;
+            self.now = at;
+            self.events += 1;
+            self.carry(event);
+        }
+    }
+
+    /// Runs until `end`, and gives what ended meanwhile.
+    pub fn gather(&mut self, end: Micros) -> Vec<Ended> {
+        let mut ended = Vec::new();
+        while let Some(happened) = self.run_until(end) {
+            if let Happened::Ended(one) = happened {
+                ended.push(one);
+            }
+        }
+        ended
+    }
+
+    /// A new machine in a node's place.
+    fn machine(&mut self, node: u32) {
+        let now = self.clock();
+        let this = &mut self.nodes[node as usize];
+        this.starts += 1;
+        let seed = Stream::new(self.setting.seed, u64::from(node), Purpose::Machine)
+            .part(this.starts.into())
+            .bytes();
+        let peer = *this.contact.peer();
+        let random = Random::from_seed(seed);
+        this.dht = Some(Dht::new(self.config.clone(), peer, Mode::Server, Box::new(AcceptAll), random, now));
+        this.since = self.now;
+        this.links.clear();
+        this.asked.clear();
+    }
+}
+
+impl Node {
+    fn down(contact: Contact) -> Self {
+        Self {
+            dht: None,
+            contact,
+            health: Health::Well,
+            since: 0,
+            meter: Meter::default(),
+            starts: 0,
+            wake: None,
+            links: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            holds: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it is up and answers.
+    pub fn is_well(&self) -> bool {
+        self.dht.is_some() && self.health == Health::Well
+    }
+}
+
+/// After so long without a sign of life a connection is lost.
+const IDLE: Micros = 30 * SECOND;
+
+/// A moment of the run on machines' clocks: they have been there for a while, and it is 2027.
+fn clock(at: Micros) -> Now {
+    let start = Now { mono: Duration::from_secs(1_000), unix: Duration::from_secs(1_800_000_000) };
+    start.after(Duration::from_micros(at))
+}

@@ -1,0 +1,332 @@
+//! Scenarios of whole machines: 3, 5, 8, 12, 13 and 25.
+
+use bytes::Bytes;
+use peerage_dht::{Class, Operation, Options, Source, Target};
+
+use super::super::figures::{Figures, Times};
+use super::super::machines::{Ended, Setting, World};
+use super::super::network::Faults;
+use super::super::network::{Health, strike};
+use super::super::policy::{Goal, Kind};
+use super::super::queue::{MILLI, Micros, SECOND};
+use super::super::report::{Measure, Report, Row};
+use super::super::stream::Purpose;
+use super::{Settings, scenario};
+
+const MINUTE: Micros = 60 * SECOND;
+const HOUR: Micros = 60 * MINUTE;
+
+fn options(replicas: bool) -> Options {
+    Options { class: Class::Interactive, quorum: usize::from(!replicas), ..Options::default() }
+}
+
+fn report(
+    settings: &Settings,
+    number: u32,
+    world: &World,
+    rows: Vec<Row>,
+    mut measures: Vec<Measure>,
+) -> Report {
+    if settings.checks {
+        measures.push(Measure::at_most(
+            "invariants broken",
+            f64::from(u8::from(world.broken.is_some())),
+            0.0,
+        ));
+    }
+    if let Some(broken) = &world.broken {
+        measures.push(Measure::at_most(broken.clone(), 1.0, 0.0));
+    }
+    Report {
+        scenario: number,
+        title: scenario(number).map_or("", |scenario| scenario.title),
+        nodes: settings.nodes,
+        seed: settings.seed,
+        hash: format!("{:016x}", world.trace.hash()),
+        rows,
+        measures,
+    }
+}
+
+fn setting(settings: &Settings) -> Setting {
+    Setting { checks: settings.checks, ..Setting::new(settings.nodes, settings.seed) }
+}
+
+/// What gets came to: of those that were started, how many found a value, and in which time.
+fn gets(ended: &[Ended], started: usize) -> Figures {
+    let mut figures = row_of(ended);
+    let found = ended.iter().filter(|one| !one.outcome.values.is_empty()).count();
+    figures.found = found as f64 / started.max(1) as f64;
+    figures
+}
+
+fn row_of(ended: &[Ended]) -> Figures {
+    let count = ended.len().max(1) as f64;
+    let times = Times::new(ended.iter().map(|one| one.took).collect());
+    let requests = ended.iter().map(|one| f64::from(one.outcome.counts.asked)).sum::<f64>() / count;
+    let warm = ended.iter().map(|one| f64::from(one.outcome.counts.warm)).sum::<f64>() / count;
+    Figures {
+        lookups: ended.len(),
+        p50_ms: times.percentile(0.5),
+        p95_ms: times.percentile(0.95),
+        p99_ms: times.percentile(0.99),
+        p999_ms: times.percentile(0.999),
+        requests,
+        warm_share: warm / requests.max(f64::MIN_POSITIVE),
+        hops: ended.iter().map(|one| f64::from(one.outcome.hops)).sum::<f64>() / count,
+        times,
+        ..Figures::default()
+    }
+}
+
+fn name(number: u64) -> Option<Target> {
+    Target::new(format!("/simulated/{number}").as_bytes())
+}
+
+fn put(world: &mut World, node: u32, number: u64) {
+    if let Some(target) = name(number) {
+        let value = Bytes::from(format!("value {number}"));
+        world.start(node, Operation::Put { target, value, replicas: 20 }, options(true));
+    }
+}
+
+fn get(world: &mut World, node: u32, number: u64) {
+    if let Some(target) = name(number) {
+        world.start(node, Operation::Get { target }, options(false));
+    }
+}
+
+/// Scenario 3, after the strike: how soon the tables are clean again, while nodes look up something now and then.
+pub(super) fn recovery(settings: &Settings, mut base: Report) -> Report {
+    let mut world = World::standing(setting(settings));
+    let health = strike(settings.seed, settings.nodes, Faults { silent: 0.3, slow: 0.1, loss: 0.0 });
+    for (node, health) in world.nodes.iter_mut().zip(health) {
+        node.health = health;
+    }
+    let before = world.stale_share();
+    world.gather(5 * MINUTE);
+    let half = world.stale_share();
+    world.gather(10 * MINUTE);
+    base.measures.extend([
+        Measure::told("stale share of tables at the strike", before),
+        Measure::told("stale share after 5 min", half),
+        Measure::at_most("stale share after 10 min", world.stale_share(), 0.05),
+    ]);
+    base
+}
+
+/// Scenario 5: a day of churn. Records are published and renewed by nodes that are up, gets come from anywhere.
+pub(super) fn churn(settings: &Settings) -> Report {
+    let span = settings.seconds.map_or(24 * HOUR, |seconds| seconds * SECOND);
+    let extra = settings.nodes / 5;
+    let mut setting = setting(settings);
+    setting.nodes = settings.nodes;
+    let mut world = World::standing(setting);
+    // A fifth more identities than are up: those who are away.
+    let mut stream = world.stream(0, Purpose::Queries);
+    for node in stream.sample(settings.nodes, extra) {
+        world.stop_node(node as u32);
+    }
+    world.churn(0.61, 3.66);
+    // Tables forget who went; then it counts.
+    let settle = (span / 4).min(HOUR);
+    world.gather(settle);
+    world.read_meters(0);
+    let records = (settings.nodes as u64 / 10).max(20);
+    let (mut ended, mut started) = (Vec::new(), 0);
+    let every = (span / 2_000).max(SECOND);
+    let end = settle + span;
+    let mut at = settle;
+    let mut round = 0u64;
+    while at < end {
+        // All records are renewed within an hour; each get is of one that was.
+        let renewals = (records * every).div_ceil(HOUR).max(1);
+        if round < records && round * every < HOUR {
+            for number in 0..records.div_ceil(HOUR / every) {
+                let publisher = somebody(&world, &mut stream);
+                put(&mut world, publisher, (round * records.div_ceil(HOUR / every) + number) % records);
+            }
+        } else {
+            for number in 0..renewals {
+                let publisher = somebody(&world, &mut stream);
+                put(&mut world, publisher, (round * renewals + number) % records);
+            }
+        }
+        if at > settle + HOUR.min(span / 2) {
+            let asker = somebody(&world, &mut stream);
+            let number = stream.below(records as usize) as u64;
+            get(&mut world, asker, number);
+            started += 1;
+        }
+        at += every;
+        ended.extend(world.gather(at));
+        round += 1;
+    }
+    let traffic = world.read_meters(settle);
+    ended.retain(|one| one.outcome.stored.is_empty() && one.outcome.counts.stored == 0);
+    let figures = gets(&ended, started);
+    let measures = vec![
+        Measure::at_least("get found %", figures.found * 100.0, 99.95),
+        Measure::at_most("get p99 ms", figures.p99_ms, 500.0),
+        Measure::at_most("upkeep B/s of a node, mean", traffic.mean, 300.0),
+        Measure::at_most("upkeep B/s of a node, p99", traffic.p99, 1_000.0),
+        Measure::told("the same with handshakes, mean", traffic.with_handshakes),
+        Measure::told("requests a second and node", traffic.requests),
+        Measure::told("stale share of tables", world.stale_share()),
+        Measure::told("events, in millions", world.events as f64 / 1e6),
+    ];
+    report(settings, 5, &world, vec![Row::new(Kind::Ours, Goal::Value, "mix", figures)], measures)
+}
+
+fn somebody(world: &World, stream: &mut super::super::stream::Stream) -> u32 {
+    let up = std::iter::repeat_with(|| stream.below(world.nodes.len())).take(10_000);
+    up.into_iter().find(|node| world.nodes[*node].is_well()).unwrap_or_default() as u32
+}
+
+/// Scenario 8: a value is stored, and as soon as the caller is told, strangers get it.
+pub(super) fn publish(settings: &Settings) -> Report {
+    let mut world = World::standing(setting(settings));
+    let mut stream = world.stream(1, Purpose::Queries);
+    let rounds = settings.lookups.unwrap_or(1_000);
+    let (mut puts, mut found) = (Vec::new(), Vec::new());
+    for number in 0..rounds {
+        let publisher = somebody(&world, &mut stream);
+        put(&mut world, publisher, number);
+        let end = world.now() + 35 * SECOND;
+        while let Some(happened) = world.run_until(end) {
+            if let super::super::machines::Happened::Ended(one) = happened {
+                puts.push(one);
+                break;
+            }
+        }
+        let asker = somebody(&world, &mut stream);
+        get(&mut world, asker, number);
+        let end = world.now() + 12 * SECOND;
+        while let Some(happened) = world.run_until(end) {
+            if let super::super::machines::Happened::Ended(one) = happened {
+                found.push(one);
+                break;
+            }
+        }
+    }
+    let (put_figures, get_figures) = (row_of(&puts), gets(&found, rounds as usize));
+    let measures = vec![
+        Measure::at_most("caller told of a store, p95 ms", put_figures.p95_ms, 600.0),
+        Measure::told("the same, p50 ms", put_figures.p50_ms),
+        Measure::at_least("first get found %", get_figures.found * 100.0, 99.9),
+        Measure::told("warm share of the store's requests", put_figures.warm_share),
+    ];
+    report(settings, 8, &world, vec![Row::new(Kind::Ours, Goal::Value, "mix", get_figures)], measures)
+}
+
+/// Scenario 12: nodes join, and one of their three first contacts is a black hole.
+pub(super) fn black_hole(settings: &Settings) -> Report {
+    let mut world = World::new(setting(settings));
+    world.nodes[0].health = Health::Silent;
+    let mut stream = world.stream(0, Purpose::Bootstrap);
+    let mut joins = Vec::new();
+    let hole = world.nodes[0].contact.clone();
+    for node in 1..settings.nodes as u32 {
+        let mut contacts = vec![hole.clone()];
+        contacts.extend(world.first_contacts(&mut stream, node).into_iter().take(2));
+        let began = world.now();
+        world.start_node(node, contacts, Source::Bootstrap);
+        let mut took = None;
+        while let Some(happened) = world.run_until(began + 60 * SECOND) {
+            if let super::super::machines::Happened::Event(who, peerage_dht::Event::Joined { .. }) = happened
+                && who == node
+            {
+                took = Some(world.now() - began);
+                break;
+            }
+        }
+        // The first one is alone: it has nobody to join.
+        if node > 1 {
+            joins.push(took.unwrap_or(60 * SECOND));
+        }
+    }
+    let times = Times::new(joins);
+    let measures = vec![
+        Measure::at_most("longest join ms", times.percentile(1.0), 2_000.0),
+        Measure::told("join p50 ms", times.percentile(0.5)),
+    ];
+    report(settings, 12, &world, Vec::new(), measures)
+}
+
+/// Scenario 13: everybody starts without an idea of the network's size.
+pub(super) fn size(settings: &Settings) -> Report {
+    let mut world = World::new(setting(settings));
+    let mut stream = world.stream(0, Purpose::Bootstrap);
+    // They come within two minutes, each with three who are there.
+    let count = settings.nodes as u64;
+    for node in 0..settings.nodes as u32 {
+        world.gather(u64::from(node) * 2 * MINUTE / count);
+        let contacts = world.first_contacts(&mut stream, node);
+        world.start_node(node, contacts, Source::Bootstrap);
+    }
+    let began = world.now();
+    world.gather(began + 10 * MINUTE);
+    let early = world.size_within(0.15);
+    world.gather(began + HOUR);
+    let measures = vec![
+        Measure::at_least("nodes within 15 % after 10 min", early, 0.95),
+        Measure::at_least("nodes within 10 % after 1 h", world.size_within(0.1), 0.95),
+        Measure::told("events, in millions", world.events as f64 / 1e6),
+    ];
+    report(settings, 13, &world, Vec::new(), measures)
+}
+
+/// Scenario 25: all nodes restart within two minutes, each with what it kept.
+pub(super) fn storm(settings: &Settings) -> Report {
+    let mut world = World::standing(setting(settings));
+    let mut stream = world.stream(0, Purpose::Churn);
+    for number in 0..200 {
+        let publisher = somebody(&world, &mut stream);
+        put(&mut world, publisher, number);
+        let end = world.now() + SECOND;
+        world.gather(end);
+    }
+    let began = world.now();
+    world.read_meters(began.saturating_sub(SECOND));
+    world.gather(began + 10 * MINUTE);
+    let steady = world.read_meters(began);
+    let began = world.now();
+    let order = stream.sample(settings.nodes, settings.nodes);
+    let mut peak = 0.0f64;
+    let mut last = began;
+    for (place, node) in order.into_iter().enumerate() {
+        let at = began + place as u64 * 2 * MINUTE / settings.nodes as u64;
+        world.gather(at);
+        if at >= last + 10 * SECOND {
+            peak = peak.max(world.read_meters(last).mean);
+            last = at;
+        }
+        let kept = world.nodes[node].dht.as_ref().map(|dht| dht.keep()).unwrap_or_default();
+        let holds = std::mem::take(&mut world.nodes[node].holds);
+        world.stop_node(node as u32);
+        world.start_node(node as u32, kept, Source::Book);
+        world.nodes[node].holds = holds;
+    }
+    for step in 1..=18 {
+        let end = began + 2 * MINUTE + step * 10 * SECOND;
+        world.gather(end);
+        peak = peak.max(world.read_meters(last).mean);
+        last = end;
+    }
+    let (mut ended, rounds) = (Vec::new(), 500);
+    for number in 0..rounds {
+        let asker = somebody(&world, &mut stream);
+        get(&mut world, asker, number % 200);
+        let end = world.now() + 100 * MILLI;
+        ended.extend(world.gather(end));
+    }
+    let end = world.now() + 12 * SECOND;
+    ended.extend(world.gather(end));
+    let figures = gets(&ended, rounds as usize);
+    let measures = vec![
+        Measure::at_least("get found %, 3 min later", figures.found * 100.0, 99.0),
+        Measure::told("steady upkeep B/s of a node", steady.mean),
+        Measure::at_most("peak over steady upkeep", peak / steady.mean.max(1.0), 10.0),
+    ];
+    report(settings, 25, &world, vec![Row::new(Kind::Ours, Goal::Value, "mix", figures)], measures)
+}
