@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Args;
+use peerage_sim::dht::plot;
 use peerage_sim::dht::policy::Kind;
 use peerage_sim::dht::report::{Report, markdown_of_seeds};
 use peerage_sim::dht::scenario::{SCENARIOS, Scenario, Settings, scenario};
@@ -44,6 +45,9 @@ pub(crate) struct Dht {
     /// Writes the tables into this file as well.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Draws the first scenario that compares policies, and how lookups grow with the network, into this file; the growth is in the tables as well.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Seeds that run at the same time.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
@@ -55,6 +59,7 @@ pub(crate) fn run(dht: &Dht) -> Result<bool, String> {
     let seeds: Vec<u64> = dht.seeds.clone().unwrap_or(dht.seed..=dht.seed).collect();
     let mut text = String::new();
     let mut passed = true;
+    let mut compared = None;
     for scenario in chosen {
         let reports = run_seeds(dht, scenario, &seeds);
         passed &= reports.iter().all(Report::passes);
@@ -67,6 +72,21 @@ pub(crate) fn run(dht: &Dht) -> Result<bool, String> {
             print!("{tables}");
         }
         let _ = write!(text, "{tables}");
+        if compared.is_none() {
+            compared = reports.into_iter().find(|report| report.rows.len() > 2);
+        }
+    }
+    if let Some(path) = &dht.svg {
+        let growth = plot::growth(dht.seed, dht.lookups.unwrap_or(1_000));
+        let tables =
+            format!("### Growth with the network, quiet, all contacts warm\n\n{}\n", plot::table(&growth));
+        if !dht.json {
+            print!("{tables}");
+        }
+        let _ = write!(text, "{tables}");
+        let report = compared.ok_or("--svg draws a comparison: choose scenario 1, 2, 3 or 4")?;
+        std::fs::write(path, plot::svg(&report, &growth))
+            .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
     }
     if let Some(path) = &dht.out {
         std::fs::write(path, text)

@@ -13,6 +13,7 @@ pub mod figures;
 pub mod lookups;
 pub mod machines;
 pub mod network;
+pub mod plot;
 pub mod policy;
 pub mod queue;
 pub mod report;

@@ -250,10 +250,9 @@ fn table_of_measures(reports: &[Report]) -> String {
 /// A figure with as many decimals as it needs to be told from its neighbours.
 fn digits(figure: f64) -> String {
     match figure.abs() {
+        _ if figure.fract() == 0.0 => format!("{figure:.0}"),
         size if size >= 100.0 => format!("{figure:.0}"),
-        size if size >= 10.0 => format!("{figure:.1}"),
-        size if size >= 1.0 && figure.fract() == 0.0 => format!("{figure:.0}"),
-        _ if figure == 0.0 => "0".to_owned(),
+        size if size >= 10.0 => format!("{figure:.2}"),
         _ => format!("{figure:.4}"),
     }
 }

@@ -1,0 +1,119 @@
+//! The DHT's scenarios at a thousand nodes, with the invariants checked while they run.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use peerage_sim::dht::lookups::run;
+use peerage_sim::dht::network::Faults;
+use peerage_sim::dht::policy::{Goal, Kind};
+use peerage_sim::dht::queue::Trace;
+use peerage_sim::dht::report::Report;
+use peerage_sim::dht::scenario::{Settings, scenario};
+use peerage_sim::dht::still::{Plan, Still};
+use peerage_sim::dht::walk::{Reach, Walked};
+
+fn settings(nodes: usize, seed: u64) -> Settings {
+    let policies = vec![Kind::Ours, Kind::P1, Kind::P2, Kind::P3, Kind::P4];
+    Settings { nodes, seed, policies, lookups: Some(300), seconds: None, checks: true }
+}
+
+/// Runs a scenario, and fails with the command that repeats it.
+fn run_scenario(number: u32, settings: &Settings) -> Report {
+    let report = scenario(number).unwrap().run(settings);
+    let missed: Vec<_> = report.measures.iter().filter(|measure| !measure.passes()).collect();
+    let (nodes, seed) = (settings.nodes, settings.seed);
+    let replay = format!(
+        "cargo run --release -p peerage-sim -- dht --scenario {number} --nodes {nodes} --seed {seed} --checks"
+    );
+    assert!(missed.is_empty(), "{missed:#?}\nreplay: {replay}");
+    report
+}
+
+#[test]
+fn scenario_1_at_a_thousand_nodes_meets_its_bars() {
+    run_scenario(1, &settings(1_000, 1));
+}
+
+#[test]
+fn scenario_2_at_a_thousand_nodes_meets_its_bars() {
+    let report = run_scenario(2, &settings(1_000, 1));
+    // The slowest of the incumbents shows what silence costs, in the same run.
+    let p95 = |policy: &str| {
+        let rows = report.rows.iter().filter(|row| row.reach == "warm" && row.goal == "closest");
+        rows.filter(|row| row.policy == policy).map(|row| row.figures.p95_ms).next().unwrap()
+    };
+    assert!(p95("p1") > 10.0 * p95("ours") && p95("p2") > 3.0 * p95("ours"));
+}
+
+#[test]
+fn scenario_12_joins_past_a_black_hole() {
+    for seed in 1..=3 {
+        run_scenario(12, &Settings { nodes: 40, ..settings(40, seed) });
+    }
+    run_scenario(12, &settings(1_000, 1));
+}
+
+#[test]
+fn two_hours_of_churn_meet_the_bars_of_scenario_5() {
+    run_scenario(5, &Settings { seconds: Some(7_200), ..settings(1_000, 1) });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_hash_and_another_one_does_not() {
+    let hash = |number, seed| {
+        let few = Settings { lookups: Some(20), seconds: Some(300), ..settings(200, seed) };
+        scenario(number).unwrap().run(&few).hash
+    };
+    for number in [2, 5, 12] {
+        assert_eq!(hash(number, 5), hash(number, 5), "scenario {number}");
+        assert_ne!(hash(number, 5), hash(number, 6), "scenario {number}");
+    }
+}
+
+fn walks(world: &Still, kind: Kind, goal: Goal) -> Vec<Walked> {
+    run(world, kind, goal, Reach::WARM, 60, &mut Trace::default())
+}
+
+/// Metamorphic: who is called what does not matter, only how far names are apart.
+#[test]
+fn renaming_everybody_by_a_constant_changes_nothing() {
+    let faults = Faults { silent: 0.15, slow: 0.05, loss: 0.0 };
+    let plan = Plan::new(1_000, 3, faults);
+    let renamed = Plan { renamed: 0x5bd1_e995_0123_4567, ..plan.clone() };
+    let (before, after) = (Still::new(plan), Still::new(renamed));
+    for kind in [Kind::P1, Kind::P2, Kind::P3, Kind::P4] {
+        let took = |world| {
+            walks(world, kind, Goal::Closest).iter().map(|one| (one.took, one.requests)).collect::<Vec<_>>()
+        };
+        assert_eq!(took(&before), took(&after), "{kind:?}");
+    }
+}
+
+/// Metamorphic: a slower network takes as much longer, where no timeout has a part.
+#[test]
+fn halving_all_latencies_halves_all_times() {
+    let mut world = Still::new(Plan::new(1_000, 4, Faults::default()));
+    let before = walks(&world, Kind::P2, Goal::Closest);
+    world.network.scale = 0.5;
+    let after = walks(&world, Kind::P2, Goal::Closest);
+    for (before, after) in before.iter().zip(&after) {
+        assert!((after.took as f64 * 2.0 / before.took as f64 - 1.0).abs() < 0.001);
+    }
+    let median = |world: &Still| {
+        let mut took: Vec<_> = walks(world, Kind::Ours, Goal::Value).iter().map(|one| one.took).collect();
+        took.sort_unstable();
+        took[took.len() / 2] as f64
+    };
+    let fast = median(&world);
+    world.network.scale = 1.0;
+    // Ours has a stagger that is never shorter than 15 ms, so half is not quite reached.
+    assert!((median(&world) / fast / 2.0 - 1.0).abs() < 0.25);
+}
+
+/// Metamorphic: somebody who is there and does nothing takes nothing from the others.
+#[test]
+fn an_idle_node_more_changes_no_success() {
+    let found = |nodes| {
+        let world = Still::new(Plan::new(nodes, 9, Faults { silent: 0.15, slow: 0.05, loss: 0.0 }));
+        walks(&world, Kind::Ours, Goal::Value).iter().filter(|one| one.found).count()
+    };
+    assert_eq!(found(1_000), found(1_001));
+}
