@@ -71,18 +71,22 @@ fn walks(world: &Still, kind: Kind, goal: Goal) -> Vec<Walked> {
     run(world, kind, goal, Reach::WARM, 60, &mut Trace::default())
 }
 
-/// Metamorphic: who is called what does not matter, only how far names are apart.
+/// Metamorphic: who is called what does not matter, only how far names are apart. Which 20 of a full bucket are known is drawn anew with the names, so it is the
+/// statistics that stay.
 #[test]
-fn renaming_everybody_by_a_constant_changes_nothing() {
-    let faults = Faults { silent: 0.15, slow: 0.05, loss: 0.0 };
-    let plan = Plan::new(1_000, 3, faults);
+fn renaming_everybody_by_a_constant_leaves_the_statistics() {
+    let plan = Plan::new(1_000, 3, Faults::default());
     let renamed = Plan { renamed: 0x5bd1_e995_0123_4567, ..plan.clone() };
     let (before, after) = (Still::new(plan), Still::new(renamed));
     for kind in [Kind::P1, Kind::P2, Kind::P3, Kind::P4] {
-        let took = |world| {
-            walks(world, kind, Goal::Closest).iter().map(|one| (one.took, one.requests)).collect::<Vec<_>>()
+        let means = |world| {
+            let walks = walks(world, kind, Goal::Closest);
+            let took: u64 = walks.iter().map(|one| one.took).sum();
+            let requests: u32 = walks.iter().map(|one| one.requests).sum();
+            (took as f64, f64::from(requests))
         };
-        assert_eq!(took(&before), took(&after), "{kind:?}");
+        let ((took, requests), (later, others)) = (means(&before), means(&after));
+        assert!((later / took - 1.0).abs() < 0.1 && (others / requests - 1.0).abs() < 0.1, "{kind:?}");
     }
 }
 
