@@ -58,14 +58,10 @@ impl World {
 
     /// Three nodes that are up, as a newcomer's list to begin with has them.
     pub fn first_contacts(&self, stream: &mut Stream, node: u32) -> Vec<Contact> {
-        let mut found: Vec<Contact> = Vec::new();
-        for _ in 0..100 {
-            let other = stream.below(self.nodes.len());
-            if found.len() < 3 && other as u32 != node && self.nodes[other].is_well() {
-                found.push(self.nodes[other].contact.clone());
-            }
-        }
-        found
+        let well = |other: &u32| *other != node && self.nodes[*other as usize].is_well();
+        let there: Vec<u32> = (0..self.nodes.len() as u32).filter(well).collect();
+        let chosen = stream.sample(there.len(), 3);
+        chosen.into_iter().map(|place| self.nodes[there[place] as usize].contact.clone()).collect()
     }
 }
 
