@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use crate::bench::{self, BenchLimits, Ledger};
 use crate::clock::Clock;
 use crate::data_dir::DataDir;
+use crate::dht::{self, DhtConfig, DhtCore};
 use crate::environment::{Environment, SystemEnvironment, seed};
 use crate::error::{RegisterError, StartError};
 use crate::limits::NodeLimits;
@@ -66,6 +67,7 @@ pub struct NodeBuilder {
     serve_bench: bool,
     bench: BenchLimits,
     memory: MemoryLimits,
+    dht: Option<DhtConfig>,
 }
 
 impl Default for NodeBuilder {
@@ -94,6 +96,7 @@ impl Default for NodeBuilder {
             serve_bench: false,
             bench: BenchLimits::default(),
             memory: MemoryLimits::default(),
+            dht: None,
         }
     }
 }
@@ -282,6 +285,13 @@ impl NodeBuilder {
         self
     }
 
+    /// Takes part in the network's DHT: the node finds peers by their IDs, publishes where it can be reached, and keeps records for others where it listens.
+    /// Default: it doesn't.
+    pub fn dht(mut self, config: DhtConfig) -> Self {
+        self.dht = Some(config);
+        self
+    }
+
     /// What looks names up. Default: the environment's resolver, which is the system's where there is no other environment.
     pub fn resolver(mut self, resolver: Arc<dyn Resolve>) -> Self {
         self.resolver = Some(resolver);
@@ -351,6 +361,8 @@ impl NodeBuilder {
         let listening = Listening::new(&key, &endpoint, environment.as_ref(), now_millis, interval)
             .map_err(|error| StartError::Limits(error.to_string()))?;
         let (to_driver, messages) = mpsc::channel(DRIVER_QUEUE);
+        let dht = self.dht.as_ref().map(|config| DhtCore::new(&self.network, config));
+        let (dht, dht_messages) = dht.unzip();
         let mut random = Random::from_seed(seed()?);
         let boot_nonce = random.number();
         let in_folder = |folder: &DataDir| -> Arc<dyn Store> { Arc::new(RedbStore::at(folder.book())) };
@@ -377,12 +389,18 @@ impl NodeBuilder {
             to_driver,
             memory_limits: self.memory,
             random: random.fork(),
+            dht: dht.clone(),
         });
         let ledger = Ledger::new(self.bench, &shared);
         let cannot_serve = |error: RegisterError| StartError::Limits(error.to_string());
         if self.serve_perf {
             let service = Service::Perf(ledger.clone());
             shared.registry.add(crate::protocols::perf::PROTOCOL, service).map_err(cannot_serve)?;
+        }
+        let rows = if dht.is_some() { shared.saving.load_rows().await? } else { Vec::new() };
+        if let (Some(config), Some(core), Some(messages)) = (self.dht, dht, dht_messages) {
+            dht::start(&shared, core, config, !listen.is_empty(), random.fork(), rows, messages)
+                .map_err(cannot_serve)?;
         }
         let node = Node::new(shared.clone(), data_dir.map(Arc::new));
         if self.serve_bench {

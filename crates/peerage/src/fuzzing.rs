@@ -8,12 +8,13 @@ use peerage_machine::Now;
 use peerage_peers::{BookEntry, HelloFacts, PeerAnswer};
 use peerage_wire::channel::Account;
 use peerage_wire::exchange::{Ask, Peers};
-use peerage_wire::frame::{Decoder, FrameError};
+use peerage_wire::frame::{self, Decoder, FrameError};
 use peerage_wire::hello::Hello;
 use prost::Message;
 use tokio::sync::oneshot;
 
 use crate::channel::{ChannelCore, EndedBy, Next, Outbox, Queue, run_of};
+use crate::dht::codec as dht;
 use crate::memory::Budget;
 use crate::protocols::{exchange, identify};
 use crate::seed_file::BadLine;
@@ -73,6 +74,38 @@ pub fn exchange_answer(said: Bytes) -> Result<Vec<SignedPeerRecord>, String> {
         .into_iter()
         .map(verify)
         .collect()
+}
+
+/// A peer's question to the DHT.
+///
+/// # Errors
+/// In words.
+pub fn dht_question(said: Bytes, extras: bool) -> Result<peerage_dht::Query, String> {
+    dht::read_question(only(said, dht::MAX_QUESTION_BYTES)?, extras).map_err(|error| error.to_string())
+}
+
+/// A question as it is asked.
+pub fn dht_asked(query: &peerage_dht::Query, extras: bool) -> Bytes {
+    frame::encode(&dht::question(query, extras, std::time::Duration::ZERO))
+}
+
+/// A peer's answer to a question of ours.
+///
+/// # Errors
+/// In words.
+pub fn dht_answer(
+    query: &peerage_dht::Query,
+    said: Bytes,
+    extras: bool,
+) -> Result<peerage_dht::Answer, String> {
+    let message = only(said, dht::MAX_ANSWER_BYTES)?;
+    dht::read_answer(query, message, extras).map_err(|error| error.to_string())
+}
+
+/// An answer as it is given, where there is one.
+pub fn dht_answered(query: &peerage_dht::Query, answer: &peerage_dht::Answer, extras: bool) -> Option<Bytes> {
+    let message = dht::answer(query, answer, extras, std::time::Duration::ZERO)?;
+    Some(frame::encode(&message))
 }
 
 /// A peer's answers to a request, one by one.

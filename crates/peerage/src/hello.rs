@@ -31,6 +31,8 @@ pub(crate) const MAX_ANSWER_BYTES: usize = 72 * 1024;
 pub(crate) const MAX_TEXT: usize = 128;
 /// Channels that a hello lists.
 pub(crate) const MAX_CHANNELS: usize = 128;
+/// Names of what a node itself serves that are read of a hello.
+pub(crate) const MAX_SERVICES: usize = 16;
 /// Verified records that are kept to compare with.
 pub(crate) const MAX_KEPT_RECORDS: usize = 1024;
 /// Longer records, in bytes, are verified each time they come. Those of honest nodes have a few hundred.
@@ -50,6 +52,7 @@ pub(crate) fn ours(shared: &Shared, order: u64, observed: Option<&DialAddress>) 
         channels: Vec::new(),
         agent: shared.agent.clone(),
         moniker: shared.moniker.clone(),
+        services: shared.registry.node_services(),
         sealed: Vec::new(),
     };
     let channels = shared.registry.channels();
@@ -132,10 +135,11 @@ pub(crate) fn read(
     let observed = observed.map(|address| address.to_string());
     let channels: Vec<_> =
         hello.channels.into_iter().take(MAX_CHANNELS).map(ChannelLimits::from_hello).collect();
+    let services = hello.services.into_iter().take(MAX_SERVICES).map(text);
     let about = About {
         agent: text(hello.agent),
         moniker: text(hello.moniker),
-        protocols: channels.iter().map(|channel| channel.name.clone()).collect(),
+        protocols: channels.iter().map(|channel| channel.name.clone()).chain(services).collect(),
         observed,
         version: common_version(&hello.versions).unwrap_or(0),
         channels,

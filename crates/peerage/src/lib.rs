@@ -50,6 +50,7 @@ mod builder;
 mod channel;
 mod clock;
 mod data_dir;
+pub mod dht;
 mod dial;
 mod driver;
 mod environment;
@@ -90,6 +91,7 @@ pub use channel::{
     Payload, PeerSender, Raw, Receipt, To, Verdict,
 };
 pub use data_dir::{DataDirError, KEY_FILE};
+pub use dht::{Dht, DhtConfig, DhtError};
 pub use environment::{Environment, SystemEnvironment};
 pub use error::{ConnectError, ListenError, RegisterError, SendError, StartError};
 pub use limits::{Limit, LimitPlace, NodeLimits, limits};
@@ -106,7 +108,7 @@ pub use request::{
 pub use resolve::{Resolve, SystemResolver};
 pub use secret::ChangeSecretsError;
 pub use seed_file::{BadLine, SeedFileError};
-pub use store::{BOOK_FILE, MemoryStore, RedbStore, Store, StoreError, Stored};
+pub use store::{BOOK_FILE, MemoryStore, RedbStore, Row, RowChange, Store, StoreError, Stored};
 pub use streams::Incoming;
 
 pub use peerage_identity::{

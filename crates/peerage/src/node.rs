@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use peerage_identity::{DialAddress, ListenAddress, NetworkSecret, PeerId};
+use peerage_identity::{DialAddress, ListenAddress, NetworkSecret, PeerId, parse_peer_id};
 use peerage_peers::{Input, Target};
 use peerage_transport::{CloseCode, OpenError, ProtocolTraffic, Stream};
 use tokio::sync::oneshot;
@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::builder::NodeBuilder;
 use crate::channel::{Channel, ChannelConfig, ChannelCore, Payload};
 use crate::data_dir::DataDir;
+use crate::dht::Dht;
 use crate::driver::Message;
 use crate::error::{ConnectError, ListenError, RegisterError};
 use crate::listening::Here;
@@ -133,6 +134,11 @@ impl Node {
         self.shared.clock.now().mono
     }
 
+    /// The DHT, where the node was started with one ([`NodeBuilder::dht`]); without, each call of it fails and says so.
+    pub fn dht(&self) -> Dht {
+        Dht { shared: self.shared.clone() }
+    }
+
     /// Who is connected, and what changes.
     pub fn peers(&self) -> Peers {
         Peers { shared: self.shared.clone() }
@@ -157,20 +163,39 @@ impl Node {
         self.shared.secrets.change(secrets.into_iter().collect())
     }
 
-    /// Connects to an address now, whatever limits and backoff say, and waits until both sides have admitted each other.
+    /// Connects to an address now, whatever limits and backoff say, and waits until both sides have admitted each other. A peer ID will do too: then it is
+    /// [`Node::connect_peer`].
     ///
     /// # Errors
     /// [`ConnectError`], with the reason: nobody there, another peer there, refused.
     pub async fn connect(&self, address: impl fmt::Display) -> Result<PeerId, ConnectError> {
-        let address = DialAddress::from_str(&address.to_string())?;
+        let text = address.to_string();
+        if let Ok(peer) = parse_peer_id(&text) {
+            return self.connect_peer(peer).await;
+        }
+        let address = DialAddress::from_str(&text)?;
         self.connect_target(Target::Address(address)).await
     }
 
-    /// Connects to a peer at an address that is already known.
+    /// Connects to a peer by its ID: at an address that is already known, or, where the node was started with a DHT, at those that the peer has
+    /// published there, or that the nodes near it name.
     ///
     /// # Errors
     /// As [`Node::connect`], and when no address is known.
     pub async fn connect_peer(&self, peer: PeerId) -> Result<PeerId, ConnectError> {
+        let known = self.connect_target(Target::Peer(peer)).await;
+        let Err(error) = known else { return known };
+        if self.shared.dht.is_none() || peer == self.shared.me || matches!(error, ConnectError::Closed) {
+            return Err(error);
+        }
+        let found = crate::dht::addresses_of(&self.dht(), peer).await;
+        if found.is_empty() {
+            return Err(error);
+        }
+        for address in found {
+            let add = Input::Add { address, role: peerage_peers::Role::Known };
+            self.shared.to_driver.send(Message::Input(add)).await.map_err(|_| ConnectError::Closed)?;
+        }
         self.connect_target(Target::Peer(peer)).await
     }
 

@@ -1,7 +1,7 @@
 //! An admitted peer, as the rest of the node sees it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::about::{About, Said};
 use crate::channel::{ChannelCore, ChannelLimits, Class, EndedBy, Flight, Outbox, Seen};
+use crate::dht::Idle;
 use crate::error::SendError;
 use crate::memory::{Budget, Budgets, LEAST_SHARE};
 use crate::request::Slots;
@@ -68,6 +69,10 @@ pub(crate) struct Asked {
     pub(crate) pings: tokio::sync::Semaphore,
     /// Our ping stream: one per peer, kept for the next ping (libp2p ping).
     pub(crate) ping_stream: tokio::sync::Mutex<Option<Box<Stream>>>,
+    /// Our streams to its DHT that wait for the next question.
+    dht_streams: Mutex<Vec<Idle>>,
+    /// Streams on which it asks our DHT.
+    pub(crate) dht_served: AtomicUsize,
     /// Something has changed that the peer is still to be told of.
     pub(crate) push_due: AtomicBool,
     /// Held while it is told, so that it hears of changes in their order.
@@ -82,9 +87,17 @@ impl Asked {
             request_budgets: [shared.request_memory.clone(), Budget::new("request_peer_bytes", most)].into(),
             pings: tokio::sync::Semaphore::new(MAX_PING_STREAMS),
             ping_stream: tokio::sync::Mutex::new(None),
+            dht_streams: Mutex::default(),
+            dht_served: AtomicUsize::new(0),
             push_due: AtomicBool::new(false),
             pushing: tokio::sync::Mutex::new(()),
         }
+    }
+}
+
+impl Asked {
+    pub(crate) fn dht_streams(&self) -> MutexGuard<'_, Vec<Idle>> {
+        lock(&self.dht_streams)
     }
 }
 
@@ -177,6 +190,8 @@ impl Peer {
         let mut about = said.about();
         let result = change(&mut about);
         *said = Said::new(about, &self.shared.sayings);
+        drop(said);
+        self.shared.tell_dht();
         result
     }
 

@@ -8,6 +8,7 @@ use peerage_transport::Stream;
 
 use crate::bench::Ledger;
 use crate::channel::ChannelCore;
+use crate::dht::DhtCore;
 use crate::error::RegisterError;
 use crate::peer::Peer;
 use crate::request::Handler;
@@ -30,6 +31,8 @@ pub(crate) enum Service {
     IdentifyPush,
     /// Peer exchange.
     Exchange,
+    /// The DHT, where this node serves it.
+    Dht(Arc<DhtCore>),
     /// `/perf/1.0.0`, where it is switched on.
     Perf(Arc<Ledger>),
     /// A channel of the application.
@@ -48,6 +51,7 @@ impl fmt::Debug for Service {
             Service::Identify => "Identify",
             Service::IdentifyPush => "IdentifyPush",
             Service::Exchange => "Exchange",
+            Service::Dht(_) => "Dht",
             Service::Perf(_) => "Perf",
             Service::Channel(_) => "Channel",
             Service::Requests(_) => "Requests",
@@ -116,6 +120,13 @@ impl Registry {
         services.keys().map(|name| name.to_string()).collect()
     }
 
+    /// Names of what the node itself serves beyond what every node does, for the hello.
+    pub(crate) fn node_services(&self) -> Vec<String> {
+        let services = self.services.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let own = |service: &Service| matches!(service, Service::Dht(_));
+        services.iter().filter(|(_, service)| own(service)).map(|(name, _)| name.to_string()).collect()
+    }
+
     /// The registered channels.
     pub(crate) fn channels(&self) -> Vec<Arc<ChannelCore>> {
         let services = self.services.read().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -175,6 +186,7 @@ pub(crate) async fn serve(peer: Arc<Peer>, service: Service, stream: Stream) {
         Service::Identify => crate::protocols::identify::serve(&peer, stream).await,
         Service::IdentifyPush => crate::protocols::identify::receive_push(&peer, stream).await,
         Service::Exchange => crate::protocols::exchange::serve(&peer, stream).await,
+        Service::Dht(core) => crate::dht::serve(&peer, &core, stream).await,
         Service::Perf(ledger) => crate::protocols::perf::serve(&peer, &ledger, stream).await,
         Service::Channel(core) => {
             crate::channel::start_reader(&peer, core, stream);

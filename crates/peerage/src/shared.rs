@@ -23,6 +23,7 @@ use crate::about::About;
 use crate::about::Sayings;
 use crate::channel::{ChannelCore, EndedBy, Outbox};
 use crate::clock::Clock;
+use crate::dht::DhtCore;
 use crate::driver::Message;
 use crate::environment::Environment;
 use crate::error::SendError;
@@ -96,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) events: EventCounts,
     /// What peers say about themselves, as far as they say the same.
     pub(crate) sayings: Sayings,
+    /// The DHT, where the node was started with one.
+    pub(crate) dht: Option<Arc<DhtCore>>,
     /// Admitted peers. Written when one comes or goes, read on each send by ID.
     peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
 }
@@ -120,6 +123,7 @@ pub(crate) struct Parts {
     pub(crate) to_driver: mpsc::Sender<Message>,
     pub(crate) memory_limits: MemoryLimits,
     pub(crate) random: Random,
+    pub(crate) dht: Option<Arc<DhtCore>>,
 }
 
 impl Shared {
@@ -161,6 +165,7 @@ impl Shared {
             random: Mutex::new(parts.random),
             events: EventCounts::default(),
             sayings: Sayings::default(),
+            dht: parts.dht,
             peers: RwLock::default(),
         })
     }
@@ -192,7 +197,12 @@ impl Shared {
 
     /// What a peer's hello says to this node.
     pub(crate) fn read_hello(&self, peer: PeerId, hello: wire::Hello) -> (HelloFacts, About) {
-        hello::read(&self.network, peer, hello, &self.records)
+        let (facts, mut about) = hello::read(&self.network, peer, hello, &self.records);
+        // Nobody but the DHT asks for these: they would take room for each peer.
+        if let (Some(_), Some(record)) = (&self.dht, &facts.record) {
+            about.listen = record.addresses().iter().map(ToString::to_string).collect();
+        }
+        (facts, about)
     }
 
     /// An admitted peer.
@@ -216,6 +226,15 @@ impl Shared {
     pub(crate) fn insert_peer(&self, peer: Arc<Peer>) {
         let mut peers = self.peers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         peers.insert(peer.id, peer);
+        drop(peers);
+        self.tell_dht();
+    }
+
+    /// Lets the DHT see who is connected, and what they serve.
+    pub(crate) fn tell_dht(&self) {
+        if let Some(dht) = &self.dht {
+            dht.peers_changed.notify_one();
+        }
     }
 
     /// For the driver: a peer's connection has ended. A newer one of the same peer stays.
@@ -225,6 +244,7 @@ impl Shared {
             peers.remove(&peer.id);
         }
         drop(peers);
+        self.tell_dht();
         let lost = peer.end_outboxes(cause);
         self.lost_messages.fetch_add(lost, Ordering::Relaxed);
     }

@@ -1,4 +1,5 @@
-//! What a node keeps over restarts: the address book, with the backoff of each peer, the bans, and what the user said of peers while it ran.
+//! What a node keeps over restarts: the address book, with the backoff of each peer, the bans, what the user said of peers while it ran, and the records
+//! that its DHT holds for others and publishes itself.
 //!
 //! The peer manager says what changed, of the book at most every two seconds and of the rest at once; changes wait in [`saving`], one for each
 //! peer or ban, until the store has taken the ones before. [`RedbStore`] keeps them in one file, each batch in one transaction that is on the disk when it is done, so that a crash at
@@ -13,6 +14,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use peerage_peers::{BanEntry, BookChange, BookEntry, StandingEntry};
 
 pub use redb_store::{BOOK_FILE, RedbStore};
@@ -32,11 +34,34 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`]; the changes are handed in again, after a second and then ever more rarely, down to once a minute.
     fn save(&self, changes: &[BookChange]) -> Result<(), StoreError>;
 
+    /// The rows of the DHT's records, in any order: bytes by bytes, whose meaning is the DHT's. [`Store::load`] was called before.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn load_rows(&self) -> Result<Vec<Row>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Changes rows of the DHT, all or none. What is not `durable` may be lost with the power, the newest first, but not with the process.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the changes are handed in again.
+    fn save_rows(&self, changes: &[RowChange], durable: bool) -> Result<(), StoreError> {
+        let _ = (changes, durable);
+        Ok(())
+    }
+
     /// Whether it may be called on an async thread, because it never waits for a disk.
     fn is_quick(&self) -> bool {
         false
     }
 }
+
+/// One row of the DHT: its key and what it holds.
+pub type Row = (Bytes, Bytes);
+
+/// One change of the DHT's rows: the key, and what the row holds now; `None` when it is gone.
+pub type RowChange = (Bytes, Option<Bytes>);
 
 /// What a store holds.
 #[derive(Debug, Clone, Default)]
@@ -85,6 +110,7 @@ struct Tables {
     peers: BTreeMap<String, BookEntry>,
     bans: BTreeMap<String, BanEntry>,
     standings: BTreeMap<String, StandingEntry>,
+    rows: BTreeMap<Bytes, Bytes>,
 }
 
 impl MemoryStore {
@@ -126,6 +152,21 @@ impl Store for MemoryStore {
                 }
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    fn load_rows(&self) -> Result<Vec<Row>, StoreError> {
+        Ok(self.tables().rows.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn save_rows(&self, changes: &[RowChange], _: bool) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        for (key, value) in changes {
+            match value {
+                Some(value) => tables.rows.insert(key.clone(), value.clone()),
+                None => tables.rows.remove(key),
+            };
         }
         Ok(())
     }

@@ -21,6 +21,41 @@ use serde_json::Value;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+/// Questions and answers of the DHT, in libp2p's form and with what Peerage adds.
+fn dht(corpus: &mut Corpus) {
+    use peerage_dht::{Answer, Contact, Query, Status, Target};
+    let address = "/ip4/20.1.2.3/udp/4400/quic-v1".parse();
+    let contact = Contact::new(speaker().peer_id(), &address.into_iter().collect::<Vec<_>>());
+    let (value, Some(target)) = (Bytes::from_static(b"value"), Target::new(b"/acme/value/1")) else { return };
+    let queries = [
+        Query::FindNode { target: Target::of_peer(contact.peer()) },
+        Query::GetValue { target: target.clone(), cursor: Some(Bytes::from_static(b"next")) },
+        Query::PutValue { target: target.clone(), value: value.clone() },
+        Query::AddProvider { target: target.clone(), provider: contact.clone() },
+        Query::GetProviders { target, cursor: None },
+        Query::Ping,
+        Query::Repair(value.clone()),
+        Query::Silent { peers: vec![*contact.peer()] },
+    ];
+    let answer = Answer {
+        status: Status::Ok,
+        closer: vec![contact.clone(), contact.clone()],
+        values: vec![value.clone(), Bytes::from_static(b"another")],
+        providers: vec![contact],
+        cursor: Some(Bytes::from_static(b"more")),
+        repair: Some(value),
+        extended: true,
+    };
+    for query in &queries {
+        for extras in [false, true] {
+            corpus.add("dht_question", peerage::fuzzing::dht_asked(query, extras));
+            if let Some(said) = peerage::fuzzing::dht_answered(query, &answer, extras) {
+                corpus.add("dht_answer", said);
+            }
+        }
+    }
+}
+
 fn main() -> Result<()> {
     let mut corpus = Corpus::default();
     vectors(&mut corpus)?;
@@ -176,6 +211,7 @@ fn messages(corpus: &mut Corpus) -> Result<()> {
         }],
         agent: "peerage/0.1.0".into(),
         moniker: "alice".into(),
+        services: vec!["/acme/kad/1.0.0".to_owned()],
         sealed: Vec::new(),
     };
     corpus.add("hello", frame::encode(&greeting));
@@ -218,6 +254,7 @@ fn messages(corpus: &mut Corpus) -> Result<()> {
     let records = vec![record.as_bytes().clone(), other.as_bytes().clone()];
     corpus.add("exchange", frame::encode(&exchange::Peers { records }));
     corpus.add("exchange", frame::encode(&exchange::Ask { most: 30 }));
+    dht(corpus);
     corpus.add("key_file", &**key.to_pem());
     corpus.add("key_file", RFC_8410_WITH_PUBLIC);
     let signed = [&key.public().encode_protobuf()[..], &key.sign(public_key::MESSAGE)].concat();

@@ -40,6 +40,8 @@ targets! {
     certificate,
     certificate_extension,
     channel_account,
+    dht_answer,
+    dht_question,
     dht_record,
     dht_repair,
     envelope,

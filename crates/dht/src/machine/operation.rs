@@ -459,7 +459,7 @@ impl Dht {
     }
 
     pub(super) fn report(&mut self, op: &mut Op) {
-        if let (true, Aim::Caller(id)) = (op.watch, op.aim) {
+        if let (Aim::Caller(id), true) = (op.aim, op.watch) {
             let steps = op.lookup.take_steps();
             self.outputs.extend(steps.into_iter().map(|step| Output::Step { operation: id, step }));
         }

@@ -20,6 +20,8 @@ pub(super) struct Store {
     replicas: usize,
     /// The caller is told after so many.
     needed: usize,
+    /// The caller left that to us.
+    by_default: bool,
     copies: Vec<Copy>,
     /// Who is next, the closest first.
     queue: VecDeque<Contact>,
@@ -52,8 +54,10 @@ enum State {
 
 impl Store {
     pub(super) fn new(query: Query, replicas: usize, quorum: usize) -> Self {
-        let needed = if quorum == 0 { replicas.div_ceil(2) } else { quorum.min(replicas) };
+        let by_default = quorum == 0;
+        let needed = if by_default { replicas.div_ceil(2) } else { quorum.min(replicas) };
         Self {
+            by_default,
             query,
             replicas,
             needed,
@@ -142,6 +146,10 @@ impl Dht {
                 beyond.truncate(config.region_extra);
             }
             store.extra = beyond.into();
+        }
+        if store.by_default {
+            // A network of fewer nodes than replicas is no failure.
+            store.needed = store.replicas.min(answered.len()).div_ceil(2).max(1);
         }
         store.queue = answered.into_iter().map(|(contact, _)| contact).collect();
         self.drive_store(now, operation);

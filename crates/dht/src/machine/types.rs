@@ -225,7 +225,7 @@ pub struct Options {
     /// How urgent it is.
     pub class: Class,
     /// For [`Operation::Get`]: so many valid answers from distinct address groups, at least one. For [`Operation::Put`] and
-    /// [`Operation::Provide`]: the caller is told after so many acknowledgements; zero for half of the replicas.
+    /// [`Operation::Provide`]: the caller is told after so many acknowledgements; zero for half of the replicas, or of the peers where there are fewer.
     pub quorum: usize,
     /// After so long whatever is there is returned; `None` for the class's own: [`crate::LookupConfig::deadline`].
     pub deadline: Option<Duration>,

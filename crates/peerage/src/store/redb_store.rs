@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use peerage_peers::BookChange;
-use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+};
 use serde::de::DeserializeOwned;
 
-use super::{Store, StoreError, Stored};
+use super::{Row, RowChange, Store, StoreError, Stored};
 
 /// The name of the file in a data directory that holds the address book and the bans.
 pub const BOOK_FILE: &str = "peers.redb";
@@ -25,6 +28,8 @@ const PEERS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("peers");
 const BANS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("bans");
 /// What the user said of peers, by peer ID.
 const STANDINGS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("standings");
+/// What the DHT keeps, in the DHT's own form.
+const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("dht");
 /// What redb may keep in memory; its own default is a gigabyte.
 const CACHE_BYTES: usize = 2 << 20;
 /// Entries that are read of a table: more than any address book holds.
@@ -133,6 +138,7 @@ impl RedbStore {
         transaction.open_table(PEERS)?;
         transaction.open_table(BANS)?;
         transaction.open_table(STANDINGS)?;
+        transaction.open_table(ROWS)?;
         transaction.commit()?;
         Ok(found)
     }
@@ -182,6 +188,17 @@ impl RedbStore {
         }
         // Durable when this returns: that is redb's default.
         Ok(transaction.commit()?)
+    }
+
+    /// Runs on the open database. A page that went bad on the disk can make redb panic: that is a failure like any other.
+    fn with_open<T>(&self, run: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        let open = self.locked();
+        let failed = |detail| StoreError::Failed { path: self.path.clone(), detail };
+        let database = open.as_ref().ok_or_else(|| failed("it was not loaded".to_owned()))?;
+        match catch_unwind(AssertUnwindSafe(|| run(database))) {
+            Ok(done) => done.map_err(|error| failed(error.to_string())),
+            Err(_) => Err(failed("its pages contradict one another".to_owned())),
+        }
     }
 
     fn fault(&self, error: redb::Error) -> Fault {
@@ -237,15 +254,37 @@ impl Store for RedbStore {
     }
 
     fn save(&self, changes: &[BookChange]) -> Result<(), StoreError> {
-        let open = self.locked();
-        let failed = |detail| StoreError::Failed { path: self.path.clone(), detail };
-        let database = open.as_ref().ok_or_else(|| failed("it was not loaded".to_owned()))?;
-        // A page that went bad on the disk can make redb panic: that is a failed write like any other.
-        let writing = catch_unwind(AssertUnwindSafe(|| self.write(database, changes)));
-        match writing {
-            Ok(written) => written.map_err(|error| failed(error.to_string())),
-            Err(_) => Err(failed("its pages contradict one another".to_owned())),
-        }
+        self.with_open(|database| self.write(database, changes))
+    }
+
+    fn load_rows(&self) -> Result<Vec<Row>, StoreError> {
+        self.with_open(|database| {
+            let table = database.begin_read()?.open_table(ROWS)?;
+            let mut rows = Vec::new();
+            for row in table.iter()?.take(MAX_ENTRIES) {
+                let (key, value) = row?;
+                rows.push((Bytes::copy_from_slice(key.value()), Bytes::copy_from_slice(value.value())));
+            }
+            Ok(rows)
+        })
+    }
+
+    fn save_rows(&self, changes: &[RowChange], durable: bool) -> Result<(), StoreError> {
+        self.with_open(|database| {
+            let mut transaction = database.begin_write()?;
+            let durability = if durable { Durability::Immediate } else { Durability::None };
+            transaction.set_durability(durability)?;
+            {
+                let mut rows = transaction.open_table(ROWS)?;
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => rows.insert(&key[..], &value[..])?,
+                        None => rows.remove(&key[..])?,
+                    };
+                }
+            }
+            Ok(transaction.commit()?)
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use peerage_peers::{BadEntry, Ban, BookChange, Standing, StoredPeer};
 use tokio::sync::Notify;
 
-use super::{BOOK_FILE, Store, StoreError, Stored};
+use super::{BOOK_FILE, Row, RowChange, Store, StoreError, Stored};
 
 /// How long changes that could not be stored wait: at first, and at most. It doubles with each failure.
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
@@ -57,13 +57,31 @@ impl Saving {
 
     /// Reads what the store holds. Without a store there is nothing.
     pub(crate) async fn load(&self) -> Result<Loaded, StoreError> {
-        let Some(store) = self.store() else { return Ok(Loaded::default()) };
-        if store.is_quick() {
-            return Ok(read(store.load()?));
-        }
         // Signatures are checked there too: of thousands of records that takes a while.
-        let loading = tokio::task::spawn_blocking(move || Ok(read(store.load()?)));
-        loading.await.unwrap_or_else(|error| {
+        self.with_store(Loaded::default(), |store| Ok(read(store.load()?))).await
+    }
+
+    /// The DHT's rows, after [`Saving::load`]. Without a store there are none.
+    pub(crate) async fn load_rows(&self) -> Result<Vec<Row>, StoreError> {
+        self.with_store(Vec::new(), |store| store.load_rows()).await
+    }
+
+    /// Writes rows of the DHT. Without a store they are forgotten.
+    pub(crate) async fn save_rows(&self, changes: Vec<RowChange>, durable: bool) -> Result<(), StoreError> {
+        self.with_store((), move |store| store.save_rows(&changes, durable)).await
+    }
+
+    /// Runs on the store, where there is one: on a thread of its own, unless it is quick.
+    async fn with_store<T: Send + 'static>(
+        &self,
+        without: T,
+        run: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Some(store) = self.store() else { return Ok(without) };
+        if store.is_quick() {
+            return run(&*store);
+        }
+        tokio::task::spawn_blocking(move || run(&*store)).await.unwrap_or_else(|error| {
             Err(StoreError::Failed { path: PathBuf::from(BOOK_FILE), detail: error.to_string() })
         })
     }
@@ -94,20 +112,15 @@ impl Saving {
     /// Writes everything that waits. When that fails, it waits on.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
         let _writing = self.writing.lock().await;
-        let Some(store) = self.store() else { return Ok(()) };
+        if self.store().is_none() {
+            return Ok(());
+        }
         let batch: Arc<[BookChange]> = self.waiting().take().into();
         if batch.is_empty() {
             return Ok(());
         }
-        let saved = if store.is_quick() {
-            store.save(&batch)
-        } else {
-            let written = batch.clone();
-            let job = tokio::task::spawn_blocking(move || store.save(&written));
-            job.await.unwrap_or_else(|error| {
-                Err(StoreError::Failed { path: PathBuf::from(BOOK_FILE), detail: error.to_string() })
-            })
-        };
+        let written = batch.clone();
+        let saved = self.with_store((), move |store| store.save(&written)).await;
         if saved.is_err() {
             let mut waiting = self.waiting();
             batch.iter().for_each(|change| waiting.put_back(change));

@@ -73,6 +73,7 @@ impl Intruder {
             channels: Vec::new(),
             agent: "intruder/1".to_owned(),
             moniker: String::new(),
+            services: Vec::new(),
             sealed: Vec::new(),
         })
     }

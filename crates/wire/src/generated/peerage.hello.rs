@@ -26,6 +26,9 @@ pub struct Hello {
     /// A name for people; not unique, never trusted.
     #[prost(string, tag = "9")]
     pub moniker: ::prost::alloc::string::String,
+    /// Protocols of the node itself that it serves, such as its DHT's; those of its applications are told by identify.
+    #[prost(string, repeated, tag = "11")]
+    pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Where this is set, nothing else is. The number is far from the others, which may still grow.
     #[prost(message, repeated, tag = "100")]
     pub sealed: ::prost::alloc::vec::Vec<Sealed>,

@@ -143,10 +143,9 @@ pub mod message {
 pub struct Additions {
     #[prost(enumeration = "additions::Status", optional, tag = "1")]
     pub status: ::core::option::Option<i32>,
-    /// For people.
-    #[prost(string, optional, tag = "2")]
-    pub detail: ::core::option::Option<::prost::alloc::string::String>,
-    /// Values of a key with several publishers, beyond the one in `Message.record`.
+    #[prost(enumeration = "additions::Refusal", optional, tag = "2")]
+    pub refusal: ::core::option::Option<i32>,
+    /// Values of a key with several publishers, the one in `Message.record` not among them.
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub values: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
     /// In an answer: where the next page begins. In a question: where to go on.
@@ -178,7 +177,7 @@ pub mod additions {
         Stored = 1,
         /// Not stored, or not answered: there is too much to do, or no room.
         Busy = 2,
-        /// Not stored, and it never will be: `detail` says why.
+        /// Not stored, or not answered, and it never will be: `refusal` says why.
         Refused = 3,
         /// Not stored: a newer one is known, which `Message.record` holds.
         Stale = 4,
@@ -205,6 +204,65 @@ pub mod additions {
                 "BUSY" => Some(Self::Busy),
                 "REFUSED" => Some(Self::Refused),
                 "STALE" => Some(Self::Stale),
+                _ => None,
+            }
+        }
+    }
+    /// Why something was refused. A number that a receiver does not know is read as OTHER.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Refusal {
+        Other = 0,
+        Invalid = 1,
+        UnknownNamespace = 2,
+        TooLarge = 3,
+        Quota = 4,
+        Policy = 5,
+        /// Others are much closer to the key: they stand in `Message.closer_peers`.
+        TooFar = 6,
+        NotTheProvider = 7,
+        NotServed = 8,
+    }
+    impl Refusal {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Other => "OTHER",
+                Self::Invalid => "INVALID",
+                Self::UnknownNamespace => "UNKNOWN_NAMESPACE",
+                Self::TooLarge => "TOO_LARGE",
+                Self::Quota => "QUOTA",
+                Self::Policy => "POLICY",
+                Self::TooFar => "TOO_FAR",
+                Self::NotTheProvider => "NOT_THE_PROVIDER",
+                Self::NotServed => "NOT_SERVED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "OTHER" => Some(Self::Other),
+                "INVALID" => Some(Self::Invalid),
+                "UNKNOWN_NAMESPACE" => Some(Self::UnknownNamespace),
+                "TOO_LARGE" => Some(Self::TooLarge),
+                "QUOTA" => Some(Self::Quota),
+                "POLICY" => Some(Self::Policy),
+                "TOO_FAR" => Some(Self::TooFar),
+                "NOT_THE_PROVIDER" => Some(Self::NotTheProvider),
+                "NOT_SERVED" => Some(Self::NotServed),
                 _ => None,
             }
         }

@@ -1,0 +1,97 @@
+//! One question to one peer: over the connection that there is, or over one that is made for it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peerage_dht::{Answer, Class, Contact, Failure, Query};
+use peerage_peers::{Blame, Input, Penalty};
+use tokio::sync::oneshot;
+
+use super::streams::AskError;
+use super::{DhtCore, codec, streams};
+use crate::driver::Message;
+use crate::error::ConnectError;
+use crate::peer::Peer;
+use crate::shared::Shared;
+
+/// An answer.
+pub(crate) struct Got {
+    /// From the question to the answer: without the dial, the handshakes and the negotiation before it.
+    pub(crate) rtt: Duration,
+    /// Where the peer was seen.
+    pub(crate) remote: IpAddr,
+    pub(crate) answer: Answer,
+}
+
+/// Asks a peer and reads its answer. Dropping it gives up the stream; a dial that was begun goes on.
+pub(crate) async fn carry_out(
+    shared: Arc<Shared>,
+    core: Arc<DhtCore>,
+    contact: Contact,
+    query: Query,
+    class: Class,
+) -> Result<Got, Failure> {
+    let peer = match shared.peer(contact.peer()) {
+        Some(peer) => peer,
+        None => visit(&shared, &contact).await?,
+    };
+    let asked = ask(&core, &peer, &query, class).await;
+    asked.map_err(|error| failed(&peer, &error))
+}
+
+async fn ask(core: &DhtCore, peer: &Arc<Peer>, query: &Query, class: Class) -> Result<Got, AskError> {
+    let extras = !peer.foreign;
+    let unsupported = || AskError::NotSupported { peer: peer.id, protocol: core.protocols[0].clone() };
+    if codec::needs_extras(query) && !extras {
+        return Err(unsupported());
+    }
+    let protocol = core.protocol_to_ask(peer).ok_or_else(unsupported)?;
+    let remote = peer.connection.remote_address().ip();
+    let question = codec::question(query, extras, peer.shared.clock.now().unix);
+    let answered = codec::is_answered(query, extras);
+    let got = streams::ask(peer, &protocol, &question, answered, streams::priority(class)).await?;
+    let answer = match got.message {
+        Some(message) => codec::read_answer(query, message, extras).map_err(|error| {
+            let detail = error.to_string();
+            AskError::Malformed { peer: peer.id, protocol: protocol.clone(), detail }
+        })?,
+        None => Answer::default(),
+    };
+    Ok(Got { rtt: got.took, remote, answer })
+}
+
+/// Connects to a peer for a while.
+async fn visit(shared: &Arc<Shared>, contact: &Contact) -> Result<Arc<Peer>, Failure> {
+    let (reply, answer) = oneshot::channel();
+    let address = contact.addresses().into_iter().next().ok_or(Failure::Unreachable)?;
+    let address = address.with_peer_id(*contact.peer()).map_err(|_| Failure::Unreachable)?;
+    let visit = Message::Connect { target: peerage_peers::Target::Address(address), reply };
+    shared.to_driver.send(visit).await.map_err(|_| Failure::Local)?;
+    match answer.await {
+        Ok(Ok(peer)) => shared.peer(&peer).ok_or(Failure::Refused),
+        Ok(Err(ConnectError::Failed { blame, detail })) => {
+            tracing::trace!(peer = %contact.peer(), detail, "not reached for the DHT");
+            Err(match blame {
+                Blame::Local => Failure::Local,
+                Blame::Unlucky => Failure::Unreachable,
+                Blame::Overloaded | Blame::Hostile => Failure::Refused,
+            })
+        }
+        Ok(Err(_)) | Err(_) => Err(Failure::Local),
+    }
+}
+
+fn failed(peer: &Arc<Peer>, error: &AskError) -> Failure {
+    tracing::trace!(peer = %peer.id, %error, "the DHT has no answer");
+    match error {
+        AskError::NotSupported { .. } => Failure::Unsupported,
+        AskError::Lost { .. } => Failure::Refused,
+        AskError::Malformed { .. } => {
+            let penalise = Input::Penalise { peer: peer.id, penalty: Penalty::Malformed };
+            // A driver that has no room now hears of the next one.
+            let _ = peer.shared.to_driver.try_send(Message::Input(penalise));
+            Failure::Broken
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What a node does in the DHT.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use peerage_dht::record::{RecordsConfig, Validator};
+use peerage_dht::{Invalid, Judged, Mode};
+use peerage_machine::Now;
+
+/// What a node does in the DHT, for [`NodeBuilder::dht`](crate::NodeBuilder::dht).
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct DhtConfig {
+    /// Whether the node answers others and stands in their tables. Default: a node that listens at its start serves, any other one only asks.
+    pub mode: Option<Mode>,
+    /// Whether nodes of libp2p's DHT, `/ipfs/kad/1.0.0`, are asked and answered too. Default: no.
+    pub libp2p: bool,
+    /// Events of the DHT that a slow watcher may fall behind before it misses some. Default: 256.
+    pub max_events_behind: usize,
+    /// The machine's limits and times.
+    pub limits: peerage_dht::DhtConfig,
+    /// The limits of records. All nodes of a network must agree on them.
+    pub records: RecordsConfig,
+    pub(super) validators: Vec<(String, Arc<dyn Validator>)>,
+}
+
+impl DhtConfig {
+    /// Takes values under `/<namespace>/…`, as libp2p's nodes store them, when `validator` finds them good. Without one, values of other namespaces than the
+    /// network's own kinds are refused.
+    #[must_use]
+    pub fn validator(mut self, namespace: impl Into<String>, validator: impl Validator + 'static) -> Self {
+        self.validators.push((namespace.into(), Arc::new(validator)));
+        self
+    }
+
+    /// Takes any value under `/<namespace>/…`; of several the greatest by its bytes is the best. Whoever can ask can overwrite: for networks whose nodes
+    /// trust each other.
+    #[must_use]
+    pub fn any_value(self, namespace: impl Into<String>) -> Self {
+        self.validator(namespace, AnyValue)
+    }
+}
+
+impl Default for DhtConfig {
+    fn default() -> Self {
+        Self {
+            mode: None,
+            libp2p: false,
+            max_events_behind: 256,
+            limits: peerage_dht::DhtConfig::default(),
+            records: RecordsConfig::default(),
+            validators: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Debug for DhtConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let validators: Vec<_> = self.validators.iter().map(|(namespace, _)| namespace).collect();
+        f.debug_struct("DhtConfig")
+            .field("mode", &self.mode)
+            .field("libp2p", &self.libp2p)
+            .field("max_events_behind", &self.max_events_behind)
+            .field("limits", &self.limits)
+            .field("records", &self.records)
+            .field("validators", &validators)
+            .finish()
+    }
+}
+
+/// Every value is good.
+struct AnyValue;
+
+impl Validator for AnyValue {
+    fn validate(&self, _: Now, _: &[u8], value: &Bytes) -> Result<Judged, Invalid> {
+        Ok(Judged { slot: Bytes::new(), rank: value.clone(), is_final: false })
+    }
+}

@@ -1,0 +1,299 @@
+//! The task that owns the DHT's machine: it feeds it what happened and carries out what it wants.
+//!
+//! It decides nothing and waits for nobody. A question to a peer is a task of its own, which reports back; peers' questions come in through the same
+//! queue, so that whoever asks more than is worked on waits at its stream.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peerage_dht::store::{Batch, Change};
+use peerage_dht::{
+    Answer, Class, Contact, Dht, Input, Operation, OperationId, Options, Outcome, Output, Query, QueryId,
+    RequestId, Source, Step,
+};
+use peerage_identity::{DialAddress, PeerId};
+use peerage_machine::{Machine, Now};
+use peerage_transport::ConnectionId;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use super::{DhtCore, asks};
+use crate::driver::Message;
+use crate::peer::Peer;
+use crate::shared::Shared;
+use crate::store::RowChange;
+
+/// Messages that may wait for the driver. Senders wait when it is full.
+pub(crate) const QUEUE: usize = 1024;
+/// Steps of a watched lookup that its watcher may be behind; more are left out, and counted.
+pub(crate) const MAX_STEPS_BEHIND: usize = 4096;
+/// How often streams that nobody used for a while are looked for.
+const TRIM_EVERY: Duration = Duration::from_secs(15);
+
+/// What the driver hears.
+pub(crate) enum DhtMessage {
+    /// Something that goes to the machine as it is.
+    Input(Input),
+    /// A peer asks.
+    Asked { from: PeerId, remote: IpAddr, query: Query, reply: oneshot::Sender<Answer> },
+    /// The user wants something.
+    Start { operation: OperationId, wanted: Operation, options: Options, caller: Caller },
+    /// Something that only the machine can tell or do.
+    Machine(Box<MachineCall>),
+}
+
+/// What runs on the machine.
+pub(crate) type MachineCall = dyn FnOnce(Now, &mut Dht) + Send;
+
+/// Who waits for an operation.
+pub(crate) struct Caller {
+    pub(crate) done: oneshot::Sender<Outcome>,
+    /// Told of a store that went on after its caller was answered.
+    pub(crate) settled: Option<oneshot::Sender<Outcome>>,
+    pub(crate) steps: Option<mpsc::Sender<Step>>,
+}
+
+/// The driver's own state.
+struct Driver {
+    shared: Arc<Shared>,
+    core: Arc<DhtCore>,
+    machine: Dht,
+    /// Questions of ours under way.
+    asks: BTreeMap<RequestId, AbortHandle>,
+    /// Questions of peers that are not answered yet.
+    asked: BTreeMap<QueryId, oneshot::Sender<Answer>>,
+    callers: BTreeMap<OperationId, Caller>,
+    /// Stores that go on after their callers were answered.
+    settling: BTreeMap<OperationId, oneshot::Sender<Outcome>>,
+    /// Who is connected, as the machine was told: over which connection, and whether it serves.
+    connected: BTreeMap<PeerId, (ConnectionId, bool)>,
+    next_query: u64,
+}
+
+/// Runs until the node stops.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    core: Arc<DhtCore>,
+    machine: Dht,
+    mut messages: mpsc::Receiver<DhtMessage>,
+) {
+    let mut driver = Driver {
+        shared: shared.clone(),
+        core: core.clone(),
+        machine,
+        asks: BTreeMap::new(),
+        asked: BTreeMap::new(),
+        callers: BTreeMap::new(),
+        settling: BTreeMap::new(),
+        connected: BTreeMap::new(),
+        next_query: 0,
+    };
+    let mut trim = tokio::time::interval(TRIM_EVERY);
+    trim.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    driver.peers_changed();
+    loop {
+        driver.carry_out();
+        let due = driver.machine.poll_timeout();
+        let timer = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(shared.clock.instant(due)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            message = messages.recv() => match message {
+                Some(message) => driver.handle(message),
+                None => return,
+            },
+            () = core.peers_changed.notified() => driver.peers_changed(),
+            () = timer => {}
+            _ = trim.tick() => shared.connected().iter().for_each(|peer| super::streams::trim(peer)),
+        }
+        // Messages that never pause would keep the timer waiting.
+        let now = shared.clock.now();
+        if driver.machine.poll_timeout().is_some_and(|due| due <= now.mono) {
+            driver.machine.handle_timeout(now);
+        }
+    }
+}
+
+impl Driver {
+    fn handle(&mut self, message: DhtMessage) {
+        let now = self.shared.clock.now();
+        match message {
+            DhtMessage::Input(input) => {
+                if let Input::Answered { request, .. } | Input::Failed { request, .. } = &input {
+                    self.asks.remove(request);
+                }
+                self.machine.handle(now, input);
+            }
+            DhtMessage::Asked { from, remote, query: ask, reply } => {
+                self.next_query += 1;
+                let query = QueryId(self.next_query);
+                self.asked.insert(query, reply);
+                self.machine.handle(now, Input::Asked { query, from, remote, ask });
+            }
+            DhtMessage::Start { operation, wanted, options, caller } => {
+                self.callers.insert(operation, caller);
+                self.machine.handle(now, Input::Start { operation, wanted, options });
+            }
+            DhtMessage::Machine(call) => call(now, &mut self.machine),
+        }
+    }
+
+    /// Tells the machine who has come and gone since the last time.
+    fn peers_changed(&mut self) {
+        let now = self.shared.clock.now();
+        let peers: BTreeMap<_, _> = self.shared.connected().into_iter().map(|peer| (peer.id, peer)).collect();
+        let gone: Vec<_> = self.connected.keys().filter(|peer| !peers.contains_key(peer)).copied().collect();
+        for peer in gone {
+            self.connected.remove(&peer);
+            self.machine.handle(now, Input::Disconnected { peer });
+        }
+        for (id, peer) in peers {
+            let (connection, serves) = (peer.connection.id(), self.core.protocol_of(&peer).is_some());
+            let before = self.connected.insert(id, (connection, serves));
+            if before == Some((connection, serves)) {
+                continue;
+            }
+            if before.is_none_or(|(earlier, _)| earlier != connection) {
+                let rtt = Some(peer.connection.rtt());
+                let remote = peer.connection.remote_address().ip();
+                self.machine.handle(now, Input::Connected { contact: contact_of(&peer), remote, rtt });
+            }
+            self.machine.handle(now, Input::Supports { peer: id, serves });
+        }
+    }
+
+    /// Carries out what the machine wants done.
+    fn carry_out(&mut self) {
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Ask { request, contact, query, class, deadline } => {
+                    self.ask(request, contact, query, class, deadline);
+                }
+                Output::CancelAsk { request } => {
+                    if let Some(task) = self.asks.remove(&request) {
+                        task.abort();
+                    }
+                }
+                Output::Reply { query, answer } => {
+                    if let Some(reply) = self.asked.remove(&query) {
+                        // Whoever asked may be gone.
+                        let _ = reply.send(answer);
+                    }
+                }
+                Output::Step { operation, step } => {
+                    if let Some(steps) = self.callers.get(&operation).and_then(|caller| caller.steps.as_ref())
+                    {
+                        // A watcher that is behind misses steps, not the result.
+                        let _ = steps.try_send(step);
+                    }
+                }
+                Output::Done { operation, outcome } => {
+                    if let Some(caller) = self.callers.remove(&operation) {
+                        self.settling.retain(|_, waiting| !waiting.is_closed());
+                        if let Some(settled) = caller.settled {
+                            self.settling.insert(operation, settled);
+                        }
+                        let _ = caller.done.send(*outcome);
+                    }
+                }
+                Output::Settled { operation, outcome } => {
+                    if let Some(settled) = self.settling.remove(&operation) {
+                        let _ = settled.send(*outcome);
+                    }
+                }
+                Output::Write(batch) => self.write(batch),
+                Output::WantContacts => self.bring_contacts(),
+                Output::Event(event) => {
+                    tracing::debug!(?event, "dht");
+                    // Without a watcher there is nobody to tell.
+                    let _ = self.core.events.send(event);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn ask(&mut self, request: RequestId, contact: Contact, query: Query, class: Class, deadline: Duration) {
+        let asking = asks::carry_out(self.shared.clone(), self.core.clone(), contact, query, class);
+        let (by, core) = (self.shared.clock.instant(deadline), self.core.clone());
+        let stop = self.shared.stop.clone();
+        let task = self.shared.tasks.spawn(async move {
+            let result = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                result = tokio::time::timeout_at(by, asking) => result,
+            };
+            let input = match result {
+                Ok(Ok(asks::Got { rtt, remote, answer })) => Input::Answered { request, rtt, remote, answer },
+                Ok(Err(why)) => Input::Failed { request, why },
+                // The machine has given it up by itself.
+                Err(_) => Input::Failed { request, why: peerage_dht::Failure::Timeout },
+            };
+            let _ = core.to_driver.send(DhtMessage::Input(input)).await;
+        });
+        self.asks.insert(request, task.abort_handle());
+    }
+
+    /// Writes what the machine keeps, beside it; the machine hands out one batch at a time.
+    fn write(&self, batch: Batch) {
+        let (shared, core, number) = (self.shared.clone(), self.core.clone(), batch.number);
+        self.shared.spawn(async move {
+            let saved = shared.saving.save_rows(row_changes(batch.changes), batch.durable).await;
+            if let Err(error) = &saved {
+                tracing::warn!(%error, "the DHT's records were not stored");
+            }
+            let written = Input::Written { number, ok: saved.is_ok() };
+            let _ = core.to_driver.send(DhtMessage::Input(written)).await;
+        });
+    }
+
+    /// Hands over whom the address book knows, the user's seeds among them. Who is dialled anyway, such as a seed without a peer ID, follows when it is
+    /// connected.
+    fn bring_contacts(&self) {
+        let (shared, core) = (self.shared.clone(), self.core.clone());
+        self.shared.spawn(async move {
+            let (reply, book) = oneshot::channel();
+            if shared.to_driver.send(Message::Export { reply }).await.is_err() {
+                return;
+            }
+            let Ok(book) = book.await else { return };
+            let contacts = book.iter().filter_map(|entry| {
+                let peer: PeerId = entry.peer.parse().ok()?;
+                let addresses: Vec<DialAddress> =
+                    entry.addresses.iter().filter_map(|entry| entry.address.parse().ok()).collect();
+                (!addresses.is_empty()).then(|| Contact::new(peer, &addresses))
+            });
+            let known = Input::Known { contacts: contacts.collect(), source: Source::Book };
+            let _ = core.to_driver.send(DhtMessage::Input(known)).await;
+        });
+    }
+}
+
+/// Every caller and asker learns that the node is gone by the end of its channel.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.asks.values().for_each(AbortHandle::abort);
+    }
+}
+
+/// What the disk is to change.
+pub(crate) fn row_changes(changes: Vec<Change>) -> Vec<RowChange> {
+    let row = |change| match change {
+        Change::Put { key, value } => (key, Some(value)),
+        Change::Delete { key } => (key, None),
+    };
+    changes.into_iter().map(row).collect()
+}
+
+/// A connected peer with the addresses at which it says that it can be reached.
+fn contact_of(peer: &Peer) -> Contact {
+    let listen = peer.about().listen;
+    let addresses: Vec<DialAddress> = listen.iter().filter_map(|text| text.parse().ok()).collect();
+    Contact::new(peer.id, &addresses)
+}

@@ -1,0 +1,366 @@
+//! The DHT as applications use it.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use peerage_dht::record::Kind;
+use peerage_dht::{
+    Class, Contact, Counts, Ended, Event, Health, Input, Operation, OperationId, Options, Outcome, Standing,
+    Step, Target,
+};
+use peerage_identity::PeerId;
+use peerage_machine::Now;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::DhtCore;
+use super::driver::{Caller, DhtMessage, MAX_STEPS_BEHIND};
+use crate::shared::Shared;
+
+/// Why an operation of the DHT failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DhtError {
+    /// The node was started without.
+    #[error("this node runs without a DHT: start it with NodeBuilder::dht, or `peerage node --dht`")]
+    Off,
+    /// The node has been shut down.
+    #[error("the node has been shut down")]
+    Closed,
+    /// A key that is none.
+    #[error("a key of {length} bytes: give 1 to {most}")]
+    Key {
+        /// Its length.
+        length: usize,
+        /// The longest.
+        most: usize,
+    },
+    /// Nobody could be asked.
+    #[error("no node of the DHT is known: connect to one, or name one as a seed")]
+    NoContacts,
+    /// Too many operations are under way.
+    #[error(
+        "too many operations of the DHT are under way: wait for some, or raise dht.limits.lookup.max_operations"
+    )]
+    TooMany,
+    /// It was not found.
+    #[error("not found: {report}")]
+    NotFound {
+        /// How it went.
+        report: DhtReport,
+    },
+    /// It was stored at fewer nodes than were asked for.
+    #[error("stored at too few nodes: {report}")]
+    TooFewStored {
+        /// How it went.
+        report: DhtReport,
+    },
+    /// A record cannot be what it should be, and why.
+    #[error("this cannot be published: {0}")]
+    Record(String),
+    /// What is wanted makes no sense, and why.
+    #[error("the DHT refused it: {why}")]
+    Refused {
+        /// The reason.
+        why: String,
+    },
+}
+
+/// How an operation went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DhtReport {
+    /// Why it ended.
+    pub ended: Ended,
+    /// So many answers stand before the result, one after another.
+    pub hops: u32,
+    /// From the start to the end.
+    pub took: Duration,
+    /// How often what happened.
+    pub counts: Counts,
+    /// Whether the neighbourhood of the target looks too dense to be honest.
+    pub dense: bool,
+}
+
+impl DhtReport {
+    pub(super) fn of(outcome: &Outcome) -> Self {
+        let Outcome { ended, hops, took, counts, dense, .. } = outcome;
+        Self { ended: *ended, hops: *hops, took: *took, counts: *counts, dense: *dense }
+    }
+}
+
+impl fmt::Display for DhtReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { asked, answered, failed, cancelled, stored, .. } = self.counts;
+        write!(f, "{asked} asked, {answered} answered, {failed} failed, {cancelled} cancelled")?;
+        if stored > 0 {
+            write!(f, ", {stored} stored")?;
+        }
+        write!(f, ", in {} ms", self.took.as_millis())?;
+        match self.ended {
+            Ended::Deadline => f.write_str(" (the time was up)"),
+            Ended::Cancelled => f.write_str(" (cancelled)"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The DHT of a node: [`Node::dht`](crate::Node::dht). Clones are handles to the same.
+#[derive(Clone)]
+pub struct Dht {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Dht {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dht").field("on", &self.shared.dht.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Dht {
+    /// Where a peer can be reached, by its ID alone: as soon as somebody names it.
+    pub fn find_peer(&self, peer: PeerId) -> DhtCall<(Contact, DhtReport)> {
+        let read = |outcome: &Outcome| match outcome.found.clone() {
+            Some(contact) => Ok((contact, DhtReport::of(outcome))),
+            None => Err(DhtError::NotFound { report: DhtReport::of(outcome) }),
+        };
+        self.call(Ok(Operation::FindPeer { peer }), read)
+    }
+
+    /// The nodes closest to a place, those that answer, the closest first. `target` is hashed, as libp2p does with keys.
+    pub fn closest(&self, target: impl AsRef<[u8]>) -> DhtCall<(Vec<Contact>, DhtReport)> {
+        let wanted = key(target.as_ref()).map(|target| Operation::Closest { target });
+        self.call(wanted, |outcome| Ok((outcome.closest.clone(), DhtReport::of(outcome))))
+    }
+
+    /// Tells the nodes closest to `key`, a multihash for other libp2p nodes, that this node provides what it names, with the addresses at which it listens.
+    pub fn provide(&self, target: impl AsRef<[u8]>) -> DhtCall<DhtReport> {
+        let addresses = self.shared.listening.here().addresses.clone();
+        let provider = Contact::new(self.shared.me, &addresses);
+        let replicas = self.replicas(Kind::Value);
+        let wanted = key(target.as_ref()).map(|target| Operation::Provide { target, provider, replicas });
+        self.call(wanted, stored)
+    }
+
+    /// Who provides what `key` names, up to `wanted` of them.
+    pub fn providers(&self, target: impl AsRef<[u8]>, wanted: usize) -> DhtCall<(Vec<Contact>, DhtReport)> {
+        let wanted = key(target.as_ref()).map(|target| Operation::Providers { target, wanted });
+        self.call(wanted, |outcome| Ok((outcome.providers.clone(), DhtReport::of(outcome))))
+    }
+
+    /// Stores a value as it is under a key as it is, as libp2p's PUT_VALUE does: for namespaces that this node and the others have a validator for.
+    pub fn put_raw(&self, target: impl AsRef<[u8]>, value: impl Into<Bytes>) -> DhtCall<DhtReport> {
+        let (value, replicas) = (value.into(), self.replicas(Kind::Value));
+        let wanted = key(target.as_ref()).map(|target| Operation::Put { target, value, replicas });
+        self.call(wanted, stored)
+    }
+
+    /// The value that is stored under a key as it is, as libp2p's GET_VALUE does.
+    pub fn get_raw(&self, target: impl AsRef<[u8]>) -> DhtCall<(Bytes, DhtReport)> {
+        let wanted = key(target.as_ref()).map(|target| Operation::Get { target });
+        self.call(wanted, |outcome| match outcome.values.first() {
+            Some(found) => Ok((found.value.clone(), DhtReport::of(outcome))),
+            None => Err(DhtError::NotFound { report: DhtReport::of(outcome) }),
+        })
+    }
+
+    /// How the node stands in the DHT: whom it knows, how large the network seems, what it has asked and served.
+    ///
+    /// # Errors
+    /// [`DhtError::Off`], [`DhtError::Closed`].
+    pub async fn standing(&self) -> Result<Standing, DhtError> {
+        self.of_machine(|now, machine| machine.standing(now)).await
+    }
+
+    /// The routing table: every peer in it, with its health.
+    ///
+    /// # Errors
+    /// [`DhtError::Off`], [`DhtError::Closed`].
+    pub async fn table(&self) -> Result<Vec<(Contact, Health)>, DhtError> {
+        let all = |_, machine: &mut peerage_dht::Dht| {
+            machine.table().peers().map(|(contact, health)| (contact.clone(), health)).collect()
+        };
+        self.of_machine(all).await
+    }
+
+    /// Runs on the machine, between two inputs.
+    pub(super) async fn of_machine<T: Send + 'static>(
+        &self,
+        run: impl FnOnce(Now, &mut peerage_dht::Dht) -> T + Send + 'static,
+    ) -> Result<T, DhtError> {
+        let (reply, answer) = oneshot::channel();
+        let call = DhtMessage::Machine(Box::new(move |now, machine| {
+            // Whoever asked may be gone.
+            let _ = reply.send(run(now, machine));
+        }));
+        self.core()?.to_driver.send(call).await.map_err(|_| DhtError::Closed)?;
+        answer.await.map_err(|_| DhtError::Closed)
+    }
+
+    /// What happens to the DHT as a whole: joined, alone, an attack suspected. Events that nobody reads in time are left out.
+    ///
+    /// # Errors
+    /// [`DhtError::Off`].
+    pub fn events(&self) -> Result<broadcast::Receiver<Event>, DhtError> {
+        Ok(self.core()?.events.subscribe())
+    }
+
+    /// At how many nodes a kind of record is kept.
+    pub(super) fn replicas(&self, kind: Kind) -> usize {
+        self.shared.dht.as_ref().map_or(0, |dht| dht.records.of(kind).replicas)
+    }
+
+    pub(super) fn core(&self) -> Result<&Arc<DhtCore>, DhtError> {
+        self.shared.dht.as_ref().ok_or(DhtError::Off)
+    }
+
+    pub(super) fn call<T>(
+        &self,
+        wanted: Result<Operation, DhtError>,
+        read: impl FnOnce(&Outcome) -> Result<T, DhtError> + Send + 'static,
+    ) -> DhtCall<T> {
+        let core = self.core().cloned();
+        let wanted = core.and_then(|core| Ok((core, wanted?)));
+        DhtCall { wanted, options: Options::default(), steps: None, read: Box::new(read) }
+    }
+}
+
+fn key(bytes: &[u8]) -> Result<Target, DhtError> {
+    let most = peerage_dht::MAX_TARGET_BYTES;
+    Target::new(bytes).ok_or(DhtError::Key { length: bytes.len(), most })
+}
+
+pub(super) fn stored(outcome: &Outcome) -> Result<DhtReport, DhtError> {
+    let report = DhtReport::of(outcome);
+    match outcome.ended {
+        Ended::Stored => Ok(report),
+        _ => Err(DhtError::TooFewStored { report }),
+    }
+}
+
+type ReadOutcome<T> = Box<dyn FnOnce(&Outcome) -> Result<T, DhtError> + Send>;
+
+/// An operation of the DHT that is about to start: await it. Dropping what awaits it cancels it, with every request that it has under way.
+#[must_use = "nothing happens before it is awaited"]
+pub struct DhtCall<T> {
+    wanted: Result<(Arc<DhtCore>, Operation), DhtError>,
+    options: Options,
+    steps: Option<mpsc::Sender<Step>>,
+    read: ReadOutcome<T>,
+}
+
+impl<T> DhtCall<T> {
+    /// How urgent it is: how many requests are under way at once, and how soon the next one starts. Default: interactive.
+    pub fn class(mut self, class: Class) -> Self {
+        self.options.class = class;
+        self
+    }
+
+    /// For a value: so many valid answers from different networks, of which the best is taken. For a store: the call returns after so many nodes have stored
+    /// it, and the rest is asked on. Default: one, and half of the replicas.
+    pub fn quorum(mut self, quorum: usize) -> Self {
+        self.options.quorum = quorum;
+        self
+    }
+
+    /// After so long whatever is there is returned. Default: 10 s; for what nobody waits for 30 s.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.options.deadline = Some(deadline);
+        self
+    }
+
+    /// Over how many disjoint paths it goes, 1 to 8: more than one find what a dishonest node on one of them would hide.
+    pub fn paths(mut self, paths: usize) -> Self {
+        self.options.paths = paths;
+        self
+    }
+
+    /// At most so many requests under way at once, 3 to 16. Default: the class's own.
+    pub fn alpha(mut self, alpha: usize) -> Self {
+        self.options.alpha = alpha;
+        self
+    }
+
+    /// Lets each step be watched, while the call is awaited. A watcher that falls behind by thousands misses some.
+    pub fn watch(mut self) -> (Self, Steps) {
+        let (steps, receiver) = mpsc::channel(MAX_STEPS_BEHIND);
+        self.steps = Some(steps);
+        self.options.watch = true;
+        (self, Steps(receiver))
+    }
+}
+
+/// The steps of a watched operation, in their order.
+#[derive(Debug)]
+pub struct Steps(mpsc::Receiver<Step>);
+
+impl Steps {
+    /// The next one; `None` when the operation is over. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Step> {
+        self.0.recv().await
+    }
+}
+
+impl<T> fmt::Debug for DhtCall<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wanted = self.wanted.as_ref().map(|(_, wanted)| wanted);
+        f.debug_struct("DhtCall")
+            .field("wanted", &wanted)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: 'static> IntoFuture for DhtCall<T> {
+    type Output = Result<T, DhtError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { wanted, options, steps, read } = self;
+        Box::pin(async move {
+            let (core, wanted) = wanted?;
+            let outcome = run(&core, wanted, options, steps).await?;
+            match outcome.ended {
+                Ended::NoContacts => Err(DhtError::NoContacts),
+                Ended::TooMany => Err(DhtError::TooMany),
+                Ended::Refused(why) => Err(DhtError::Refused { why: format!("{why:?}") }),
+                _ => read(&outcome),
+            }
+        })
+    }
+}
+
+async fn run(
+    core: &Arc<DhtCore>,
+    wanted: Operation,
+    options: Options,
+    steps: Option<mpsc::Sender<Step>>,
+) -> Result<Outcome, DhtError> {
+    let operation = core.next_operation();
+    let (done, outcome) = oneshot::channel();
+    let caller = Caller { done, settled: None, steps };
+    let start = DhtMessage::Start { operation, wanted, options, caller };
+    core.to_driver.send(start).await.map_err(|_| DhtError::Closed)?;
+    let mut guard = CancelOnDrop { core: Some(core), operation };
+    let outcome = outcome.await.map_err(|_| DhtError::Closed);
+    guard.core = None;
+    outcome
+}
+
+/// Cancels an operation whose caller has gone.
+struct CancelOnDrop<'a> {
+    core: Option<&'a DhtCore>,
+    operation: OperationId,
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        let Some(core) = self.core else { return };
+        let cancel = DhtMessage::Input(Input::Cancel { operation: self.operation });
+        // Where the queue is full, the operation ends at its deadline.
+        let _ = core.to_driver.try_send(cancel);
+    }
+}

@@ -1,0 +1,180 @@
+//! The DHT: finding peers by their IDs, and records that peers keep for one another.
+//!
+//! ```
+//! use peerage::{DhtConfig, Node};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = || Node::builder().network("acme").listen("/ip4/127.0.0.1/udp/0/quic-v1").dht(DhtConfig::default());
+//! let alice = node().start().await?;
+//! let bob = node().seed(&alice.listen_addresses()[0]).start().await?;
+//! bob.connect(&alice.listen_addresses()[0]).await?;
+//!
+//! let stored = alice.dht().put("colour", "blue").await?;
+//! assert!(stored.counts.stored >= 1);
+//! let (value, report) = bob.dht().get(alice.peer_id(), "colour").await?;
+//! assert_eq!(value.body, "blue");
+//! println!("{report}");
+//! # bob.close().await;
+//! # alice.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it is built
+//!
+//! The machine that decides is `peerage-dht`, a pure crate; here stands what carries it out. `driver` owns it. A question of ours is a task (`asks`)
+//! over a kept stream (`streams`) of a connection that there is, or of one that is made for it; questions of peers come in on their streams (`serve`).
+//! `codec` is the wire's form of both, libp2p's. [`Dht`] is what applications use.
+
+mod asks;
+pub(crate) mod codec;
+mod config;
+mod driver;
+mod handle;
+mod records;
+mod serve;
+mod streams;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use peerage_dht::record::{Network, Records};
+use peerage_dht::{AcceptAll, OperationId};
+use peerage_machine::Random;
+use tokio::sync::{Notify, broadcast, mpsc};
+
+use crate::error::RegisterError;
+use crate::peer::Peer;
+use crate::registry::Service;
+use crate::shared::Shared;
+use crate::store::Row;
+
+pub use config::DhtConfig;
+pub use handle::{Dht, DhtCall, DhtError, DhtReport, Steps};
+pub use peerage_dht::record::{EntryId, KindLimits, MailboxPolicy, RecordsConfig, Validator};
+pub use peerage_dht::topic::Ad;
+pub use peerage_dht::{
+    Class, Contact, Counts, DhtConfig as DhtLimits, Ended, Event, Health, Invalid, Judged, Mode, Standing,
+    Step, StepKind, Target,
+};
+pub(crate) use records::addresses_of;
+pub use records::{Letter, Member, Value};
+
+pub(crate) use driver::DhtMessage;
+use driver::QUEUE;
+use driver::run;
+pub(crate) use serve::serve;
+pub(crate) use streams::Idle;
+
+/// libp2p's own name of the protocol, for the networks of others.
+pub(crate) const LIBP2P_PROTOCOL: &str = "/ipfs/kad/1.0.0";
+
+/// The name under which a network's nodes ask each other.
+pub(crate) fn protocol_of_network(network: &str) -> String {
+    format!("/{network}/kad/1.0.0")
+}
+
+/// What the handles, the driver and the streams share.
+#[derive(Debug)]
+pub(crate) struct DhtCore {
+    /// The names under which peers are asked, the best first. Never empty.
+    pub(crate) protocols: Vec<String>,
+    pub(crate) network: Network,
+    pub(crate) records: RecordsConfig,
+    /// The number of the record that was signed last: times in microseconds, and never the same twice.
+    last_seq: AtomicU64,
+    pub(crate) to_driver: mpsc::Sender<DhtMessage>,
+    /// A peer was admitted, has gone, or has told what it serves.
+    pub(crate) peers_changed: Notify,
+    pub(crate) events: broadcast::Sender<Event>,
+    next_operation: AtomicU64,
+}
+
+/// Starts the driver, and serves where the node is a server.
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    core: Arc<DhtCore>,
+    config: DhtConfig,
+    listens: bool,
+    random: Random,
+    rows: Vec<Row>,
+    messages: mpsc::Receiver<DhtMessage>,
+) -> Result<(), RegisterError> {
+    let mode = config.mode.unwrap_or(if listens { Mode::Server } else { Mode::Client });
+    if mode == Mode::Server {
+        for protocol in &core.protocols {
+            shared.registry.add(protocol, Service::Dht(core.clone()))?;
+        }
+    }
+    let now = shared.clock.now();
+    let records = Records::new(core.network.clone(), core.records.clone());
+    let records = config
+        .validators
+        .into_iter()
+        .fold(records, |records, (namespace, validator)| records.with_validator(&namespace, validator));
+    let machine = peerage_dht::Dht::new(config.limits, shared.me, mode, Box::new(AcceptAll), random, now);
+    let mut machine = machine.with_records(shared.key.clone(), records);
+    let restored = machine.restore(now, rows);
+    tracing::debug!(?restored, "the DHT's records are read");
+    shared.spawn(run(shared.clone(), core, machine, messages));
+    if mode == Mode::Server {
+        shared.spawn(records::keep_published(shared.clone()));
+    }
+    Ok(())
+}
+
+fn network_of(name: &str) -> Network {
+    Network::new(name).expect("the builder has checked the name by the same rule")
+}
+
+impl DhtCore {
+    /// The core of a node's DHT, and what its driver hears.
+    pub(crate) fn new(network: &str, config: &DhtConfig) -> (Arc<Self>, mpsc::Receiver<DhtMessage>) {
+        let mut protocols = vec![protocol_of_network(network)];
+        if config.libp2p {
+            protocols.push(LIBP2P_PROTOCOL.to_owned());
+        }
+        let (to_driver, messages) = mpsc::channel(QUEUE);
+        let core = Self {
+            protocols,
+            network: network_of(network),
+            records: config.records.clone(),
+            last_seq: AtomicU64::new(0),
+            to_driver,
+            peers_changed: Notify::new(),
+            events: broadcast::Sender::new(config.max_events_behind.max(1)),
+            next_operation: AtomicU64::new(0),
+        };
+        (Arc::new(core), messages)
+    }
+
+    /// A sequence number that is higher than all that were signed before, also by an earlier run on this key, as long as the clock is not set back by more
+    /// than it was off.
+    fn next_seq(&self, unix: Duration) -> u64 {
+        let now = u64::try_from(unix.as_micros()).unwrap_or(u64::MAX);
+        let next = |last: u64| Some(now.max(last.saturating_add(1)));
+        let last = self.last_seq.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        now.max(last.unwrap_or_default().saturating_add(1))
+    }
+
+    fn next_operation(&self) -> OperationId {
+        OperationId(self.next_operation.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The name under which a peer says that it serves the DHT.
+    fn protocol_of(&self, peer: &Peer) -> Option<String> {
+        let served = peer.about().protocols;
+        self.protocols.iter().find(|name| served.contains(name)).cloned()
+    }
+
+    /// The name under which to ask a peer. One that has not said what it serves is asked all the same.
+    fn protocol_to_ask(&self, peer: &Peer) -> Option<String> {
+        let served = peer.about().protocols;
+        match self.protocols.iter().find(|name| served.contains(name)) {
+            None if peer.foreign && served.is_empty() => Some(self.protocols[0].clone()),
+            named => named.cloned(),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Answering peers: any number of questions on a stream, one after the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use peerage_transport::{Stream, StreamCode};
+use peerage_wire::kad;
+use tokio::sync::oneshot;
+
+use super::driver::DhtMessage;
+use super::{DhtCore, codec};
+use crate::peer::Peer;
+
+/// Streams on which one peer may ask at a time; further ones are refused. rust-libp2p allows as many.
+pub(crate) const MAX_STREAMS_PER_PEER: usize = 32;
+/// A stream on which nothing is asked for so long is ended.
+pub(crate) const IDLE: Duration = Duration::from_secs(60);
+/// How long a peer may take to read an answer.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One of the streams that a peer may have.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(used: &'a AtomicUsize) -> Option<Self> {
+        let place = Self(used);
+        // Dropped when there is none, which gives it back.
+        (used.fetch_add(1, Ordering::Relaxed) < MAX_STREAMS_PER_PEER).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Answers questions until the peer ends the stream.
+pub(crate) async fn serve(peer: &Arc<Peer>, core: &DhtCore, mut stream: Stream) {
+    let Some(_place) = Place::take(&peer.asked().dht_served) else {
+        return stream.abort(StreamCode::Overloaded);
+    };
+    stream.send.set_priority(super::streams::PRIORITY);
+    match answer_all(peer, core, &mut stream).await {
+        Ok(()) => {
+            let _ = stream.send.finish();
+        }
+        Err(code) => stream.abort(code),
+    }
+}
+
+async fn answer_all(peer: &Arc<Peer>, core: &DhtCore, stream: &mut Stream) -> Result<(), StreamCode> {
+    let extras = !peer.foreign;
+    loop {
+        let reading = stream.recv.read_message::<kad::Message>(codec::MAX_QUESTION_BYTES);
+        let message = match tokio::time::timeout(IDLE, reading).await {
+            Ok(Ok(Some(message))) => message,
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %peer.id, %error, "a question for the DHT cannot be read");
+                return Err(StreamCode::ProtocolViolation);
+            }
+            Err(_) => return Ok(()),
+        };
+        let query = codec::read_question(message, extras).map_err(|error| {
+            tracing::debug!(peer = %peer.id, %error, "a question for the DHT makes no sense");
+            StreamCode::ProtocolViolation
+        })?;
+        let (reply, answer) = oneshot::channel();
+        let remote = peer.connection.remote_address().ip();
+        let asked = DhtMessage::Asked { from: peer.id, remote, query: query.clone(), reply };
+        core.to_driver.send(asked).await.map_err(|_| StreamCode::Cancelled)?;
+        let answer = answer.await.map_err(|_| StreamCode::Overloaded)?;
+        let unix = peer.shared.clock.now().unix;
+        if let Some(message) = codec::answer(&query, &answer, extras, unix) {
+            match tokio::time::timeout(WRITE_TIMEOUT, stream.send.write_frame(&message)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Err(StreamCode::Cancelled),
+            }
+        }
+    }
+}

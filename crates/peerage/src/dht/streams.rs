@@ -1,0 +1,144 @@
+//! The streams on which peers are asked: kept for the next question, and taken away when they have been idle.
+
+use std::time::Duration;
+
+use peerage_dht::Class;
+use peerage_identity::PeerId;
+use peerage_transport::{OpenError, ReadError, Stream, StreamCode, WriteError};
+use peerage_wire::frame::FrameError;
+use peerage_wire::kad;
+use tokio::time::Instant;
+
+use super::codec::MAX_ANSWER_BYTES;
+use crate::peer::Peer;
+
+/// Streams to one peer that are kept for the next question.
+pub(crate) const MAX_IDLE: usize = 4;
+/// How long one is kept. go-libp2p closes its side after a minute.
+pub(crate) const IDLE_FOR: Duration = Duration::from_secs(30);
+/// The priority of streams on which peers ask: behind ordinary channels (0), before bulk (-16).
+pub(crate) const PRIORITY: i32 = -4;
+
+/// The priority of a question: whoever waits for an answer goes before maintenance.
+pub(crate) fn priority(class: Class) -> i32 {
+    match class {
+        Class::Interactive => PRIORITY + 2,
+        Class::Normal => PRIORITY,
+        Class::Frugal => PRIORITY - 2,
+    }
+}
+
+/// A stream without a question under way.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    stream: Stream,
+    protocol: String,
+    since: Instant,
+}
+
+/// An answer, and how long it took from the question on.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    /// `None` for questions that have none.
+    pub(crate) message: Option<kad::Message>,
+    /// From the first byte of the question to the last of the answer.
+    pub(crate) took: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    /// The peer serves no DHT under this name.
+    #[error("{peer} does not serve {protocol}")]
+    NotSupported { peer: PeerId, protocol: String },
+    /// What came is no answer.
+    #[error("{peer} answered with what is no message of {protocol}: {detail}")]
+    Malformed { peer: PeerId, protocol: String, detail: String },
+    /// The stream or the connection ended.
+    #[error("{peer} gave no answer: {cause}")]
+    Lost { peer: PeerId, cause: String },
+}
+
+/// Asks a connected peer. Dropping the future gives the question up, and its stream.
+pub(crate) async fn ask(
+    peer: &Peer,
+    protocol: &str,
+    question: &kad::Message,
+    answered: bool,
+    priority: i32,
+) -> Result<Answered, AskError> {
+    while let Some(stream) = take_idle(peer, protocol) {
+        stream.send.set_priority(priority);
+        // The peer may have given it up meanwhile, as it may at any time: then a new one is opened.
+        if let Ok((stream, answer)) = exchange(peer, stream, question, answered).await {
+            keep(peer, protocol, stream);
+            return Ok(answer);
+        }
+    }
+    let opened = peer.connection.open_lazy(protocol).await;
+    let stream = opened.map_err(|error: OpenError| lost(peer, &error))?;
+    stream.send.set_priority(priority);
+    let (stream, answer) = exchange(peer, stream, question, answered).await?;
+    keep(peer, protocol, stream);
+    Ok(answer)
+}
+
+async fn exchange(
+    peer: &Peer,
+    mut stream: Stream,
+    question: &kad::Message,
+    answered: bool,
+) -> Result<(Stream, Answered), AskError> {
+    let start = Instant::now();
+    let sent = stream.send.write_frame(question).await;
+    sent.map_err(|error: WriteError| lost(peer, &error))?;
+    if !answered {
+        // The peer's word on the stream's name is the only sign that it takes the question.
+        stream.recv.negotiated().await.map_err(|error| read_failed(peer, &stream, error))?;
+        return Ok((stream, Answered { message: None, took: start.elapsed() }));
+    }
+    match stream.recv.read_message::<kad::Message>(MAX_ANSWER_BYTES).await {
+        Ok(Some(message)) => Ok((stream, Answered { message: Some(message), took: start.elapsed() })),
+        Ok(None) => Err(lost(peer, &"the stream ended before the answer")),
+        Err(error) => Err(read_failed(peer, &stream, error)),
+    }
+}
+
+fn read_failed(peer: &Peer, stream: &Stream, error: ReadError) -> AskError {
+    let protocol = stream.protocol().to_string();
+    match error {
+        ReadError::NotSupported { .. } => AskError::NotSupported { peer: peer.id, protocol },
+        ReadError::Frame(FrameError::Truncated) => lost(peer, &error),
+        ReadError::Frame(_) => AskError::Malformed { peer: peer.id, protocol, detail: error.to_string() },
+        error => lost(peer, &error),
+    }
+}
+
+fn lost(peer: &Peer, cause: &dyn ToString) -> AskError {
+    AskError::Lost { peer: peer.id, cause: cause.to_string() }
+}
+
+fn take_idle(peer: &Peer, protocol: &str) -> Option<Stream> {
+    let mut idle = peer.asked().dht_streams();
+    idle.retain(|kept| kept.since.elapsed() < IDLE_FOR);
+    let at = idle.iter().rposition(|kept| kept.protocol == protocol)?;
+    Some(idle.swap_remove(at).stream)
+}
+
+fn keep(peer: &Peer, protocol: &str, stream: Stream) {
+    let mut idle = peer.asked().dht_streams();
+    idle.retain(|kept| kept.since.elapsed() < IDLE_FOR);
+    if idle.len() < MAX_IDLE {
+        idle.push(Idle { stream, protocol: protocol.to_owned(), since: Instant::now() });
+    } else {
+        drop(idle);
+        stream.abort(StreamCode::Cancelled);
+    }
+}
+
+/// Gives up the streams to a peer that have been idle for long enough.
+pub(crate) fn trim(peer: &Peer) {
+    if let Some(asked) = peer.if_asked() {
+        asked.dht_streams().retain(|kept| kept.since.elapsed() < IDLE_FOR);
+    }
+}
