@@ -5,6 +5,7 @@
 //! come in between: `{"event":"peer_connected",…}`. Where the lines come from and go to is not the business of this module:
 //! [`session::serve`] takes any reader and writer.
 
+pub(crate) mod dht;
 pub(crate) mod lines;
 pub(crate) mod session;
 pub(crate) mod socket;
@@ -127,6 +128,14 @@ pub(crate) enum Command {
         peer: String,
         /// A path on the node's machine.
         path: PathBuf,
+    },
+    /// Use the DHT: a [`dht::DhtReply`].
+    Dht {
+        /// What to do.
+        act: dht::DhtAct,
+        /// How.
+        #[serde(default)]
+        options: dht::DhtOptions,
     },
     /// Keep running when the commands end.
     Detach,

@@ -1,6 +1,7 @@
 //! `peerage node`: a node in the foreground.
 
 mod chat;
+mod dht;
 pub(crate) mod files;
 mod operate;
 mod service;
@@ -86,6 +87,8 @@ fn settings(args: NodeArgs) -> Result<Settings, Failure> {
     node.moniker = args.moniker.or(node.moniker.take());
     node.metrics = args.metrics.or(node.metrics);
     node.serve_bench |= args.serve_bench;
+    node.dht_libp2p |= args.dht_libp2p;
+    node.dht = args.dht.unwrap_or(node.dht);
     node.log = args.log.map(LogText).or(node.log.take());
     if let Some(most) = args.max_inbound {
         settings.peers.max_inbound = most.into();
@@ -137,6 +140,9 @@ fn describe(
         .limits(settings.node_limits.clone())
         .bench_limits(settings.bench.clone())
         .memory(settings.memory.clone());
+    if let Some(dht) = settings.dht() {
+        builder = builder.dht(dht);
+    }
     if node.serve_bench {
         builder = builder.serve_bench();
     }

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::chat::{Chatting, ECHO, MAX_TEXT_BYTES, PATIENCE};
-use super::{files, operate};
+use super::{dht, files, operate};
 use crate::control::session::Commands;
 use crate::control::{
     Command, ConnectReport, Echo, Event, FileReport, PeerRow, SecretReport, Status, Why, millis,
@@ -272,6 +272,7 @@ impl Commands for Service {
             Command::Broadcast { text, to } => self.broadcast(&text, to).await,
             Command::Request { peer, text } => value(&self.request(&peer, text).await?),
             Command::SendFile { peer, path } => value(&self.send_file(&peer, &path, progress).await?),
+            Command::Dht { act, options } => value(&dht::carry_out(&self.node, act, options).await?),
             Command::Detach | Command::Stop => Err("this command is for the session".to_owned()),
         }
     }

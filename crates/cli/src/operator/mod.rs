@@ -1,5 +1,6 @@
 //! The commands that talk to a running node over the socket in its data folder.
 
+mod dht;
 mod show;
 
 use std::io::{self, Write as _};
@@ -45,6 +46,7 @@ pub(crate) async fn run(what: Ask) -> Result<(), Failure> {
         }
         Ask::Allow { action: AllowAction::List(operator) } => (operator, Command::Allowed, show::allowed),
         Ask::Book { action } => return book(action).await,
+        Ask::Dht { action } => dht::command(action),
         Ask::Metrics(operator) => (operator, Command::Metrics, show::text),
         Ask::Listen { action: ListenAction::Add { address, operator } } => {
             (operator, Command::Listen { address: address.to_string() }, show::listening)

@@ -141,6 +141,6 @@ pub(super) fn done(_: Value) -> Result<(), String> {
     Ok(())
 }
 
-fn read<T: DeserializeOwned>(value: Value) -> Result<T, String> {
+pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, String> {
     serde_json::from_value(value).map_err(|error| error.to_string())
 }

@@ -14,6 +14,10 @@ use peerage::{
     RequestLimits, ServeConfig, TransportSettings,
 };
 
+use peerage::DhtConfig;
+use peerage::dht::Mode;
+
+use crate::args::DhtMode;
 use crate::node::ChatLimits;
 use crate::transfer::inbox::Limits;
 
@@ -47,6 +51,21 @@ pub(crate) struct Settings {
     pub(crate) inbox: Limits,
 }
 
+impl Settings {
+    /// What the node does in the DHT; `None` for nothing.
+    pub(crate) fn dht(&self) -> Option<DhtConfig> {
+        let mut config = DhtConfig::default();
+        config.mode = match self.node.dht {
+            DhtMode::Off => return None,
+            DhtMode::Auto => None,
+            DhtMode::Serve => Some(Mode::Server),
+            DhtMode::Client => Some(Mode::Client),
+        };
+        config.libp2p = self.node.dht_libp2p;
+        Some(config)
+    }
+}
+
 /// The settings that are not limits.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct NodeSettings {
@@ -63,6 +82,8 @@ pub(crate) struct NodeSettings {
     pub(crate) moniker: Option<String>,
     pub(crate) inbox: Option<PathText>,
     pub(crate) serve_bench: bool,
+    pub(crate) dht: DhtMode,
+    pub(crate) dht_libp2p: bool,
     pub(crate) log: Option<LogText>,
     pub(crate) metrics: Option<SocketAddr>,
 }

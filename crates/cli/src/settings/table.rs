@@ -9,6 +9,7 @@ use super::kinds::{
     bytes, choice, choice_or_none, count, count_or_none, flag, number, often, rate, text, texts, time,
     time_or_none,
 };
+use crate::args::DhtMode;
 
 /// One setting: its name in the file, what it means, and the way to its value.
 pub(crate) struct Setting {
@@ -60,6 +61,8 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Node text node.moniker: "A name for people"
     Node text node.inbox: "Take files from peers into this folder"
     Node flag node.serve_bench: "Let peers measure this node with `peerage bench`, within the limits of the section bench"
+    Node choice node.dht: "What the node does in the network's DHT; auto: serves where it listens"
+    Node flag node.dht_libp2p: "Take part in libp2p's /ipfs/kad/1.0.0 too"
     Node text node.log: "What to log"
     Node text node.metrics: "Where metrics are served over HTTP, on loopback"
     Limit count peers.max_inbound: "Connections that others may open to this node; persistent peers don't count"
@@ -188,6 +191,11 @@ pub(crate) const TABLE: &[Setting] = settings! {
 
 impl Choice for ForeignPolicy {
     const ALL: &'static [(&'static str, Self)] = &[("allow", Self::Allow), ("refuse", Self::Refuse)];
+}
+
+impl Choice for DhtMode {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("serve", Self::Serve), ("client", Self::Client), ("off", Self::Off)];
 }
 
 impl Choice for Congestion {
