@@ -132,7 +132,7 @@ pub(crate) struct NodeArgs {
     /// Let peers measure this node with `peerage bench`, and any libp2p node with /perf/1.0.0, within the limits bench.* that `peerage limits` shows
     #[arg(long)]
     pub(crate) serve_bench: bool,
-    /// What the node does in the network's DHT: serve keeps records and answers, client only asks, auto serves where it can be reached [default: auto]
+    /// What the node does in the network's DHT: serve keeps records and answers, client only asks, auto serves where it listens [default: off]
     #[arg(long, value_name = "MODE")]
     pub(crate) dht: Option<DhtMode>,
     /// Take part in libp2p's DHT protocol /ipfs/kad/1.0.0 too, for networks of other implementations
@@ -254,14 +254,14 @@ pub(crate) enum SecretAction {
 /// What a node does in the DHT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum DhtMode {
-    /// Serves where it listens at an address that others can reach.
-    #[default]
+    /// Serves where it listens, and only asks where it doesn't.
     Auto,
     /// Answers others and keeps records for them.
     Serve,
     /// Asks and publishes, and answers nobody.
     Client,
     /// Takes no part.
+    #[default]
     Off,
 }
 

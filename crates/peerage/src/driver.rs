@@ -13,7 +13,7 @@ use peerage_identity::PeerId;
 use peerage_machine::{Machine, Now};
 use peerage_peers::{
     AttemptId, BookEntry, CloseReason, ConnId, Direction, DoorState, Failure, HelloFacts, Input, Output,
-    PeerEvent, PeerManager, PeerState, Story, Target, Ticket,
+    PeerClass, PeerEvent, PeerManager, PeerState, Story, Target, Ticket,
 };
 use peerage_transport::{CloseCode, Connection, Door};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -115,6 +115,7 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: PeerManager, mut messages:
         events: broadcast::Sender::new(shared.limits.max_events_behind),
         next_ticket: 0,
     };
+    driver.mark_classes();
     loop {
         driver.carry_out();
         let due = driver.manager.poll_timeout();
@@ -299,6 +300,8 @@ impl Driver {
 
     /// Tells the connected peers which of them are always wanted, and the counters who is of which class.
     fn mark_classes(&self) {
+        let private = self.manager.classes().filter(|(_, class)| *class == PeerClass::Private);
+        self.shared.set_private(private.map(|(peer, _)| peer).collect());
         for (conn, session) in &self.sessions {
             let id = session.connection.peer_id();
             self.shared.traffic.classify(*conn, self.manager.class_of(&id));

@@ -536,6 +536,7 @@ impl Node {
         shared.endpoint.close(CloseCode::Shutdown, "shutting down");
         shared.endpoint.wait_idle(END_DEADLINE).await;
         let _ = tokio::time::timeout(END_DEADLINE, save(&shared)).await;
+        let _ = tokio::time::timeout(END_DEADLINE, crate::dht::save(&shared)).await;
         self.running.end();
         let _ = tokio::time::timeout(END_DEADLINE, shared.tasks.wait()).await;
         Shutdown {

@@ -1,6 +1,6 @@
 //! What every part of a running node can reach.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
@@ -99,6 +99,8 @@ pub(crate) struct Shared {
     pub(crate) sayings: Sayings,
     /// The DHT, where the node was started with one.
     pub(crate) dht: Option<Arc<DhtCore>>,
+    /// Peers that are told to nobody.
+    private: RwLock<BTreeSet<PeerId>>,
     /// Admitted peers. Written when one comes or goes, read on each send by ID.
     peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
 }
@@ -166,6 +168,7 @@ impl Shared {
             events: EventCounts::default(),
             sayings: Sayings::default(),
             dht: parts.dht,
+            private: RwLock::default(),
             peers: RwLock::default(),
         })
     }
@@ -227,6 +230,17 @@ impl Shared {
         let mut peers = self.peers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         peers.insert(peer.id, peer);
         drop(peers);
+        self.tell_dht();
+    }
+
+    /// Whether a peer is told to nobody.
+    pub(crate) fn is_private(&self, peer: &PeerId) -> bool {
+        self.private.read().unwrap_or_else(|poisoned| poisoned.into_inner()).contains(peer)
+    }
+
+    /// For the driver: these peers are told to nobody from now on.
+    pub(crate) fn set_private(&self, peers: BTreeSet<PeerId>) {
+        *self.private.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = peers;
         self.tell_dht();
     }
 

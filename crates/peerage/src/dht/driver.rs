@@ -180,7 +180,9 @@ impl Driver {
                         task.abort();
                     }
                 }
-                Output::Reply { query, answer } => {
+                Output::Reply { query, mut answer } => {
+                    answer.closer.retain(|contact| !self.shared.is_private(contact.peer()));
+                    answer.providers.retain(|contact| !self.shared.is_private(contact.peer()));
                     if let Some(reply) = self.asked.remove(&query) {
                         // Whoever asked may be gone.
                         let _ = reply.send(answer);

@@ -41,8 +41,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use peerage_dht::record::{Network, Records};
-use peerage_dht::{AcceptAll, OperationId};
-use peerage_machine::Random;
+use peerage_dht::{AcceptAll, Input, OperationId};
+use peerage_machine::{Machine as _, Random};
 use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::error::RegisterError;
@@ -123,6 +123,24 @@ pub(crate) fn start(
         shared.spawn(records::keep_published(shared.clone()));
     }
     Ok(())
+}
+
+/// Stores what the machine has not handed out yet, at the end of the node.
+pub(crate) async fn save(shared: &Arc<Shared>) {
+    let dht = Dht { shared: shared.clone() };
+    while let Ok(Some(batch)) = dht.of_machine(|now, machine| machine.flush(now)).await {
+        let number = batch.number;
+        let saved = shared.saving.save_rows(driver::row_changes(batch.changes), batch.durable).await;
+        let ok = saved.is_ok();
+        if let Err(error) = saved {
+            tracing::warn!(%error, "the last of the DHT's records were not stored");
+        }
+        let written =
+            move |now, machine: &mut peerage_dht::Dht| machine.handle(now, Input::Written { number, ok });
+        if dht.of_machine(written).await.is_err() || !ok {
+            return;
+        }
+    }
 }
 
 fn network_of(name: &str) -> Network {
