@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use peerage_identity::PeerId;
+use peerage_identity::{AddressScope, DialAddress, PeerId};
 use peerage_machine::{Machine, Now};
 use peerage_peers::{
     AttemptId, BookEntry, CloseReason, ConnId, Direction, DoorState, Failure, HelloFacts, Input, Output,
@@ -50,6 +50,16 @@ pub(crate) enum Message {
     AddressesGone(Vec<IpAddr>),
     /// The user wants a connection.
     Connect { target: Target, reply: oneshot::Sender<Result<PeerId, ConnectError>> },
+    /// Something wants to ask a peer, as a lookup does: a connection for that long.
+    #[allow(dead_code, reason = "the DHT's driver sends it")]
+    Visit {
+        peer: PeerId,
+        /// Where third parties say that it is, and from where they were reached.
+        addresses: Vec<DialAddress>,
+        told_from: Option<AddressScope>,
+        /// When its receiver is dropped before the dial, there is none.
+        reply: oneshot::Sender<Result<PeerId, Failure>>,
+    },
     /// The user asks for the allow-list.
     Allowed { reply: oneshot::Sender<Option<Vec<PeerId>>> },
     /// The user wants to watch.
@@ -90,9 +100,34 @@ struct Driver {
     manager: PeerManager,
     sessions: BTreeMap<ConnId, SessionHandle>,
     dials: BTreeMap<AttemptId, AbortHandle>,
-    tickets: BTreeMap<Ticket, oneshot::Sender<Result<PeerId, ConnectError>>>,
+    tickets: BTreeMap<Ticket, Waiting>,
+    /// Peers whose visits are over, while what is under way ends.
+    leaving: BTreeMap<PeerId, (ConnId, Arc<Peer>)>,
     events: broadcast::Sender<PeerEvent>,
     next_ticket: u64,
+}
+
+/// Who waits for a connection.
+enum Waiting {
+    User(oneshot::Sender<Result<PeerId, ConnectError>>),
+    Visitor(oneshot::Sender<Result<PeerId, Failure>>),
+}
+
+impl Waiting {
+    fn is_closed(&self) -> bool {
+        match self {
+            Waiting::User(reply) => reply.is_closed(),
+            Waiting::Visitor(reply) => reply.is_closed(),
+        }
+    }
+
+    fn answer(self, result: Result<PeerId, Failure>) {
+        // Without a receiver nobody waits any more.
+        match self {
+            Waiting::User(reply) => drop(reply.send(result.map_err(ConnectError::from))),
+            Waiting::Visitor(reply) => drop(reply.send(result)),
+        }
+    }
 }
 
 struct SessionHandle {
@@ -112,6 +147,7 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: PeerManager, mut messages:
         sessions: BTreeMap::new(),
         dials: BTreeMap::new(),
         tickets: BTreeMap::new(),
+        leaving: BTreeMap::new(),
         events: broadcast::Sender::new(shared.limits.max_events_behind),
         next_ticket: 0,
     };
@@ -136,6 +172,9 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: PeerManager, mut messages:
         // Messages that never pause would keep the timer waiting.
         let now = shared.clock.now();
         if driver.manager.poll_timeout().is_some_and(|due| due <= now.mono) {
+            if !driver.manager.idle_visits(now).is_empty() {
+                driver.look_at_visits(now);
+            }
             driver.manager.handle_timeout(now);
         }
     }
@@ -160,6 +199,10 @@ impl Driver {
         match message {
             Message::Input(input) => {
                 let names = matches!(input, Input::SetClass { .. } | Input::Add { .. });
+                if matches!(input, Input::Answered { .. } | Input::Foreign { .. }) {
+                    // Somebody may have to go.
+                    self.look_at_visits(now);
+                }
                 self.manager.handle(now, input);
                 if names {
                     self.mark_classes();
@@ -181,6 +224,7 @@ impl Driver {
                 if let Some(session) = self.sessions.get_mut(&conn) {
                     session.about = Some(about);
                 }
+                self.look_at_visits(now);
                 self.manager.handle(now, Input::Hello { conn, hello: *facts });
             }
             Message::Ended { conn, failure } => {
@@ -206,11 +250,12 @@ impl Driver {
                 }
             }
             Message::Connect { target, reply } => {
-                self.next_ticket += 1;
-                let ticket = Ticket(self.next_ticket);
-                self.tickets.retain(|_, waiting| !waiting.is_closed());
-                self.tickets.insert(ticket, reply);
+                let ticket = self.ticket(now, Waiting::User(reply));
                 self.manager.handle(now, Input::Connect { ticket, target });
+            }
+            Message::Visit { peer, addresses, told_from, reply } => {
+                let ticket = self.ticket(now, Waiting::Visitor(reply));
+                self.manager.handle(now, Input::Visit { ticket, peer, addresses, told_from });
             }
             Message::Allowed { reply } => {
                 let allowed = self.manager.allowed();
@@ -234,6 +279,27 @@ impl Driver {
         }
     }
 
+    /// A number for somebody who waits for a connection. Who waits no longer is forgotten.
+    fn ticket(&mut self, now: Now, waiting: Waiting) -> Ticket {
+        let gone: Vec<_> =
+            self.tickets.iter().filter(|(_, waiting)| waiting.is_closed()).map(|(id, _)| *id).collect();
+        if !gone.is_empty() {
+            gone.iter().for_each(|ticket| drop(self.tickets.remove(ticket)));
+            self.manager.handle(now, Input::CancelVisits { tickets: gone });
+        }
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.tickets.insert(ticket, waiting);
+        ticket
+    }
+
+    /// Tells the peer manager over which visits something of an application has passed since the last look.
+    fn look_at_visits(&mut self, now: Now) {
+        let peers = self.manager.visits().filter_map(|conn| self.sessions.get(&conn)?.peer.as_ref());
+        let lively: Vec<_> = peers.filter(|peer| peer.was_lively()).map(|peer| peer.id).collect();
+        lively.into_iter().for_each(|peer| self.manager.handle(now, Input::Used { peer }));
+    }
+
     /// Carries out what the peer manager wants done.
     fn carry_out(&mut self) {
         while let Some(output) = self.manager.poll_output() {
@@ -251,7 +317,7 @@ impl Driver {
                     self.dials.retain(|_, dial| !dial.is_finished());
                     self.dials.insert(attempt, task.abort_handle());
                 }
-                Output::SayHello { conn, order } => self.order(conn, Order::SayHello { order }),
+                Output::SayHello { conn, order, visit } => self.order(conn, Order::SayHello { order, visit }),
                 Output::Answer { conn, answer } => self.order(conn, Order::Answer(Box::new(answer))),
                 Output::Admit { conn, foreign, .. } => self.admit(conn, foreign),
                 Output::Drain { conn } => self.order(conn, Order::Drain),
@@ -263,7 +329,7 @@ impl Driver {
                 }
                 Output::Connected { ticket, result } => {
                     if let Some(waiting) = self.tickets.remove(&ticket) {
-                        let _ = waiting.send(result.map_err(ConnectError::from));
+                        waiting.answer(result);
                     }
                 }
                 Output::Door(door) => {
@@ -290,7 +356,8 @@ impl Driver {
         let peer = Peer::new(self.shared.clone(), connection, session.direction, foreign, about);
         peer.persistent.store(self.manager.is_persistent(&peer.id), Ordering::Relaxed);
         session.peer = Some(peer.clone());
-        let before = self.shared.peer(&peer.id);
+        let leaving = || self.leaving.get(&peer.id).map(|(_, before)| before.clone());
+        let before = self.shared.peer(&peer.id).or_else(leaving);
         before.iter().for_each(|before| peer.follow(before));
         // The table is up to date before anyone hears of the peer. What the older connection had queued is still sent there, and first.
         self.shared.insert_peer(peer.clone());
@@ -312,6 +379,13 @@ impl Driver {
     }
 
     fn close(&mut self, conn: ConnId, reason: CloseReason) {
+        let gives_way = matches!(reason, CloseReason::VisitOver | CloseReason::VisitTrimmed);
+        if gives_way && let Some(peer) = self.sessions.get(&conn).and_then(|session| session.peer.clone()) {
+            // For the peer manager it is gone; what is under way on it may end.
+            self.shared.let_go_of(&peer);
+            self.leaving.insert(peer.id, (conn, peer));
+            return self.order(conn, Order::Leave(reason));
+        }
         self.order(conn, Order::Close(reason));
         self.drop_session(conn, "closed by this node");
     }
@@ -321,6 +395,7 @@ impl Driver {
         let Some(session) = self.sessions.remove(&conn) else { return false };
         self.shared.traffic.end(conn);
         let Some(peer) = session.peer else { return false };
+        self.leaving.retain(|_, (leaving, _)| *leaving != conn);
         self.shared.remove_peer(&peer, cause);
         peer.is_useful()
     }

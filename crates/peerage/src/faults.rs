@@ -40,6 +40,8 @@ pub(crate) fn of_order(reason: CloseReason) -> (CloseCode, Fault) {
         CloseReason::Full => (CloseCode::Full, Fault::RefusedByUs(RejectReason::Full)),
         CloseReason::Banned => (CloseCode::Banned, Fault::RefusedByUs(RejectReason::Banned)),
         CloseReason::Rotated => (CloseCode::Trimmed, Fault::Rotated),
+        CloseReason::VisitOver => (CloseCode::VisitOver, Fault::VisitOver),
+        CloseReason::VisitTrimmed => (CloseCode::Trimmed, Fault::VisitOver),
     }
 }
 
@@ -64,6 +66,7 @@ fn of_code(code: CloseCode) -> Fault {
         CloseCode::ProtocolViolation => Fault::Accused,
         CloseCode::Duplicate => Fault::Duplicate,
         CloseCode::Trimmed => Fault::Trimmed,
+        CloseCode::VisitOver => Fault::VisitOver,
         CloseCode::Shutdown => Fault::RefusedByPeer(RejectReason::ShuttingDown),
         CloseCode::NotAdmitted => Fault::RefusedByPeer(RejectReason::ForeignRefused),
         CloseCode::Replaced => Fault::Replaced,
@@ -138,6 +141,8 @@ mod tests {
                 | CloseCode::NegotiationFailed
                 | CloseCode::NotAdmitted
                 | CloseCode::Loop => Blame::Hostile,
+                // Nothing was wrong with anybody.
+                CloseCode::VisitOver => Blame::Local,
                 _ => Blame::Unlucky,
             };
             assert_eq!(blame, expected, "{code}");

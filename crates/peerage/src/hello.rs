@@ -40,8 +40,8 @@ pub(crate) const MAX_KEPT_RECORD_BYTES: usize = 1024;
 /// Records of others that a refusal may carry.
 const MAX_ALTERNATIVES: usize = 8;
 
-/// Our hello to a peer that we see at `observed`.
-pub(crate) fn ours(shared: &Shared, order: u64, observed: Option<&DialAddress>) -> wire::Hello {
+/// Our hello to a peer that we see at `observed`, and that we may have dialled for a visit only.
+pub(crate) fn ours(shared: &Shared, order: u64, visit: bool, observed: Option<&DialAddress>) -> wire::Hello {
     let mut hello = wire::Hello {
         network: shared.network.clone(),
         versions: VERSIONS.to_vec(),
@@ -53,6 +53,7 @@ pub(crate) fn ours(shared: &Shared, order: u64, observed: Option<&DialAddress>) 
         agent: shared.agent.clone(),
         moniker: shared.moniker.clone(),
         services: shared.registry.node_services(),
+        visit,
         sealed: Vec::new(),
     };
     let channels = shared.registry.channels();
@@ -130,6 +131,7 @@ pub(crate) fn read(
         order: hello.order,
         observed: observed.as_ref().and_then(DialAddress::socket_addr),
         record: record.unwrap_or_default(),
+        visit: hello.visit,
         problem,
     };
     let observed = observed.map(|address| address.to_string());
@@ -181,8 +183,8 @@ pub(crate) fn common_version(theirs: &[u32]) -> Option<u32> {
 /// Our answer, as it crosses the wire.
 pub(crate) fn answer(answer: Answer) -> wire::Answer {
     let verdict = match answer {
-        Answer::Accept { order } => {
-            Verdict::Accept(wire::Accept { order, version: VERSIONS[VERSIONS.len() - 1] })
+        Answer::Accept { order, stay } => {
+            Verdict::Accept(wire::Accept { order, version: VERSIONS[VERSIONS.len() - 1], stay })
         }
         Answer::Reject { reason, detail, retry_after, alternatives } => Verdict::Reject(wire::Reject {
             reason: reason.code(),
@@ -203,7 +205,7 @@ pub(crate) fn answer(answer: Answer) -> wire::Answer {
 /// What the peer answered. Records with a bad signature are left out.
 pub(crate) fn read_answer(answer: wire::Answer) -> PeerAnswer {
     match answer.verdict {
-        Some(Verdict::Accept(accept)) => PeerAnswer::Accept { order: accept.order },
+        Some(Verdict::Accept(accept)) => PeerAnswer::Accept { order: accept.order, stay: accept.stay },
         Some(Verdict::Reject(reject)) => PeerAnswer::Reject {
             reason: RejectReason::from_code(reject.reason),
             detail: text(reject.detail),
@@ -325,7 +327,10 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-        assert!(matches!(read_answer(answer(Answer::Accept { order: 5 })), PeerAnswer::Accept { order: 5 }));
+        for stay in [false, true] {
+            let read = read_answer(answer(Answer::Accept { order: 5, stay }));
+            assert!(matches!(read, PeerAnswer::Accept { order: 5, stay: read } if read == stay));
+        }
         let unknown = wire::Answer { verdict: None };
         assert!(matches!(read_answer(unknown), PeerAnswer::Reject { reason: RejectReason::Other(0), .. }));
     }

@@ -80,6 +80,7 @@ mod shift;
 mod store;
 mod streams;
 mod traffic;
+mod visits;
 mod watch;
 
 pub use about::About;

@@ -224,6 +224,8 @@ fn fixed() -> Vec<Limit> {
         "peers.max_dial_targets" = n(peers::MAX_DIAL_TARGETS), "Addresses and subnets whose dials are remembered";
         "peers.name_dial_every" = time(peers::NAME_DIAL_EVERY), "The long-run pause between dials to names that nobody has proved; `peers.address_dial_burst` at once";
         "peers.longest_dial_pause" = time(peers::LONGEST_DIAL_PAUSE), "The longest pause between dials to an address where nobody was ever found";
+        "peers.max_failed_visits" = n(peers::MAX_FAILED_VISITS), "Addresses given with visits at which nobody was found, and that are remembered for their backoff";
+        "peers.visit_patience" = time(peers::VISIT_PATIENCE), "How long a visit waits for dials under way near its addresses";
         "peers.max_addresses_per_dial" = n(peers::MAX_ROUTES), "Addresses of a peer that one dial tries";
         "peers.max_explicit_connects" = n(peers::MAX_EXPLICIT_WAITING), "Explicit connects that wait for a dial slot";
         "peers.max_askers" = n(peers::MAX_ASKERS), "Peers whose questions are counted";

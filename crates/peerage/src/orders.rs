@@ -92,11 +92,11 @@ mod tests {
         let orders = giver.0.clone();
         assert!(orders.next().now_or_never().is_none());
         let number = |order: Option<Order>| match order {
-            Some(Order::SayHello { order }) => Some(order),
+            Some(Order::SayHello { order, .. }) => Some(order),
             _ => None,
         };
         for order in 0..MAX_ORDERS as u64 {
-            assert!(orders.give(Order::SayHello { order }));
+            assert!(orders.give(Order::SayHello { order, visit: false }));
         }
         assert!(!orders.give(Order::Drain), "the queue is full");
         drop(giver);

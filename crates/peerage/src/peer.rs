@@ -50,6 +50,8 @@ pub(crate) struct Peer {
     /// What channels have on their way of the connection's send window.
     pub(crate) flight: Flight,
     useful: AtomicBool,
+    /// The same, since it was last looked at.
+    lively: AtomicBool,
     /// How often messages were handed to the connection, on any channel.
     spoken: AtomicU64,
     /// What is needed once it is asked for something.
@@ -161,6 +163,7 @@ impl Peer {
             outbox_gone: Notify::new(),
             before: OnceLock::new(),
             useful: AtomicBool::new(false),
+            lively: AtomicBool::new(false),
             spoken: AtomicU64::new(0),
             identifying: tokio::sync::Mutex::new(()),
         })
@@ -197,7 +200,8 @@ impl Peer {
 
     /// An application's message passed: the connection has proved its worth.
     pub(crate) fn mark_useful(&self) {
-        if !self.useful.load(Ordering::Relaxed) {
+        if !self.lively.load(Ordering::Relaxed) {
+            self.lively.store(true, Ordering::Relaxed);
             self.useful.store(true, Ordering::Relaxed);
         }
     }
@@ -215,6 +219,11 @@ impl Peer {
 
     pub(crate) fn is_useful(&self) -> bool {
         self.useful.load(Ordering::Relaxed)
+    }
+
+    /// Whether an application's message has passed since this was last asked.
+    pub(crate) fn was_lively(&self) -> bool {
+        self.lively.swap(false, Ordering::Relaxed)
     }
 
     /// Whether it keeps to credit and tells what it has accepted.

@@ -48,12 +48,15 @@ const DRAIN_LOOK: Duration = Duration::from_millis(100);
 pub(crate) enum Order {
     SayHello {
         order: u64,
+        visit: bool,
     },
     /// From a stream's task: the peer's hello, and where the answer goes.
     Heard(Box<(wire::Hello, SendStream)>),
     Answer(Box<Answer>),
     Admit(Arc<Peer>),
     Drain,
+    /// Close it when what runs on it has ended, and soon in any case.
+    Leave(CloseReason),
     Close(CloseReason),
 }
 
@@ -148,14 +151,15 @@ impl Session {
                     early = None;
                 }
                 Some(Order::Close(reason)) => return self.close(reason),
-                Some(Order::Drain) => return Box::pin(self.drain()).await,
+                Some(Order::Drain) => return Box::pin(self.drain(CloseReason::Replaced)).await,
+                Some(Order::Leave(reason)) => return Box::pin(self.drain(reason)).await,
                 Some(Order::Heard(heard)) => Box::pin(self.heard(heard)).await,
                 Some(Order::Answer(answer)) => {
                     if let Some(failure) = Box::pin(self.answer(*answer)).await {
                         return failure;
                     }
                 }
-                Some(Order::SayHello { order }) => self.say_hello(order),
+                Some(Order::SayHello { order, visit }) => self.say_hello(order, visit),
                 None => return self.close(CloseReason::ShuttingDown),
             }
         }
@@ -188,10 +192,10 @@ impl Session {
     }
 
     /// Sends our hello and reports the answer.
-    fn say_hello(&mut self, order: u64) {
+    fn say_hello(&mut self, order: u64, visit: bool) {
         self.welcome = true;
         let observed = DialAddress::from_socket_addr(self.connection.remote_address()).ok();
-        let hello = hello::ours(&self.shared, order, observed.as_ref());
+        let hello = hello::ours(&self.shared, order, visit, observed.as_ref());
         let hello = match secret::outgoing(&self.shared, &self.connection, hello) {
             Ok(hello) => hello,
             // The deadline ends the connection.
@@ -366,14 +370,17 @@ impl Session {
         Failure::from(fault)
     }
 
-    /// Lets what runs on a connection finish whose place a newer one takes, and closes it. The peer may still open streams: what it sent before it knew of
-    /// the newer one is taken.
-    async fn drain(&mut self) -> Failure {
+    /// Lets what runs on a connection finish whose place a newer one takes, or that is to end without one, and closes it. The peer may still open streams: what it
+    /// sent before it knew is taken.
+    async fn drain(&mut self, reason: CloseReason) -> Failure {
         let connection = self.connection.clone();
         let peer = self.gate.peer.get().cloned();
         let (finished, probing) = (finished(&connection, peer.as_ref()), is_dead(&connection, peer.as_ref()));
         tokio::pin!(finished, probing);
-        let deadline = tokio::time::sleep(self.shared.limits.replaced_timeout);
+        let limits = &self.shared.limits;
+        let replaced = reason == CloseReason::Replaced;
+        let within = if replaced { limits.replaced_timeout } else { limits.drain_timeout };
+        let deadline = tokio::time::sleep(within);
         tokio::pin!(deadline);
         loop {
             tokio::select! {
@@ -392,6 +399,9 @@ impl Session {
                 () = &mut probing => break,
                 () = &mut deadline => break,
             }
+        }
+        if !replaced {
+            return self.close(reason);
         }
         connection.close(CloseCode::Replaced, "a newer connection replaces this one");
         Failure::from(Fault::Replaced)

@@ -263,6 +263,16 @@ impl Shared {
         self.lost_messages.fetch_add(lost, Ordering::Relaxed);
     }
 
+    /// For the driver: nothing more is to be sent to a peer. What its queues hold is.
+    pub(crate) fn let_go_of(&self, peer: &Arc<Peer>) {
+        let mut peers = self.peers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if peers.get(&peer.id).is_some_and(|known| Arc::ptr_eq(known, peer)) {
+            peers.remove(&peer.id);
+        }
+        drop(peers);
+        peer.finish_outboxes();
+    }
+
     /// Takes in no more for a channel. What its queues hold is sent, as long as the channel lingers; the rest is lost.
     pub(crate) fn finish_outboxes_of(self: &Arc<Self>, core: &Arc<ChannelCore>) {
         let left: Vec<_> = self.connected().iter().filter_map(|peer| peer.finish_outbox(core)).collect();

@@ -85,6 +85,7 @@ async fn a_full_node_that_said_so_often_enough_refuses_strangers_before_tls() {
     let config = PeersConfig {
         max_inbound: 0,
         max_outbound: 0,
+        max_inbound_visits: 0,
         refusal_burst: 2.0,
         refusals_per_second: 0.001,
         ..PeersConfig::default()

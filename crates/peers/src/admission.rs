@@ -32,6 +32,9 @@ impl PeerManager {
         let attempt = attempt.and_then(|attempt| self.attempts.remove(&attempt));
         let counted = attempt.as_ref().map_or(direction == Direction::Inbound, |attempt| attempt.counted);
         let place = attempt.as_ref().map_or(direction, |attempt| attempt.place);
+        // Of one that comes in, the hello will tell.
+        let visit = attempt.as_ref().is_some_and(|attempt| attempt.visit);
+        self.visits.dial_ended();
         let dialled = attempt.as_ref().and_then(|attempt| attempt.reached(remote));
         let instead_of = attempt.as_ref().and_then(|attempt| attempt.instead_of);
         let older = instead_of.map(|older| self.conns.get(&older).is_none_or(|older| older.counted));
@@ -41,6 +44,7 @@ impl PeerManager {
                 |route| if route.address == dialled { Course::Reached } else { Course::NotBegun },
             );
             self.address_failures.remove(&dialled);
+            self.charge_given(now, peer, &attempt);
             self.charge_routes(now, peer, &attempt);
             self.dial_proved(now, peer, &dialled);
             if !attempt.tickets.is_empty() {
@@ -62,6 +66,9 @@ impl PeerManager {
             counted,
             place,
             takes: None,
+            visit,
+            asked_to_visit: visit,
+            used: now.mono,
             counted_time: Duration::ZERO,
             stands_in: false,
             observed: None,
@@ -114,6 +121,9 @@ impl PeerManager {
         if peer == self.me {
             return self.met_own_key(now, id, hello.boot_nonce, remote);
         }
+        if hello.visit && direction == Direction::Inbound {
+            self.change_conn(id, |conn| (conn.visit, conn.asked_to_visit) = (true, true));
+        }
         self.take_over_place(id);
         if self.turned_away(now, id, &hello) || !self.is_latest_start(now, id, hello.boot_nonce) {
             return;
@@ -124,6 +134,7 @@ impl PeerManager {
                 self.book.came_from(now, &peer, remote);
             }
         }
+        self.agree_on_kind(now, id);
         self.close_unanswered(now, id);
         // From here on it holds its place, even while another connection to the peer is preferred.
         self.change_conn(id, |conn| (conn.state, conn.observed) = (ConnState::Greeted, hello.observed));
@@ -135,7 +146,7 @@ impl PeerManager {
     /// Refuses a peer for what its hello says, or for want of a place.
     fn turned_away(&mut self, now: Now, id: ConnId, hello: &HelloFacts) -> bool {
         let Some(conn) = self.conns.get(&id) else { return true };
-        let (peer, no_place) = (conn.peer, self.no_place(conn));
+        let peer = conn.peer;
         let ban = self.ban_on(&peer, Some(conn.remote.ip())).map(|ban| Self::ban_left(now, ban));
         // What the hello says comes first: to who is no member of a private network nothing is said of bans and places.
         if let Some((reason, detail)) = hello.problem.clone() {
@@ -147,7 +158,7 @@ impl PeerManager {
             self.reject(now, id, RejectReason::Banned, String::new(), wait);
         } else if self.shutting_down {
             self.reject(now, id, RejectReason::ShuttingDown, String::new(), None);
-        } else if let Some(detail) = no_place {
+        } else if let Some(detail) = self.find_place(now, id) {
             self.reject(now, id, RejectReason::Full, detail, None);
         } else {
             return false;
@@ -160,7 +171,10 @@ impl PeerManager {
         let Some(conn) = self.conns.get(&id) else { return };
         let (peer, remote, direction, teller) = (conn.peer, conn.remote, conn.direction, self.teller(conn));
         match answer {
-            PeerAnswer::Accept { order } => {
+            PeerAnswer::Accept { order, stay } => {
+                if stay {
+                    self.asked_to_stay(now, id);
+                }
                 let Some(pair) = self.pairs.get_mut(&peer) else {
                     return;
                 };
@@ -241,6 +255,7 @@ impl PeerManager {
             self.outputs.push_back(Output::Drain { conn: older });
             self.set_state(older, ConnState::Draining);
         }
+        self.make_room_for_visit(now, id);
         self.leave_pair(now, peer, id);
         self.set_state(id, ConnState::Foreign);
         self.outputs.push_back(Output::Admit { conn: id, peer, foreign: true });
@@ -276,6 +291,9 @@ impl PeerManager {
             self.disconnected(now, &conn, &failure, redial_in);
         } else if let Some(address) = conn.dialled {
             let retry_in = self.charge(now, peer, Some(&address), &failure);
+            if conn.visit && failure.blame() == Blame::Overloaded {
+                self.put_off_visits(peer);
+            }
             self.seed_lost(now, peer, &failure, retry_in);
             self.note_failure(now, peer, &failure);
             let (cause, fault) = (failure.detail.clone(), failure.fault);
@@ -285,7 +303,7 @@ impl PeerManager {
             self.requeue(now, peer, wait);
             self.note_failure(now, peer, &failure);
         }
-        if let Some(tickets) = self.waiting.remove(&peer) {
+        if let Some(tickets) = self.take_waiting(&peer) {
             self.resolve(tickets, &Err(failure));
         }
     }
@@ -307,6 +325,9 @@ impl PeerManager {
         let wait = match (failure.fault, failure.blame()) {
             // Its place went to another one: it is not wanted back before the next round.
             (Fault::Rotated, _) => self.config.rotation_interval,
+            // It was for a while only, whoever ended it.
+            (Fault::VisitOver, _) => backoff::delay(base, base, 0, &mut self.random),
+            (Fault::Trimmed, _) if conn.visit => backoff::delay(base, base, 0, &mut self.random),
             // The first redial after a good connection comes soon, whatever ended it; but none before the peer said.
             (_, Blame::Unlucky | Blame::Hostile | Blame::Local) if useful => {
                 let soon = backoff::delay(base, self.config.backoff_ceiling, 0, &mut self.random);
@@ -343,7 +364,7 @@ impl PeerManager {
             self.requeue(now, conn.peer, self.config.backoff_base);
         }
         self.note_failure(now, conn.peer, &failure);
-        if let Some(tickets) = self.waiting.remove(&conn.peer) {
+        if let Some(tickets) = self.take_waiting(&conn.peer) {
             self.resolve(tickets, &Err(failure));
         }
     }
@@ -365,7 +386,14 @@ impl PeerManager {
                 Step::SayHello(id) => self.say_hello(id),
                 Step::Accept(id) => {
                     let order = self.next_order();
-                    self.outputs.push_back(Output::Answer { conn: id, answer: Answer::Accept { order } });
+                    let came_in = |conn: &Conn| conn.direction == Direction::Inbound;
+                    let stays = |conn: &Conn| came_in(conn) && conn.asked_to_visit && !conn.visit;
+                    let stay = self.conns.get(&id).is_some_and(stays);
+                    if stay {
+                        self.change_conn(id, |conn| conn.asked_to_visit = false);
+                    }
+                    self.outputs
+                        .push_back(Output::Answer { conn: id, answer: Answer::Accept { order, stay } });
                 }
                 Step::Admit(id) => self.admit(now, id),
                 Step::Drain(id) => self.drain(now, id),
@@ -376,7 +404,9 @@ impl PeerManager {
 
     fn say_hello(&mut self, id: ConnId) {
         let order = self.next_order();
-        self.outputs.push_back(Output::SayHello { conn: id, order });
+        let visit =
+            self.conns.get(&id).is_some_and(|conn| conn.visit && conn.direction == Direction::Outbound);
+        self.outputs.push_back(Output::SayHello { conn: id, order, visit });
     }
 
     fn admit(&mut self, now: Now, id: ConnId) {
@@ -406,6 +436,7 @@ impl PeerManager {
             }
         }
         self.dequeue(&peer);
+        self.visit_begins(now, id);
         self.seeds.admitted(&peer);
         if let Some(mut known) = self.book.get_mut(&peer) {
             known.connected = true;
@@ -415,9 +446,15 @@ impl PeerManager {
             }
         }
         self.await_usefulness(id);
-        self.note(now, peer, Cause::Admitted, "");
+        self.renew_visit(id);
+        let visit = self.conns.get(&id).is_some_and(|conn| conn.visit);
+        self.note(now, peer, Cause::Admitted, if visit { "a visit" } else { "" });
+        if self.our_visit(&peer) == Some(id) {
+            // In its turn, and when a place is free, it becomes an ordinary connection.
+            self.enqueue(peer, now.mono);
+        }
         self.restart_asking(now);
-        if let Some(tickets) = self.waiting.remove(&peer) {
+        if let Some(tickets) = self.take_waiting(&peer) {
             self.resolve(tickets, &Ok(peer));
         }
     }

@@ -104,6 +104,8 @@ pub(crate) struct KnownPeer {
     pub(crate) local_failures: u32,
     /// Not dialled before this time, as [`Now::unix`].
     pub(crate) retry_at: Duration,
+    /// Not visited before this time, as [`Now::unix`]: it had no room for a visit.
+    pub(crate) visit_after: Duration,
     /// The user disconnected it: no redial until the user names it again.
     pub(crate) held: bool,
     /// It is connected now.

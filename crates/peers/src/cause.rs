@@ -94,6 +94,14 @@ faults! {
     NoSocket = "no-socket", Local, "this node has no socket that can send there";
     /// This node is shutting down.
     ThisNodeCloses = "this-node-closes", Local, "this node is shutting down";
+    /// More visits wait than may.
+    TooManyVisits = "too-many-visits", Local, "too many visits are waiting";
+    /// A visit is asked for while the backoff after a failure still runs.
+    VisitTooSoon = "visit-too-soon", Local, "it failed lately";
+    /// Enough dials went to the only addresses that are known, lately.
+    TooManyDials = "too-many-dials", Local, "enough dials went to its addresses lately";
+    /// A connection for a while only was no longer needed, or its place was needed for another such connection.
+    VisitOver = "visit-over", Local, "the visit was over";
     /// More explicit connects wait than may.
     TooManyConnects = "too-many-connects", Local, "too many connects are waiting";
     /// The user ended the connection.
@@ -199,6 +207,12 @@ pub enum Cause {
     Due,
     /// The user asked for a connection now.
     Asked,
+    /// Something wants to ask the peer, and nothing else.
+    VisitAsked,
+    /// It is connected for a while only.
+    Visit,
+    /// What was a visit is an ordinary connection from now on.
+    Stays,
     /// Our address on its connection went away: a new connection is to take the old one's place.
     Moved,
     /// It is to take the place of another peer, to keep the overlay fresh.
@@ -253,6 +267,9 @@ impl fmt::Display for Cause {
             Cause::CameIn => "it connected to us",
             Cause::Due => "its turn in the dial queue came",
             Cause::Asked => "the user asked for a connection",
+            Cause::VisitAsked => "a visit to it was asked for",
+            Cause::Visit => "for a visit, which ends when it is not used",
+            Cause::Stays => "the visit became an ordinary connection",
             Cause::Moved => "our address on its connection went away",
             Cause::Replacement => "it is to replace another peer, to keep the overlay fresh",
             Cause::Proved => "the TLS handshake proved its key",

@@ -15,8 +15,26 @@ pub struct PeersConfig {
     pub max_inbound_greetings: usize,
     /// Connections that we open and keep, dials included. Persistent and unconditional peers and explicit connects don't count.
     pub max_outbound: usize,
-    /// Dials under way at once, of every kind.
+    /// Dials under way at once, of every kind but visits.
     pub max_parallel_dials: usize,
+    /// Visits of ours at once: connections for a while, to ask something, which the other limits don't count. For one more, the one that was used least lately
+    /// ends. Zero for none.
+    pub max_outbound_visits: usize,
+    /// Visits of others at once, beside the other inbound connections. For one more, the one that has been idle for longest ends. They are capped per address and per
+    /// subnet too, by the same numbers.
+    pub max_inbound_visits: usize,
+    /// Dials for visits under way at once.
+    pub max_parallel_visits: usize,
+    /// Visits that wait for their dial; more are refused.
+    pub max_waiting_visits: usize,
+    /// Dials for visits that may be begun at once.
+    pub visit_burst: f64,
+    /// Dials for visits that may be begun in a second, in the long run.
+    pub visits_per_second: f64,
+    /// A visit of ours ends when nobody was asked anything over it for so long, and no message of an application has passed.
+    pub visit_idle: Duration,
+    /// No visit of another ends in favour of the next one before it has lasted so long.
+    pub visit_grace: Duration,
     /// Peers that the address book holds.
     pub max_known_peers: usize,
     /// Addresses kept for one peer.
@@ -81,10 +99,14 @@ pub struct PeersConfig {
     pub save_after: Duration,
     /// How long a peer that we refuse because we are full is told to stay away when we named others to it: this, to twice as long.
     pub full_retry_after: Duration,
-    /// Refusals with alternatives that may be given at once. Beyond them strangers are refused before TLS while no place is free.
+    /// Refusals with alternatives that may be given at once. Beyond them strangers are refused before TLS while no place is free, unless places for visits are.
     pub refusal_burst: f64,
     /// Refusals with alternatives that may be given in a second in the long run.
     pub refusals_per_second: f64,
+    /// Refusals without alternatives that may be given at once beyond those with some, while places for visits are free. Beyond them strangers are refused before TLS.
+    pub plain_refusal_burst: f64,
+    /// The same, a second in the long run.
+    pub plain_refusals_per_second: f64,
     /// Bans that are kept.
     pub max_bans: usize,
     /// How long an automatic ban lasts.
@@ -118,6 +140,14 @@ impl Default for PeersConfig {
             max_inbound_greetings: 128,
             max_outbound: 10,
             max_parallel_dials: 8,
+            max_outbound_visits: 64,
+            max_inbound_visits: 64,
+            max_parallel_visits: 16,
+            max_waiting_visits: 256,
+            visit_burst: 64.0,
+            visits_per_second: 20.0,
+            visit_idle: Duration::from_secs(60),
+            visit_grace: Duration::from_secs(5),
             max_known_peers: 10_000,
             max_addresses_per_peer: 8,
             max_hearsay_failures: 3,
@@ -151,6 +181,8 @@ impl Default for PeersConfig {
             full_retry_after: Duration::from_secs(30),
             refusal_burst: 32.0,
             refusals_per_second: 8.0,
+            plain_refusal_burst: 128.0,
+            plain_refusals_per_second: 32.0,
             max_bans: 4096,
             ban_time: Duration::from_secs(3600),
             max_bans_per_address: 3,

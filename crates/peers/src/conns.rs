@@ -1,12 +1,12 @@
 //! The connections that there are, by number and by peer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use peerage_identity::PeerId;
 
 use crate::manager::Conn;
-use crate::types::{ConnId, Direction};
-use crate::used::Used;
+use crate::types::ConnId;
+use crate::used::{Place, Used};
 
 #[derive(Debug, Default)]
 pub(crate) struct Conns {
@@ -14,6 +14,8 @@ pub(crate) struct Conns {
     by_id: BTreeMap<ConnId, Box<Conn>>,
     /// In the order of their numbers. Mostly one.
     by_peer: BTreeMap<PeerId, Vec<ConnId>>,
+    /// Those that are visits.
+    visits: BTreeSet<ConnId>,
     used: Used,
 }
 
@@ -31,6 +33,7 @@ impl Conns {
     pub(crate) fn remove(&mut self, id: ConnId) -> Option<Conn> {
         let mut conn = self.by_id.remove(&id)?;
         self.used.note(&mut conn, None);
+        self.visits.remove(&id);
         if let Some(of_peer) = self.by_peer.get_mut(&conn.peer) {
             of_peer.retain(|other| *other != id);
             if of_peer.is_empty() {
@@ -40,17 +43,25 @@ impl Conns {
         Some(*conn)
     }
 
-    /// Counts the places that a peer takes: one of each direction at most, by the latest of its connections for which there is one.
+    /// Counts the places that a peer takes: one of each kind at most, by the latest of its connections for which there is one.
     pub(crate) fn recount(&mut self, peer: &PeerId, exempt: bool) {
-        let (mut inbound, mut outbound) = (exempt, exempt);
+        let mut taken = [exempt; Place::ALL.len()];
         for id in self.by_peer.get(peer).into_iter().flatten().rev() {
             let Some(conn) = self.by_id.get_mut(id) else { continue };
-            let takes = conn.wants().filter(|place| match place {
-                Direction::Inbound => !std::mem::replace(&mut inbound, true),
-                Direction::Outbound => !std::mem::replace(&mut outbound, true),
-            });
+            let takes = conn.wants().filter(|place| !std::mem::replace(&mut taken[place.index()], true));
             self.used.note(conn, takes);
+            let _ = if conn.visit { self.visits.insert(*id) } else { self.visits.remove(id) };
         }
+    }
+
+    /// Those that are visits.
+    pub(crate) fn visits(&self) -> impl Iterator<Item = ConnId> + '_ {
+        self.visits.iter().copied()
+    }
+
+    /// Those of a peer that are visits.
+    pub(crate) fn visits_of(&self, peer: &PeerId) -> impl Iterator<Item = ConnId> + '_ {
+        self.of(peer).filter(|id| self.visits.contains(id))
     }
 
     /// The places that are taken.

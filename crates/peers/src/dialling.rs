@@ -22,7 +22,7 @@ pub(crate) const MAX_ROUTES: usize = 4;
 impl PeerManager {
     /// Starts dials while slots are free and targets are due.
     pub(crate) fn fill(&mut self, now: Now) {
-        while !self.shutting_down && self.attempts.len() < self.config.max_parallel_dials {
+        while !self.shutting_down && self.dials_under_way(false) < self.config.max_parallel_dials {
             if let Some(conn) = self.stranded.pop_front() {
                 self.start_instead_of(now, conn);
             } else if let Some((ticket, target)) = self.explicit.pop_front() {
@@ -30,14 +30,15 @@ impl PeerManager {
             } else if let Some((target, counted, cause)) = self.pop_due(now) {
                 self.start(now, target, counted, cause);
             } else {
-                return;
+                break;
             }
         }
+        self.start_visits(now);
     }
 
-    /// When [`PeerManager::fill`] is next needed.
+    /// When [`PeerManager::fill`] is next needed for other dials than those of visits.
     pub(crate) fn next_dial(&self) -> Option<Duration> {
-        if self.attempts.len() >= self.config.max_parallel_dials {
+        if self.dials_under_way(false) >= self.config.max_parallel_dials {
             return None;
         }
         let used = self.outbound_used();
@@ -54,7 +55,9 @@ impl PeerManager {
         let under_way = self.attempts.values().any(|attempt| attempt.target == Target::Peer(peer));
         let banned = self.ban_on(&peer, None).is_some();
         let wanted = peer != self.me && !under_way && !banned && self.is_allowed(&peer);
-        if self.shutting_down || !wanted || self.is_linked(&peer) {
+        // A peer that we only visit is dialled in its turn: the visit becomes that connection.
+        let kept = self.is_linked(&peer) && self.our_visit(&peer).is_none();
+        if self.shutting_down || !wanted || kept {
             return;
         }
         let Some(known) = self.book.get(&peer) else { return };
@@ -98,7 +101,7 @@ impl PeerManager {
 
     /// Whether a due peer waits because no place or dial slot is free.
     pub(crate) fn is_short_of_places(&self, peer: &PeerId) -> bool {
-        let no_slot = self.attempts.len() >= self.config.max_parallel_dials;
+        let no_slot = self.dials_under_way(false) >= self.config.max_parallel_dials;
         let no_place = self.outbound_used() >= self.config.max_outbound && !self.is_persistent(peer);
         let not_wanted = self.book.get(peer).is_some_and(|known| known.seed) && !self.seeds_wanted();
         no_slot || no_place || not_wanted
@@ -109,10 +112,21 @@ impl PeerManager {
         let Some(mut attempt) = self.attempts.remove(&attempt) else { return };
         attempt.courses_of(|_| Course::Failed(failure.clone()));
         let Some(address) = attempt.failed_most() else { return };
+        self.visits.dial_ended();
         let (peer, retry_in) = match &attempt.target {
+            Target::Peer(peer) if attempt.visit && !self.tried_the_book(peer, &attempt) => {
+                self.charge_given(now, *peer, &attempt);
+                self.charge_routes(now, *peer, &attempt);
+                self.requeue(now, *peer, Duration::ZERO);
+                (Some(*peer), None)
+            }
             Target::Peer(peer) => {
+                self.charge_given(now, *peer, &attempt);
                 self.charge_routes(now, *peer, &attempt);
                 let retry_in = self.charge(now, *peer, None, &failure);
+                if attempt.visit && failure.blame() == Blame::Overloaded {
+                    self.put_off_visits(*peer);
+                }
                 self.seed_lost(now, *peer, &failure, retry_in);
                 (Some(*peer), retry_in)
             }
@@ -275,10 +289,14 @@ impl PeerManager {
             Target::Address(address) => address.peer_id(),
         };
         if let Some(peer) = peer {
+            let why = "the user asked for a connection";
             if self.admitted(&peer).is_some() {
+                self.keep(now, peer, false, why);
                 return self.resolve(vec![ticket], &Ok(peer));
             }
             if self.is_linked(&peer) {
+                self.keep(now, peer, false, why);
+                self.visits.wanted.insert(peer);
                 self.waiting.entry(peer).or_default().push(ticket);
                 return;
             }
@@ -293,6 +311,9 @@ impl PeerManager {
             });
             if let Some(attempt) = under_way {
                 attempt.tickets.push(ticket);
+                if attempt.visit {
+                    (attempt.visit, attempt.counted) = (false, false);
+                }
                 return;
             }
         }
@@ -317,9 +338,10 @@ impl PeerManager {
         self.dial(now, dial, Cause::Asked);
     }
 
-    /// Our address on a connection went away. One that we dialled moves by itself.
+    /// Our address on a connection went away. One that we dialled moves by itself, and one that is a visit is the visitor's to renew.
     pub(crate) fn local_address_changed(&mut self, id: ConnId) {
-        if self.is_admitted_inbound(id) && !self.stranded.contains(&id) {
+        let visits = self.conns.get(&id).is_some_and(|conn| conn.visit);
+        if !visits && self.is_admitted_inbound(id) && !self.stranded.contains(&id) {
             self.stranded.push_back(id);
         }
     }
@@ -345,6 +367,11 @@ impl PeerManager {
     }
 
     fn start(&mut self, now: Now, target: Target, counted: bool, cause: Cause) {
+        if let Target::Peer(peer) = &target
+            && self.keep(now, *peer, counted, "its turn in the dial queue came")
+        {
+            return;
+        }
         let (routes, budgeted) = match &target {
             Target::Address(address) if self.seeds.has(address) => {
                 if self.seed_is_linked(address) {
@@ -367,12 +394,37 @@ impl PeerManager {
     /// The addresses at which to dial a peer that is due, of those that nobody has proved only what their budget allows. None when it needs no dial, has no
     /// address, or must wait once more because enough dials went there lately.
     fn routes_now(&mut self, now: Now, peer: PeerId) -> Vec<Route> {
-        let mut routes = Vec::new();
         if self.is_linked(&peer) || self.attempts.values().any(|attempt| attempt.peer() == Some(peer)) {
-            return routes;
+            return Vec::new();
         }
-        let mut put_off: Option<(Duration, DialAddress)> = None;
-        for route in self.all_routes_to(&peer) {
+        let put_off = match self.affordable(now, self.all_routes_to(&peer)) {
+            Ok(routes) => return routes,
+            Err(put_off) => put_off,
+        };
+        let Some((wait, address)) = put_off else {
+            if let Some(ban) = self.ban_on_all(&peer) {
+                let failure = Failure::new(Fault::Banned, ban.reason.clone());
+                self.note_failure(now, peer, &failure);
+            } else if self.book.get(&peer).is_some() {
+                self.note_failure(now, peer, &Failure::from(Fault::NoAddress));
+            }
+            return Vec::new();
+        };
+        // Many may wait for the same budget: they don't all come back at the moment when one of them may go.
+        let wait = wait + self.random.up_to(wait);
+        self.enqueue(peer, now.mono + wait);
+        self.note(now, peer, Cause::DialBudget, &format!("at {address} or near it"));
+        Vec::new()
+    }
+
+    /// Of some routes those that one dial tries, the budgets of which are charged; or the one that must wait least, if there is any.
+    pub(crate) fn affordable(
+        &mut self,
+        now: Now,
+        all: Vec<Route>,
+    ) -> Result<Vec<Route>, Option<(Duration, DialAddress)>> {
+        let (mut routes, mut put_off) = (Vec::new(), None::<(Duration, DialAddress)>);
+        for route in all {
             if routes.len() == MAX_ROUTES {
                 break;
             }
@@ -384,23 +436,7 @@ impl PeerManager {
                 Err(_) => {}
             }
         }
-        if !routes.is_empty() {
-            return routes;
-        }
-        let Some((wait, address)) = put_off else {
-            if let Some(ban) = self.ban_on_all(&peer) {
-                let failure = Failure::new(Fault::Banned, ban.reason.clone());
-                self.note_failure(now, peer, &failure);
-            } else if self.book.get(&peer).is_some() {
-                self.note_failure(now, peer, &Failure::from(Fault::NoAddress));
-            }
-            return routes;
-        };
-        // Many may wait for the same budget: they don't all come back at the moment when one of them may go.
-        let wait = wait + self.random.up_to(wait);
-        self.enqueue(peer, now.mono + wait);
-        self.note(now, peer, Cause::DialBudget, &format!("at {address} or near it"));
-        routes
+        if routes.is_empty() { Err(put_off) } else { Ok(routes) }
     }
 
     /// Takes a dial from the budget of an address that nobody has proved; or says how long to wait.
@@ -419,8 +455,12 @@ impl PeerManager {
         })
     }
 
-    fn dial(&mut self, now: Now, dial: Attempt, cause: Cause) {
-        self.budget.spend(now);
+    pub(crate) fn dial(&mut self, now: Now, dial: Attempt, cause: Cause) {
+        if dial.visit {
+            self.visits.spend(now);
+        } else {
+            self.budget.spend(now);
+        }
         let attempt = self.next_attempt();
         let (routes, expected) = (dial.routes.clone(), dial.peer());
         let first = routes.first().map(|route| route.address.to_string()).unwrap_or_default();
@@ -443,7 +483,7 @@ impl PeerManager {
     }
 
     /// Where a peer may be dialled, the best first: its addresses without those that are banned.
-    fn all_routes_to(&self, peer: &PeerId) -> Vec<Route> {
+    pub(crate) fn all_routes_to(&self, peer: &PeerId) -> Vec<Route> {
         let known = self.book.get(peer).map(|known| known.in_order()).unwrap_or_default().into_iter();
         let free = known.filter(|at| self.ban_on(peer, ip_of(&at.address)).is_none());
         free.map(|at| Route {
@@ -483,12 +523,13 @@ impl Route {
 
 impl Attempt {
     /// One that no cap counts.
-    fn new(target: Target, routes: Vec<Route>) -> Self {
+    pub(crate) fn new(target: Target, routes: Vec<Route>) -> Self {
         Self {
             target,
             routes,
             courses: Vec::new(),
             tickets: Vec::new(),
+            visit: false,
             counted: false,
             place: Direction::Outbound,
             budgeted: false,

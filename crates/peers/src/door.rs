@@ -1,7 +1,9 @@
 //! The door: whom the transport may hear before any TLS is done, and what a refusal may cost.
 //!
 //! A full node refuses a stranger after the TLS handshake, with the records of others that it may try. That costs a handshake and an answer of some
-//! kilobytes, so there is a budget of so many a second. When it is spent, the door is open only to *known* addresses: those of persistent
+//! kilobytes, so there is a budget of so many a second. Beyond it a node that has places for visits goes on to hear strangers, for one of them may be a visitor and
+//! that shows only in the hello: those who are none are refused in few bytes, and for that there is a second, larger budget, of handshakes more than of answers.
+//! When that is spent too, or visitors would find no place either, the door is open only to *known* addresses: those of persistent
 //! and unconditional peers. Everyone else is refused by one packet, until a place is free or a part of the budget has come back. Banned blocks are kept
 //! out whatever the state.
 
@@ -9,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use peerage_identity::{IpPrefix, PeerId};
-use peerage_machine::Now;
+use peerage_machine::{Now, TokenBucket};
 
 use crate::class::PeerClass;
 use crate::manager::PeerManager;
@@ -47,10 +49,17 @@ impl PeerManager {
     /// Spends one refusal with alternatives. False when the budget is spent.
     pub(crate) fn take_refusal(&mut self, now: Now) -> bool {
         let spent = self.refusals.take(1.0, now);
-        if !self.refusals.wait_for(1.0, now).is_some_and(|wait| wait.is_zero()) {
+        let for_visitors = self.has_room_for_visitors();
+        if for_visitors && !spent {
+            self.plain_refusals.take(1.0, now);
+        }
+        let is_short =
+            |bucket: &mut TokenBucket| bucket.wait_for(1.0, now).is_none_or(|wait| !wait.is_zero());
+        let bucket = if for_visitors { &mut self.plain_refusals } else { &mut self.refusals };
+        if is_short(bucket) {
             // Reopened when a quarter is back, so that the door doesn't swing with each refusal.
-            let quarter = (self.config.refusal_burst / 4.0).max(1.0);
-            self.door_shut_until = self.refusals.wait_for(quarter, now).map(|wait| now.mono + wait);
+            let quarter = (bucket.burst() / 4.0).max(1.0);
+            self.door_shut_until = bucket.wait_for(quarter, now).map(|wait| now.mono + wait);
         }
         spent
     }

@@ -178,7 +178,7 @@ impl PeerManager {
 
     /// A peer was admitted: asks it while places are free, if we have chosen it.
     pub(crate) fn ask_newcomer(&mut self, now: Now, id: ConnId) {
-        let Some(conn) = self.conns.get(&id) else { return };
+        let Some(conn) = self.conns.get(&id).filter(|conn| !conn.visit) else { return };
         if self.is_chosen(&conn.peer, conn.direction) && self.outbound_used() < self.config.max_outbound {
             self.ask(now, id);
         }

@@ -203,6 +203,7 @@ impl PeerManager {
         let last = history.last().map_or(Cause::Unknown, |entry| entry.cause);
         match state {
             // Whatever became of other connections and dials to it meanwhile.
+            Some(PeerState::Connected { visit: true, .. }) => Cause::Visit,
             Some(PeerState::Connected { .. }) => Cause::Admitted,
             Some(PeerState::Held) => Cause::Held,
             Some(PeerState::Banned) => Cause::Failed(Fault::Banned),

@@ -23,6 +23,8 @@
 //!   One teller fills only so much of the book, and whoever comes to us unasked is believed only about where it came from.
 //! - *Lies about us*: where we are seen is voted on, by address groups, and only by peers that we dialled.
 //! - *A stolen or copied key*: a second node with a peer's key cannot take turns with it at the same place.
+//! - *Lookups that are led astray*: addresses that come with a visit are hearsay, tried only where their teller may point and as rarely as any other that nobody has
+//!   proved; what fails there is charged to no peer. Visits take places and dial slots of their own, and the places are lent.
 //! - *Storms*: parallel dials are bounded, backoff is exponential with full jitter, and nothing is polled.
 //!
 //! Every collection iterates in a fixed order, so that one seed gives one run.
@@ -56,6 +58,8 @@ mod starts;
 mod state;
 mod types;
 mod used;
+mod visit_places;
+mod visits;
 
 pub use bans::{Ban, BanError, BanTarget, BanTargetError, MAX_BAN_REASON};
 pub use book::Source;
@@ -75,6 +79,10 @@ pub mod limits {
     pub const MAX_DIAL_TARGETS: usize = crate::budget::MAX_TARGETS;
     /// The longest pause between dials to an address where nobody was ever found.
     pub const LONGEST_DIAL_PAUSE: Duration = crate::budget::LONGEST_PAUSE;
+    /// Addresses given with visits at which nobody was found, and that are remembered.
+    pub const MAX_FAILED_VISITS: usize = crate::visits::MAX_FAILED;
+    /// How long a visit waits for dials under way near its addresses.
+    pub const VISIT_PATIENCE: Duration = crate::visits::PATIENCE;
     /// Addresses that one dial of a peer tries.
     pub const MAX_ROUTES: usize = crate::dialling::MAX_ROUTES;
     /// How often any of the names that nobody has proved is dialled.

@@ -31,6 +31,8 @@ use crate::state::PeerState;
 use crate::types::{
     AttemptId, CloseReason, ConnId, Course, Direction, Input, Output, PeerEvent, Role, Route, Ticket,
 };
+use crate::used::Place;
+use crate::visits::Visits;
 
 /// Decides who we are connected to. See the crate's documentation for the way of a connection through it.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub struct PeerManager {
     pub(crate) waiting: BTreeMap<PeerId, Vec<Ticket>>,
     /// Persistent peers that are not connected.
     pub(crate) persistent: DialQueue,
+    /// Connections for a while: those to be begun, and what is remembered of others.
+    pub(crate) visits: Visits,
     /// Contacts for the first dials.
     pub(crate) seeds: Seeds,
     /// Other peers and addresses that may be dialled while a place is free.
@@ -83,6 +87,8 @@ pub struct PeerManager {
     pub(crate) scores: Scores,
     /// Refusals with alternatives that may still be given.
     pub(crate) refusals: TokenBucket,
+    /// Refusals without any that may still be given while visitors would find a place.
+    pub(crate) plain_refusals: TokenBucket,
     /// Until then the refusals were too many, so strangers are not heard while we are full.
     pub(crate) door_shut_until: Option<Duration>,
     /// What the driver was told last.
@@ -121,7 +127,13 @@ pub(crate) struct Conn {
     /// Whose cap counts it: that of its direction, or of the connection from which it takes over.
     pub(crate) place: Direction,
     /// The place that its peer takes by it, as it was last counted ([`crate::conns::Conns::recount`]).
-    pub(crate) takes: Option<Direction>,
+    pub(crate) takes: Option<Place>,
+    /// Whoever dialled it did so for a while only.
+    pub(crate) visit: bool,
+    /// Its dialler's hello says so, whatever we make of it, and it has not been told otherwise.
+    pub(crate) asked_to_visit: bool,
+    /// When a visit was last of use.
+    pub(crate) used: Duration,
     /// Of the time that it has lasted, what stands in the address book.
     pub(crate) counted_time: Duration,
     /// It is drained, but the one that takes its place is not admitted yet.
@@ -132,9 +144,9 @@ pub(crate) struct Conn {
 
 impl Conn {
     /// The place that it takes if it is the latest one to do so and its peer is not exempt: an inbound one with the good hello.
-    pub(crate) fn wants(&self) -> Option<Direction> {
+    pub(crate) fn wants(&self) -> Option<Place> {
         let heard = self.place == Direction::Outbound || self.state != ConnState::Greeting;
-        (self.counted && heard).then_some(self.place)
+        (self.counted && heard).then_some(Place { direction: self.place, visit: self.visit })
     }
 
     /// When the time that it has lasted is next counted: once it was useful, then each time that it has doubled.
@@ -170,6 +182,8 @@ pub(crate) struct Attempt {
     /// What became of each, once it is known.
     pub(crate) courses: Vec<Course>,
     pub(crate) tickets: Vec<Ticket>,
+    /// For a while only.
+    pub(crate) visit: bool,
     pub(crate) counted: bool,
     /// Whose cap counts its connection.
     pub(crate) place: Direction,
@@ -194,6 +208,8 @@ pub struct ConnectedPeer {
     pub foreign: bool,
     /// When the TLS handshake was done, as [`Now::mono`].
     pub since: Duration,
+    /// It ends when it is not used for a while.
+    pub visit: bool,
 }
 
 /// How much of everything a peer manager holds, and has done.
@@ -216,6 +232,12 @@ pub struct Gauges {
     pub waiting_connects: usize,
     /// Rounds of rotation that were begun.
     pub rotations: u64,
+    /// Visits that wait for their dial.
+    pub waiting_visits: usize,
+    /// Places that visits of ours take: handshakes after TLS, and connections.
+    pub outbound_visits: usize,
+    /// Places that visits of others take.
+    pub inbound_visits: usize,
 }
 
 /// Explicit connects that may wait for a dial slot.
@@ -226,9 +248,12 @@ impl PeerManager {
     pub fn new(config: PeersConfig, me: PeerId, boot_nonce: u64, random: Random) -> Self {
         let pause = config.exchange_pause;
         let refusals = TokenBucket::new(config.refusal_burst, config.refusals_per_second, Now::ZERO);
+        let (burst, rate) = (config.plain_refusal_burst, config.plain_refusals_per_second);
+        let plain_refusals = TokenBucket::new(burst, rate, Now::ZERO);
         Self {
             book: Book::new(&config),
             budget: DialBudget::new(&config),
+            visits: Visits::new(&config),
             journal: Journal::new(config.max_journal_per_peer, config.max_journal_entries),
             config,
             me,
@@ -251,6 +276,7 @@ impl PeerManager {
             ban_timer: None,
             scores: Scores::default(),
             refusals,
+            plain_refusals,
             door_shut_until: None,
             door: Door::default(),
             exempt_seen: BTreeMap::new(),
@@ -289,6 +315,7 @@ impl PeerManager {
                 address: conn.remote,
                 foreign,
                 since: conn.since,
+                visit: conn.visit,
             })
         })
     }
@@ -326,6 +353,9 @@ impl PeerManager {
             queued_dials: self.persistent.len() + self.seeds.queue.len() + self.candidates.len(),
             waiting_connects: self.explicit.len(),
             rotations: self.rotations,
+            waiting_visits: self.visits.waiting(),
+            outbound_visits: self.visits_used(Direction::Outbound),
+            inbound_visits: self.visits_used(Direction::Inbound),
         }
     }
 
@@ -440,6 +470,7 @@ impl PeerManager {
             self.give_class(peer, PeerClass::Persistent, true);
             self.lift_automatic(now, peer);
             self.remember_class(peer, PeerClass::Persistent, true);
+            self.keep(now, peer, false, "the user wants the peer always");
         }
         self.dequeue(&peer);
         self.enqueue(peer, now.mono);
@@ -467,6 +498,7 @@ impl PeerManager {
         }
         if on {
             self.lift_automatic(now, peer);
+            self.keep(now, peer, false, "the user wants the peer always");
         }
         let due = self.due(&peer);
         self.dequeue(&peer);
@@ -486,6 +518,7 @@ impl PeerManager {
             Target::Address(address) => address.peer_id(),
         };
         if let Some(peer) = peer.filter(|peer| self.admitted(peer).is_some()) {
+            self.keep(now, peer, false, "the user asked for a connection");
             return self.resolve(vec![ticket], &Ok(peer));
         }
         let Err(failure) = self.may_connect(peer, &target) else {
@@ -548,6 +581,7 @@ impl PeerManager {
         let failure = Failure::from(Fault::ThisNodeCloses);
         let dialled: Vec<_> = self.attempts.values().filter_map(Attempt::peer).collect();
         let mut tickets: Vec<_> = self.explicit.drain(..).map(|(ticket, _)| ticket).collect();
+        tickets.extend(self.visits.give_up());
         tickets.extend(std::mem::take(&mut self.waiting).into_values().flatten());
         tickets.extend(std::mem::take(&mut self.attempts).into_values().flat_map(|attempt| attempt.tickets));
         dialled.into_iter().for_each(|peer| self.note_failure(now, peer, &failure));
@@ -595,6 +629,12 @@ impl Machine for PeerManager {
     fn handle(&mut self, now: Now, input: Input) {
         self.clock = now.mono;
         match input {
+            // Nothing follows from it now.
+            Input::Used { peer } => return self.used(now, peer),
+            Input::Visit { ticket, peer, addresses, told_from } => {
+                self.visit(now, ticket, peer, &addresses, told_from);
+            }
+            Input::CancelVisits { tickets } => self.cancel_visits(&tickets),
             Input::Add { address, role } => self.add(now, &address, role),
             Input::SetClass { peer, class, on } => {
                 self.set_class(now, peer, class, on);
@@ -637,6 +677,7 @@ impl Machine for PeerManager {
         self.clock = now.mono;
         self.ask_around(now);
         self.count_useful(now);
+        self.end_idle_visits(now);
         self.settle(now);
     }
 
@@ -650,6 +691,7 @@ impl Machine for PeerManager {
         }
         let useful = self.useful_at.first().map(|(due, _)| *due);
         let mine = [self.next_dial(), self.next_ask(), useful, self.rotation.due, self.save_due];
-        mine.into_iter().chain([self.ban_timer, self.door_shut_until]).flatten().min()
+        let visits = [self.next_visit(), self.next_idle_visit()];
+        mine.into_iter().chain(visits).chain([self.ban_timer, self.door_shut_until]).flatten().min()
     }
 }

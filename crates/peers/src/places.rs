@@ -13,6 +13,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use peerage_identity::{AddressScope, IpPrefix, PeerId};
 use peerage_machine::Now;
@@ -20,18 +21,18 @@ use peerage_machine::Now;
 use crate::cause::{Failure, Fault};
 use crate::manager::{Conn, ConnState, PeerManager};
 use crate::types::{CloseReason, ConnId, Direction, Output};
-use crate::used::Used;
+use crate::used::{Place, Used};
 
 impl PeerManager {
-    /// Outbound places in use: connections and dials that the cap counts.
+    /// Outbound places in use: connections and dials that the cap counts. Visits have places of their own.
     pub(crate) fn outbound_used(&self) -> usize {
-        let dials = self.attempts.values().filter(|attempt| attempt.counted).count();
-        self.conns.used().of(Direction::Outbound) + dials
+        let dials = self.attempts.values().filter(|attempt| attempt.counted && !attempt.visit).count();
+        self.conns.used().of(Place::ordinary(Direction::Outbound)) + dials
     }
 
     /// Inbound places in use: connections whose hello was found good and that the cap counts.
     pub(crate) fn inbound_used(&self) -> usize {
-        self.conns.used().of(Direction::Inbound)
+        self.conns.used().of(Place::ordinary(Direction::Inbound))
     }
 
     pub(crate) fn inbound_full(&self) -> bool {
@@ -41,10 +42,15 @@ impl PeerManager {
     /// Why there is no place for a connection; `None` when there is one, or when it would only take another one's of the same peer.
     pub(crate) fn no_place(&self, conn: &Conn) -> Option<String> {
         let ours = [conn.direction, conn.place].contains(&Direction::Outbound);
-        if ours || !self.counts(conn) {
+        if ours { None } else { self.no_inbound_place(conn) }
+    }
+
+    /// Why there is no inbound place for a connection, whoever dialled it.
+    pub(crate) fn no_inbound_place(&self, conn: &Conn) -> Option<String> {
+        if !self.counts(conn) {
             return None;
         }
-        let held = self.place_of(&conn.peer, Direction::Inbound);
+        let held = self.place_of(&conn.peer, Place::ordinary(Direction::Inbound));
         if held.is_none() && self.inbound_full() {
             return Some(format!("all {} inbound places are taken", self.config.max_inbound));
         }
@@ -52,16 +58,19 @@ impl PeerManager {
         if AddressScope::of(ip).is_exempt_from_address_rules() {
             return None;
         }
-        let (address, subnet) = (IpPrefix::address_of(ip), IpPrefix::subnet_of(ip));
-        let caps =
-            [(address, self.config.max_inbound_per_address), (subnet, self.config.max_inbound_per_subnet)];
+        let caps = self.caps_at(ip).into_iter();
         // Who moves from one block to another takes a place there.
-        let caps =
-            caps.into_iter().filter(|(block, _)| !held.is_some_and(|held| block.contains(held.remote.ip())));
-        caps.into_iter().find_map(|(block, most)| {
-            (self.conns.used().within(&block) >= most)
+        let mut caps = caps.filter(|(block, _)| !held.is_some_and(|held| block.contains(held.remote.ip())));
+        caps.find_map(|(block, most)| {
+            (self.conns.used().within(false, &block) >= most)
                 .then(|| format!("all {most} inbound places for {block} are taken"))
         })
+    }
+
+    /// The blocks of an address that caps count, with their caps: for visits, and for others.
+    pub(crate) fn caps_at(&self, ip: IpAddr) -> [(IpPrefix, usize); 2] {
+        let (address, subnet) = (IpPrefix::address_of(ip), IpPrefix::subnet_of(ip));
+        [(address, self.config.max_inbound_per_address), (subnet, self.config.max_inbound_per_subnet)]
     }
 
     /// Keeps the number of inbound connections that have not said hello within its bound, when one more comes.
@@ -95,14 +104,18 @@ impl PeerManager {
         let stands =
             |conn: &&Conn| conn.stands_in || matches!(conn.state, ConnState::Admitted | ConnState::Foreign);
         let held = self.conns_of(&peer).filter_map(|id| self.conns.get(&id)).find(stands);
-        let held = held.filter(|held| held.place == Direction::Outbound).map(|held| held.counted);
+        let held =
+            held.filter(|held| held.place == Direction::Outbound && !held.visit).map(|held| held.counted);
         if let Some(counted) = held {
-            self.change_conn(id, |conn| (conn.place, conn.counted) = (Direction::Outbound, counted));
+            // A peer that we want stays one, whatever it wants itself.
+            self.change_conn(id, |conn| {
+                (conn.place, conn.counted, conn.visit) = (Direction::Outbound, counted, false);
+            });
         }
     }
 
     /// The connection by which a peer takes a place.
-    fn place_of(&self, peer: &PeerId, place: Direction) -> Option<&Conn> {
+    pub(crate) fn place_of(&self, peer: &PeerId, place: Place) -> Option<&Conn> {
         self.conns_of(peer).filter_map(|id| self.conns.get(&id)).find(|conn| conn.takes == Some(place))
     }
 
@@ -116,12 +129,15 @@ impl PeerManager {
     pub(crate) fn counted_over(&self) -> Used {
         let mut used = Used::default();
         for peer in self.peers_linked() {
-            let conns = || self.conns_of(peer).filter_map(|id| self.conns.get(&id));
-            let counted = || conns().filter(|conn| self.counts(conn));
-            let outbound = counted().filter(|conn| conn.place == Direction::Outbound).last();
-            let heard = |conn: &&Conn| conn.place == Direction::Inbound && conn.state != ConnState::Greeting;
-            let inbound = counted().filter(heard).last();
-            outbound.into_iter().chain(inbound).for_each(|conn| used.came(conn.place, conn.remote.ip()));
+            for place in Place::ALL {
+                let conns = self.conns_of(peer).filter_map(|id| self.conns.get(&id));
+                let heard =
+                    |conn: &Conn| conn.place == Direction::Outbound || conn.state != ConnState::Greeting;
+                let takes =
+                    |conn: &&Conn| Place { direction: conn.place, visit: conn.visit } == place && heard(conn);
+                let counted = conns.filter(|conn| self.counts(conn));
+                counted.filter(takes).last().into_iter().for_each(|conn| used.came(place, conn.remote.ip()));
+            }
         }
         used
     }

@@ -61,8 +61,13 @@ impl PeerManager {
 
     /// An outbound connection is about to be admitted: where all places are taken, an older peer makes room. False when none can.
     pub(crate) fn make_room_for(&mut self, now: Now, id: ConnId) -> bool {
-        let takes_place =
-            self.conns.get(&id).is_some_and(|conn| conn.place == Direction::Outbound && self.counts(conn));
+        if !self.make_room_for_visit(now, id) {
+            return false;
+        }
+        let takes_place = self
+            .conns
+            .get(&id)
+            .is_some_and(|conn| conn.place == Direction::Outbound && !conn.visit && self.counts(conn));
         let others = || self.outbound_admitted().filter(|(other, _)| *other != id).count();
         if !takes_place || others() < self.config.max_outbound {
             return true;
@@ -88,6 +93,7 @@ impl PeerManager {
     fn outbound_admitted(&self) -> impl Iterator<Item = (ConnId, &Conn)> + '_ {
         let admitted = |conn: &Conn| {
             conn.place == Direction::Outbound
+                && !conn.visit
                 && matches!(conn.state, ConnState::Admitted | ConnState::Foreign)
                 && self.counts(conn)
         };

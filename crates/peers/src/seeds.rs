@@ -67,9 +67,10 @@ impl Seeds {
 }
 
 impl PeerManager {
-    /// Whether so few peers are connected that seeds are dialled.
+    /// Whether so few peers are connected that seeds are dialled. Visits end soon.
     pub(crate) fn seeds_wanted(&self) -> bool {
-        self.connected().take(self.config.seed_target).count() < self.config.seed_target
+        let ordinary = self.connected().filter(|peer| !peer.visit);
+        ordinary.take(self.config.seed_target).count() < self.config.seed_target
     }
 
     /// Whether the peer that a seed's address leads to has a connection already.

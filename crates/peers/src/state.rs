@@ -62,6 +62,8 @@ pub enum PeerState {
         since: Duration,
         /// A node of another libp2p implementation.
         foreign: bool,
+        /// It ends when it is not used for a while.
+        visit: bool,
     },
 }
 
@@ -135,9 +137,9 @@ impl PeerManager {
         for conn in self.conns_of(peer) {
             let Some(found) = self.conns.get(&conn) else { continue };
             let (direction, address, since) = (found.direction, found.remote, found.since);
-            let foreign = found.state == ConnState::Foreign;
+            let (foreign, visit) = (found.state == ConnState::Foreign, found.visit);
             if foreign || found.state == ConnState::Admitted || found.stands_in {
-                return Some(PeerState::Connected { conn, direction, address, since, foreign });
+                return Some(PeerState::Connected { conn, direction, address, since, foreign, visit });
             }
             match found.state {
                 ConnState::Greeting | ConnState::Greeted => {

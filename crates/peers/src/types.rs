@@ -85,6 +85,27 @@ pub enum Input {
         /// Whom.
         target: Target,
     },
+    /// Something wants to ask a peer, as a lookup in the DHT does, and needs a connection for that long. Answered at once when there is one.
+    Visit {
+        /// Comes back in [`Output::Connected`].
+        ticket: Ticket,
+        /// Whom.
+        peer: PeerId,
+        /// Where third parties say that it is. Those that are not credible from `told_from` are left out; the rest is tried behind what the book has.
+        addresses: Vec<DialAddress>,
+        /// From where whoever named these addresses was reached; `None` when that was the user.
+        told_from: Option<AddressScope>,
+    },
+    /// Nobody waits any more for these visits. One that has no dial yet gets none, and no answer.
+    CancelVisits {
+        /// Which.
+        tickets: Vec<Ticket>,
+    },
+    /// A peer was asked something, or asked us something: a connection to it that is a visit lasts on.
+    Used {
+        /// Who.
+        peer: PeerId,
+    },
     /// The user wants a connection to end and not to come back by itself.
     Disconnect {
         /// Whose.
@@ -243,6 +264,8 @@ pub struct HelloFacts {
     pub record: Option<SignedPeerRecord>,
     /// The address at which it sees us.
     pub observed: Option<SocketAddr>,
+    /// It dialled for a while only.
+    pub visit: bool,
     /// What speaks against admission, found by comparing the hello with ours.
     pub problem: Option<(RejectReason, String)>,
 }
@@ -254,6 +277,8 @@ pub enum PeerAnswer {
     Accept {
         /// The number of this statement.
         order: u64,
+        /// What our hello called a visit is an ordinary connection there.
+        stay: bool,
     },
     /// We are not.
     Reject {
@@ -275,6 +300,8 @@ pub enum Answer {
     Accept {
         /// The number of this statement.
         order: u64,
+        /// What its hello called a visit is an ordinary connection here: this node was about to connect to it.
+        stay: bool,
     },
     /// It may not. The driver closes the connection once the answer was read or a second has passed.
     Reject {
@@ -312,6 +339,10 @@ pub enum CloseReason {
     Banned,
     /// Its place goes to another peer, to keep the overlay fresh.
     Rotated,
+    /// We visited the peer and need it no longer, or need the place for another visit. What is under way on it may end first.
+    VisitOver,
+    /// The peer visited us, and its place goes to another visitor. What is under way on it may end first.
+    VisitTrimmed,
 }
 
 /// One of the addresses of a dial.
@@ -358,6 +389,8 @@ pub enum Output {
         conn: ConnId,
         /// The number to put into it.
         order: u64,
+        /// Say that we dialled for a while only.
+        visit: bool,
     },
     /// Answer the peer's hello.
     Answer {

@@ -241,17 +241,18 @@ impl Crowd {
                     let to = self.places[&routes[0].address.socket_addr().unwrap()];
                     self.schedule(to, DELAY, Delivery::Syn { from, attempt, conn, expected });
                 }
-                Output::SayHello { conn, order } => {
+                Output::SayHello { conn, order, visit } => {
                     let Some(to) = self.other(conn, from) else { continue };
                     let (me, observed) = (&self.nodes[from], Some(self.nodes[to].address));
                     let record = Some(me.record.clone());
-                    let hello = HelloFacts { boot_nonce: me.life, order, record, observed, problem: None };
+                    let hello =
+                        HelloFacts { boot_nonce: me.life, order, record, observed, visit, problem: None };
                     self.send(to, LATER, Input::Hello { conn, hello });
                 }
                 Output::Answer { conn, answer } => {
                     let Some(to) = self.other(conn, from) else { continue };
                     let answer = match answer {
-                        Answer::Accept { order } => PeerAnswer::Accept { order },
+                        Answer::Accept { order, stay } => PeerAnswer::Accept { order, stay },
                         Answer::Reject { reason, detail, retry_after, alternatives } => {
                             let alternatives = self.verified(&alternatives);
                             PeerAnswer::Reject { reason, detail, retry_after, alternatives }
@@ -337,7 +338,8 @@ impl Crowd {
 /// What the other side makes of a close.
 fn closed(reason: CloseReason) -> Failure {
     Failure::from(match reason {
-        CloseReason::Rotated => Fault::Trimmed,
+        CloseReason::Rotated | CloseReason::VisitTrimmed => Fault::Trimmed,
+        CloseReason::VisitOver => Fault::VisitOver,
         CloseReason::Duplicate => Fault::Duplicate,
         CloseReason::Replaced => Fault::Replaced,
         _ => Fault::ClosedByPeer,

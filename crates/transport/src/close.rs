@@ -107,6 +107,8 @@ codes! {
         Full = 0x7008: "all places are taken",
         /// The closer is at fault.
         Internal = 0x7009: "internal error",
+        /// The closer had dialled for a while only, to ask something.
+        VisitOver = 0x700a: "the visit is over",
     }
 }
 

@@ -147,7 +147,9 @@ impl Driver {
     /// Tells the machine who has come and gone since the last time.
     fn peers_changed(&mut self) {
         let now = self.shared.clock.now();
-        let peers: BTreeMap<_, _> = self.shared.connected().into_iter().map(|peer| (peer.id, peer)).collect();
+        // Who is told to nobody is not for the table, from which others are told.
+        let connected = self.shared.connected().into_iter().filter(|peer| !self.shared.is_private(&peer.id));
+        let peers: BTreeMap<_, _> = connected.map(|peer| (peer.id, peer)).collect();
         let gone: Vec<_> = self.connected.keys().filter(|peer| !peers.contains_key(peer)).copied().collect();
         for peer in gone {
             self.connected.remove(&peer);

@@ -93,7 +93,7 @@ impl Node {
 }
 
 /// What the peer manager holds and has done.
-fn of_manager(gauges: &Gauges) -> [Metric; 4] {
+fn of_manager(gauges: &Gauges) -> [Metric; 5] {
     let single = |name, kind, help, value: u64| single(name, kind, help, value as f64);
     let progress = [
         ("outbound", "dial", gauges.dials),
@@ -118,6 +118,18 @@ fn of_manager(gauges: &Gauges) -> [Metric; 4] {
             help: "Connections on their way to admission: dials, and hellos after TLS",
             kind: MetricKind::Gauge,
             samples: progress.into_iter().map(sample).collect(),
+        },
+        Metric {
+            name: "peerage_visits",
+            help: "Connections for a while only, to ask something: those of this node and those of others",
+            kind: MetricKind::Gauge,
+            samples: [("outbound", gauges.outbound_visits), ("inbound", gauges.inbound_visits)]
+                .into_iter()
+                .map(|(direction, count)| Sample {
+                    labels: vec![("direction", direction.to_owned())],
+                    value: count as f64,
+                })
+                .collect(),
         },
     ]
 }
@@ -213,6 +225,7 @@ fn queues(shared: &Shared, gauges: &Gauges) -> Metric {
         ("store", shared.saving.waiting_changes()),
         ("dials", gauges.queued_dials),
         ("connects", gauges.waiting_connects),
+        ("visits", gauges.waiting_visits),
     ];
     let sample = |(queue, length): (&str, usize)| Sample {
         labels: vec![("queue", queue.to_owned())],
@@ -220,7 +233,7 @@ fn queues(shared: &Shared, gauges: &Gauges) -> Metric {
     };
     Metric {
         name: "peerage_queue_length",
-        help: "What waits: messages for the driver, changes for the store, targets to be dialled, explicit connects",
+        help: "What waits: messages for the driver, changes for the store, targets to be dialled, explicit connects, visits",
         kind: MetricKind::Gauge,
         samples: lengths.into_iter().map(sample).collect(),
     }

@@ -115,8 +115,13 @@ impl Lone {
     }
 
     pub(crate) fn hello(&mut self, conn: ConnId, order: u64) {
+        self.hello_of(conn, order, false);
+    }
+
+    /// A hello that may say that it came for a visit.
+    pub(crate) fn hello_of(&mut self, conn: ConnId, order: u64, visit: bool) {
         let boot_nonce = self.nonce;
-        let hello = HelloFacts { boot_nonce, order, record: None, observed: None, problem: None };
+        let hello = HelloFacts { boot_nonce, order, record: None, observed: None, visit, problem: None };
         self.give(Input::Hello { conn, hello });
     }
 
@@ -130,7 +135,7 @@ impl Lone {
     ) -> ConnId {
         let conn = self.handshaken(peer, remote, attempt);
         self.hello(conn, order);
-        self.give(Input::Answered { conn, answer: PeerAnswer::Accept { order: order + 1 } });
+        self.give(Input::Answered { conn, answer: PeerAnswer::Accept { order: order + 1, stay: false } });
         conn
     }
 

@@ -14,4 +14,5 @@ mod refusals;
 mod stories;
 mod support;
 mod takeover;
+mod visits;
 mod why;

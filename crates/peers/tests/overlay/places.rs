@@ -253,7 +253,7 @@ fn an_alternative_is_trusted_only_after_it_was_dialled() {
 fn a_full_node_under_a_storm_hears_only_whom_it_knows_until_the_budget_is_back() {
     let mut world = World::new(6);
     let config = PeersConfig { max_inbound: 1, refusal_burst: 8.0, refusals_per_second: 0.5, ..passive() };
-    let hub = world.add(config);
+    let hub = world.add(PeersConfig { max_inbound_visits: 0, ..config });
     let guest = world.add(passive());
     all_connect(&mut world, &[guest], hub);
     world.run_for(secs(2));

@@ -52,7 +52,8 @@ fn a_seed_without_a_peer_id_is_dialled_again_after_it_was_full_and_another_took_
 /// Foreign nodes that find no place cost as much as any other.
 #[test]
 fn a_storm_of_foreign_nodes_shuts_the_door_of_a_full_node() {
-    let mut node = Lone::new(PeersConfig { max_inbound: 0, ..Default::default() });
+    let config = PeersConfig { max_inbound: 0, max_inbound_visits: 0, ..Default::default() };
+    let mut node = Lone::new(config);
     let mut heard = 0;
     for number in 0..1000 {
         if node.door.state == DoorState::Open {

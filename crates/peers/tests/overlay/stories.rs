@@ -210,7 +210,7 @@ fn a_second_hello_or_its_denial_changes_nothing_for_an_admitted_peer() {
     world.run_for(secs(2));
     let conn = world.nodes[a].manager.connected().next().unwrap().conn;
     let record = Some(world.nodes[b].record.clone());
-    let hello = HelloFacts { boot_nonce: 99, order: 99, record, observed: None, problem: None };
+    let hello = HelloFacts { boot_nonce: 99, order: 99, record, observed: None, visit: false, problem: None };
     world.give(a, Input::Hello { conn, hello });
     world.give(a, Input::Foreign { conn });
     world.run_for(secs(2));

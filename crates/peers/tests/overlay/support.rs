@@ -365,7 +365,7 @@ impl World {
                     let race = Race { routes, courses: Vec::new(), gravest: None };
                     self.try_next(node, attempt, expected, race, delay);
                 }
-                Output::SayHello { conn, order } => self.say_hello(node, conn, order),
+                Output::SayHello { conn, order, visit } => self.say_hello(node, conn, order, visit),
                 Output::Answer { conn, answer } => self.answer(node, conn, answer),
                 Output::Close { conn, reason } => {
                     self.nodes[node].closed.push((conn, reason));
@@ -444,7 +444,7 @@ impl World {
         self.send(from, after, Delivery::Input(Input::DialFailed { attempt, failure: gravest }));
     }
 
-    pub(crate) fn say_hello(&mut self, node: usize, conn: ConnId, order: u64) {
+    pub(crate) fn say_hello(&mut self, node: usize, conn: ConnId, order: u64, visit: bool) {
         // Strangers from outside this world take part in nothing but what a test makes them do.
         if !self.wires.contains_key(&conn) {
             return;
@@ -455,7 +455,7 @@ impl World {
             .then(|| (RejectReason::WrongNetwork, format!("it is in {:?}", me.network)));
         let (boot_nonce, record) = (me.nonce, Some(me.record.clone()));
         let observed = Some(self.nodes[other].address);
-        let hello = HelloFacts { boot_nonce, order, record, observed, problem };
+        let hello = HelloFacts { boot_nonce, order, record, observed, visit, problem };
         let told = [self.nodes[node].record.clone()];
         self.tell(node, other, &told);
         self.deliver_to_other(node, conn, |_| Delivery::Input(Input::Hello { conn, hello }));
@@ -466,7 +466,7 @@ impl World {
             return;
         }
         let answer = match answer {
-            Answer::Accept { order } => PeerAnswer::Accept { order },
+            Answer::Accept { order, stay } => PeerAnswer::Accept { order, stay },
             Answer::Reject { reason, detail, retry_after, alternatives } => {
                 let alternatives: Vec<_> =
                     alternatives.iter().map(|bytes| SignedPeerRecord::verify(bytes).unwrap()).collect();
@@ -487,7 +487,8 @@ impl World {
 
     pub(crate) fn hang_up(&mut self, node: usize, conn: ConnId, reason: CloseReason) {
         let fault = match reason {
-            CloseReason::Rotated => Fault::Trimmed,
+            CloseReason::Rotated | CloseReason::VisitTrimmed => Fault::Trimmed,
+            CloseReason::VisitOver => Fault::VisitOver,
             CloseReason::Duplicate => Fault::Duplicate,
             CloseReason::Replaced => Fault::Replaced,
             CloseReason::ShuttingDown => Fault::RefusedByPeer(RejectReason::ShuttingDown),

@@ -26,6 +26,10 @@ pub struct Hello {
     /// A name for people; not unique, never trusted.
     #[prost(string, tag = "9")]
     pub moniker: ::prost::alloc::string::String,
+    /// Whoever dialled did so for a while only, to ask something: the connection takes one of the receiver's places for visits and may be ended for the next one.
+    /// Counts in the hello of the dialler alone.
+    #[prost(bool, tag = "10")]
+    pub visit: bool,
     /// Protocols of the node itself that it serves, such as its DHT's; those of its applications are told by identify.
     #[prost(string, repeated, tag = "11")]
     pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -81,6 +85,9 @@ pub struct Accept {
     /// The highest version that both speak.
     #[prost(uint32, tag = "2")]
     pub version: u32,
+    /// The hello called the connection a visit, but its receiver was about to connect to the sender: it is an ordinary connection here.
+    #[prost(bool, tag = "3")]
+    pub stay: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reject {

@@ -274,7 +274,8 @@ fn a_refusal_is_told_by_its_reason_whoever_refused() {
         let mut stage = Stage::new(calm());
         let conn = stage.greet();
         let problem = Some((reason, "as its hello says".to_owned()));
-        let hello = HelloFacts { boot_nonce: 1, order: 1, record: None, observed: None, problem };
+        let hello =
+            HelloFacts { boot_nonce: 1, order: 1, record: None, observed: None, visit: false, problem };
         stage.give(Input::Hello { conn, hello });
         let fault = Some((Fault::RefusedByUs(reason), name));
         check(&case, &stage.why(), (Cause::Backoff, "backoff"), fault, "as its hello says");
