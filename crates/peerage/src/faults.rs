@@ -11,7 +11,11 @@ pub(crate) fn of_dial(error: &DialError) -> Failure {
         DialError::Certificate { .. } => Fault::BadCertificate,
         DialError::Refused { .. } => Fault::Refused,
         DialError::RefusedByTls { .. } => Fault::TlsRefused,
-        DialError::Ended { cause, .. } => of_close(cause),
+        DialError::Ended { cause, .. } => match of_close(cause) {
+            // Only who dialled can say so.
+            Fault::VisitOver => Fault::ClosedByPeer,
+            other => other,
+        },
         DialError::NoSocket { .. } | DialError::Bind { .. } => Fault::NoSocket,
         DialError::BadAddress { .. } => Fault::BadAddress,
         DialError::Closed => Fault::ThisNodeCloses,

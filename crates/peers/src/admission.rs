@@ -263,6 +263,15 @@ impl PeerManager {
         self.admitted_now(now, peer, id);
     }
 
+    /// A connection has ended, and not by us. Only who dialled may say that it was a visit: else a peer that hangs up at once would be dialled in a loop.
+    pub(crate) fn closed(&mut self, now: Now, id: ConnId, mut failure: Failure, useful: bool) {
+        let ours = self.conns.get(&id).is_some_and(|conn| conn.direction == Direction::Outbound);
+        if ours && failure.fault == Fault::VisitOver {
+            failure.fault = Fault::ClosedByPeer;
+        }
+        self.ended(now, id, failure, useful);
+    }
+
     /// A connection has ended, by whatever cause.
     pub(crate) fn ended(&mut self, now: Now, id: ConnId, failure: Failure, useful: bool) {
         let Some(conn) = self.remove_conn(id) else {
@@ -327,7 +336,10 @@ impl PeerManager {
             (Fault::Rotated, _) => self.config.rotation_interval,
             // It was for a while only, whoever ended it.
             (Fault::VisitOver, _) => backoff::delay(base, base, 0, &mut self.random),
-            (Fault::Trimmed, _) if conn.visit => backoff::delay(base, base, 0, &mut self.random),
+            // Nor is it held against a peer that it gave the place away, once the time for a question was over.
+            (Fault::Trimmed, _) if conn.visit && lasted >= self.config.visit_grace => {
+                backoff::delay(base, base, 0, &mut self.random)
+            }
             // The first redial after a good connection comes soon, whatever ended it; but none before the peer said.
             (_, Blame::Unlucky | Blame::Hostile | Blame::Local) if useful => {
                 let soon = backoff::delay(base, self.config.backoff_ceiling, 0, &mut self.random);

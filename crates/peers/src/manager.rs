@@ -650,7 +650,7 @@ impl Machine for PeerManager {
             Input::Hello { conn, hello } => self.hello(now, conn, hello),
             Input::Foreign { conn } => self.foreign(now, conn),
             Input::Answered { conn, answer } => self.answered(now, conn, answer),
-            Input::Closed { conn, failure, useful } => self.ended(now, conn, failure, useful),
+            Input::Closed { conn, failure, useful } => self.closed(now, conn, failure, useful),
             Input::Learned { conn, records } => self.learned(now, conn, &records),
             Input::Announced { addresses } => self.announced(&addresses),
             Input::Observed { conn, address } => self.observed(now, conn, address),

@@ -532,3 +532,20 @@ fn a_full_house_with_room_for_visitors_hears_strangers_within_a_second_budget() 
     node.pass(secs(20));
     assert_eq!(storm(&mut node), 4);
 }
+
+/// Who was dialled cannot call it a visit: it is charged for hanging up, as anybody else.
+#[test]
+fn a_peer_that_hangs_up_and_calls_it_the_end_of_a_visit_is_not_dialled_in_a_loop() {
+    let mut node = Lone::new(PeersConfig::default());
+    node.add(1, Role::Known);
+    let mut dials = 0;
+    for order in 1..3600 {
+        for (attempt, _) in std::mem::take(&mut node.dials) {
+            dials += 1;
+            let conn = node.join(key(1), host(1), Some(attempt), 2 * order);
+            node.give(Input::Closed { conn, failure: Failure::from(Fault::VisitOver), useful: false });
+        }
+        node.pass(secs(1));
+    }
+    assert!((4..40).contains(&dials), "{dials} dials in an hour");
+}
