@@ -88,13 +88,13 @@ impl Overlay {
         self.expect("a hello", |output| matches!(output, Output::SayHello { .. }));
         let record = Some(peer.record.clone());
         let order = self.next();
-        let hello = HelloFacts { boot_nonce: 1, order, record, observed: None, problem: None };
+        let hello = HelloFacts { boot_nonce: 1, order, record, observed: None, problem: None, visit: false };
         self.handle(Input::Hello { conn, hello });
         let accepts =
             |output: &Output| matches!(output, Output::Answer { answer: Answer::Accept { .. }, .. });
         self.expect("an acceptance", accepts);
         let order = self.next();
-        self.handle(Input::Answered { conn, answer: PeerAnswer::Accept { order } });
+        self.handle(Input::Answered { conn, answer: PeerAnswer::Accept { order, stay: false } });
         self.expect("an admission", |output| matches!(output, Output::Admit { .. }));
         conn
     }

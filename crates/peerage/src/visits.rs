@@ -39,9 +39,10 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    fn builder(config: PeersConfig) -> NodeBuilder {
+    fn builder(mut config: PeersConfig) -> NodeBuilder {
         let builder = Node::builder().network("test").listen("/ip4/127.0.0.1/udp/0/quic-v1");
-        builder.peers_config(PeersConfig { max_outbound: 0, ..config })
+        config.max_outbound = 0;
+        builder.peers_config(config)
     }
 
     async fn visit(from: &Node, to: &Node) -> Result<PeerId, Failure> {

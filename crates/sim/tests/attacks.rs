@@ -61,7 +61,7 @@ impl Attacker {
         stream.send.finish()?;
         let mut theirs = next(&connection, HELLO).await?;
         let _: Option<Hello> = theirs.recv.read_message(100_000).await?;
-        let verdict = answer::Verdict::Accept(Accept { order: 2, version: 2 });
+        let verdict = answer::Verdict::Accept(Accept { order: 2, version: 2, stay: false });
         theirs.send.write_frame(&Answer { verdict: Some(verdict) }).await?;
         theirs.send.finish()?;
         let id = key.peer_id();

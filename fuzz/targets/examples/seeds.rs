@@ -211,6 +211,7 @@ fn messages(corpus: &mut Corpus) -> Result<()> {
         }],
         agent: "peerage/0.1.0".into(),
         moniker: "alice".into(),
+        visit: true,
         services: vec!["/acme/kad/1.0.0".to_owned()],
         sealed: Vec::new(),
     };
@@ -227,7 +228,7 @@ fn messages(corpus: &mut Corpus) -> Result<()> {
     corpus.add("hello", frame::encode(&hello_wire::Hello { network: "other\u{1b}".into(), ..greeting }));
 
     use hello_wire::answer::Verdict;
-    let accept = Verdict::Accept(hello_wire::Accept { order: 1, version: 1 });
+    let accept = Verdict::Accept(hello_wire::Accept { order: 1, version: 1, stay: false });
     let reject = Verdict::Reject(hello_wire::Reject {
         reason: 5,
         detail: "no place".into(),

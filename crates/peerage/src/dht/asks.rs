@@ -11,7 +11,6 @@ use tokio::sync::oneshot;
 use super::streams::AskError;
 use super::{DhtCore, codec, streams};
 use crate::driver::Message;
-use crate::error::ConnectError;
 use crate::peer::Peer;
 use crate::shared::Shared;
 
@@ -36,6 +35,8 @@ pub(crate) async fn carry_out(
         Some(peer) => peer,
         None => visit(&shared, &contact).await?,
     };
+    // A visit that is used is not ended for the next one. A driver that has no room now hears of the next question.
+    let _ = shared.to_driver.try_send(Message::Input(Input::Used { peer: peer.id }));
     let asked = ask(&core, &peer, &query, class).await;
     asked.map_err(|error| failed(&peer, &error))
 }
@@ -61,24 +62,23 @@ async fn ask(core: &DhtCore, peer: &Arc<Peer>, query: &Query, class: Class) -> R
     Ok(Got { rtt: got.took, remote, answer })
 }
 
-/// Connects to a peer for a while.
+/// Connects to a peer for a while, within the peer manager's limits for visits.
 async fn visit(shared: &Arc<Shared>, contact: &Contact) -> Result<Arc<Peer>, Failure> {
     let (reply, answer) = oneshot::channel();
-    let address = contact.addresses().into_iter().next().ok_or(Failure::Unreachable)?;
-    let address = address.with_peer_id(*contact.peer()).map_err(|_| Failure::Unreachable)?;
-    let visit = Message::Connect { target: peerage_peers::Target::Address(address), reply };
+    let visit =
+        Message::Visit { peer: *contact.peer(), addresses: contact.addresses(), told_from: None, reply };
     shared.to_driver.send(visit).await.map_err(|_| Failure::Local)?;
     match answer.await {
         Ok(Ok(peer)) => shared.peer(&peer).ok_or(Failure::Refused),
-        Ok(Err(ConnectError::Failed { blame, detail })) => {
-            tracing::trace!(peer = %contact.peer(), detail, "not reached for the DHT");
-            Err(match blame {
+        Ok(Err(failure)) => {
+            tracing::trace!(peer = %contact.peer(), detail = failure.detail, "not reached for the DHT");
+            Err(match failure.blame() {
                 Blame::Local => Failure::Local,
                 Blame::Unlucky => Failure::Unreachable,
                 Blame::Overloaded | Blame::Hostile => Failure::Refused,
             })
         }
-        Ok(Err(_)) | Err(_) => Err(Failure::Local),
+        Err(_) => Err(Failure::Local),
     }
 }
 

@@ -53,7 +53,7 @@ impl Handmade {
         let answering = async {
             let (_, mut stream) = accept(&connection).await;
             let theirs: Hello = stream.recv.read_message(1 << 16).await.unwrap().unwrap();
-            let accept = Accept { order: 2, version: 1 };
+            let accept = Accept { order: 2, version: 1, stay: false };
             let answer = Answer { verdict: Some(Verdict::Accept(accept)) };
             stream.send.write_chunk(later(&answer, versions)).await.unwrap();
             stream.send.finish().unwrap();

@@ -61,7 +61,8 @@ async fn an_answer_to_a_hello_of_seventy_two_kibibytes_is_read_and_a_longer_one_
     let node = node(&world, |builder| builder).await;
     for (host, length, taken) in [(2, 72 * 1024, true), (3, 72 * 1024 + 1, false)] {
         let stranger = Stranger::dial(&world, &format!("10.0.0.{host}"), &node).await;
-        let yes = Answer { verdict: Some(answer::Verdict::Accept(Accept { order: 2, version: 2 })) };
+        let yes =
+            Answer { verdict: Some(answer::Verdict::Accept(Accept { order: 2, version: 2, stay: false })) };
         let hello = framed(prost::Message::encode_to_vec(&stranger.hello(1)));
         let _ = tokio::join!(stranger.greet(hello), stranger.answer(padded(&yes, length)));
         pass(SECOND).await;

@@ -98,7 +98,8 @@ impl Stranger {
     /// Says this hello, answers the node's with yes, and waits until both have accepted.
     pub(crate) async fn meet(&self, order: u64, hello: &Hello) {
         let version = hello.versions.iter().copied().max().unwrap_or_default();
-        let yes = Answer { verdict: Some(Verdict::Accept(Accept { order: order + 1, version })) };
+        let yes =
+            Answer { verdict: Some(Verdict::Accept(Accept { order: order + 1, version, stay: false })) };
         let said = framed(hello.encode_to_vec());
         let (answer, ()) = tokio::join!(self.greet(said), self.answer(framed(yes.encode_to_vec())));
         assert!(matches!(answer.unwrap().verdict, Some(Verdict::Accept(_))));

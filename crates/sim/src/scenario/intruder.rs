@@ -73,6 +73,7 @@ impl Intruder {
             channels: Vec::new(),
             agent: "intruder/1".to_owned(),
             moniker: String::new(),
+            visit: false,
             services: Vec::new(),
             sealed: Vec::new(),
         })
@@ -112,7 +113,7 @@ impl Intruder {
 /// Answers a hello with yes.
 async fn accept(mut stream: Stream) {
     if let Ok(Some(hello)) = stream.recv.read_message::<Hello>(100_000).await {
-        let verdict = Verdict::Accept(Accept { order: hello.order + 1, version: 1 });
+        let verdict = Verdict::Accept(Accept { order: hello.order + 1, version: 1, stay: false });
         let _ = stream.send.write_frame(&Answer { verdict: Some(verdict) }).await;
         let _ = stream.send.finish();
     }
