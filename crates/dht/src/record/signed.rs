@@ -100,7 +100,7 @@ impl Record {
         Ok(parts.signed(key))
     }
 
-    /// The same record with a later expiry, signed anew under the same sequence number. [`Record::extension`] of it is what holders need.
+    /// The same record with a later expiry, signed anew under the same sequence number. [`Claim::extension`] of it is what holders need.
     ///
     /// # Errors
     /// [`RecordFault::NotTheOwner`] when `key` is not the publisher's.

@@ -16,6 +16,8 @@ use crate::peer::Peer;
 pub(crate) const MAX_IDLE: usize = 4;
 /// How long one is kept. go-libp2p closes its side after a minute.
 pub(crate) const IDLE_FOR: Duration = Duration::from_secs(30);
+/// How long a peer may take to end a stream that was ended.
+const END_WITHIN: Duration = Duration::from_secs(1);
 /// The priority of streams on which peers ask: behind ordinary channels (0), before bulk (-16).
 pub(crate) const PRIORITY: i32 = -4;
 
@@ -71,7 +73,7 @@ pub(crate) async fn ask(
         stream.send.set_priority(priority);
         // The peer may have given it up meanwhile, as it may at any time: then a new one is opened.
         if let Ok((stream, answer)) = exchange(peer, stream, question, answered).await {
-            keep(peer, protocol, stream);
+            put_away(peer, protocol, stream, answered).await;
             return Ok(answer);
         }
     }
@@ -79,8 +81,21 @@ pub(crate) async fn ask(
     let stream = opened.map_err(|error: OpenError| lost(peer, &error))?;
     stream.send.set_priority(priority);
     let (stream, answer) = exchange(peer, stream, question, answered).await?;
-    keep(peer, protocol, stream);
+    put_away(peer, protocol, stream, answered).await;
     Ok(answer)
+}
+
+/// Keeps a stream whose question was answered. One whose question has no answer is ended, and read to its end: py-libp2p answers all the same, and the
+/// next question would be given that.
+async fn put_away(peer: &Peer, protocol: &str, mut stream: Stream, answered: bool) {
+    if answered {
+        return keep(peer, protocol, stream);
+    }
+    if stream.send.finish().is_ok() {
+        let rest = async { while let Ok(Some(_)) = stream.recv.read_chunk(MAX_ANSWER_BYTES).await {} };
+        // A peer that never ends its side is not waited for.
+        let _ = tokio::time::timeout(END_WITHIN, rest).await;
+    }
 }
 
 async fn exchange(
