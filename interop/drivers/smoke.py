@@ -10,9 +10,11 @@ cell and exits 1 when one failed. N/A is what a driver itself answers with "unsu
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import pathlib
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,8 @@ ECHO = "/interop/echo/1"
 PUSHED = "/interop/pushed/1"
 CHANNEL = "/interop/chan/1"
 MIB = 1 << 20
+# The DHT's protocol: py knows no other than libp2p's own.
+KAD, LIBP2P_KAD = "/interop/kad/1.0.0", "/ipfs/kad/1.0.0"
 # The ID of an Ed25519 key that nobody here holds.
 STRANGER = "12D3KooWFGRuNE3C1WSEEPxCTLKsUt9dedimPHrPWBFs6j8UGtz1"
 
@@ -35,12 +39,12 @@ class Refusal(Exception):
 class Driver:
     """One driver process, named NAME or NAME:KEY; its answers and events are collected by a thread."""
 
-    def __init__(self, name):
+    def __init__(self, name, *arguments):
         self.name = name
         name, _, key = name.partition(":")
         self.key = key or "ed25519"
         self.log = tempfile.NamedTemporaryFile("w+", prefix=f"driver-{name}-", suffix=".log")
-        command = [str(HERE / name / "run.sh")] + ["--key", self.key]
+        command = [str(HERE / name / "run.sh"), "--key", self.key, *arguments]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, bufsize=1
         )
@@ -110,6 +114,16 @@ class Driver:
         except subprocess.TimeoutExpired:
             self.process.kill()
             return "killed: it did not exit after the end of its input"
+
+    def end(self, logs):
+        """Kills what has not ended, and prints the log if that is wished."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.log.seek(0)
+        log = self.log.read()
+        if logs and log:
+            print(f"--- log of {self.name}\n{log}---", flush=True)
 
 
 def require(condition, complaint):
@@ -243,6 +257,77 @@ def leave(a, b):
     require(code == 0, f"listener: exit {code}")
 
 
+class Kad:
+    """The DHT: a listener that serves it, and clients of the dialler's kind. Nothing but the listener can know what they ask for.
+
+    A publisher stores at the listener and stays, as a client that nobody can ask; another client asks the listener.
+    """
+
+    def __init__(self, dialler, listener):
+        kinds = {name.split(":")[0] for name in (dialler, listener)}
+        self.protocol = LIBP2P_KAD if "py" in kinds else KAD
+        self.names, self.drivers = (dialler, listener), []
+
+    def start(self):
+        self.listener = self._start(self.names[1], "server")
+        self.publisher = self._member("client")
+        self.client = self._member("client")
+
+    def _start(self, name, mode):
+        driver = Driver(name, "--kad", mode, "--kad-protocol", self.protocol)
+        self.drivers.append(driver)
+        return driver
+
+    def _member(self, mode):
+        """A node of the dialler's kind that is connected to the listener and knows it as a server."""
+        member = self._start(self.names[0], mode)
+        member.do("dial", addr=self.listener.address)
+        member.do("kad_known", peer=self.listener.peer)
+        return member
+
+    def value(self):
+        key, value = f"/interop/{secrets.token_hex(8)}", secrets.token_hex(300)
+        self.publisher.do("kad_put", key=key, value=value)
+        came = self.client.do("kad_get", key=key)
+        require(came == {"value": value}, f"another value came: {came}")
+        refused(lambda: self.client.do("kad_get", key=key + "-not"))
+
+    def providers(self):
+        key = "1220" + hashlib.sha256(secrets.token_bytes(8)).hexdigest()
+        self.publisher.do("kad_provide", key=key)
+        # It has no answer: the listener may have it a moment later.
+        deadline = time.monotonic() + 5
+        while not (found := self.client.do("kad_providers", key=key)["providers"]) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        require(len(found) == 1, f"one provider, but {found} came")
+        self._is(found[0], self.publisher)
+
+    def find(self):
+        target = self._member("server")
+        self.listener.do("kad_known", peer=target.peer)
+        self._is(self.client.do("kad_find", peer=target.peer), target)
+
+    @staticmethod
+    def _is(contact, driver):
+        require(contact["peer"] == driver.peer, f"{driver.peer}, but {contact} came")
+        address = driver.address.split("/p2p/")[0]
+        require(any(a.split("/p2p/")[0] == address for a in contact["addrs"]), f"no {address} in {contact}")
+
+    def leave(self):
+        for driver in reversed(self.drivers):
+            code = driver.quit()
+            require(code == 0, f"{driver.name}: exit {code}")
+
+
+# Name of the row, and what is run with the members of a DHT.
+KAD_ROWS = [
+    ("kad start", Kad.start),
+    ("kad value", Kad.value),
+    ("kad providers", Kad.providers),
+    ("kad find", Kad.find),
+    ("kad leave", Kad.leave),
+]
+
 # Name of the row, and what is run with the dialler first and the listener second.
 ROWS = [
     ("wrong peer", wrong_peer),
@@ -269,22 +354,28 @@ ROWS = [
 ]
 
 
+def run_row(dialler, listener, row, check):
+    """Runs one check: its verdict, and a note."""
+    started = time.monotonic()
+    try:
+        note = check()
+        verdict = "PASS"
+    except Refusal as refusal:
+        note = str(refusal)
+        verdict = "N/A" if note.startswith("unsupported:") else "FAIL"
+    except Exception as error:  # a driver that died, a field that is not there
+        note, verdict = f"{type(error).__name__}: {error}", "FAIL"
+    print(f"{verdict:4} {dialler} -> {listener}  {row:16} {time.monotonic() - started:5.2f} s"
+          f"{'  ' + note if note else ''}", flush=True)
+    return verdict, note
+
+
 def run_pair(dialler, listener, logs):
     """One dialler against one listener: yields (row, verdict, note)."""
     a, b = Driver(dialler), Driver(listener)
     try:
         for row, check in ROWS:
-            started = time.monotonic()
-            try:
-                note = check(a, b)
-                verdict = "PASS"
-            except Refusal as refusal:
-                note = str(refusal)
-                verdict = "N/A" if note.startswith("unsupported:") else "FAIL"
-            except Exception as error:  # a driver that died, a field that is not there
-                note, verdict = f"{type(error).__name__}: {error}", "FAIL"
-            print(f"{verdict:4} {dialler} -> {listener}  {row:16} {time.monotonic() - started:5.2f} s"
-                  f"{'  ' + note if note else ''}", flush=True)
+            verdict, note = run_row(dialler, listener, row, lambda: check(a, b))
             yield row, verdict, note
             if row == "dial" and verdict != "PASS":
                 return
@@ -295,26 +386,36 @@ def run_pair(dialler, listener, logs):
                 yield "output", "FAIL", garbage[0]
     finally:
         for driver in (a, b):
-            if driver.process.poll() is None:
-                driver.process.kill()
-                driver.process.wait()
-            driver.log.seek(0)
-            log = driver.log.read()
-            if logs and log:
-                print(f"--- log of {driver.name}\n{log}---", flush=True)
+            driver.end(logs)
+
+
+def run_kad(dialler, listener, logs):
+    """The DHT of one listener and members of the dialler's kind: yields (row, verdict, note)."""
+    kad = Kad(dialler, listener)
+    try:
+        for row, check in KAD_ROWS:
+            verdict, note = run_row(dialler, listener, row, lambda: check(kad))
+            yield row, verdict, note
+            if row == "kad start" and verdict != "PASS":
+                return
+    finally:
+        for driver in kad.drivers:
+            driver.end(logs)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("drivers", nargs="+", metavar="DRIVER[:KEY]")
     parser.add_argument("--logs", action="store_true", help="print what the drivers wrote to standard error")
+    parser.add_argument("--kad", action="store_true", help="the rows of the DHT alone")
     arguments = parser.parse_args()
     names = arguments.drivers
     pairs = [tuple(names), tuple(reversed(names))] if len(names) == 2 else list(itertools.product(names, names))
 
     table = {}
     for pair in dict.fromkeys(pairs):
-        table[pair] = list(run_pair(*pair, arguments.logs))
+        rows = [] if arguments.kad else list(run_pair(*pair, arguments.logs))
+        table[pair] = rows + list(run_kad(*pair, arguments.logs))
 
     counts = {"PASS": 0, "FAIL": 0, "N/A": 0}
     print()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/event"
@@ -33,6 +34,8 @@ type command struct {
 	Messages  *int    `json:"messages"`
 	Upload    *uint64 `json:"upload"`
 	Download  *uint64 `json:"download"`
+	Key       *string `json:"key"`
+	Value     *string `json:"value"`
 }
 
 // answer carries out one command within its time and makes its answer.
@@ -40,9 +43,13 @@ func (n *node) answer(c command) object {
 	millis := or(c.TimeoutMS, 10_000)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(millis)*time.Millisecond)
 	defer cancel()
-	// Only dial may dial: without this, opening a stream to a peer that has gone would look for it again.
-	ctx = network.WithNoDial(ctx, "drivers dial only when told to")
-	ok, err := n.carryOut(ctx, c)
+	carryOut := n.kad
+	if !strings.HasPrefix(c.Do, "kad_") {
+		// Only dial may dial, and look-ups: without this, opening a stream to a peer that has gone would look for it again.
+		ctx = network.WithNoDial(ctx, "drivers dial only when told to")
+		carryOut = n.carryOut
+	}
+	ok, err := carryOut(ctx, c)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return object{"id": c.ID, "error": fmt.Sprintf("timeout after %d ms", millis)}
@@ -73,10 +80,7 @@ func (n *node) carryOut(ctx context.Context, c command) (object, error) {
 	if !known {
 		return nil, fmt.Errorf("unknown command %s", c.Do)
 	}
-	if c.Peer == nil {
-		return nil, missing("peer")
-	}
-	id, err := peer.Decode(*c.Peer)
+	id, err := peerOf(c)
 	if err != nil {
 		return nil, err
 	}

@@ -2,10 +2,12 @@
 //
 // The contract that it keeps, the same for every driver, is in ../README.md.
 //
-// Build: ./build.sh (needs Go 1.25.7 or newer). Run: ./run.sh [--key ed25519|secp256k1|ecdsa|rsa].
+// Build: ./build.sh (needs Go 1.25.7 or newer). Run: ./run.sh [--key ed25519|secp256k1|ecdsa|rsa]
+// [--kad client|server [--kad-protocol NAME]].
 // Logs go to standard error; GOLOG_LOG_LEVEL chooses how much.
 //
-// Everything that Peerage is judged by is the library's own: QUIC, TLS, multistream, identify with push, ping.
+// Everything that Peerage is judged by is the library's own: QUIC, TLS, multistream, identify with push, ping, and the
+// DHT of go-libp2p-kad-dht.
 // Ours are /interop/echo/1 and /perf/1.0.0 in streams.go, and /interop/chan/1 in channel.go.
 package main
 
@@ -40,13 +42,15 @@ func say(line object) {
 
 func main() {
 	kind := flag.String("key", "ed25519", "type of the host key: ed25519, secp256k1, ecdsa or rsa")
+	mode := flag.String("kad", "", "what the node is in the DHT: client or server")
+	name := flag.String("kad-protocol", "/interop/kad/1.0.0", "the DHT's protocol")
 	flag.Parse()
 	key, err := makeKey(*kind)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
-	node, err := startNode(key)
+	node, err := startNode(key, *mode, *name)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -21,6 +22,8 @@ type node struct {
 	host    host.Host
 	address string
 	events  event.Subscription
+	// dht is nil in a node that was started without.
+	dht *dht.IpfsDHT
 
 	mu sync.Mutex
 	// changed is closed, and made anew, whenever one of those below changes.
@@ -31,8 +34,9 @@ type node struct {
 	inbox map[peer.ID][][]byte
 }
 
-// startNode starts a host that listens on a free port of the loopback address and serves the contract's protocols.
-func startNode(key crypto.PrivKey) (*node, error) {
+// startNode starts a host that listens on a free port of the loopback address and serves the contract's protocols, and the DHT if
+// kadMode is not empty.
+func startNode(key crypto.PrivKey, kadMode, kadProtocol string) (*node, error) {
 	h, err := libp2p.New(
 		libp2p.Identity(key),
 		libp2p.Transport(libp2pquic.NewTransport),
@@ -69,6 +73,11 @@ func startNode(key crypto.PrivKey) (*node, error) {
 	h.SetStreamHandler(perfProtocol, serve(servePerf))
 	h.SetStreamHandler(channelProtocol, n.serveChannel)
 	go n.follow()
+	if kadMode != "" {
+		if n.dht, err = startKad(h, kadMode, kadProtocol); err != nil {
+			return nil, err
+		}
+	}
 	return n, nil
 }
 
@@ -138,6 +147,9 @@ func (n *node) await(
 func (n *node) shutDown() {
 	for _, id := range n.host.Network().Peers() {
 		_ = n.host.Network().ClosePeer(id)
+	}
+	if n.dht != nil {
+		_ = n.dht.Close()
 	}
 	_ = n.host.Close()
 }

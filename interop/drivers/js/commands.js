@@ -1,8 +1,9 @@
 // The commands of the contract, each from its JSON to its JSON answer.
 
-import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 import { sendMessages } from './channel.js'
+import { number, peerOf, text } from './fields.js'
+import { KAD_COMMANDS } from './kad.js'
 import { echo, MANY_STREAMS, PERF, perf, readable, serve, serveEcho } from './streams.js'
 
 const PUSHED = '/interop/pushed/1'
@@ -30,6 +31,8 @@ export async function answer (node, command) {
 }
 
 const COMMANDS = {
+  ...KAD_COMMANDS,
+
   async dial ({ libp2p }, command, signal) {
     const address = multiaddr(text(command, 'addr'))
     if (!address.getComponents().some(({ name }) => name === 'p2p')) throw new Error('the address does not end in /p2p/ID')
@@ -138,18 +141,4 @@ async function withStream (node, peer, protocol, signal, work) {
 function explain (error) {
   const causes = error.errors?.map(explain) ?? []
   return [error.message || error.name || String(error), ...causes].join(': ')
-}
-
-function text (command, field) {
-  if (typeof command[field] !== 'string') throw new Error(`"${field}" is missing`)
-  return command[field]
-}
-
-function number (command, field) {
-  if (!Number.isSafeInteger(command[field])) throw new Error(`"${field}" is missing`)
-  return command[field]
-}
-
-function peerOf (command) {
-  return peerIdFromString(text(command, 'peer'))
 }

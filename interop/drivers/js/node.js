@@ -8,8 +8,9 @@ import { createLibp2p } from 'libp2p'
 import { CHANNEL, Inbox, serveChannel } from './channel.js'
 import { ECHO, PERF, serve, serveEcho, servePerf } from './streams.js'
 
-// Starts a node that listens on a free port of the loopback address and serves the contract's protocols.
-export async function startNode (privateKey, say) {
+// Starts a node that listens on a free port of the loopback address and serves the contract's protocols, with services
+// of the library beside those that it always has.
+export async function startNode (privateKey, services, say) {
   const libp2p = await createLibp2p({
     privateKey,
     addresses: { listen: ['/ip4/127.0.0.1/udp/0/quic-v1'] },
@@ -20,7 +21,8 @@ export async function startNode (privateKey, say) {
       identifyPush: identifyPush(),
       // A finished ping counts until the other side has ended its stream too: the stock limit of one stream would make
       // three pings in a row fail now and then.
-      ping: ping({ maxOutboundStreams: 16 })
+      ping: ping({ maxOutboundStreams: 16 }),
+      ...services
     },
     // Five inbound connections a second per address is no limit for a machine that talks to itself.
     connectionManager: { inboundConnectionThreshold: Infinity },

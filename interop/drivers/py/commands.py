@@ -8,7 +8,8 @@ from multiaddr import Multiaddr
 import trio
 
 import channel
-from node import Failure, explain, peer_of
+from failure import Failure
+from node import explain, peer_of
 import streams
 
 PUSHED = "/interop/pushed/1"
@@ -116,10 +117,40 @@ async def disconnect(node, command):
     return {}
 
 
+async def kad_known(node, command):
+    await kad_of(node).known(peer_of(field(command, "peer", str)))
+    return {}
+
+
+async def kad_find(node, command):
+    return await kad_of(node).find(peer_of(field(command, "peer", str)))
+
+
+async def kad_put(node, command):
+    await kad_of(node).put(field(command, "key", str), bytes.fromhex(field(command, "value", str)))
+    return {}
+
+
+async def kad_get(node, command):
+    value = await kad_of(node).get(field(command, "key", str))
+    return {"value": value.hex()}
+
+
+async def kad_provide(node, command):
+    await kad_of(node).provide(field(command, "key", str))
+    return {}
+
+
+async def kad_providers(node, command):
+    return {"providers": await kad_of(node).providers(field(command, "key", str))}
+
+
 COMMANDS = {
     "dial": dial, "ping": ping, "identify": identify, "identified": identified, "push": push, "echo": echo,
     "open": open_stream, "perf": perf, "peers": peers, "disconnect": disconnect,
     "channel_send": channel_send, "channel_take": channel_take,
+    "kad_known": kad_known, "kad_find": kad_find, "kad_put": kad_put, "kad_get": kad_get,
+    "kad_provide": kad_provide, "kad_providers": kad_providers,
 }
 
 
@@ -128,6 +159,12 @@ def field(command, name, kind):
     if not isinstance(value, kind):
         raise Failure(f'"{name}" is missing')
     return value
+
+
+def kad_of(node):
+    if node.kad is None:
+        raise Failure("this driver was started without --kad")
+    return node.kad
 
 
 def connected_peer(node, command):

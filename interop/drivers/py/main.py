@@ -2,10 +2,11 @@
 
 The contract that it keeps, the same for every driver, is in ../README.md.
 
-Build: ./build.sh (needs Python 3.10 or newer with venv). Run: ./run.sh [--key ed25519|secp256k1|rsa].
+Build: ./build.sh (needs Python 3.10 or newer with venv). Run: ./run.sh [--key ed25519|secp256k1|rsa]
+[--kad client|server --kad-protocol /ipfs/kad/1.0.0].
 Logs go to standard error; LIBP2P_DEBUG chooses how much.
 
-QUIC (aioquic), multistream, identify with push, and ping are the library's own. Its check of certificates accepts what
+QUIC (aioquic), multistream, identify with push, ping, and the DHT are the library's own. Its check of certificates accepts what
 it should refuse, so it is no judge of TLS identity. Ours are /interop/echo/1 and /perf/1.0.0 in streams.py, and
 /interop/chan/1 in channel.py.
 """
@@ -18,6 +19,7 @@ import sys
 import trio
 
 import commands
+import kad
 import node
 
 # The py-libp2p release in requirements.txt.
@@ -64,9 +66,14 @@ async def obey(host, say):
 async def main():
     parser = argparse.ArgumentParser(description="Interop driver for py-libp2p; see ../README.md")
     parser.add_argument("--key", choices=sorted(node.KEYS), default="ed25519", help="type of the host key")
-    key = node.KEYS[parser.parse_args().key]()
+    parser.add_argument("--kad", choices=sorted(kad.MODES), help="what the node is in the DHT; stock: nothing")
+    parser.add_argument("--kad-protocol", default="/interop/kad/1.0.0", help="the DHT's protocol")
+    options = parser.parse_args()
+    if options.kad and options.kad_protocol != kad.PROTOCOL:
+        parser.error(f"the library's DHT speaks {kad.PROTOCOL} and nothing else")
+    key = node.KEYS[options.key]()
     say = Output().say
-    async with node.start(key, say) as host:
+    async with node.start(key, options.kad, say) as host:
         say({
             "event": "listening", "addr": host.address, "peer": host.peer,
             "implementation": "py-libp2p", "version": VERSION,

@@ -1,6 +1,6 @@
 """The host, what identify has told of its peers, and who is connected."""
 
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from libp2p import new_host
 from libp2p.abc import INotifee
@@ -11,11 +11,14 @@ from libp2p.host.ping import PingService
 from libp2p.identity.identify_push import identify_push
 from libp2p.network.config import RetryConfig
 from libp2p.peer.id import ID
+from libp2p.tools.anyio_service import background_trio_service
 from libp2p.transport.quic.config import QUICTransportConfig
 from multiaddr import Multiaddr
 import trio
 
 import channel
+from failure import Failure
+import kad
 import repairs
 import streams
 
@@ -27,13 +30,10 @@ KEYS = {
 }
 
 
-class Failure(Exception):
-    """A command that cannot be carried out; its text is the answer."""
-
-
 @asynccontextmanager
-async def start(key, say):
-    """Runs a host that listens on a free port of the loopback address and serves the contract's protocols."""
+async def start(key, mode, say):
+    """Runs a host that listens on a free port of the loopback address and serves the contract's protocols, and the DHT
+    unless its mode is None."""
     repairs.keep_last_bytes()
     host = new_host(
         key_pair=key,
@@ -54,7 +54,12 @@ async def start(key, say):
         driver.serve(streams.ECHO, streams.serve_echo)
         driver.serve(streams.PERF, streams.serve_perf)
         driver.serve(channel.CHANNEL, lambda stream: channel.serve(stream, driver.inbox))
-        yield driver
+        async with AsyncExitStack() as running:
+            if mode is not None:
+                dht = kad.service(host, mode)
+                await running.enter_async_context(background_trio_service(dht))
+                driver.kad = kad.Kad(dht)
+            yield driver
 
 
 class Node:
@@ -64,6 +69,8 @@ class Node:
         self.pings = PingService(host)
         self._say = say
         self.inbox = channel.Inbox()
+        # None in a node that was started without.
+        self.kad = None
         self._connections = {}
         self._identified = {}
         self._changed = trio.Event()

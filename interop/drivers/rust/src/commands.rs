@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     channel,
+    kad::{unhex, Wanted},
     node::{Node, Order, View},
     streams,
 };
@@ -62,6 +63,19 @@ async fn carry_out(node: &Node, command: &Value) -> Outcome {
             "peers": node.view.borrow().connected.iter().map(PeerId::to_string).collect::<Vec<_>>(),
         })),
         Some("disconnect") => disconnect(node, peer(command)?).await,
+        Some("kad_known") => {
+            let peer = peer(command)?;
+            let known = node.view.clone().wait_for(|view| view.routed.contains(&peer)).await.is_ok();
+            known.then(|| json!({})).ok_or_else(|| "the node has stopped".into())
+        }
+        Some("kad_find") => kad_find(node, peer(command)?).await,
+        Some("kad_put") => {
+            let (key, value) = (text(command, "key")?.into(), unhex(text(command, "value")?)?);
+            kad(node, Wanted::Put(key, value)).await
+        }
+        Some("kad_get") => kad(node, Wanted::Get(text(command, "key")?.into())).await,
+        Some("kad_provide") => kad(node, Wanted::Provide(unhex(text(command, "key")?)?)).await,
+        Some("kad_providers") => kad(node, Wanted::Providers(unhex(text(command, "key")?)?)).await,
         Some(other) => Err(format!("unknown command {other}")),
         None => Err("no command: \"do\" is missing".into()),
     }
@@ -173,6 +187,22 @@ async fn perf(node: &Node, peer: PeerId, upload: u64, download: u64) -> Outcome 
         node.streams.clone().open_stream(peer, streams::PERF).await.map_err(|error| error.to_string())?;
     streams::perf(stream, upload, download).await?;
     Ok(json!({"uploaded": upload, "downloaded": download, "ms": started.elapsed().as_millis() as u64}))
+}
+
+async fn kad(node: &Node, wanted: Wanted) -> Outcome {
+    let (reply, outcome) = oneshot::channel();
+    give(node, Order::Kad(wanted, reply))?;
+    outcome.await.map_err(|_| "the node has stopped".to_string())?
+}
+
+/// The library looks for the closest peers: the one that is meant must be the first of them.
+async fn kad_find(node: &Node, peer: PeerId) -> Outcome {
+    let found = kad(node, Wanted::Find(peer)).await?;
+    let first = &found["closest"][0];
+    match first["peer"] == peer.to_string() {
+        true => Ok(first.clone()),
+        false => Err(format!("{peer} was not found, but {found}")),
+    }
 }
 
 async fn disconnect(node: &Node, peer: PeerId) -> Outcome {

@@ -2,21 +2,22 @@
 //!
 //! The contract that it keeps, the same for every driver, is in `../README.md`.
 //!
-//! Build: `./build.sh` (needs cargo). Run: `./run.sh [--key ed25519|secp256k1|ecdsa|rsa]`.
+//! Build: `./build.sh` (needs cargo). Run: `./run.sh [--key ed25519|secp256k1|ecdsa|rsa] [--kad client|server [--kad-protocol NAME]]`.
 //! Logs go to standard error; `RUST_LOG` chooses how much (default `warn`).
 //!
-//! Everything that Peerage is judged by is the library's own: QUIC, TLS, multistream, identify with push, ping.
+//! Everything that Peerage is judged by is the library's own: QUIC, TLS, multistream, identify with push, ping, kad.
 //! Ours are `/interop/echo/1` and `/perf/1.0.0` in `streams.rs`, and `/interop/chan/1` in `channel.rs`.
 
 mod channel;
 mod commands;
+mod kad;
 mod node;
 mod served;
 mod streams;
 
 use std::{error::Error, io::BufRead, time::Duration};
 
-use libp2p::identity::Keypair;
+use libp2p::{identity::Keypair, StreamProtocol};
 use serde_json::{json, Value};
 use tokio::sync::mpsc;
 
@@ -37,9 +38,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         )
         .init();
 
-    let key = key_of_arguments(std::env::args().skip(1).collect())?;
+    let options = Options::of_arguments(std::env::args().skip(1))?;
     let mut input = lines_of_stdin();
-    let node = node::start(key).await?;
+    let node = node::start(key_of_type(&options.key)?, options.kad).await?;
     say(json!({
         "event": "listening", "addr": node.address, "peer": node.peer.to_string(),
         "implementation": "rust-libp2p", "version": VERSION,
@@ -82,12 +83,33 @@ fn lines_of_stdin() -> mpsc::UnboundedReceiver<String> {
     receiver
 }
 
-fn key_of_arguments(arguments: Vec<String>) -> Result<Keypair, Box<dyn Error>> {
-    let kind = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => "ed25519",
-        ["--key", kind] => kind,
-        _ => return Err("usage: driver [--key ed25519|secp256k1|ecdsa|rsa]".into()),
-    };
+const USAGE: &str =
+    "usage: driver [--key ed25519|secp256k1|ecdsa|rsa] [--kad client|server [--kad-protocol NAME]]";
+
+struct Options {
+    key: String,
+    kad: Option<kad::Options>,
+}
+
+impl Options {
+    fn of_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
+        let (mut key, mut mode, mut protocol) = ("ed25519".into(), None, "/interop/kad/1.0.0".into());
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().ok_or(USAGE)?;
+            match name.as_str() {
+                "--key" => key = value,
+                "--kad" if value == "client" => mode = Some(kad::Mode::Client),
+                "--kad" if value == "server" => mode = Some(kad::Mode::Server),
+                "--kad-protocol" => protocol = value,
+                _ => return Err(USAGE.into()),
+            }
+        }
+        let protocol = StreamProtocol::try_from_owned(protocol)?;
+        Ok(Self { key, kad: mode.map(|mode| kad::Options { mode, protocol }) })
+    }
+}
+
+fn key_of_type(kind: &str) -> Result<Keypair, Box<dyn Error>> {
     Ok(match kind {
         "ed25519" => Keypair::generate_ed25519(),
         "secp256k1" => Keypair::generate_secp256k1(),

@@ -13,17 +13,18 @@ use libp2p::{
     multiaddr::Protocol,
     ping,
     swarm::{
+        behaviour::toggle::Toggle,
         dial_opts::{DialOpts, PeerCondition},
         ConnectionId, DialError, NetworkBehaviour, SwarmEvent,
     },
     Multiaddr, PeerId, Swarm, SwarmBuilder, TransportError,
 };
-use serde_json::json;
+use serde_json::{json, Value};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
     channel::{self, Inbox},
-    say,
+    kad, say,
     served::{self, Inbound, Protocols},
     streams, LAST_PACKETS,
 };
@@ -38,6 +39,7 @@ struct Behaviour {
     served: served::Behaviour,
     /// Outbound streams only.
     streams: libp2p_stream::Behaviour,
+    kad: Toggle<kad::Behaviour>,
 }
 
 /// What the swarm knows of its peers now.
@@ -47,6 +49,8 @@ pub struct View {
     pub identified: BTreeMap<PeerId, identify::Info>,
     /// Peers that do not speak ping; the library stops asking them.
     pub pingless: BTreeSet<PeerId>,
+    /// Those in the DHT's routing table.
+    pub routed: BTreeSet<PeerId>,
 }
 
 pub enum Order {
@@ -54,6 +58,7 @@ pub enum Order {
     Disconnect(PeerId),
     /// Pushes identify to all connected peers.
     Push,
+    Kad(kad::Wanted, oneshot::Sender<Result<Value, String>>),
 }
 
 /// A handle to the running node, cheap to clone.
@@ -83,18 +88,23 @@ impl Node {
     }
 }
 
-/// Starts a node that listens on a free port of the loopback address and serves the protocols of the contract.
-pub async fn start(key: Keypair) -> Result<Node, Box<dyn Error>> {
+/// Starts a node that listens on a free port of the loopback address and serves the protocols of the contract, and the DHT if it is asked for.
+pub async fn start(key: Keypair, kad: Option<kad::Options>) -> Result<Node, Box<dyn Error>> {
     let protocols = Protocols::default();
     protocols.add(streams::ECHO);
     protocols.add(streams::PERF);
     protocols.add(channel::CHANNEL);
     let (served, inbound) = served::Behaviour::new(protocols.clone());
-    let mut swarm = build(key, served)?;
+    let in_dht = kad.is_some();
+    let mut swarm = build(key, served, kad)?;
     let peer = *swarm.local_peer_id();
     swarm.listen_on("/ip4/127.0.0.1/udp/0/quic-v1".parse()?)?;
     let address = loop {
         if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            if in_dht {
+                // Providers tell confirmed addresses only.
+                swarm.add_external_address(address.clone());
+            }
             break address.with(Protocol::P2p(peer));
         }
     };
@@ -106,7 +116,8 @@ pub async fn start(key: Keypair) -> Result<Node, Box<dyn Error>> {
     let (orders, taken) = mpsc::unbounded_channel();
     let (shown, view) = watch::channel(View::default());
     let (pings, _) = broadcast::channel(1024);
-    let driver = Driver { swarm, shown, pings: pings.clone(), dials: HashMap::new() };
+    let (dials, queries) = (HashMap::new(), kad::Queries::default());
+    let driver = Driver { swarm, shown, pings: pings.clone(), dials, queries };
     tokio::spawn(driver.run(taken));
     Ok(Node { peer, address: address.to_string(), view, streams: control, protocols, inbox, orders, pings })
 }
@@ -130,7 +141,11 @@ async fn serve(mut inbound: mpsc::UnboundedReceiver<Inbound>, inbox: Inbox) {
     }
 }
 
-fn build(key: Keypair, served: served::Behaviour) -> Result<Swarm<Behaviour>, Box<dyn Error>> {
+fn build(
+    key: Keypair,
+    served: served::Behaviour,
+    kad: Option<kad::Options>,
+) -> Result<Swarm<Behaviour>, Box<dyn Error>> {
     Ok(SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         // Patient on slow machines; the windows, stream limits and keep-alive stay as they are.
@@ -144,6 +159,7 @@ fn build(key: Keypair, served: served::Behaviour) -> Result<Swarm<Behaviour>, Bo
             identify: identify::Behaviour::new(identify::Config::new("ipfs/0.1.0".into(), key.public())),
             served,
             streams: libp2p_stream::Behaviour::new(),
+            kad: kad.map(|options| kad::behaviour(key.public().to_peer_id(), &options)).into(),
         })?
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(60)))
         .build())
@@ -155,6 +171,7 @@ struct Driver {
     pings: broadcast::Sender<(PeerId, Result<Duration, String>)>,
     /// Who waits for the outcome of a dial.
     dials: HashMap<ConnectionId, oneshot::Sender<Result<(), String>>>,
+    queries: kad::Queries,
 }
 
 impl Driver {
@@ -186,6 +203,10 @@ impl Driver {
                 let peers: Vec<_> = self.swarm.connected_peers().copied().collect();
                 self.swarm.behaviour_mut().identify.push(peers);
             }
+            Order::Kad(wanted, reply) => match self.swarm.behaviour_mut().kad.as_mut() {
+                Some(kad) => self.queries.start(kad, wanted, reply),
+                None => drop(reply.send(Err("this driver was started without --kad".into()))),
+            },
         }
     }
 
@@ -222,7 +243,21 @@ impl Driver {
                 info,
                 ..
             })) => {
+                if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
+                    kad::meet(kad, peer_id, &info);
+                }
                 self.shown.send_modify(|view| _ = view.identified.insert(peer_id, info));
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => {
+                if let libp2p::kad::Event::RoutingUpdated { peer, old_peer, .. } = &event {
+                    self.shown.send_modify(|view| {
+                        view.routed.insert(*peer);
+                        old_peer.iter().for_each(|old| _ = view.routed.remove(old));
+                    });
+                }
+                if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
+                    self.queries.on_event(kad, event);
+                }
             }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Error {
                 peer_id,
