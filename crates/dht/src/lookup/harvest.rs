@@ -199,4 +199,17 @@ mod tests {
         assert_eq!(harvest.providers(&limits, &many).good, 3);
         assert_eq!(harvest.providers(&limits, &many).good, 0);
     }
+
+    /// the number of values and their bytes are two limits, and either holds alone.
+    #[test]
+    fn values_are_bounded_by_their_number_and_by_their_bytes() {
+        let found = |max_values, max_value_bytes| {
+            let limits = LookupConfig { max_values, max_value_bytes, ..LookupConfig::default() };
+            let (mut harvest, target) = (Harvest::default(), Target::new(b"t").unwrap());
+            let values: Vec<Bytes> = (1..=50).map(|slot| Bytes::from(vec![slot, 0, 0])).collect();
+            harvest.values(Now::ZERO, &limits, &ByBytes, &target, &contact(1), &values);
+            harvest.found()
+        };
+        assert_eq!([found(7, 1 << 20), found(8, 1 << 20), found(100, 30), found(100, 33)], [7, 8, 10, 11]);
+    }
 }

@@ -2,6 +2,8 @@ use super::*;
 use crate::numbered::{address, contact, peer};
 use crate::{Class, Key, Status};
 
+mod limits;
+
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
 fn at(millis: u64) -> Now {

@@ -6,6 +6,8 @@ use super::*;
 use crate::numbered::{address, contact, peer};
 use crate::{AcceptAll, Answer, Family, MAX_ANSWER_BYTES, Query, ServeConfig, Status, Target};
 
+mod limits;
+
 const S: fn(u64) -> Duration = Duration::from_secs;
 const MS: fn(u64) -> Duration = Duration::from_millis;
 

@@ -51,6 +51,40 @@ pub struct KindLimits {
     pub replicas: usize,
 }
 
+/// What a value of a namespace that a validator judges may cost. Its publisher says nothing of its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignLimits {
+    /// Bytes of the whole value.
+    pub max_body_bytes: usize,
+    /// How long a holder keeps it unless it is stored again.
+    pub max_ttl: Duration,
+    /// At how many peers it is kept.
+    pub replicas: usize,
+}
+
+/// What holders go by, of whichever namespace a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keeping {
+    /// The longest time that it is kept.
+    pub max_ttl: Duration,
+    /// At how many peers.
+    pub replicas: usize,
+}
+
+impl KindLimits {
+    /// What holders go by.
+    pub fn keeping(&self) -> Keeping {
+        Keeping { max_ttl: self.max_ttl, replicas: self.replicas }
+    }
+}
+
+impl ForeignLimits {
+    /// What holders go by.
+    pub fn keeping(&self) -> Keeping {
+        Keeping { max_ttl: self.max_ttl, replicas: self.replicas }
+    }
+}
+
 /// Limits of records, for publishers, holders and readers alike: nodes of one network must agree on them.
 #[derive(Debug, Clone)]
 pub struct RecordsConfig {
@@ -64,8 +98,8 @@ pub struct RecordsConfig {
     pub value: KindLimits,
     /// Immutable values.
     pub immutable: KindLimits,
-    /// Values of namespaces that a validator of the application judges: the whole value counts as the body.
-    pub foreign: KindLimits,
+    /// Values of namespaces that a validator of the application judges.
+    pub foreign: ForeignLimits,
     /// How far a publisher's clock may be ahead of ours.
     pub clock_tolerance: Duration,
     /// Neighbours whose clocks tell that ours is wrong; as many are asked.
@@ -115,7 +149,7 @@ impl Default for RecordsConfig {
             mailbox: limits(4 * 1024, 7 * 24, 7 * 24, 8),
             value: limits(4 * 1024, 48, 48, 12),
             immutable: limits(8 * 1024, 48, 48, 8),
-            foreign: limits(4 * 1024, 48, 48, 12),
+            foreign: ForeignLimits { max_body_bytes: 4 * 1024, max_ttl: hours(48), replicas: 12 },
             clock_tolerance: Duration::from_secs(600),
             clock_neighbours: 8,
             clock_alarm: Duration::from_secs(300),

@@ -35,7 +35,7 @@ pub use clock::{ClockChanged, NeighbourClocks};
 pub use endpoint::{EndpointBody, MAX_ENDPOINT_ADDRESSES, MAX_ENDPOINT_PROTOCOLS, MAX_PROTOCOL_NAME};
 pub use entry_id::EntryId;
 pub use fault::RecordFault;
-pub use kind::{Kind, KindLimits, RecordsConfig};
+pub use kind::{ForeignLimits, Keeping, Kind, KindLimits, RecordsConfig};
 pub use mailbox::{
     MAX_CLEARED, MailboxPolicy, MailboxRules, MailboxToken, mailbox_context, meets_work, solve_work,
 };

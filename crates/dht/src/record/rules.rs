@@ -10,8 +10,8 @@ use peerage_identity::PeerId;
 use peerage_machine::Now;
 
 use super::{
-    EndpointBody, Kind, KindLimits, MailboxPolicy, MailboxRules, MailboxToken, Named, Network, Place, Record,
-    RecordFault, RecordsConfig, Unverified, meets_work,
+    EndpointBody, Keeping, Kind, KindLimits, MailboxPolicy, MailboxRules, MailboxToken, Named, Network,
+    Place, Record, RecordFault, RecordsConfig, Unverified, meets_work,
 };
 use crate::topic::Ad;
 use crate::{Invalid, Judge, Judged, Target};
@@ -112,12 +112,12 @@ impl Records {
         self.times_count.load(Ordering::Relaxed)
     }
 
-    /// The limits of what stands under a key; `None` where nothing may stand.
-    pub fn limits_of(&self, name: &[u8]) -> Option<&KindLimits> {
+    /// How what stands under a key is kept; `None` where nothing may stand.
+    pub fn keeping(&self, name: &[u8]) -> Option<Keeping> {
         match Place::parse(&self.network, name) {
-            Named::Ours(place) => Some(self.config.of(place.kind())),
+            Named::Ours(place) => Some(self.config.of(place.kind()).keeping()),
             Named::Foreign(namespace) => {
-                self.validators.contains_key(&namespace).then_some(&self.config.foreign)
+                self.validators.contains_key(&namespace).then(|| self.config.foreign.keeping())
             }
             Named::Malformed => None,
         }

@@ -7,6 +7,8 @@ use crate::{Contact, Key, MAX_REPAIR_BYTES};
 use peerage_machine::{Now, Random};
 use std::collections::BTreeSet;
 
+mod limits;
+
 struct Alone;
 
 impl Near for Alone {

@@ -50,7 +50,7 @@ impl Store {
         if self.writing.is_behind(&self.config) {
             return Put::Busy;
         }
-        let Some(limits) = records.limits_of(target.name()).copied() else {
+        let Some(limits) = records.keeping(target.name()) else {
             let fault = match Place::parse(records.network(), target.name()) {
                 Named::Foreign(_) => RecordFault::UnknownNamespace,
                 _ => RecordFault::Key,
@@ -369,7 +369,7 @@ impl Store {
     }
 
     fn worth(&self, near: &dyn Near, records: &Records, spot: &Spot, entry: &Entry) -> Worthless {
-        let replicas = records.limits_of(entry.target.name()).map_or(0, |limits| limits.replicas);
+        let replicas = records.keeping(entry.target.name()).map_or(0, |limits| limits.replicas);
         let beyond = near.closer(entry.target.key(), replicas) >= replicas;
         Worthless { beyond: beyond.then_some(spot.0), soon: u64::MAX - entry.expires, bytes: entry.bytes() }
     }

@@ -188,7 +188,7 @@ impl Store {
         let value = take_part(&mut rest)?;
         let rival = take_part(&mut rest).filter(|rival| !rival.is_empty());
         let target = Target::new(&name)?;
-        records.limits_of(&name)?;
+        records.keeping(&name)?;
         let (held, slot, stranger, known_good) = match Place::parse(records.network(), &name) {
             Named::Ours(place) => {
                 let read = Unverified::read(records.network(), &value).ok()?;

@@ -5,6 +5,8 @@ use peerage_machine::Random;
 use proptest::prelude::*;
 use std::net::IpAddr;
 
+mod limits;
+
 /// Everything is ours to keep but for keys of which so many others are known to be closer.
 struct Neighbourhood(usize);
 

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::numbered::{contact, peer};
 
+mod limits;
+
 fn at(second: u64) -> Now {
     Now::ZERO.after(Duration::from_secs(second))
 }

@@ -136,13 +136,13 @@ fn a_namespace_has_the_validator_that_the_application_gives_it() {
     for name in [&b"/long/x"[..], b"/acme/long/x"] {
         assert!(matches!(check(name, b"okay"), Ok(Checked::Foreign(_))));
         assert_eq!(check(name, b"no"), Err(RecordFault::Policy("it must begin with ok")));
-        assert!(records.limits_of(name).is_some());
+        assert!(records.keeping(name).is_some());
     }
     assert_eq!(check(b"/other/x", b"okay"), Err(RecordFault::UnknownNamespace));
     assert_eq!(check(b"/acme/other/x", b"okay"), Err(RecordFault::UnknownNamespace));
     assert_eq!(check(b"/acme/endpoint/x", b"okay"), Err(RecordFault::Key));
     assert_eq!(check(b"/long/x", &[b'o'; 5000]), Err(RecordFault::TooLarge { bytes: 5000 }));
-    assert!(records.limits_of(b"/other/x").is_none());
+    assert!(records.keeping(b"/other/x").is_none());
 }
 
 fn message(sender: u64, token: Bytes, bits: u32) -> Record {
@@ -200,6 +200,54 @@ fn only_content_that_cannot_change_ends_a_lookup_whatever_its_quorum() {
         let judged = records().judge(at(0), record.target(), &record.to_bytes()).unwrap();
         assert_eq!(judged.is_final, is_final);
     }
+}
+
+/// A place of each kind where peer 1 may publish, by its limits.
+fn places(config: &mut RecordsConfig) -> [(Place, &mut KindLimits); 5] {
+    let RecordsConfig { endpoint, topic, mailbox, value, immutable, .. } = config;
+    [
+        (Place::Endpoint { peer: peer(1) }, endpoint),
+        (Place::of_topic("t", 0), topic),
+        (Place::Mailbox { recipient: peer(2), slot: 0 }, mailbox),
+        (Place::Value { publisher: peer(1), salt: Bytes::new() }, value),
+        (Place::of_content(b""), immutable),
+    ]
+}
+
+/// whatever each kind is allowed in bytes and in time is what it gets, and the tolerance comes on top.
+#[test]
+fn each_kind_has_the_bytes_and_the_time_that_are_configured() {
+    for kind in 0..5 {
+        let tolerance = Duration::from_secs(7);
+        let mut config = RecordsConfig { clock_tolerance: tolerance, ..RecordsConfig::default() };
+        let (place, limits) = places(&mut config).into_iter().nth(kind).unwrap();
+        (limits.max_body_bytes, limits.max_ttl) = (50, Duration::from_secs(1000));
+        let records = Records::new(network(), config);
+        let fault = |bytes: usize, not_after| {
+            let body = Bytes::from(vec![7; bytes]);
+            let place =
+                if place.kind() == Kind::Immutable { Place::of_content(&body) } else { place.clone() };
+            let record = Record::sign(&key(1), &network(), Draft::new(place, 0, not_after, body)).unwrap();
+            records.read(at(0), record.target(), &record.to_bytes()).err()
+        };
+        let place = &place;
+        // Bytes come first, then times, then what the body says.
+        assert_eq!(fault(51, 1), Some(RecordFault::TooLarge { bytes: 51 }), "{place:?}");
+        assert_eq!(fault(50, 1008), Some(RecordFault::TooFarAhead), "{place:?}");
+        let rest = fault(50, 1007);
+        assert!(rest.is_none() || rest == Some(RecordFault::Body), "{place:?}: {rest:?}");
+    }
+}
+
+/// a stranger's message costs the configured work where the recipient says nothing of it.
+#[test]
+fn a_strangers_message_needs_the_configured_work() {
+    let worked = (2..).map(|sender| message(sender, Bytes::new(), 8)).find(|m| !meets_work(m, 9)).unwrap();
+    let welcome = |mailbox_work_bits| {
+        let config = RecordsConfig { mailbox_work_bits, ..RecordsConfig::default() };
+        Records::new(network(), config).check_welcome(at(50), &worked, None)
+    };
+    assert_eq!([welcome(8), welcome(9)], [Ok(Welcome::Stranger), Err(RecordFault::NotWelcome)]);
 }
 
 proptest! {

@@ -1,0 +1,129 @@
+//! each limit of replication has an effect, on both sides of its edge.
+
+use super::*;
+
+fn node(number: u64, config: ReplicationConfig) -> Node {
+    let own = Key::of_peer(&peer(number));
+    Node { repair: Repair::new(config, own, &rules()), ..Node::new(number) }
+}
+
+#[test]
+fn who_is_not_the_closest_to_a_newcomer_waits_its_turn() {
+    // Each of two neighbours is closer to the other than we are.
+    let far = |a: u64, b: u64| Key::of_peer(&peer(a)).distance(&Key::of_peer(&peer(b)));
+    let pairs = (2..200).map(|a| (a, a + 1));
+    let (a, b) =
+        pairs.into_iter().find(|(a, b)| far(*a, *b) < far(*a, 1) && far(*a, *b) < far(*b, 1)).unwrap();
+    for wait in [10, 100] {
+        let config = ReplicationConfig { rank_wait: Duration::from_secs(wait), ..Default::default() };
+        let due = |others: &[u64]| {
+            let mut node = node(1, config.clone());
+            node.knows(at(0), others);
+            node.repair.next_due().unwrap().as_secs()
+        };
+        let (alone, second) = (due(&[a]), due(&[a, b]));
+        assert!(alone <= wait && (wait..=2 * wait).contains(&second), "{alone} {second}");
+    }
+}
+
+#[test]
+fn a_comparison_takes_no_more_questions_than_configured() {
+    let questions = |max_rounds| {
+        let config = ReplicationConfig { max_rounds, ..ReplicationConfig::default() };
+        let mut nodes = [1, 2].map(|number| node(number, config.clone()));
+        (0..120).for_each(|number| nodes[1].put(&value(number % 5 + 10, number, TTL)));
+        nodes.iter_mut().for_each(|node| node.knows(at(1), &[1, 2]));
+        compare(&mut nodes[..], at(10))
+    };
+    assert_eq!((questions(1), questions(2)), (2, 4));
+    assert!(questions(24) > 4);
+}
+
+#[test]
+fn a_record_is_kept_by_so_many_beyond_its_replicas() {
+    let record = value(10, 1, TTL);
+    let target = *record.target().key();
+    let mut numbers: Vec<u64> = (1..=20).collect();
+    numbers.sort_by_key(|number| target.distance(&Key::of_peer(&peer(*number))));
+    let keeps = |rank: usize, spare_ranks| {
+        let mut node = node(numbers[rank], ReplicationConfig { spare_ranks, ..Default::default() });
+        node.put(&record);
+        node.knows(at(1), &numbers);
+        // Less than half of its longest life is left.
+        node.repair.poll(at(TTL - 12 * 3600), &rules(), &mut node.store, &mut node.random);
+        !node.ids().is_empty()
+    };
+    assert_eq!([keeps(13, 2), keeps(14, 2), keeps(14, 3), keeps(15, 3)], [true, false, true, false]);
+}
+
+#[test]
+fn as_many_neighbours_as_configured_are_compared_with() {
+    for max_neighbours in [5, 9] {
+        let mut node = node(1, ReplicationConfig { max_neighbours, ..Default::default() });
+        node.put(&value(10, 1, TTL));
+        node.knows(at(1), &(2..60).collect::<Vec<_>>());
+        let asks = node.repair.poll(at(9000), &rules(), &mut node.store, &mut node.random);
+        assert_eq!(asks.len(), max_neighbours);
+    }
+}
+
+fn few_seconds() -> (Sets, Record) {
+    let mut sets = Sets::new(ReplicationConfig {
+        probe_every: Duration::from_secs(100),
+        retry_first: Duration::from_secs(7),
+        slack: 1,
+        ..ReplicationConfig::default()
+    });
+    let record = value(1, 1, 3600);
+    sets.publish(at(0), record.clone(), 12, Duration::from_secs(3600), true);
+    (sets, record)
+}
+
+#[test]
+fn a_set_may_lack_so_many_and_its_holders_are_asked_as_often_as_configured() {
+    let (mut sets, record) = few_seconds();
+    sets.settled(at(0), &record.id(), &contacts(20..31));
+    assert_eq!(sets.view(&record.id()).unwrap().state, SetState::Healthy);
+    assert!(poll(&mut sets, 99).is_empty());
+    assert!(matches!(&poll(&mut sets, 100)[..], [Act::Probe { .. }, ..]));
+    let (mut sets, record) = few_seconds();
+    sets.settled(at(0), &record.id(), &contacts(20..30));
+    assert_eq!(sets.view(&record.id()).unwrap().state, SetState::Degraded);
+}
+
+#[test]
+fn publishing_again_has_pauses_that_double_up_to_the_time_between_probes() {
+    let (mut sets, record) = few_seconds();
+    let mut now = 0;
+    for pause in [7, 14, 28, 56, 100, 100] {
+        sets.settled(at(now), &record.id(), &contacts(20..24));
+        assert!(poll(&mut sets, now + pause - 1).is_empty(), "before {pause} s");
+        now += pause;
+        assert!(matches!(&poll(&mut sets, now)[..], [Act::Publish { .. }]), "after {pause} s");
+    }
+}
+
+#[test]
+fn as_many_neighbours_as_configured_tell_that_our_clock_is_off_by_more_than_configured() {
+    for (clock_neighbours, alarm) in [(3, 10), (4, 60)] {
+        let config = RecordsConfig {
+            clock_neighbours,
+            clock_alarm: Duration::from_secs(alarm),
+            ..RecordsConfig::default()
+        };
+        let records = Records::new(network(), config);
+        let told = |ahead, neighbours: usize| {
+            let mut node = Node::new(1);
+            node.repair = Repair::new(ReplicationConfig::default(), Key::of_peer(&peer(1)), &records);
+            node.knows(at(1), &[2, 3, 4, 5, 6]);
+            for number in (2..).take(neighbours) {
+                let question = RepairMessage::at(1000 + ahead);
+                let store = &mut node.store;
+                node.repair.asked(at(1000), &records, &Alone, store, &peer(number), &question);
+            }
+            node.repair.our_clock_is_wrong()
+        };
+        assert!(told(alarm + 1, clock_neighbours));
+        assert!(!told(alarm, clock_neighbours) && !told(alarm + 1, clock_neighbours - 1));
+    }
+}

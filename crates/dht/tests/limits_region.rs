@@ -1,0 +1,86 @@
+//! each limit of what guards a key's neighbourhood has an effect, on both sides of its edge (dht.md B.6).
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod net;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use net::Net;
+use peerage_dht::*;
+
+const S: fn(u64) -> Duration = Duration::from_secs;
+
+/// What became of a lookup in a network that its node takes for a third of what it is.
+struct Seen {
+    outcome: Outcome,
+    /// Operations of the node at once, this one included.
+    operations: usize,
+    told: bool,
+}
+
+fn looked_up(change: impl Fn(&mut LookupConfig)) -> Seen {
+    let mut config = DhtConfig::default();
+    change(&mut config.lookup);
+    let mut net = Net::new(14, 600, &config);
+    net.checked = false;
+    net.plant();
+    let (judge, random) = (Box::new(AcceptAll), net.random.fork());
+    let peer = *net.nodes[0].contact.peer();
+    let mut dht = Dht::new(config, peer, Mode::Server, judge, random, net.time());
+    dht.plant(net.time(), (1..200).map(|at| net.nodes[at].contact.clone()));
+    dht.plant_size(net.time(), 200.0, 16);
+    net.nodes[0].dht = dht;
+    let wanted = Operation::Get { target: hidden() };
+    let operation = net.start(0, wanted, Options::default());
+    let mut operations = 0;
+    while net.nodes[0].done.is_empty() && net.step() {
+        operations = operations.max(net.nodes[0].dht.standing(net.time()).operations);
+    }
+    let outcome = net.outcome(0, operation);
+    let told = net.nodes[0].events.iter().any(|(_, event)| matches!(event, Event::Dense { .. }));
+    Seen { outcome, operations, told }
+}
+
+fn hidden() -> Target {
+    Target::new(b"hidden").unwrap()
+}
+
+#[test]
+fn a_neighbourhood_is_dense_from_the_configured_score_on_and_is_looked_at_from_as_many_sides() {
+    // Three times too dense: the score is about a third of k.
+    let calm = looked_up(|lookup| lookup.dense = 3.0);
+    assert!(!calm.told && !calm.outcome.dense && calm.operations == 1);
+    for region_lookups in [2, 4] {
+        let alarmed = looked_up(|lookup| lookup.region_lookups = region_lookups);
+        assert!(alarmed.told && alarmed.outcome.dense);
+        assert_eq!(alarmed.operations, 1 + region_lookups);
+    }
+}
+
+#[test]
+fn the_region_that_is_covered_is_as_large_as_configured() {
+    let answered = |region| looked_up(|lookup| lookup.region = region).outcome.counts.answered;
+    // Of six hundred nodes a share of region x 20 / 200 lies in it.
+    let (small, large) = (answered(0.5), answered(1.5));
+    assert!((25..60).contains(&small) && (75..130).contains(&large), "{small} {large}");
+}
+
+#[test]
+fn a_value_is_stored_at_so_many_of_the_region_beyond_its_replicas() {
+    let stored = |region_extra| {
+        let mut config = DhtConfig::default();
+        config.lookup.region_extra = region_extra;
+        let mut net = Net::new(3, 300, &config);
+        net.checked = false;
+        net.plant();
+        let put = Operation::Put { target: hidden(), value: Bytes::from_static(b"x"), replicas: 5 };
+        net.start(0, put, Options { quorum: 5, ..Options::default() });
+        net.run(S(10));
+        let node = &net.nodes[0];
+        node.done.iter().chain(&node.settled).map(|(_, outcome)| outcome.stored.len()).max().unwrap()
+    };
+    assert_eq!(stored(0), 5);
+    let six = stored(6);
+    assert!((9..=11).contains(&six), "{six}");
+}
