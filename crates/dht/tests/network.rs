@@ -79,6 +79,7 @@ fn the_closest_are_found_though_a_seventh_is_silent() {
 }
 
 /// AL-27, AL-46: what was stored is found by a stranger, and the caller learns who holds it.
+/// Contract C-48.
 #[test]
 fn what_is_put_is_got_by_everybody() {
     let mut net = planted(3, 300);
@@ -101,6 +102,7 @@ fn what_is_put_is_got_by_everybody() {
 }
 
 /// a refusal is told, with its reason, and is no replica.
+/// Contract C-48.
 #[test]
 fn a_refused_copy_is_not_a_replica() {
     let mut net = planted(4, 100);
@@ -125,6 +127,7 @@ fn providers_are_found_and_a_foreign_acknowledgement_counts() {
 }
 
 /// dht.md B.2: a lookup that nobody wants any more holds nothing.
+/// Contract C-54.
 #[test]
 fn cancelling_frees_everything_and_says_what_was_found() {
     let mut net = planted(6, 300);
@@ -143,6 +146,7 @@ fn cancelling_frees_everything_and_says_what_was_found() {
 }
 
 /// D.3, 3: every lookup ends by its deadline, with what it has and the reason.
+/// Contract C-53.
 #[test]
 fn a_deadline_returns_what_there_is() {
     let mut net = planted(8, 300);
@@ -228,6 +232,7 @@ fn a_restarted_node_joins_with_what_it_kept() {
 }
 
 /// AL-33: who only uses the DHT refuses all queries, finds everything, and stands in nobody's table.
+/// Contract C-57.
 #[test]
 fn a_client_finds_and_publishes_and_serves_nobody() {
     let mut net = planted(11, 100);

@@ -63,6 +63,7 @@ fn holders(net: &Net, record: &Record) -> Vec<usize> {
 }
 
 // AL-46, AL-47, X-24: publishing says how many have stored it, and what they have is what was signed.
+/// Contract C-47.
 #[test]
 fn what_is_published_is_found_by_strangers_as_it_was_signed() {
     for seed in 1..=3 {
@@ -84,6 +85,7 @@ fn what_is_published_is_found_by_strangers_as_it_was_signed() {
 }
 
 // AL-29, X-25: the newest wins, at readers and at holders.
+/// Contract C-50.
 #[test]
 fn a_newer_record_takes_the_place_of_the_older_one_everywhere() {
     let mut net = planted(4, 120);
@@ -102,6 +104,7 @@ fn a_newer_record_takes_the_place_of_the_older_one_everywhere() {
 }
 
 // AL-52, X-19: the publisher renews at a third of the life, without sending the content again; when it stops, the record expires.
+/// Contract C-52.
 #[test]
 fn a_record_is_renewed_for_as_long_as_its_publisher_wants_and_then_expires() {
     let mut net = planted(5, 100);
@@ -122,6 +125,7 @@ fn a_record_is_renewed_for_as_long_as_its_publisher_wants_and_then_expires() {
 }
 
 // AL-48, AL-49, AL-51, weakness 16: the holders keep a record alive although its publisher is gone and holders leave.
+/// Contract C-51.
 #[test]
 fn holders_keep_a_record_alive_without_its_publisher() {
     for seed in 1..=2 {
@@ -181,6 +185,7 @@ fn a_flood_of_one_publisher_leaves_room_for_others() {
 }
 
 // AL-38, AL-28: a topic's members are all found, however many pages they take.
+/// Contract C-56.
 #[test]
 fn all_members_of_a_topic_are_found() {
     let mut net = planted(7, 120);
@@ -203,6 +208,7 @@ fn all_members_of_a_topic_are_found() {
 }
 
 // AL-39: a message waits for its recipient, nobody else gets it, and what was read is gone.
+/// Contract C-55.
 #[test]
 fn a_message_waits_for_its_recipient_alone() {
     let mut net = planted(8, 100);
@@ -257,6 +263,7 @@ fn a_publisher_that_says_two_things_is_reported() {
 }
 
 // B.5, X-20: a node that was killed comes back with its records, and what was damaged comes back from the neighbours.
+/// Contract C-58.
 #[test]
 fn a_holder_that_was_killed_comes_back_with_what_it_held() {
     let mut net = planted(10, 60);

@@ -195,6 +195,7 @@ mod tests {
 
     const VECTOR: &str = "0157db4b359f23ae5e146e4e2512056704722506348c150c14753d0c933d04d421808a01d58d2cada6d8b85a3f780aabecba9311f866";
 
+    /// Contract C-55.
     #[test]
     fn only_the_recipient_opens_it_and_only_for_its_purpose() {
         let sealed = sealed(b"hello");

@@ -11,17 +11,22 @@ const REQUIRED: &[(&str, &[RangeInclusive<u32>])] = &[
     ("TM2-", &[14..=45]),
     ("DN-", &[11..=24, 38..=38]),
     ("FP-", &[2..=25, 29..=44]),
+    ("AL-", &[1..=71]),
     ("TM2 w", &[1..=15]),
     ("DN w", &[1..=15]),
     ("FP w", &[1..=17]),
-    ("X-", &[1..=23, 28..=30]),
+    ("AL w", &[1..=20]),
+    ("X-", &[1..=30]),
 ];
 
 /// Rows of which something is not built yet. This list only shrinks: whoever builds the rest takes the tag out, here and in the table.
-const OPEN: &[&str] = &[];
+const OPEN: &[&str] = &["AL-31", "AL-40", "AL-53", "AL-54", "AL-70"];
 
 /// Rows that belong to parts that don't exist yet.
-const LATER: &[&str] = &["DN w4", "DN w5", "DN w6", "DN w7", "X-18", "X-19"];
+const LATER: &[&str] = &[
+    "DN w4", "DN w5", "DN w6", "DN w7", "AL-60", "AL-61", "AL-62", "AL-63", "AL-64", "AL-65", "AL-66",
+    "AL-68", "X-18", "X-19",
+];
 
 /// What is known of a test function of one name: the lines of its doc comments.
 type Tests = BTreeMap<String, String>;

@@ -161,6 +161,7 @@ mod tests {
     }
 
     /// of several versions the newest wins, whoever answered first.
+    /// Contract C-49.
     #[test]
     fn the_best_of_each_slot_is_kept() {
         let mut harvest = Harvest::default();
@@ -175,6 +176,7 @@ mod tests {
         assert_eq!(values.len(), 2);
     }
 
+    /// Contract C-49.
     #[test]
     fn only_distinct_groups_of_addresses_are_a_quorum() {
         let mut harvest = Harvest::default();

@@ -231,6 +231,7 @@ fn valued(story: &mut Story, now: Now, request: RequestId, value: u8) {
 }
 
 /// a quorum is of valid answers from distinct groups of addresses, and the newest value wins.
+/// Contract C-49.
 #[test]
 fn a_quorum_needs_valid_answers_of_distinct_networks() {
     let mut all = peers();

@@ -170,6 +170,18 @@ fn a_request_is_given_up_after_five_seconds() {
     assert_eq!(story.dht.standing(story.now).stats.failed, 1);
 }
 
+/// AL w5: who times out has failed once, whoever else says so.
+#[test]
+fn a_request_that_was_given_up_and_is_reported_too_is_one_miss() {
+    let mut story = Story::among(30);
+    let request = story.dht.ask(story.now, &contact(4), find("x"), Class::Normal, requests::Purpose::Probe);
+    story.outputs();
+    story.wait(S(5));
+    story.input(Input::Failed { request, why: Failure::Timeout });
+    let health = story.dht.table().peers().find(|(known, _)| *known == &contact(4)).unwrap().1;
+    assert_eq!((health, story.dht.standing(story.now).stats.failed), (crate::Health::Suspect, 1));
+}
+
 /// AL-17, AL-19: many failures at once are our own outage: nobody is blamed, both is said, and the end pardons all.
 #[test]
 fn an_outage_is_told_and_blames_nobody() {
@@ -341,6 +353,7 @@ fn hints_are_sent_within_their_rate() {
     assert!(sent.iter().all(|(.., query)| matches!(query, Query::Silent { peers } if peers.len() == 1)));
 }
 
+/// Contract C-53.
 #[test]
 fn operations_under_way_are_bounded_and_each_ends_once() {
     let mut config = DhtConfig::default();

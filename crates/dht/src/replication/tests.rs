@@ -174,6 +174,7 @@ fn one_holder_alone_hands_over_to_a_newcomer() {
 }
 
 // D.3-6: repair passes on what the publisher signed and nothing else.
+/// Contract C-51.
 #[test]
 fn the_newer_version_comes_to_everybody_as_it_was_signed() {
     let mut nodes = [Node::new(1), Node::new(2)];
@@ -293,6 +294,7 @@ fn holders_that_have_lost_it_are_no_replicas() {
 }
 
 // AL-52: renewed at a third of the life, by an extension without the content.
+/// Contract C-52.
 #[test]
 fn a_renewal_is_a_signed_extension_to_the_holders() {
     let (mut sets, record) = sets();

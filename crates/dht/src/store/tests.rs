@@ -83,6 +83,7 @@ fn get(store: &mut Store, record: &Record) -> Vec<Bytes> {
 }
 
 // AL-41: the newer one wins and the older one is told so, with what is newer.
+/// Contract C-50.
 #[test]
 fn a_newer_record_takes_the_place_of_an_older_one_and_never_the_other_way() {
     let mut store = store(StoreConfig::default());
@@ -96,6 +97,7 @@ fn a_newer_record_takes_the_place_of_an_older_one_and_never_the_other_way() {
 }
 
 // AL-44: what has expired is gone, from the indexes too, and how new it was is remembered.
+/// Contract C-50.
 #[test]
 fn an_expired_record_leaves_and_nothing_older_comes_in_its_place() {
     let mut store = store(StoreConfig::default());
@@ -195,6 +197,7 @@ fn records_that_a_network_of_this_size_keeps_elsewhere_are_refused() {
     assert_eq!(put, Put::Refused(Refusal::TooFar));
 }
 
+/// Contract C-59.
 #[test]
 fn one_publisher_has_a_quota_of_bytes_and_of_records() {
     let mut store = store(StoreConfig { publisher_records: 3, ..StoreConfig::default() });
@@ -281,6 +284,7 @@ fn many(count: u64) -> Vec<Record> {
 }
 
 // AL-43: eviction by distance, not by arrival or access.
+/// Contract C-59.
 #[test]
 fn a_flood_far_away_does_not_displace_our_own_range() {
     let records = many(40);
@@ -339,6 +343,7 @@ fn ad(publisher: u64) -> Record {
 }
 
 // AL-28, AL-45: everything under a key is enumerated, page by page, whatever else was stored when.
+/// Contract C-56.
 #[test]
 fn a_topic_is_read_page_by_page_until_all_was_seen() {
     let mut store = store(StoreConfig::default());
@@ -406,6 +411,7 @@ fn a_mailbox_has_quotas_for_all_for_a_sender_and_for_strangers() {
     assert_eq!(put(&mut store, 0, &owners_rules(1, MailboxPolicy::Contacts, vec![])), Put::Stored);
 }
 
+/// Contract C-55.
 #[test]
 fn a_mailbox_is_opened_to_its_owner_alone_and_others_see_what_it_asks_of_them() {
     let mut store = store(StoreConfig::default());
@@ -420,6 +426,7 @@ fn a_mailbox_is_opened_to_its_owner_alone_and_others_see_what_it_asks_of_them() 
 }
 
 // AL-39: here reading deletes, by the owner's signed word, and what was read doesn't come back.
+/// Contract C-55.
 #[test]
 fn messages_that_the_owner_has_read_go_and_are_not_taken_again() {
     let mut store = store(StoreConfig::default());
@@ -486,6 +493,7 @@ fn reloaded(disk: &mut MemoryDisk, now: Now) -> (Store, Restored) {
     (store, restored)
 }
 
+/// Contract C-58.
 #[test]
 fn what_was_written_is_there_after_a_restart_with_what_is_remembered_of_the_rest() {
     let (mut store, mut disk) = (store(StoreConfig::default()), MemoryDisk::default());
@@ -623,6 +631,7 @@ fn check_invariants(store: &Store, now: Now) {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Contract C-59.
     #[test]
     fn whatever_comes_the_store_keeps_its_bounds_and_never_goes_back(
         puts in prop::collection::vec((1u64..5, 0u8..3, 0u64..4, 1u64..400, 0usize..600, 0u64..40), 1..60),

@@ -97,6 +97,7 @@ fn a_request_is_given_up_after_the_configured_time() {
 }
 
 /// AL-28: what there is at the deadline is handed over, with the reason.
+/// Contract C-53.
 #[test]
 fn each_class_has_its_deadline() {
     for (class, seconds) in [(Class::Interactive, 3), (Class::Normal, 7), (Class::Frugal, 7)] {

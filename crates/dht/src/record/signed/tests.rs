@@ -37,6 +37,7 @@ fn a_header_with_a_field_of_a_later_version_still_verifies_and_is_passed_on_as_i
     assert_eq!(Record::open(&network(), &value).unwrap().to_bytes(), value);
 }
 
+/// Contract C-47.
 #[test]
 fn every_flipped_bit_is_noticed() {
     let good = record(3, b"hello").to_bytes();
@@ -71,6 +72,7 @@ fn an_extension_has_no_body_and_joins_the_one_that_is_there() {
 }
 
 // AL-40: only the peer that a key names publishes there.
+/// Contract C-47.
 #[test]
 fn only_the_owner_of_a_place_publishes_there() {
     for place in [place(1), Place::Endpoint { peer: key(1).peer_id() }] {
@@ -80,6 +82,7 @@ fn only_the_owner_of_a_place_publishes_there() {
     }
 }
 
+/// Contract C-47.
 #[test]
 fn immutable_content_stands_under_its_hash_and_has_no_sequence() {
     let draft = Draft::new(Place::of_content(b"x"), 0, 5000, Bytes::from_static(b"x"));

@@ -25,6 +25,7 @@ fn all_kinds_together_have_so_many_bytes() {
     }
 }
 
+/// Contract C-59.
 #[test]
 fn a_sender_has_a_rate_of_its_own() {
     let mut store = store(StoreConfig { put_burst: 2.0, puts_per_second: 0.5, ..StoreConfig::default() });
