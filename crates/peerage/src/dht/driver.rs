@@ -55,6 +55,13 @@ pub(crate) struct Caller {
     pub(crate) steps: Option<mpsc::Sender<Step>>,
 }
 
+/// What the machine was told of a connected peer.
+struct Told {
+    connection: ConnectionId,
+    serves: bool,
+    contact: Contact,
+}
+
 /// The driver's own state.
 struct Driver {
     shared: Arc<Shared>,
@@ -67,8 +74,8 @@ struct Driver {
     callers: BTreeMap<OperationId, Caller>,
     /// Stores that go on after their callers were answered.
     settling: BTreeMap<OperationId, oneshot::Sender<Outcome>>,
-    /// Who is connected, as the machine was told: over which connection, and whether it serves.
-    connected: BTreeMap<PeerId, (ConnectionId, bool)>,
+    /// Who is connected, as the machine was told.
+    connected: BTreeMap<PeerId, Told>,
     next_query: u64,
 }
 
@@ -157,14 +164,19 @@ impl Driver {
         }
         for (id, peer) in peers {
             let (connection, serves) = (peer.connection.id(), self.core.protocol_of(&peer).is_some());
-            let before = self.connected.insert(id, (connection, serves));
-            if before == Some((connection, serves)) {
+            let contact = contact_of(&peer);
+            let before = self.connected.insert(id, Told { connection, serves, contact: contact.clone() });
+            // A foreign peer tells where it listens after it was admitted, and whoever moves tells again.
+            let known = before
+                .as_ref()
+                .is_some_and(|before| before.connection == connection && before.contact == contact);
+            if known && before.is_some_and(|before| before.serves == serves) {
                 continue;
             }
-            if before.is_none_or(|(earlier, _)| earlier != connection) {
+            if !known {
                 let rtt = Some(peer.connection.rtt());
                 let remote = peer.connection.remote_address().ip();
-                self.machine.handle(now, Input::Connected { contact: contact_of(&peer), remote, rtt });
+                self.machine.handle(now, Input::Connected { contact, remote, rtt });
             }
             self.machine.handle(now, Input::Supports { peer: id, serves });
         }

@@ -54,7 +54,7 @@ async fn answer_all(peer: &Arc<Peer>, core: &DhtCore, stream: &mut Stream) -> Re
     let extras = !peer.foreign;
     loop {
         let reading = stream.recv.read_message::<kad::Message>(codec::MAX_QUESTION_BYTES);
-        let message = match tokio::time::timeout(IDLE, reading).await {
+        let mut message = match tokio::time::timeout(IDLE, reading).await {
             Ok(Ok(Some(message))) => message,
             Ok(Ok(None)) => return Ok(()),
             Ok(Err(error)) => {
@@ -63,6 +63,7 @@ async fn answer_all(peer: &Arc<Peer>, core: &DhtCore, stream: &mut Stream) -> Re
             }
             Err(_) => return Ok(()),
         };
+        codec::sender_first(&mut message, &peer.id);
         let query = codec::read_question(message, extras).map_err(|error| {
             tracing::debug!(peer = %peer.id, %error, "a question for the DHT makes no sense");
             StreamCode::ProtocolViolation

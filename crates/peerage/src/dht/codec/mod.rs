@@ -25,6 +25,9 @@ pub(crate) const MAX_PROVIDER_KEY_BYTES: usize = 80;
 #[error("{0}")]
 pub(crate) struct Malformed(&'static str);
 
+/// Longest key that every implementation takes in FIND_NODE when it is no peer ID, in bytes: py-libp2p ends the stream at a longer one.
+const MAX_FIND_NODE_KEY_BYTES: usize = 50;
+
 type Read<T> = Result<T, Malformed>;
 
 /// Whether a question is understood by Peerage nodes alone.
@@ -43,6 +46,17 @@ pub(crate) fn is_answered(query: &Query, extras: bool) -> bool {
 
 /// A question as it is sent. `unix` is the time since the Unix epoch.
 pub(crate) fn question(query: &Query, extras: bool, unix: Duration) -> Message {
+    let mut message = message(query, extras, unix);
+    if let (Query::FindNode { target }, false) = (query, extras)
+        && target.name().len() > MAX_FIND_NODE_KEY_BYTES
+    {
+        // Whoever is asked for a value names peers that are closer to its key too.
+        message.r#type = Some(MessageType::GetValue.into());
+    }
+    message
+}
+
+fn message(query: &Query, extras: bool, unix: Duration) -> Message {
     let of = |kind: MessageType, target: Option<&Target>| Message {
         r#type: Some(kind.into()),
         key: target.map(|target| Bytes::copy_from_slice(target.name())),
@@ -75,6 +89,12 @@ pub(crate) fn question(query: &Query, extras: bool, unix: Duration) -> Message {
             Message { additions: Some(additions), ..of(MessageType::Silent, None) }
         }
     }
+}
+
+/// Puts the sender first among the providers that a message names: nobody else is believed.
+pub(crate) fn sender_first(message: &mut Message, sender: &PeerId) {
+    let sender = sender.to_bytes();
+    message.provider_peers.sort_by_key(|peer| peer.id.as_deref() != Some(&sender[..]));
 }
 
 /// The question that a message asks.
@@ -137,7 +157,7 @@ pub(crate) fn answer(query: &Query, answer: &Answer, extras: bool, unix: Duratio
     if !is_answered(query, extras) {
         return None;
     }
-    let mut message = question(query, false, unix);
+    let mut message = message(query, false, unix);
     message.provider_peers = answer.providers.iter().map(peer).collect();
     message.closer_peers = answer.closer.iter().map(peer).collect();
     let stored = answer.status == Status::Stored;
