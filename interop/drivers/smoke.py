@@ -286,7 +286,7 @@ class Kad:
         return member
 
     def value(self):
-        key, value = f"/interop/{secrets.token_hex(8)}", secrets.token_hex(300)
+        key, value = f"/interop/any/{secrets.token_hex(8)}", secrets.token_hex(300)
         self.publisher.do("kad_put", key=key, value=value)
         came = self.client.do("kad_get", key=key)
         require(came == {"value": value}, f"another value came: {came}")

@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use peerage::{Change, DialAddress, Node, PeerEvent, PeerId, ReadError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 
-use crate::Outcome;
 use crate::channel::{self, Messages};
-use crate::streams;
+use crate::{Outcome, kad, streams};
 
 const ECHO: &str = "/interop/echo/1";
 const PUSHED: &str = "/interop/pushed/1";
@@ -18,6 +18,17 @@ const PUSHED: &str = "/interop/pushed/1";
 const DEFAULT_TIMEOUT_MS: u64 = 10_000;
 /// How often a condition that nobody reports is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The contract's arguments, as far as our node takes them.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// What the node is in the DHT, client or server. Without it, nothing.
+    #[arg(long)]
+    kad: Option<String>,
+    /// The DHT's protocol.
+    #[arg(long, default_value = kad::PROTOCOL)]
+    kad_protocol: String,
+}
 
 #[derive(Debug, Deserialize)]
 struct Command {
@@ -32,18 +43,19 @@ struct Command {
     messages: Option<usize>,
     upload: Option<u64>,
     download: Option<u64>,
+    key: Option<String>,
+    value: Option<String>,
     timeout_ms: Option<u64>,
 }
 
 /// Runs until standard input ends or says `quit`.
-pub(crate) async fn run() -> Outcome<()> {
+pub(crate) async fn run(options: Options) -> Outcome<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter("peerage=debug").init();
-    let node = Node::builder()
-        .network("interop")
-        .listen("/ip4/127.0.0.1/udp/0/quic-v1")
-        .serve_perf()
-        .start()
-        .await?;
+    let mut builder = Node::builder().network("interop").listen("/ip4/127.0.0.1/udp/0/quic-v1").serve_perf();
+    if let Some(mode) = &options.kad {
+        builder = builder.dht(kad::config(mode, &options.kad_protocol)?);
+    }
+    let node = builder.start().await?;
     tokio::spawn(streams::serve_echo(node.accept(ECHO)?));
     let messages = Messages::of(&node)?;
     let (out, mut lines_out) = mpsc::channel::<Value>(256);
@@ -178,6 +190,16 @@ async fn obey(node: &Node, messages: &Messages, command: &Command) -> Outcome<Va
             node.peers().disconnect(peer(command)?).await;
             Ok(json!({}))
         }
+        "kad_known" => kad::known(node, peer(command)?).await,
+        "kad_find" => kad::find(node, peer(command)?).await,
+        "kad_put" => kad::put(node, key(command)?, command.value.as_deref().ok_or("value is missing")?).await,
+        "kad_get" => kad::get(node, key(command)?).await,
+        "kad_publish" => {
+            kad::publish(node, key(command)?, command.value.as_deref().ok_or("value is missing")?).await
+        }
+        "kad_fetch" => kad::fetch(node, peer(command)?, key(command)?).await,
+        "kad_provide" => kad::provide(node, key(command)?).await,
+        "kad_providers" => kad::providers(node, key(command)?).await,
         other => Err(format!("unknown command {other:?}").into()),
     }
 }
@@ -197,4 +219,8 @@ fn peer(command: &Command) -> Outcome<PeerId> {
 
 fn protocol(command: &Command) -> Outcome<&str> {
     Ok(command.protocol.as_deref().ok_or("protocol is missing")?)
+}
+
+fn key(command: &Command) -> Outcome<&str> {
+    Ok(command.key.as_deref().ok_or("key is missing")?)
 }

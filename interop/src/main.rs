@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p peerage-interop -- matrix            # every implementation whose toolchain is there
 //! cargo run --release -p peerage-interop -- matrix --only rust
+//! cargo run --release -p peerage-interop -- matrix --only go,js --rows FIND_NODE,ping   # rows by a part of their names
 //! cargo run --release -p peerage-interop --features post-quantum -- matrix --post-quantum
 //! ```
 //!
@@ -11,6 +12,7 @@
 
 mod channel;
 mod driver;
+mod kad;
 mod limits;
 mod matrix;
 mod process;
@@ -36,14 +38,14 @@ enum Command {
     /// Runs every check against every implementation and prints the table. Exits 1 when a check fails.
     Matrix(matrix::Options),
     /// Runs a Peerage node that obeys the drivers' contract (interop/drivers/README.md) on standard input and output.
-    Driver,
+    Driver(driver::Options),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Matrix(options) => matrix::run(options).await,
-        Command::Driver => driver::run().await.map(|()| true),
+        Command::Driver(options) => driver::run(options).await.map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -9,7 +9,8 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use tokio::process::Command;
 
-use crate::process::Driver;
+use crate::kad::{self, KadCheck, Network};
+use crate::process::{Driver, Start};
 use crate::{Outcome, channel, limits, report};
 
 /// The exit code by which a build script says that the toolchain is missing.
@@ -31,6 +32,9 @@ pub(crate) struct Options {
     /// Only these implementations.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Implementation>,
+    /// Only rows whose names contain one of these, and the handshake, which all of them need.
+    #[arg(long, value_delimiter = ',')]
+    rows: Vec<String>,
     /// Print one JSON object per cell instead of the table.
     #[arg(long)]
     json: bool,
@@ -104,10 +108,12 @@ pub(crate) enum Check {
     Perf,
     /// A dial that expects another peer ID is refused.
     WrongPeer,
+    /// The DHT, between nodes of its own.
+    Kad(KadCheck),
 }
 
 impl Check {
-    const ALL: [Check; 10] = [
+    const ALL: [Check; 14] = [
         Check::Handshake,
         Check::PostQuantum,
         Check::Identify,
@@ -118,11 +124,28 @@ impl Check {
         Check::Unknown,
         Check::Perf,
         Check::WrongPeer,
+        Check::Kad(KadCheck::Value),
+        Check::Kad(KadCheck::Record),
+        Check::Kad(KadCheck::Providers),
+        Check::Kad(KadCheck::Find),
     ];
 
     /// The rows that were asked for.
-    fn chosen(options: &Options) -> Vec<Check> {
-        Check::ALL.into_iter().filter(|check| *check != Check::PostQuantum || options.post_quantum).collect()
+    fn chosen(options: &Options) -> Outcome<Vec<Check>> {
+        if let Some(row) = options.rows.iter().find(|row| !Check::ALL.iter().any(|check| check.is_in(row))) {
+            return Err(format!("no row's name contains {row:?}").into());
+        }
+        let named = |check: &Check| {
+            options.rows.is_empty()
+                || *check == Check::Handshake
+                || options.rows.iter().any(|row| check.is_in(row))
+        };
+        let possible = |check: &Check| *check != Check::PostQuantum || options.post_quantum;
+        Ok(Check::ALL.into_iter().filter(|check| named(check) && possible(check)).collect())
+    }
+
+    fn is_in(self, row: &str) -> bool {
+        self.name().contains(row)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -137,6 +160,10 @@ impl Check {
             Check::Unknown => "unknown protocol",
             Check::Perf => "perf",
             Check::WrongPeer => "wrong peer ID",
+            Check::Kad(KadCheck::Value) => "kad: PUT_VALUE, GET_VALUE",
+            Check::Kad(KadCheck::Record) => "kad: our signed records",
+            Check::Kad(KadCheck::Providers) => "kad: ADD_PROVIDER, GET_PROVIDERS",
+            Check::Kad(KadCheck::Find) => "kad: FIND_NODE",
         }
     }
 }
@@ -162,7 +189,7 @@ pub(crate) async fn run(options: Options) -> Outcome<bool> {
     let drivers = Path::new(env!("CARGO_MANIFEST_DIR")).join("drivers");
     let logs = std::env::temp_dir().join(format!("peerage-interop-{}", std::process::id()));
     std::fs::create_dir_all(&logs)?;
-    let checks = Check::chosen(&options);
+    let checks = Check::chosen(&options)?;
     let mut columns = Vec::new();
     for which in chosen {
         eprintln!("{}: building", which.name());
@@ -233,17 +260,20 @@ async fn one_way(
     cells: &mut Cells,
 ) -> Outcome<String> {
     let log = |side: &str| logs.join(format!("{}-{way:?}-{side}.log", which.name()));
-    let ours = Driver::start(&std::env::current_exe()?, &["driver"], &log("ours")).await?;
-    let theirs = Driver::start(program, &[], &log("theirs")).await?;
-    let version = theirs.version.clone();
-    let (mut dialler, mut listener) = match way {
+    let us = std::env::current_exe()?;
+    let ours = Start { program: us, arguments: vec!["driver"], log: log("ours") };
+    let theirs = Start { program: program.to_owned(), arguments: Vec::new(), log: log("theirs") };
+    let (dials, listens) = match way {
         Way::Dial => (ours, theirs),
         Way::Dialled => (theirs, ours),
     };
+    let (mut dialler, mut listener) = (dials.node(&[]).await?, listens.node(&[]).await?);
+    let version = if way == Way::Dial { &listener } else { &dialler }.version.clone();
+    let mut dht = Network::new(dials, listens, kad::protocol_with(which.name()));
     for check in checks {
         let verdict = match limits::reason(which.name(), way, *check) {
             Some(why) => Verdict::NotApplicable(why),
-            None => match perform(*check, way, &mut dialler, &mut listener).await {
+            None => match perform(*check, way, &mut dialler, &mut listener, &mut dht).await {
                 Ok(()) => Verdict::Pass,
                 Err(error) => Verdict::Fail(error.to_string()),
             },
@@ -253,11 +283,18 @@ async fn one_way(
     let (first, second) = (dialler.quit().await, listener.quit().await);
     first.map_err(|error| format!("the dialler: {error}"))?;
     second.map_err(|error| format!("the listener: {error}"))?;
+    dht.quit().await?;
     Ok(version)
 }
 
-/// Lets the dialler try one thing on the listener.
-async fn perform(check: Check, way: Way, dialler: &mut Driver, listener: &mut Driver) -> Outcome<()> {
+/// Lets the dialler try one thing on the listener, or the members of the DHT, which are of the dialler's kind, on its server.
+async fn perform(
+    check: Check,
+    way: Way,
+    dialler: &mut Driver,
+    listener: &mut Driver,
+    dht: &mut Network,
+) -> Outcome<()> {
     let peer = listener.peer.clone();
     match check {
         Check::Handshake => {
@@ -318,6 +355,7 @@ async fn perform(check: Check, way: Way, dialler: &mut Driver, listener: &mut Dr
             dialler.ask(ask).await.map(|_| ())
         }
         Check::WrongPeer => wrong_peer(dialler, listener).await,
+        Check::Kad(check) => dht.perform(check).await,
     }
 }
 
@@ -372,6 +410,7 @@ async fn wrong_peer(dialler: &mut Driver, listener: &mut Driver) -> Outcome<()> 
     expect(ok["peer"] == json!(listener.peer), || format!("another peer was found: {ok}"))
 }
 
-fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome<()> {
+/// An error, unless it holds.
+pub(crate) fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome<()> {
     if holds { Ok(()) } else { Err(otherwise().into()) }
 }

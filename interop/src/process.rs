@@ -1,7 +1,7 @@
 //! A driver as a child process: commands in, answers and events out.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,13 +14,34 @@ use tokio::sync::{oneshot, watch};
 use crate::Outcome;
 
 /// From the start of a driver to its first line.
-const START_DEADLINE: Duration = Duration::from_secs(30);
+const START_DEADLINE: Duration = Duration::from_secs(60);
 /// The longest wait for an answer; drivers give up earlier by themselves.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(40);
 /// From `quit` to the end of the process.
 const QUIT_DEADLINE: Duration = Duration::from_secs(10);
 
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>;
+
+/// How a driver is started.
+pub(crate) struct Start {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<&'static str>,
+    pub(crate) log: PathBuf,
+}
+
+impl Start {
+    /// Starts one, with more arguments.
+    pub(crate) async fn node(&self, arguments: &[&str]) -> Outcome<Driver> {
+        let arguments: Vec<&str> = self.arguments.iter().chain(arguments).copied().collect();
+        Driver::start(&self.program, &arguments, &self.log).await
+    }
+
+    /// The same with a log of its own.
+    pub(crate) fn named(&self, name: &str) -> Self {
+        let log = self.log.with_extension(format!("{name}.log"));
+        Self { program: self.program.clone(), arguments: self.arguments.clone(), log }
+    }
+}
 
 /// A running driver. It is killed when this is dropped.
 pub(crate) struct Driver {
@@ -37,7 +58,7 @@ pub(crate) struct Driver {
 
 impl Driver {
     /// Starts a program that obeys the contract, its log in `log`.
-    pub(crate) async fn start(program: &Path, arguments: &[&str], log: &Path) -> Outcome<Self> {
+    async fn start(program: &Path, arguments: &[&str], log: &Path) -> Outcome<Self> {
         let mut process = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
