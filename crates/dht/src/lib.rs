@@ -65,6 +65,7 @@
 //! | `seen` | [`Seen`]: how many peers there were lately |
 //! | `store` | [`store::Store`]: what a node keeps for others, and how it survives a restart |
 //! | `replication` | [`replication::Repair`] among holders, [`replication::Sets`] of a publisher |
+//! | `limits` | what each limit may be |
 //! | `lookup` | one lookup as a state machine; [`Judge`]: what values are worth |
 //! | `machine` | [`Dht`], its [`Input`]s and [`Output`]s |
 #![forbid(unsafe_code)]
@@ -73,6 +74,7 @@ mod config;
 mod contact;
 mod estimate;
 mod key;
+pub mod limits;
 mod lookup;
 mod machine;
 mod message;
@@ -82,7 +84,6 @@ pub mod replication;
 mod rtt;
 mod seen;
 pub mod store;
-#[allow(dead_code, reason = "lookups come next")]
 mod table;
 pub mod topic;
 
