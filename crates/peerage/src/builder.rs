@@ -331,6 +331,9 @@ impl NodeBuilder {
             self.listen.iter().map(|text| ListenAddress::from_str(text)).collect::<Result<Vec<_>, _>>()?;
         self.limits.validate().map_err(StartError::Limits)?;
         self.bench.validate().map_err(StartError::Limits)?;
+        if let Some(dht) = &self.dht {
+            dht.validate().map_err(StartError::Limits)?;
+        }
         let most = self.limits.max_listen;
         if listen.len() > most {
             let detail =

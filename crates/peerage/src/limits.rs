@@ -136,6 +136,7 @@ fn in_code() -> Vec<Limit> {
         "ChannelConfig::rate.messages_per_second" = each(|c| c.rate.messages_per_second.map_or("none".to_owned(), |rate| rate.to_string())), "Messages a second to and from one peer";
         "ChannelConfig::overflow" = each(overflow), "What a full queue to a peer does";
         "ChannelConfig::linger" = each(|c| time(c.linger)), "How long what is queued is sent after the last handle was dropped";
+        "DhtConfig::max_events_behind" = crate::DhtConfig::default().max_events_behind.to_string(), "Events of the DHT that a slow watcher may fall behind before it misses some";
         "CallConfig::deadline" = optional(call.deadline.map(time)) + "; a stream of answers: none", "How long a request of ours may take";
         "CallConfig::max_request_bytes" = bytes(call.max_request_bytes), "The largest request that is sent";
         "CallConfig::max_answer_bytes" = bytes(call.max_answer_bytes), "The largest answer, or item of a stream of answers, that is taken";
@@ -145,7 +146,8 @@ fn in_code() -> Vec<Limit> {
 fn fixed() -> Vec<Limit> {
     use crate::protocols::{exchange, identify, perf, ping};
     use crate::{
-        bench, book, builder, hello, listening, metrics, registry, resolve, secret, seed_file, session, store,
+        bench, book, builder, dht, hello, listening, metrics, registry, resolve, secret, seed_file, session,
+        store,
     };
     use peerage_peers::limits as peers;
     let n = |count: usize| count.to_string();
@@ -221,6 +223,27 @@ fn fixed() -> Vec<Limit> {
         "negotiation.max_proposals" = n(peerage_transport::MAX_PROPOSALS), "Protocols that a peer may propose on one stream";
         "transport.max_passed_certificates" = n(peerage_transport::MAX_PASSED_CERTIFICATES), "Certificates whose own signature is not verified again when they come back; all other checks are made each time";
         "transport.max_stream_window_bytes" = bytes(peerage_transport::MAX_STREAM_WINDOW as usize), "The largest `transport.stream_window_bytes`";
+        "hello.max_services" = n(hello::MAX_SERVICES), "Protocols that a peer is known to serve of those that its hello names";
+        "dht.queue" = n(dht::QUEUE), "Messages that wait for the DHT's task; senders wait";
+        "dht.max_streams_per_peer" = n(dht::MAX_STREAMS_PER_PEER), "Streams on which one peer asks the DHT";
+        "dht.stream_idle" = time(dht::IDLE), "A stream on which a peer asks nothing for so long is ended";
+        "dht.write_timeout" = time(dht::WRITE_TIMEOUT), "How long a peer may take to read an answer of the DHT";
+        "dht.max_kept_streams" = n(dht::MAX_IDLE), "Streams to one peer that are kept for the next question";
+        "dht.kept_for" = time(dht::IDLE_FOR), "How long one is kept";
+        "dht.end_within" = time(dht::END_WITHIN), "How long a peer may take to end a stream after a question that has no answer";
+        "dht.max_question_bytes" = bytes(dht::codec::MAX_QUESTION_BYTES), "A question to the DHT";
+        "dht.max_read_answer_bytes" = bytes(dht::codec::MAX_ANSWER_BYTES), "An answer of another's DHT";
+        "dht.max_steps_behind" = n(dht::MAX_STEPS_BEHIND), "Steps of a lookup that a watcher may be behind before it misses some";
+        "dht.max_key_bytes" = bytes(peerage_dht::MAX_TARGET_BYTES), "A key in the DHT, before it is hashed";
+        "dht.max_provider_key_bytes" = bytes(dht::codec::MAX_PROVIDER_KEY_BYTES), "The key of a provider record";
+        "dht.max_contact_addresses" = n(peerage_dht::MAX_CONTACT_ADDRESSES), "Addresses of a peer that an answer names";
+        "dht.max_closer" = n(peerage_dht::MAX_CLOSER), "Peers of an answer that are read";
+        "dht.max_providers" = n(peerage_dht::MAX_PROVIDERS), "Providers of an answer that are read";
+        "dht.max_values" = n(peerage_dht::MAX_VALUES), "Values of an answer that are read";
+        "dht.max_value_bytes" = bytes(peerage_dht::MAX_VALUE_BYTES), "A value, with its envelope";
+        "dht.max_cursor_bytes" = bytes(peerage_dht::MAX_CURSOR_BYTES), "What names the next page of an answer";
+        "dht.max_silent" = n(peerage_dht::MAX_SILENT), "Peers that one message says to be silent";
+        "dht.max_repair_bytes" = bytes(peerage_dht::MAX_REPAIR_BYTES), "What two holders of records tell each other in one message";
         "peers.max_dial_targets" = n(peers::MAX_DIAL_TARGETS), "Addresses and subnets whose dials are remembered";
         "peers.name_dial_every" = time(peers::NAME_DIAL_EVERY), "The long-run pause between dials to names that nobody has proved; `peers.address_dial_burst` at once";
         "peers.longest_dial_pause" = time(peers::LONGEST_DIAL_PAUSE), "The longest pause between dials to an address where nobody was ever found";

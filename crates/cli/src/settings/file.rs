@@ -105,6 +105,8 @@ pub(super) fn check(settings: &Settings) -> Result<(), String> {
     settings.memory.validate()?;
     settings.node_limits.validate()?;
     settings.bench.validate()?;
+    settings.dht.validate()?;
+    settings.records.validate()?;
     settings.transport.validate().map_err(|error| error.to_string())
 }
 

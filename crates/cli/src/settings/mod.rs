@@ -15,7 +15,7 @@ use peerage::{
 };
 
 use peerage::DhtConfig;
-use peerage::dht::Mode;
+use peerage::dht::{DhtLimits, Mode, RecordsConfig};
 
 use crate::args::DhtMode;
 use crate::node::ChatLimits;
@@ -49,6 +49,10 @@ pub(crate) struct Settings {
     pub(crate) bench: BenchLimits,
     /// What the inbox takes.
     pub(crate) inbox: Limits,
+    /// The limits and times of the DHT.
+    pub(crate) dht: DhtLimits,
+    /// The limits of its records.
+    pub(crate) records: RecordsConfig,
 }
 
 impl Settings {
@@ -62,6 +66,8 @@ impl Settings {
             DhtMode::Client => Some(Mode::Client),
         };
         config.libp2p = self.node.dht_libp2p;
+        config.limits = self.dht.clone();
+        config.records = self.records.clone();
         Some(config)
     }
 }

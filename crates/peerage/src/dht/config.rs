@@ -34,6 +34,19 @@ impl DhtConfig {
         self
     }
 
+    /// Checks that each limit leaves room for anything.
+    ///
+    /// # Errors
+    /// A sentence that names the limit.
+    pub fn validate(&self) -> Result<(), String> {
+        if !(1..=1 << 20).contains(&self.max_events_behind) {
+            let many = self.max_events_behind;
+            return Err(format!("the limit max_events_behind of the DHT is {many}: give 1 to {}", 1 << 20));
+        }
+        self.limits.validate()?;
+        self.records.validate()
+    }
+
     /// Takes any value under `/<namespace>/…`; of several the greatest by its bytes is the best. Whoever can ask can overwrite: for networks whose nodes
     /// trust each other.
     #[must_use]

@@ -18,6 +18,7 @@ use peerage_machine::{Machine, Now};
 use peerage_transport::ConnectionId;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::{DhtCore, asks};
 use crate::driver::Message;
@@ -77,6 +78,8 @@ struct Driver {
     /// Who is connected, as the machine was told.
     connected: BTreeMap<PeerId, Told>,
     next_query: u64,
+    /// When streams that nobody used for a while are looked for next; never while none are kept.
+    trim: Option<Instant>,
 }
 
 /// Runs until the node stops.
@@ -96,19 +99,15 @@ pub(crate) async fn run(
         settling: BTreeMap::new(),
         connected: BTreeMap::new(),
         next_query: 0,
+        trim: None,
     };
-    let mut trim = tokio::time::interval(TRIM_EVERY);
-    trim.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     driver.peers_changed();
+    // Nobody may ever connect by itself: whom the book knows is asked at once.
+    driver.bring_contacts();
     loop {
         driver.carry_out();
-        let due = driver.machine.poll_timeout();
-        let timer = async {
-            match due {
-                Some(due) => tokio::time::sleep_until(shared.clock.instant(due)).await,
-                None => std::future::pending().await,
-            }
-        };
+        let due = driver.machine.poll_timeout().map(|due| shared.clock.instant(due));
+        let (timer, trim) = (until(due), until(driver.trim));
         tokio::select! {
             biased;
             message = messages.recv() => match message {
@@ -117,7 +116,7 @@ pub(crate) async fn run(
             },
             () = core.peers_changed.notified() => driver.peers_changed(),
             () = timer => {}
-            _ = trim.tick() => shared.connected().iter().for_each(|peer| super::streams::trim(peer)),
+            () = trim => driver.trim(),
         }
         // Messages that never pause would keep the timer waiting.
         let now = shared.clock.now();
@@ -127,13 +126,27 @@ pub(crate) async fn run(
     }
 }
 
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Driver {
+    /// Gives up streams that nobody used for a while.
+    fn trim(&mut self) {
+        let kept: usize = self.shared.connected().iter().map(|peer| super::streams::trim(peer)).sum();
+        self.trim = (kept > 0).then(|| Instant::now() + TRIM_EVERY);
+    }
+
     fn handle(&mut self, message: DhtMessage) {
         let now = self.shared.clock.now();
         match message {
             DhtMessage::Input(input) => {
                 if let Input::Answered { request, .. } | Input::Failed { request, .. } = &input {
                     self.asks.remove(request);
+                    self.trim.get_or_insert_with(|| Instant::now() + TRIM_EVERY);
                 }
                 self.machine.handle(now, input);
             }
@@ -285,7 +298,11 @@ impl Driver {
                     entry.addresses.iter().filter_map(|entry| entry.address.parse().ok()).collect();
                 (!addresses.is_empty()).then(|| Contact::new(peer, &addresses))
             });
-            let known = Input::Known { contacts: contacts.collect(), source: Source::Book };
+            let contacts: Vec<_> = contacts.collect();
+            if contacts.is_empty() {
+                return;
+            }
+            let known = Input::Known { contacts, source: Source::Book };
             let _ = core.to_driver.send(DhtMessage::Input(known)).await;
         });
     }

@@ -364,3 +364,28 @@ impl Drop for CancelOnDrop<'_> {
         let _ = core.to_driver.try_send(cancel);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use peerage_dht::StepKind;
+
+    use super::*;
+
+    /// a watcher that does not look keeps so many steps, and no more.
+    #[tokio::test]
+    async fn a_watcher_of_a_lookup_may_be_four_thousand_steps_behind() {
+        let call = DhtCall {
+            wanted: Err::<(Arc<DhtCore>, Operation), _>(DhtError::Off),
+            options: Options::default(),
+            steps: None,
+            read: Box::new(|_| Ok(())),
+        };
+        let (call, mut steps) = call.watch();
+        assert!(call.options.watch);
+        let sender = call.steps.unwrap();
+        let step = |at| Step { at: Duration::from_millis(at), what: StepKind::Ended(Ended::Complete) };
+        let taken = (0..5000).filter(|at| sender.try_send(step(*at)).is_ok()).count();
+        assert_eq!(taken, 4096);
+        assert_eq!(steps.next().await, Some(step(0)));
+    }
+}

@@ -53,7 +53,7 @@ use crate::store::Row;
 
 pub use config::DhtConfig;
 pub use handle::{Dht, DhtCall, DhtError, DhtReport, Steps};
-pub use peerage_dht::record::{EntryId, KindLimits, MailboxPolicy, RecordsConfig, Validator};
+pub use peerage_dht::record::{EntryId, ForeignLimits, KindLimits, MailboxPolicy, RecordsConfig, Validator};
 pub use peerage_dht::topic::Ad;
 pub use peerage_dht::{
     Class, Contact, Counts, DhtConfig as DhtLimits, Ended, Event, Health, Invalid, Judged, Mode, Standing,
@@ -62,11 +62,10 @@ pub use peerage_dht::{
 pub(crate) use records::addresses_of;
 pub use records::{Letter, Member, Value};
 
-pub(crate) use driver::DhtMessage;
-use driver::QUEUE;
 use driver::run;
-pub(crate) use serve::serve;
-pub(crate) use streams::Idle;
+pub(crate) use driver::{DhtMessage, MAX_STEPS_BEHIND, QUEUE};
+pub(crate) use serve::{IDLE, MAX_STREAMS_PER_PEER, WRITE_TIMEOUT, serve};
+pub(crate) use streams::{END_WITHIN, IDLE_FOR, Idle, MAX_IDLE};
 
 /// libp2p's own name of the protocol, for the networks of others.
 pub(crate) const LIBP2P_PROTOCOL: &str = "/ipfs/kad/1.0.0";
@@ -162,7 +161,7 @@ impl DhtCore {
             last_seq: AtomicU64::new(0),
             to_driver,
             peers_changed: Notify::new(),
-            events: broadcast::Sender::new(config.max_events_behind.max(1)),
+            events: broadcast::Sender::new(config.max_events_behind),
             next_operation: AtomicU64::new(0),
         };
         (Arc::new(core), messages)
@@ -194,5 +193,47 @@ impl DhtCore {
             None if peer.foreign && served.is_empty() => Some(self.protocols[0].clone()),
             named => named.cloned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use peerage_dht::Event;
+    use tokio::sync::broadcast::error::RecvError;
+
+    use super::*;
+    use crate::Node;
+
+    /// whoever asks the DHT's task more than it can keep waits.
+    #[tokio::test]
+    async fn beyond_the_queue_of_the_dht_senders_wait() {
+        let node = Node::builder().dht(DhtConfig::default()).start().await.unwrap();
+        let dht = node.dht();
+        let to_driver = dht.shared.dht.as_ref().unwrap().to_driver.clone();
+        let mut asking: Vec<_> = (0..QUEUE + 50).map(|_| Box::pin(dht.standing())).collect();
+        // The driver's task runs on this thread too, and has no turn in between.
+        for (number, asking) in (1..).zip(&mut asking) {
+            assert!(asking.now_or_never().is_none());
+            assert_eq!(to_driver.capacity(), QUEUE.saturating_sub(number));
+        }
+        let all = tokio::time::timeout(Duration::from_secs(20), futures::future::join_all(asking)).await;
+        assert!(all.expect("all are answered").iter().all(Result::is_ok));
+        node.close().await;
+    }
+
+    ///
+    #[tokio::test]
+    async fn a_slow_watcher_of_the_dhts_events_misses_those_beyond_the_limit_and_is_told() {
+        let config = DhtConfig { max_events_behind: 4, ..DhtConfig::default() };
+        let (core, _messages) = DhtCore::new("acme", &config);
+        let mut watcher = core.events.subscribe();
+        for number in 0..10 {
+            core.events.send(Event::Joined { peers: number, took: Duration::ZERO }).unwrap();
+        }
+        assert_eq!(watcher.recv().await, Err(RecvError::Lagged(6)));
+        assert_eq!(watcher.recv().await, Ok(Event::Joined { peers: 6, took: Duration::ZERO }));
+        let none = DhtConfig { max_events_behind: 0, ..DhtConfig::default() };
+        assert!(none.validate().unwrap_err().contains("max_events_behind"));
     }
 }

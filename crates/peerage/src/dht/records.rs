@@ -311,3 +311,44 @@ fn letter(core: &DhtCore, key: &NodeKey, record: &Record) -> Option<Letter> {
     let opened = open_sealed(key, &context, record.body()?).ok()?;
     Some(Letter { from, body: Bytes::copy_from_slice(&opened), id: record.id() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DhtConfig, Node};
+
+    ///
+    #[tokio::test]
+    async fn each_kind_is_published_for_the_time_that_is_configured() {
+        let mut config = DhtConfig::default();
+        let records = &mut config.records;
+        let kinds = [
+            &mut records.endpoint,
+            &mut records.topic,
+            &mut records.mailbox,
+            &mut records.value,
+            &mut records.immutable,
+        ];
+        for (minutes, limits) in (10..).zip(kinds) {
+            limits.default_ttl = Duration::from_secs(60 * minutes);
+        }
+        let node = Node::builder().dht(config).start().await.unwrap();
+        let (dht, me) = (node.dht(), node.peer_id());
+        let core = dht.core().unwrap();
+        let places = [
+            Place::Endpoint { peer: me },
+            Place::Topic { topic: [1; 32], shard: 0 },
+            Place::Mailbox { recipient: me, slot: 0 },
+            Place::Value { publisher: me, salt: Bytes::from_static(b"name") },
+            Place::of_content(&Bytes::from_static(b"body")),
+        ];
+        let now = node.dht().shared.clock.now().unix.as_secs();
+        for (minutes, place) in (10..).zip(places) {
+            let kind = place.kind();
+            let record = dht.sign(core, place, Bytes::from_static(b"body")).unwrap();
+            let life = record.version().not_after - now;
+            assert!((60 * minutes..60 * minutes + 5).contains(&life), "{kind:?}: {life} s");
+        }
+        node.close().await;
+    }
+}

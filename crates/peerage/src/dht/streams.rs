@@ -17,7 +17,7 @@ pub(crate) const MAX_IDLE: usize = 4;
 /// How long one is kept. go-libp2p closes its side after a minute.
 pub(crate) const IDLE_FOR: Duration = Duration::from_secs(30);
 /// How long a peer may take to end a stream that was ended.
-const END_WITHIN: Duration = Duration::from_secs(1);
+pub(crate) const END_WITHIN: Duration = Duration::from_secs(1);
 /// The priority of streams on which peers ask: behind ordinary channels (0), before bulk (-16).
 pub(crate) const PRIORITY: i32 = -4;
 
@@ -151,9 +151,10 @@ fn keep(peer: &Peer, protocol: &str, stream: Stream) {
     }
 }
 
-/// Gives up the streams to a peer that have been idle for long enough.
-pub(crate) fn trim(peer: &Peer) {
-    if let Some(asked) = peer.if_asked() {
-        asked.dht_streams().retain(|kept| kept.since.elapsed() < IDLE_FOR);
-    }
+/// Gives up the streams to a peer that have been idle for long enough. Says how many are left.
+pub(crate) fn trim(peer: &Peer) -> usize {
+    let Some(asked) = peer.if_asked() else { return 0 };
+    let mut idle = asked.dht_streams();
+    idle.retain(|kept| kept.since.elapsed() < IDLE_FOR);
+    idle.len()
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod clock;
+mod dht;
 mod environment;
 mod held;
 mod lengths;

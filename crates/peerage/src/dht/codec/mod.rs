@@ -19,6 +19,8 @@ pub(crate) const MAX_QUESTION_BYTES: usize = 16 * 1024;
 pub(crate) const MAX_ANSWER_BYTES: usize = 128 * 1024;
 /// Longest key of a provider record, in bytes: go-libp2p takes no longer one, and no empty one.
 pub(crate) const MAX_PROVIDER_KEY_BYTES: usize = 80;
+/// The last second of the year 9999, since the Unix epoch.
+const YEAR_9999: Duration = Duration::from_secs(253_402_300_799);
 
 /// What is wrong with a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -263,7 +265,8 @@ fn read_refusal(number: i32) -> Refusal {
 
 /// A record with the time at which it is handed on: js-libp2p reads none without.
 fn record(target: &Target, value: &Bytes, unix: Duration) -> Record {
-    let time = UNIX_EPOCH.checked_add(unix).unwrap_or(UNIX_EPOCH);
+    // The form has four digits for the year.
+    let time = UNIX_EPOCH + unix.min(YEAR_9999);
     Record {
         key: Some(Bytes::copy_from_slice(target.name())),
         value: Some(value.clone()),

@@ -1,0 +1,276 @@
+//! How much and how long a peer may ask of the DHT, and how much it may answer: the node's own limits, beside those of its machine.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use peerage::dht::Mode;
+use peerage::{DhtConfig, Node};
+use peerage_transport::{NegotiationError, ReadError, Stream, StreamCode};
+use peerage_wire::hello::Hello;
+use peerage_wire::identify::Identify;
+use peerage_wire::kad::{Message, message::MessageType};
+use prost::Message as _;
+use tokio::time::Instant;
+
+use crate::clock::{LIMIT, SECOND, pass, within};
+use crate::network::World;
+use crate::stranger::{HELLO, Stranger, framed, padded};
+
+const KAD: &str = "/world/kad/1.0.0";
+
+/// A node that serves the DHT, and a peer of it that says that it does, too.
+async fn pair(world: &Arc<World>) -> (Node, Stranger) {
+    let machine = world.machine(1, &["10.0.0.1"]);
+    let mut config = DhtConfig::default().any_value("any");
+    config.mode = Some(Mode::Server);
+    let listen = "/ip4/10.0.0.1/udp/4001/quic-v1";
+    let node = machine.node().max_outbound(0).dht(config).listen(listen).start().await.unwrap();
+    let stranger = Stranger::dial(world, "10.0.0.2", &node).await;
+    stranger.meet(1, &Hello { services: vec![KAD.into()], ..stranger.hello(1) }).await;
+    (node, stranger)
+}
+
+fn of(kind: MessageType, key: &[u8]) -> Message {
+    Message { r#type: Some(kind.into()), key: Some(Bytes::copy_from_slice(key)), ..Message::default() }
+}
+
+fn find() -> Message {
+    of(MessageType::FindNode, b"somewhere")
+}
+
+/// How a stream on which something was asked answers: with a message, or with its end.
+async fn answered(stream: &mut Stream) -> Result<Message, Option<StreamCode>> {
+    match within("an answer", stream.recv.read_message::<Message>(1 << 20)).await {
+        Ok(Some(message)) => Ok(message),
+        Ok(None) => Err(None),
+        Err(ReadError::Reset { code, .. } | ReadError::Negotiation(NegotiationError::Reset { code, .. })) => {
+            Err(Some(code))
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// further streams are refused, and a place is free again when one ends.
+#[tokio::test(start_paused = true)]
+async fn a_peer_may_ask_the_dht_on_thirty_two_streams_at_once() {
+    let world = World::new();
+    let (node, stranger) = pair(&world).await;
+    let question = framed(find().encode_to_vec());
+    let mut streams = Vec::new();
+    for _ in 0..32 {
+        let mut stream = stranger.begin(KAD, question.clone()).await;
+        answered(&mut stream).await.unwrap();
+        streams.push(stream);
+    }
+    let mut one_more = stranger.begin(KAD, question.clone()).await;
+    assert_eq!(answered(&mut one_more).await, Err(Some(StreamCode::Overloaded)));
+    // Those that are there go on: any number of questions on each.
+    for _ in 0..2 {
+        streams[0].send.write_chunk(question.clone()).await.unwrap();
+        answered(&mut streams[0]).await.unwrap();
+    }
+    let mut last = streams.pop().unwrap();
+    last.send.finish().unwrap();
+    assert_eq!(answered(&mut last).await, Err(None));
+    let mut again = stranger.begin(KAD, question).await;
+    answered(&mut again).await.unwrap();
+    node.close().await;
+}
+
+///
+#[tokio::test(start_paused = true)]
+async fn a_stream_on_which_the_dht_is_asked_nothing_for_a_minute_is_ended() {
+    let world = World::new();
+    let (_node, stranger) = pair(&world).await;
+    let mut stream = stranger.begin(KAD, framed(find().encode_to_vec())).await;
+    answered(&mut stream).await.unwrap();
+    pass(59 * SECOND).await;
+    stream.send.write_chunk(framed(find().encode_to_vec())).await.unwrap();
+    answered(&mut stream).await.unwrap();
+    let start = Instant::now();
+    assert_eq!(answered(&mut stream).await, Err(None));
+    assert!(start.elapsed() >= 59 * SECOND && start.elapsed() < 62 * SECOND, "{:?}", start.elapsed());
+}
+
+///
+#[tokio::test(start_paused = true)]
+async fn a_question_to_the_dht_of_sixteen_kibibytes_is_read_and_a_longer_one_is_not() {
+    let world = World::new();
+    let (_node, stranger) = pair(&world).await;
+    let mut stream = stranger.begin(KAD, padded(&find(), 16 * 1024)).await;
+    answered(&mut stream).await.unwrap();
+    stream.send.write_chunk(padded(&find(), 16 * 1024 + 1)).await.unwrap();
+    assert_eq!(answered(&mut stream).await, Err(Some(StreamCode::ProtocolViolation)));
+}
+
+/// a peer that answers more than is read has not answered.
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_the_dht_of_a_hundred_and_twenty_eight_kibibytes_is_read_and_a_longer_one_is_not() {
+    for (length, read) in [(128 * 1024, true), (128 * 1024 + 1, false)] {
+        let world = World::new();
+        let (node, stranger) = pair(&world).await;
+        let dht = node.dht();
+        let asking = async { dht.closest("there").await.unwrap().1 };
+        let answering = async {
+            // The node asks for its own place, too, when it meets somebody.
+            loop {
+                let mut stream = stranger.next(KAD).await;
+                let Ok(Some(asked)) = stream.recv.read_message::<Message>(1 << 20).await else { continue };
+                let wanted = asked.key.as_deref() == Some(b"there");
+                let answer = if wanted { padded(&asked, length) } else { framed(asked.encode_to_vec()) };
+                let _ = stream.send.write_chunk(answer).await;
+                pass(SECOND / 10).await;
+            }
+        };
+        let report = tokio::select! { report = asking => report, () = answering => unreachable!() };
+        let counts = (report.counts.answered, report.counts.failed);
+        assert_eq!(counts, if read { (1, 0) } else { (0, 1) }, "{length}: {report}");
+        node.close().await;
+    }
+}
+
+///
+#[tokio::test(start_paused = true)]
+async fn four_streams_to_a_peer_are_kept_for_the_next_question_and_for_half_a_minute() {
+    let world = World::new();
+    let (node, stranger) = pair(&world).await;
+    let dht = node.dht();
+    let ask = |number: usize| {
+        let dht = dht.clone();
+        async move { dht.closest(format!("place {number}")).await }
+    };
+    let asking = futures::future::join_all((0..6).map(ask));
+    let answering = async {
+        let mut streams = Vec::new();
+        let mut mine = 0;
+        while mine < 6 {
+            let mut stream = stranger.next(KAD).await;
+            let asked = stream.recv.read_message::<Message>(1 << 20).await.unwrap().unwrap();
+            mine += usize::from(asked.key.as_ref().is_some_and(|key| key.starts_with(b"place")));
+            streams.push((stream, asked));
+        }
+        for (stream, asked) in &mut streams {
+            let _ = stream.send.write_chunk(framed(asked.encode_to_vec())).await;
+        }
+        streams
+    };
+    let (reports, mut streams) = tokio::join!(asking, answering);
+    assert!(reports.iter().all(|report| report.as_ref().unwrap().1.counts.answered == 1));
+    pass(SECOND).await;
+    let mut kept = Vec::new();
+    for (stream, _) in &mut streams {
+        // Nothing more is asked on it: it has ended, or waits.
+        let ends = tokio::time::timeout(SECOND / 100, stream.recv.read_chunk(1)).await;
+        if ends.is_err() {
+            kept.push(stream);
+        }
+    }
+    assert_eq!(kept.len(), 4, "of {}", reports.len());
+    let start = Instant::now();
+    for stream in kept {
+        let _ = within("its end", stream.recv.read_chunk(1)).await;
+    }
+    // They are looked through every 15 s.
+    assert!(start.elapsed() > 27 * SECOND && start.elapsed() < 46 * SECOND, "{:?}", start.elapsed());
+}
+
+/// whoever asks and does not read holds up itself.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_read_what_it_asked_for_loses_its_stream_after_ten_seconds() {
+    let world = World::new();
+    let machine = world.machine(1, &["10.0.0.1"]);
+    let mut config = DhtConfig::default().any_value("any");
+    config.mode = Some(Mode::Server);
+    let listen = "/ip4/10.0.0.1/udp/4001/quic-v1";
+    let node = machine.node().max_outbound(0).dht(config).listen(listen).start().await.unwrap();
+    let key = peerage::NodeKey::generate();
+    let endpoint = Stranger::endpoint(&world, "10.0.0.2", &key, |settings| {
+        settings.stream_window_bytes = 64 * 1024;
+    })
+    .await;
+    let stranger = Stranger::over(key, endpoint, &node).await;
+    stranger.meet(1, &stranger.hello(1)).await;
+    let record =
+        |value: Vec<u8>| peerage_wire::kad::Record { value: Some(value.into()), ..Default::default() };
+    let put = Message { record: Some(record(vec![7; 4000])), ..of(MessageType::PutValue, b"/any/thing") };
+    let mut stream = stranger.begin(KAD, framed(put.encode_to_vec())).await;
+    answered(&mut stream).await.unwrap();
+    let get = framed(of(MessageType::GetValue, b"/any/thing").encode_to_vec());
+    for _ in 0..40 {
+        stream.send.write_chunk(get.clone()).await.unwrap();
+    }
+    let start = Instant::now();
+    let _ = within("its end", stream.send.stopped()).await;
+    assert!(start.elapsed() > 9 * SECOND && start.elapsed() < 12 * SECOND, "{:?}", start.elapsed());
+    // The connection goes on.
+    let mut next = stranger.begin(KAD, get).await;
+    answered(&mut next).await.unwrap();
+    node.close().await;
+}
+
+/// libp2p has no answer to ADD_PROVIDER, and a peer that never ends its side is not waited for.
+#[tokio::test(start_paused = true)]
+async fn a_stream_after_a_question_without_an_answer_is_given_up_after_a_second() {
+    let world = World::new();
+    let machine = world.machine(1, &["10.0.0.1"]);
+    let listen = "/ip4/10.0.0.1/udp/4001/quic-v1";
+    let node = machine.node().max_outbound(0).dht(DhtConfig::default()).listen(listen).start().await.unwrap();
+    let foreign = Stranger::dial(&world, "10.0.0.2", &node).await;
+    // Who names no address is in nobody's table: /ip4/10.0.0.2/udp/4001/quic-v1.
+    let address = Bytes::from_static(&[4, 10, 0, 0, 2, 0x91, 2, 15, 161, 0xcd, 3]);
+    let about = Identify { protocols: vec![KAD.into()], listen_addrs: vec![address], ..Identify::default() };
+    let asked_once = tokio::sync::Notify::new();
+    let acting = async {
+        loop {
+            let stream = foreign.connection.accept_stream().await.unwrap();
+            // It knows no hello, which makes it a node of another implementation.
+            let Ok((name, mut stream)) = stream.negotiate(|name| name != HELLO, LIMIT).await else {
+                continue;
+            };
+            if &*name == "/ipfs/id/1.0.0" {
+                let _ = stream.send.write_chunk(framed(about.encode_to_vec())).await;
+                let _ = stream.send.finish();
+            } else if &*name == KAD {
+                let asked: Message = stream.recv.read_message(1 << 20).await.unwrap().unwrap();
+                if asked.r#type == Some(MessageType::AddProvider.into()) {
+                    let start = Instant::now();
+                    assert_eq!(stream.recv.read_chunk(1).await.unwrap(), None, "it has ended its side");
+                    let _ = within("its end", stream.send.stopped()).await;
+                    return start.elapsed();
+                }
+                asked_once.notify_one();
+                // Its next question comes on another stream.
+                let _ = stream.send.write_chunk(framed(asked.encode_to_vec())).await;
+                let _ = stream.send.finish();
+            }
+        }
+    };
+    let dht = node.dht();
+    let providing = async {
+        asked_once.notified().await;
+        dht.provide("song").await
+    };
+    let (took, provided) = tokio::join!(within("a provider", acting), providing);
+    assert!(took > SECOND * 9 / 10 && took < SECOND * 3 / 2, "{took:?}");
+    assert_eq!(provided.unwrap().counts.stored, 1);
+    node.close().await;
+}
+
+///
+#[tokio::test(start_paused = true)]
+async fn of_the_protocols_in_a_hello_sixteen_are_known() {
+    let world = World::new();
+    for (host, before, known) in [(2, 15, true), (3, 16, false)] {
+        let machine = world.machine(1, &["10.0.0.1"]);
+        let listen = "/ip4/10.0.0.1/udp/4001/quic-v1";
+        let builder = machine.node().max_outbound(0).dht(DhtConfig::default());
+        let node = builder.listen(listen).start().await.unwrap();
+        let stranger = Stranger::dial(&world, &format!("10.0.0.{host}"), &node).await;
+        let others = (0..before).map(|number| format!("/other/{number}"));
+        let services = others.chain([KAD.to_owned()]).collect();
+        stranger.meet(1, &Hello { services, ..stranger.hello(1) }).await;
+        let peer = node.peers().get(stranger.id()).unwrap();
+        assert_eq!(peer.about.protocols.iter().any(|name| name == KAD), known, "{:?}", peer.about.protocols);
+        node.close().await;
+    }
+}
