@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncWriteExt, BufReader};
@@ -15,6 +16,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command as Process};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::args::DhtMode;
 use crate::control::lines::{Line, Lines};
 use crate::control::{Call, Command, Event, Outcome, Reply, Status};
 use crate::transfer::Progress;
@@ -46,6 +48,8 @@ pub(super) struct Plan {
     /// The most connections each way.
     pub(super) max_inbound: u16,
     pub(super) max_outbound: u16,
+    /// What it does in the DHT.
+    pub(super) dht: DhtMode,
 }
 
 /// A running node process.
@@ -294,6 +298,14 @@ fn spawn(plan: &Plan, idle: Duration) -> std::io::Result<Child> {
     flag("--max-inbound", plan.max_inbound.to_string().into());
     flag("--max-outbound", plan.max_outbound.to_string().into());
     flag("--idle-timeout", idle.as_secs().to_string().into());
+    let mode = plan.dht.to_possible_value();
+    flag("--dht", mode.map_or("off".to_owned(), |mode| mode.get_name().to_owned()).into());
+    if plan.dht == DhtMode::Client {
+        // It looks at nobody but whom it is told to look for.
+        let config = plan.folder.join("config.toml");
+        std::fs::write(&config, "[dht.upkeep]\nearly_every = \"1h\"\n")?;
+        flag("--config", config.into());
+    }
     if let Some(seed) = &plan.seed {
         flag("--seed", seed.into());
     }

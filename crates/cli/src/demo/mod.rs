@@ -1,10 +1,11 @@
 //! `peerage demo`: an overlay of real `peerage node` processes, commanded by JSON lines on stdin and stdout.
 //!
-//! The steps are in [`steps`], [`refusal`] and [`restart`]; a process and what it tells in [`member`]; what the user sees in [`show`]. Whatever happens,
+//! The steps are in [`steps`], [`refusal`], [`resolve`] and [`restart`]; a process and what it tells in [`member`]; what the user sees in [`show`]. Whatever happens,
 //! nothing is left behind: the nodes end when the demo does, because their stdin does, and their folder is removed.
 
 mod member;
 mod refusal;
+mod resolve;
 mod restart;
 mod show;
 mod steps;
@@ -74,6 +75,7 @@ async fn perform(args: &DemoArgs, show: &Show, fleet: &mut Fleet) -> Result<(), 
             steps::Action::File => steps::file(fleet, &file, show).await,
             steps::Action::Talk => steps::talk(fleet, show).await,
             steps::Action::Refusal => refusal::refusal(fleet, show).await,
+            steps::Action::Resolve => resolve::resolve(fleet, show).await,
             steps::Action::Restart => restart::restart(fleet, show).await,
             steps::Action::Stop if args.keep => steps::keep(fleet, show).await,
             steps::Action::Stop => steps::stop(fleet).await,

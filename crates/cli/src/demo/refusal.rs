@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::member::{Member, Plan, Refusal, Waited};
 use super::show::Show;
-use super::steps::{Done, ENDED, START_DEADLINE, ready};
+use super::steps::{Done, ENDED, START_DEADLINE, ready, stop_last};
 use super::{Fault, Fleet, IDLE_TIMEOUT, story};
+use crate::args::DhtMode;
 use crate::control::{Command, ConnectReport, millis};
 use crate::term::ms;
 
@@ -41,7 +42,7 @@ pub(super) async fn refusal(fleet: &mut Fleet, show: &Show) -> Result<Done, Faul
 
     let (joined, after) = joined(fleet, newcomer, &refusal, dialled + JOIN_DEADLINE).await?;
     show.say(&format!("   it dialled {joined}, which admitted it {} after the refusal", ms(after)));
-    stop_newcomer(fleet, newcomer).await?;
+    stop_last(fleet).await?;
     Ok(Done {
         result: format!(
             "refused by {full}, {} named, admitted by {joined} {} later",
@@ -66,6 +67,7 @@ async fn start_newcomer(fleet: &mut Fleet, show: &Show) -> Result<usize, Fault> 
         // One connection is enough to show, and nobody else has to take note of it.
         max_inbound: 0,
         max_outbound: 1,
+        dht: DhtMode::Auto,
     };
     let started = Member::start(plan, IDLE_TIMEOUT).map_err(|message| Fault { message, node: None })?;
     fleet.members.push(started);
@@ -118,14 +120,4 @@ async fn joined(
         }
         None => Err(fleet.fault(newcomer, NOT_ADMITTED)),
     }
-}
-
-async fn stop_newcomer(fleet: &mut Fleet, newcomer: usize) -> Result<(), Fault> {
-    let asked = fleet.members[newcomer].call::<Value>(&Command::Stop).await;
-    asked.map_err(|error| fleet.fault(newcomer, error))?;
-    if let Err(error) = fleet.members[newcomer].ended().await {
-        return Err(fleet.fault(newcomer, error));
-    }
-    fleet.members.pop();
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Step 5: a node is killed; the others report it, one of them redials it when it is back, and one tells why it was gone.
+//! Step 6: a node is killed; the others report it, one of them redials it when it is back, and one tells why it was gone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::member::{Member, Seen, Waited};
 use super::show::Show;
 use super::steps::{Done, ENDED, MAX_MATRIX};
 use super::{Fault, Fleet, IDLE_TIMEOUT, story};
+use crate::args::DhtMode;
 use crate::control::{Answer, Command, millis};
 use crate::term::{ms, one_line, right, table};
 
@@ -33,7 +34,7 @@ struct Loss {
     redial: Option<Duration>,
 }
 
-/// Step 5.
+/// Step 6.
 pub(super) async fn restart(fleet: &mut Fleet, show: &Show) -> Result<Done, Fault> {
     let victim = fleet.members.len() - 1;
     let name = fleet.members[victim].plan.name.clone();
@@ -102,6 +103,8 @@ fn first_to_redial(fleet: &Fleet, losses: &[Loss], back: Duration) -> Option<usi
 async fn bring_back(fleet: &mut Fleet, victim: usize, deadline: Instant, show: &Show) -> Result<(), Fault> {
     let mut plan = fleet.members[victim].plan.clone();
     (plan.port, plan.seed, plan.max_outbound) = (fleet.members[victim].port(), None, 0);
+    // The DHT would visit whom its address book names.
+    plan.dht = DhtMode::Off;
     match Member::start(plan, IDLE_TIMEOUT) {
         Ok(member) => fleet.members[victim] = member,
         Err(error) => return Err(fleet.fault(victim, error)),

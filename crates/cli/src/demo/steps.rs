@@ -1,4 +1,4 @@
-//! The steps of the demo; those with more to them are in [`refusal`](super::refusal) and [`restart`](super::restart).
+//! The steps of the demo; those with more to them are in [`refusal`](super::refusal), [`resolve`](super::resolve) and [`restart`](super::restart).
 //! Each waits for what the nodes themselves tell, up to a deadline, and names the node that lacked something.
 
 use std::collections::BTreeSet;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::member::{Member, Plan, Seen, Waited};
 use super::show::Show;
 use super::{Fault, Fleet, IDLE_TIMEOUT};
+use crate::args::DhtMode;
 use crate::control::{Answer, Command, Echo, FileReport, PeerRow, millis};
 use crate::term::{ms, rate, right, size, table};
 use crate::transfer::source::Source;
@@ -32,6 +33,7 @@ pub(super) enum Action {
     File,
     Talk,
     Refusal,
+    Resolve,
     Restart,
     Stop,
 }
@@ -64,11 +66,17 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step {
         number: 5,
+        name: "resolve",
+        title: "A node that never met a publisher finds it by its peer ID, through the DHT, and sends it a message",
+        action: Action::Resolve,
+    },
+    Step {
+        number: 6,
         name: "restart",
         title: "A node is killed; the others report it, one of them redials it when it is back, and one tells why",
         action: Action::Restart,
     },
-    Step { number: 6, name: "stop", title: "All stop cleanly", action: Action::Stop },
+    Step { number: 7, name: "stop", title: "All stop cleanly", action: Action::Stop },
 ];
 
 /// What came of a step.
@@ -152,6 +160,7 @@ async fn start_all(fleet: &mut Fleet, nodes: usize, show: &Show) -> Result<(), F
             seed: fleet.members.first().map(|first| first.address().to_owned()),
             max_inbound,
             max_outbound,
+            dht: DhtMode::Auto,
         };
         let started = Member::start(plan, IDLE_TIMEOUT);
         fleet.members.push(started.map_err(|error| Fault { message: error, node: None })?);
@@ -289,7 +298,19 @@ pub(super) async fn talk(fleet: &Fleet, show: &Show) -> Result<Done, Fault> {
     })
 }
 
-/// Step 6.
+/// Stops the node that was started last, which is none of the overlay's own.
+pub(super) async fn stop_last(fleet: &mut Fleet) -> Result<(), Fault> {
+    let last = fleet.members.len() - 1;
+    let asked = fleet.members[last].call::<Value>(&Command::Stop).await;
+    asked.map_err(|error| fleet.fault(last, error))?;
+    if let Err(error) = fleet.members[last].ended().await {
+        return Err(fleet.fault(last, error));
+    }
+    fleet.members.pop();
+    Ok(())
+}
+
+/// Step 7.
 pub(super) async fn stop(fleet: &mut Fleet) -> Result<Done, Fault> {
     for index in 0..fleet.members.len() {
         let asked = fleet.members[index].call::<Value>(&Command::Stop).await;
@@ -303,7 +324,7 @@ pub(super) async fn stop(fleet: &mut Fleet) -> Result<Done, Fault> {
     Ok(Done { result: format!("{} processes ended with exit code 0", fleet.members.len()), facts: json!({}) })
 }
 
-/// Step 6 with `--keep`.
+/// Step 7 with `--keep`.
 pub(super) async fn keep(fleet: &mut Fleet, show: &Show) -> Result<Done, Fault> {
     let mut shown = table(&["node", "process", "address"]);
     let mut facts = Vec::new();

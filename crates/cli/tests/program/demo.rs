@@ -48,14 +48,15 @@ async fn all_steps_pass_and_nothing_is_left() {
         let steps: Vec<Value> =
             finished.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
-        assert_eq!(names, ["connect", "file", "talk", "refusal", "restart", "stop"]);
+        assert_eq!(names, ["connect", "file", "talk", "refusal", "resolve", "restart", "stop"]);
         assert!(steps.iter().all(|step| step["ok"] == true && step["ms"].is_number()));
         let peers = |node: &Value| node["peers"].as_array().unwrap().len();
         assert!(steps[0]["nodes"].as_array().unwrap().iter().all(|node| peers(node) == nodes - 1));
         assert_eq!(steps[1]["transfers"].as_array().unwrap().len(), nodes - 1);
         assert_eq!(steps[2]["answers"].as_array().unwrap().len(), nodes - 1);
         joined_another(&steps[3], nodes);
-        was_killed_and_is_back(&steps[4], nodes);
+        was_found_by_its_peer_id(&steps[4]);
+        was_killed_and_is_back(&steps[5], nodes);
         assert!(left_in(folder.path()).is_empty());
     }
 }
@@ -70,6 +71,14 @@ fn joined_another(refusal: &Value, nodes: usize) {
     assert!(named.contains(&refusal["joined"].as_str().unwrap()), "{refusal}");
     assert!(refusal["refused_ms"].as_f64().unwrap() > 0.0 && refusal["joined_ms"].is_number());
     assert!(causes(&refusal["why"]).contains(&"refused-by-peer/full"), "{refusal}");
+}
+
+/// The facts of the search: the publisher was found where it listens, and answered.
+fn was_found_by_its_peer_id(resolve: &Value) {
+    let addresses = texts(&resolve["addresses"]);
+    assert!(addresses.iter().all(|address| address.starts_with("/ip4/127.0.0.1/udp/")), "{resolve}");
+    assert!(!addresses.is_empty() && resolve["asked"].as_u64().unwrap() >= 1, "{resolve}");
+    assert!(resolve["lookup_ms"].as_f64().unwrap() > 0.0 && resolve["request_ms"].is_number());
 }
 
 /// The restart's facts: all report the loss, and one tells the victim's story, before and after its return.
@@ -129,15 +138,15 @@ async fn a_step_that_fails_is_named_with_the_node_and_its_log() {
     let folder = tempfile::tempdir().unwrap();
     let mut demo = Running::start(demo(folder.path(), &["--nodes", "3"]));
     let connected = step(&mut demo).await;
-    while step(&mut demo).await["step"] != "refusal" {}
-    // Step 5 now waits for what this node has to say about another one.
+    while step(&mut demo).await["step"] != "resolve" {}
+    // Step 6 now waits for what this node has to say about another one.
     kill_process(pid(&connected, 0), Signal::KILL).unwrap();
     let failed = step(&mut demo).await;
     assert_eq!((&failed["step"], &failed["ok"]), (&"restart".into(), &false.into()));
     assert!(failed["error"].as_str().unwrap().starts_with("node-1: "), "{failed}");
     assert_eq!(demo.end().await.code(), Some(1));
     let stderr = demo.rest_of_stderr().await;
-    assert!(stderr.starts_with("error: step 5 (restart) failed: node-1: its process ended\n"), "{stderr}");
+    assert!(stderr.starts_with("error: step 6 (restart) failed: node-1: its process ended\n"), "{stderr}");
     assert!(stderr.contains("the log of node-1:\n") && stderr.contains("peer connected"), "{stderr}");
     assert!(left_in(folder.path()).is_empty());
 }
