@@ -161,6 +161,7 @@ proptest! {
         bytes[at] = byte;
         let _ = Record::open(&network(), &bytes.clone().into());
         bytes.truncate(at);
-        prop_assert!(Record::open(&network(), &bytes.into()).is_err());
+        // Cut just before its body it is what renews a record: the same claim without the content.
+        prop_assert!(Record::open(&network(), &bytes.into()).map_or(true, |cut| cut.body().is_none()));
     }
 }
