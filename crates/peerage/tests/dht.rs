@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use peerage::dht::{Ad, Class, MailboxPolicy, Mode, StepKind};
+use peerage::dht::{Ad, Authority, Class, Kind, MailboxPolicy, Mode, Place, StepKind};
 use peerage::{Dht, DhtConfig, DhtError, Node, NodeBuilder, PeerId};
 
 fn builder() -> NodeBuilder {
@@ -197,4 +197,55 @@ async fn what_cannot_be_is_refused_with_a_reason() {
     assert_eq!(dht.standing().await, Err(DhtError::Closed));
     client.close().await;
     without.close().await;
+}
+
+/// Nobody may advertise under a topic.
+struct NoTopics;
+
+impl Authority for NoTopics {
+    fn allows(&self, _: peerage_machine::Now, place: &Place, _: &PeerId) -> Result<(), &'static str> {
+        if place.kind() == Kind::Topic { Err("no topics here") } else { Ok(()) }
+    }
+}
+
+/// AL-40: what the application's policy forbids is kept by nobody who has that policy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_keeps_what_its_applications_policy_allows() {
+    let start = |seed: Option<String>| {
+        let config = DhtConfig::default().authority(NoTopics);
+        let builder =
+            Node::builder().network("dht-policy").dht(config).listen("/ip4/127.0.0.1/udp/0/quic-v1");
+        seed.iter().fold(builder, |builder, seed| builder.seed(seed)).start()
+    };
+    let alice = start(None).await.unwrap();
+    let bob = start(Some(alice.listen_addresses()[0].to_string())).await.unwrap();
+    knows(&alice.dht(), 1).await;
+    knows(&bob.dht(), 1).await;
+    assert!(alice.dht().put("colour", "blue").await.unwrap().counts.stored >= 1);
+    let ad = Ad { topic: "chess".into(), ..Ad::default() };
+    let refused = alice.dht().announce(&ad).await;
+    assert!(matches!(refused, Err(DhtError::TooFewStored { .. } | DhtError::Refused { .. })), "{refused:?}");
+    close(vec![alice, bob]).await;
+}
+
+/// A peer that is connected and serves is known to the DHT, unless it is private: then nothing of it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_private_peer_is_in_no_table_of_the_dht() {
+    for private in [false, true] {
+        let hidden = server(&[]).await;
+        let builder = builder().listen("/ip4/127.0.0.1/udp/0/quic-v1");
+        let builder = if private { builder.private(hidden.peer_id()) } else { builder };
+        let node = builder.start().await.unwrap();
+        node.connect(&hidden.listen_addresses()[0]).await.unwrap();
+        let dht = node.dht();
+        if private {
+            assert_eq!(dht.closest(b"x").await.map(drop), Err(DhtError::NoContacts));
+            assert!(dht.find_peer(hidden.peer_id()).await.is_err());
+            assert!(dht.table().await.unwrap().is_empty());
+        } else {
+            knows(&dht, 1).await;
+            assert_eq!(dht.find_peer(hidden.peer_id()).await.unwrap().0.peer(), &hidden.peer_id());
+        }
+        close(vec![node, hidden]).await;
+    }
 }

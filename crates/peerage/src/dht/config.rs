@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use peerage_dht::record::{RecordsConfig, Validator};
+use peerage_dht::record::{Authority, RecordsConfig, Validator};
 use peerage_dht::{Invalid, Judged, Mode};
 use peerage_machine::Now;
 
@@ -23,6 +23,7 @@ pub struct DhtConfig {
     /// The limits of records. All nodes of a network must agree on them.
     pub records: RecordsConfig,
     pub(super) validators: Vec<(String, Arc<dyn Validator>)>,
+    pub(super) authority: Option<Arc<dyn Authority>>,
 }
 
 impl DhtConfig {
@@ -47,6 +48,14 @@ impl DhtConfig {
         self.records.validate()
     }
 
+    /// Lets `authority` say which publishers are allowed, beyond the rule that nobody publishes under another peer's name: this node neither keeps what others
+    /// publish nor believes what it finds. Without one everybody is.
+    #[must_use]
+    pub fn authority(mut self, authority: impl Authority + 'static) -> Self {
+        self.authority = Some(Arc::new(authority));
+        self
+    }
+
     /// Takes any value under `/<namespace>/…`; of several the greatest by its bytes is the best. Whoever can ask can overwrite: for networks whose nodes
     /// trust each other.
     #[must_use]
@@ -64,6 +73,7 @@ impl Default for DhtConfig {
             limits: peerage_dht::DhtConfig::default(),
             records: RecordsConfig::default(),
             validators: Vec::new(),
+            authority: None,
         }
     }
 }
@@ -78,6 +88,7 @@ impl fmt::Debug for DhtConfig {
             .field("limits", &self.limits)
             .field("records", &self.records)
             .field("validators", &validators)
+            .field("authority", &self.authority.is_some())
             .finish()
     }
 }

@@ -53,7 +53,9 @@ use crate::store::Row;
 
 pub use config::DhtConfig;
 pub use handle::{Dht, DhtCall, DhtError, DhtReport, Steps};
-pub use peerage_dht::record::{EntryId, ForeignLimits, KindLimits, MailboxPolicy, RecordsConfig, Validator};
+pub use peerage_dht::record::{
+    Authority, EntryId, ForeignLimits, Kind, KindLimits, MailboxPolicy, Place, RecordsConfig, Validator,
+};
 pub use peerage_dht::topic::Ad;
 pub use peerage_dht::{
     Class, Contact, Counts, DhtConfig as DhtLimits, Ended, Event, Health, Invalid, Judged, Mode, Standing,
@@ -113,6 +115,10 @@ pub(crate) fn start(
         .validators
         .into_iter()
         .fold(records, |records, (namespace, validator)| records.with_validator(&namespace, validator));
+    let records = match config.authority {
+        Some(authority) => records.with_authority(authority),
+        None => records,
+    };
     let machine = peerage_dht::Dht::new(config.limits, shared.me, mode, Box::new(AcceptAll), random, now);
     let mut machine = machine.with_records(shared.key.clone(), records);
     let restored = machine.restore(now, rows);
