@@ -229,6 +229,7 @@ async fn a_node_keeps_what_its_applications_policy_allows() {
 }
 
 /// A peer that is connected and serves is known to the DHT, unless it is private: then nothing of it is.
+/// Contract C-57.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_private_peer_is_in_no_table_of_the_dht() {
     for private in [false, true] {
