@@ -101,6 +101,8 @@ pub struct LookupConfig {
     pub hard: Duration,
     /// The end of a lookup waits for a suspect close to the target for this share of the time after which it became one.
     pub overdue_grace: f64,
+    /// The same where nobody waits for the end ([`Class::Frugal`]): who is late is no less alive, and a lookup that measures the network counts those it heard.
+    pub overdue_grace_frugal: f64,
     /// Candidates beyond the k closest that are asked rather than nobody.
     pub spare: usize,
     /// Candidates that a lookup remembers; the farthest give way.
@@ -168,6 +170,7 @@ impl Default for LookupConfig {
             // With these, of 10,000 nodes 15 % silent and 5 % slow, the closest 20 are there after 1.11 s at p95 with a recall of 0.981 for 43 requests; with 0.3 and
             // none to spare it is 1.40 s and 0.962 for 33, with 0.3 and 8 it is 1.18 s and 0.984 (means of three seeds, simulated).
             overdue_grace: 0.1,
+            overdue_grace_frugal: 1.0,
             spare: 8,
             max_candidates: 160,
             max_requests: 256,
@@ -235,7 +238,13 @@ impl Default for ServeConfig {
 pub struct UpkeepConfig {
     /// How often a place at random is looked up: it refreshes the table and measures the size of the network. Half of it to one and a half.
     pub refresh_every: Duration,
-    /// The same for the first lookups after joining, which fill the table.
+    /// The same while fewer than [`UpkeepConfig::settled_samples`] have measured the size.
+    pub settling_every: Duration,
+    /// So many measurements of the size are enough: 24 lookups tell it within 10 % in 97 cases of 100 (dht.md B.6).
+    pub settled_samples: usize,
+    /// The neighbourhood has changed when it is denser or sparser than it was by this factor: the size is measured anew, as after joining.
+    pub neighbourhood_change: f64,
+    /// The same for the first lookups after joining, which fill the table, and for those after the neighbourhood has changed.
     pub early_every: Duration,
     /// So many lookups count as the first ones.
     pub early_refreshes: u32,
@@ -247,6 +256,10 @@ pub struct UpkeepConfig {
     pub known_contacts: usize,
     /// Bytes a second that probes may cost, answers included.
     pub probe_bytes_per_second: f64,
+    /// What probes don't cost is saved for so long: it pays for a look at everybody when many have died at once.
+    pub probe_savings: Duration,
+    /// Probes under way at once.
+    pub probes_at_once: usize,
     /// Peers heard of that are asked at once whether they are worth an entry.
     pub admission_burst: f64,
     /// The same in a second, in the long run.
@@ -264,11 +277,16 @@ impl Default for UpkeepConfig {
         Self {
             refresh_every: Duration::from_secs(900),
             early_every: Duration::from_secs(50),
-            early_refreshes: 10,
+            settling_every: Duration::from_secs(240),
+            settled_samples: 24,
+            neighbourhood_change: 1.5,
+            early_refreshes: 12,
             rejoin_first: Duration::from_secs(1),
             rejoin_most: Duration::from_secs(60),
             known_contacts: 64,
             probe_bytes_per_second: 50.0,
+            probe_savings: Duration::from_secs(600),
+            probes_at_once: 8,
             admission_burst: 16.0,
             admissions_per_second: 0.2,
             hint_burst: 8.0,

@@ -14,6 +14,8 @@ pub(crate) struct Outage {
     last: VecDeque<(Duration, u64, bool)>,
     answered: Option<Duration>,
     suspected: bool,
+    /// When it was suspected first.
+    since: Duration,
 }
 
 impl Outage {
@@ -40,6 +42,9 @@ impl Outage {
         self.note(now, peer, false);
         let newly = !self.suspected && self.is_bad(now);
         self.suspected |= newly;
+        if newly {
+            self.since = now.mono;
+        }
         newly
     }
 
@@ -48,24 +53,35 @@ impl Outage {
         self.suspected
     }
 
+    /// From when on failures may have been our own: what made it suspected counts too.
+    pub(crate) fn doubtful_since(&self) -> Duration {
+        self.since.saturating_sub(Self::SPAN)
+    }
+
     /// What came before is of another network.
     pub(crate) fn forget(&mut self) {
         *self = Self::default();
     }
 
-    /// More than half of the last requests failed, to at least four peers; or four peers failed and nobody has answered for a quarter of a minute.
+    /// More than half of the peers that were asked of late failed, at least four; or four have failed since anybody answered, a quarter of a minute ago or longer.
+    /// Peers count, not requests: who is dead is asked twice, who lives once.
     fn is_bad(&self, now: Now) -> bool {
         let recent = || self.last.iter().filter(|(at, ..)| now.mono.saturating_sub(*at) <= Self::SPAN);
-        let mut failed: Vec<u64> = recent().filter(|(.., ok)| !ok).map(|(_, peer, _)| *peer).collect();
-        let failures = failed.len();
-        failed.sort_unstable();
-        failed.dedup();
-        if failed.len() < Self::LEAST {
+        let distinct = |peers: &mut Vec<u64>| {
+            peers.sort_unstable();
+            peers.dedup();
+            peers.len()
+        };
+        let answered = self.answered.unwrap_or_default();
+        let failed = distinct(&mut recent().filter(|(.., ok)| !ok).map(|(_, peer, _)| *peer).collect());
+        if failed < Self::LEAST {
             return false;
         }
-        let silence = self.answered.is_none_or(|answered| now.mono.saturating_sub(answered) >= Self::QUIET);
-        let total = recent().count();
-        silence || total >= Self::WINDOW / 2 && failures * 2 > total
+        let after = |(at, _, ok): &&(Duration, u64, bool)| !ok && (self.answered.is_none() || *at > answered);
+        let in_vain = distinct(&mut recent().filter(after).map(|(_, peer, _)| *peer).collect());
+        let quiet = self.answered.is_none_or(|answered| now.mono.saturating_sub(answered) >= Self::QUIET);
+        let good = distinct(&mut recent().filter(|(.., ok)| *ok).map(|(_, peer, _)| *peer).collect());
+        quiet && in_vain >= Self::LEAST || recent().count() >= Self::WINDOW / 2 && failed > good
     }
 
     fn note(&mut self, now: Now, peer: &Key, ok: bool) {
@@ -126,6 +142,11 @@ impl Outages {
         self.all.is_suspected()
     }
 
+    /// From when on failures may have been our own, in the outage of this kind that was suspected last.
+    pub(crate) fn doubtful_since(&self, family: Option<Family>) -> Duration {
+        family.map_or(&self.all, |family| &self.families[family as usize]).doubtful_since()
+    }
+
     pub(crate) fn forget(&mut self) {
         self.all.forget();
         self.families.iter_mut().for_each(Outage::forget);
@@ -184,6 +205,25 @@ mod tests {
                 0 => assert!(!fair.failed(at(1), &key(number))),
                 _ => drop(fair.answered(at(1), &key(number))),
             }
+        }
+    }
+
+    /// AL-19: half of all requests fail when a third of the peers is dead, because the dead are asked twice. That is no outage of ours, nor are four who are dead among
+    /// many who answered a while ago.
+    #[test]
+    fn a_third_of_the_peers_that_is_dead_is_no_outage() {
+        let mut outage = Outage::default();
+        for number in 0..90u8 {
+            match number % 3 {
+                0 => assert!(!outage.failed(at(1), &key(number)) && !outage.failed(at(1), &key(number))),
+                _ => drop(outage.answered(at(1), &key(number))),
+            }
+        }
+        let mut sparse = Outage::default();
+        for round in 0..40u8 {
+            let second = u64::from(round) * 16;
+            assert!((0..2).all(|dead| !sparse.failed(at(second + 15), &key(round * 3 + dead))), "{round}");
+            sparse.answered(at(second + 15), &key(round * 3 + 2));
         }
     }
 

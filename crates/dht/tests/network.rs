@@ -101,6 +101,26 @@ fn what_is_put_is_got_by_everybody() {
     }
 }
 
+/// dht.md B.2, rule 11: copies go to those who are surely near as soon as they are named, and the caller is told when enough are stored, while the walk goes on.
+#[test]
+fn a_store_is_told_before_its_walk_has_ended() {
+    let mut early = 0;
+    for seed in 1..=5 {
+        let mut net = planted(seed, 400);
+        let put = Operation::Put { target: target("colour"), value: value("blue"), replicas: 20 };
+        let operation = net.start(0, put, Options { watch: true, ..Options::default() });
+        let outcome = net.outcome(0, operation);
+        assert_eq!(outcome.ended, Ended::Stored, "seed {seed}");
+        assert!(outcome.stored.len() >= 10, "seed {seed}: {}", outcome.stored.len());
+        early += usize::from(outcome.closest.len() < 20);
+        net.run(S(3));
+        let (_, settled) = net.nodes[0].settled.remove(0);
+        assert!(settled.stored.len() >= 20, "seed {seed}: {}", settled.stored.len());
+        assert!(settled.counts.asked <= 3 * 20 + 60, "seed {seed}: {:?}", settled.counts);
+    }
+    assert!(early >= 3, "{early} of 5");
+}
+
 /// a refusal is told, with its reason, and is no replica.
 /// Contract C-48.
 #[test]

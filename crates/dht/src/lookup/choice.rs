@@ -222,7 +222,7 @@ impl Lookup {
 
     /// How long the end waits for a suspect.
     fn grace(&self, candidate: &Candidate) -> Duration {
-        candidate.due.saturating_sub(candidate.asked).mul_f64(self.config.overdue_grace)
+        candidate.due.saturating_sub(candidate.asked).mul_f64(self.plan.grace)
     }
 
     fn complete(&mut self) -> Ended {

@@ -61,6 +61,8 @@ pub(crate) struct Plan {
     /// How long an answer usually takes, and after how long one is overdue from whom nothing is known.
     pub(crate) usual: Duration,
     pub(crate) patience: Duration,
+    /// The end waits for a suspect close to the target for this share of the time after which it became one.
+    pub(crate) grace: f64,
     /// Whether steps are recorded.
     pub(crate) watch: bool,
 }
@@ -158,6 +160,11 @@ impl Lookup {
     /// Whether nobody is known who could be asked.
     pub(crate) fn is_empty(&self) -> bool {
         self.candidates.is_empty()
+    }
+
+    /// Everybody who was heard of, the closest first.
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.candidates.iter()
     }
 
     pub(crate) fn candidate(&self, at: usize) -> &Candidate {

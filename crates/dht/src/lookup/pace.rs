@@ -33,6 +33,19 @@ impl Pace {
     }
 }
 
+impl Pace {
+    /// The pace of a node that joins: it knows nobody, so that all whom it asks are of use to it, and nearly all of them must be dialled. It waits for nothing but slots.
+    pub(crate) fn eager(config: &LookupConfig, class: Class) -> Self {
+        let most = config.alpha.clamp(LookupConfig::LEAST_ALPHA, LookupConfig::MOST_ALPHA);
+        let usual = Self::new(config, class, most, None);
+        Self {
+            burst: most,
+            stagger: usual.stagger.min(config.stagger.unwrap_or(config.stagger_least)),
+            cap: most,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +64,13 @@ mod tests {
         assert_eq!(pace(&config, Class::Frugal, 0, Some(150)).stagger, Duration::from_millis(100));
         let fixed = LookupConfig { stagger: Some(Duration::from_millis(200)), ..config };
         assert_eq!(pace(&fixed, Class::Interactive, 0, Some(150)).stagger, Duration::from_millis(200));
+    }
+
+    #[test]
+    fn a_node_that_joins_waits_for_nothing_but_slots() {
+        let eager = |alpha| Pace::eager(&LookupConfig { alpha, ..Default::default() }, Class::Interactive);
+        assert_eq!((eager(16).burst, eager(16).cap, eager(16).stagger), (16, 16, Duration::from_millis(15)));
+        assert_eq!((eager(3).burst, eager(3).cap), (3, 3));
     }
 
     #[test]

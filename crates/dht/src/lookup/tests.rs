@@ -38,6 +38,7 @@ impl Story {
             size: None,
             usual: MS(150),
             patience: MS(300),
+            grace: config.overdue_grace,
             watch: true,
         };
         change(&mut plan);

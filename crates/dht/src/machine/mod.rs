@@ -216,10 +216,8 @@ impl Dht {
     pub fn plant(&mut self, now: Now, contacts: impl IntoIterator<Item = Contact>) {
         for contact in contacts {
             self.table.verified(now, &contact, contact.subnets().next());
-            if self.holder.is_some() {
-                // They hold records as we do.
-                self.table.is_extended(contact.key());
-            }
+            // Whoever is verified has answered, and said so.
+            self.table.is_extended(contact.key());
         }
         self.settle_in(now);
     }

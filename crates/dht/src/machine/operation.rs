@@ -138,7 +138,10 @@ impl Dht {
         options: Options,
     ) -> Option<u64> {
         let config = &self.config.lookup;
-        let pace = Pace::new(config, options.class, options.alpha, self.first_hops.median());
+        let pace = match aim {
+            Aim::Join => Pace::eager(config, options.class),
+            _ => Pace::new(config, options.class, options.alpha, self.first_hops.median()),
+        };
         let deadline = now.mono + options.deadline.unwrap_or(config.deadline(options.class));
         let usual = self.first_hops.median().unwrap_or(config.usual_rtt);
         let own_paths = if store.is_some() || aim == Aim::Join { 2 } else { 1 };
@@ -153,6 +156,10 @@ impl Dht {
             size: self.size.size(now),
             usual,
             patience: self.round_trips.patience().unwrap_or(config.soft_unknown),
+            grace: match options.class {
+                Class::Frugal => config.overdue_grace_frugal,
+                Class::Interactive | Class::Normal => config.overdue_grace,
+            },
             watch: options.watch,
         };
         let mut lookup = Lookup::new(self.lookups.clone(), plan, now);
@@ -283,7 +290,6 @@ impl Dht {
         for request in taken.needless {
             self.drop_request(now, request, false);
         }
-        self.store_early(now, operation, request);
         self.drive(now, operation);
     }
 
@@ -385,7 +391,7 @@ impl Dht {
             }
             Aim::Refresh => {
                 if let (Ended::Complete, Some(kth)) = (ended, op.lookup.kth()) {
-                    self.size.add(now, kth);
+                    self.measured(now, kth);
                 }
             }
             Aim::Compare => {
@@ -477,11 +483,14 @@ impl Dht {
 /// What we know of a peer: our own word on it counts more than what others say.
 fn knowledge(table: &Table, links: &super::links::Links, named: Contact) -> (Contact, Hint) {
     let key = *named.key();
-    let mut hint = Hint { warm: links.is_connected(&key), rtt: links.rtt(&key), ..Hint::default() };
+    // Of a connection whose round trip is known: that and, as long as nothing is known of how it varies, as much again.
+    let measured = links.rtt(&key);
+    let patience = measured.map(|rtt| 2 * rtt);
+    let mut hint = Hint { warm: links.is_connected(&key), rtt: measured, patience, ..Hint::default() };
     let mut contact = named;
     if let Some(entry) = table.get(&key) {
         hint.rtt = entry.rtt.smoothed().or(hint.rtt);
-        hint.patience = entry.rtt.patience();
+        hint.patience = entry.rtt.patience().or(patience);
         hint.success = Some(entry.success);
         hint.shunned = !entry.is_usable();
         contact = entry.contact.clone();

@@ -66,6 +66,11 @@ impl Requests {
         self.pending.len()
     }
 
+    /// Probes under way.
+    pub(super) fn probes(&self) -> usize {
+        self.pending.values().filter(|pending| pending.purpose == Purpose::Probe).count()
+    }
+
     /// When the first of them is given up. They are given up in the order in which they were sent: each has the same time.
     pub(super) fn first_deadline(&self) -> Option<Duration> {
         self.pending.values().next().map(|pending| pending.deadline)
@@ -200,8 +205,11 @@ impl Dht {
 
     fn blame(&mut self, now: Now, contact: &Contact) {
         let family = contact.only_family();
-        for change in self.outages.failed(now, contact.key(), family) {
-            self.outage(now, change);
+        // Whoever failed before and has not answered since says nothing new of our network: a few dead peers, asked again and again, would make it look cut off.
+        if self.table.get(contact.key()).is_none_or(|entry| entry.failures == 0) {
+            for change in self.outages.failed(now, contact.key(), family) {
+                self.outage(now, change);
+            }
         }
         self.table.freeze(self.outages.excuses(family));
         self.table.failed(now, contact.key());
@@ -212,7 +220,8 @@ impl Dht {
         let event = match change {
             Change::Suspected(family) => Event::OutageSuspected { family },
             Change::Over(family) => {
-                self.table.pardon(now);
+                let since = self.outages.doubtful_since(family);
+                self.table.pardon(now, since.as_secs().min(u64::from(u32::MAX)) as u32);
                 Event::OutageOver { family }
             }
         };

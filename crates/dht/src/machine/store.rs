@@ -114,19 +114,37 @@ impl Store {
 }
 
 impl Dht {
-    /// While the walk goes on, who has just answered and lies so close that it is a holder almost surely gets its copy at once.
-    pub(super) fn store_early(&mut self, now: Now, operation: u64, request: RequestId) {
-        let Some(op) = self.operations.get(&operation) else { return };
-        let (Some(store), None, Some(size)) = (&op.store, op.walked, op.lookup.size()) else { return };
-        let near = radius(tenth_of_gamma(store.replicas as f64), size);
-        let answered = op.lookup.closest().find(|candidate| candidate.request == Some(request));
-        let Some(candidate) = answered.filter(|candidate| candidate.distance <= near) else { return };
-        let room =
-            store.count(State::Sent, true) < self.config.lookup.alpha && store.copies.len() < store.replicas;
-        let contact = candidate.contact.clone();
-        if room && !store.has(&contact) {
+    /// While the walk goes on, whoever lies so close that it is a holder almost surely gets its copy at once, whether it was asked already or only named: the copy goes
+    /// over the connection that the question opens, or opens it. When enough have stored it, the caller need not wait for the end of the walk (dht.md B.2, rule 11).
+    pub(super) fn store_early(&mut self, now: Now, operation: u64) {
+        while let Some(contact) = self.sure_holder(operation) {
             self.send_copy(now, operation, contact, false);
         }
+        let Some(op) = self.operations.get_mut(&operation) else { return };
+        let (Some(store), None) = (&op.store, op.walked) else { return };
+        let due = store.copies.iter().filter(|copy| copy.state == State::Sent).map(|copy| copy.due).min();
+        op.wake = op.wake.min(due.unwrap_or(Duration::MAX));
+        if !store.told && store.count(State::Stored, true) >= store.needed {
+            self.tell_early(now, operation, Ended::Stored);
+        }
+    }
+
+    /// The closest candidate where as many peers are expected as replicas are wanted, if it may be alive and has no copy. Who turns out not to be one of the closest has
+    /// a copy of the region's; fewer than half as many lie there once in two hundred times, so that the caller seldom waits for the end of the walk.
+    fn sure_holder(&self, operation: u64) -> Option<Contact> {
+        let op = self.operations.get(&operation)?;
+        let (Some(store), None, Some(size)) = (&op.store, op.walked, op.lookup.size()) else { return None };
+        let under_way = store.count(State::Sent, true);
+        let room = under_way < self.config.lookup.alpha
+            && under_way + store.count(State::Stored, false) < store.replicas
+            && store.copies.len() < 2 * store.replicas;
+        // Who lies within a tenth of Gamma is a holder nine times in ten; as many more as the region may have beyond the replicas are no loss.
+        let replicas = store.replicas as f64;
+        let sure = tenth_of_gamma(replicas) + self.config.lookup.region_extra as f64;
+        let near = radius(sure.min(replicas), size);
+        let mut close = op.lookup.candidates().take_while(|candidate| candidate.distance <= near);
+        let sure = close.find(|candidate| candidate.counts() && !store.has(&candidate.contact));
+        sure.filter(|_| room).map(|candidate| candidate.contact.clone())
     }
 
     /// The walk is over: everybody who gets a copy is known.
@@ -136,14 +154,20 @@ impl Dht {
         let answered: Vec<(Contact, crate::Distance)> =
             op.lookup.closest().map(|candidate| (candidate.contact.clone(), candidate.distance)).collect();
         let Some(store) = op.store.as_mut() else { return };
+        let closest = &answered[..store.replicas.min(answered.len())];
+        for copy in &mut store.copies {
+            copy.extra = !closest.iter().any(|(contact, _)| contact.key() == copy.contact.key());
+        }
         // Beyond the closest: others of the region, so that whoever sits on the key cannot hide it (dht.md B.6).
         if let Some(size) = op.lookup.size() {
             let region = radius(config.region * self.config.table.k as f64, size);
             let beyond = answered.iter().skip(store.replicas).filter(|(_, distance)| *distance <= region);
             let mut beyond: Vec<Contact> = beyond.map(|(contact, _)| contact.clone()).collect();
             self.random.shuffle(&mut beyond);
+            beyond.retain(|contact| !store.has(contact));
             if !op.lookup.is_wide() {
-                beyond.truncate(config.region_extra);
+                let there = store.copies.iter().filter(|copy| copy.extra).count();
+                beyond.truncate(config.region_extra.saturating_sub(there));
             }
             store.extra = beyond.into();
         }
@@ -159,11 +183,14 @@ impl Dht {
     pub(super) fn drive_store(&mut self, now: Now, operation: u64) {
         let cap = self.config.lookup.alpha;
         let Some(op) = self.operations.get_mut(&operation) else { return };
-        let (Some(store), Some(_)) = (op.store.as_mut(), op.walked) else { return };
+        let Some(store) = op.store.as_mut() else { return };
         let overdue =
             store.copies.iter_mut().filter(|copy| copy.state == State::Sent && copy.due <= now.mono);
         let suspects = overdue.map(|copy| copy.state = State::Suspect).count();
         store.counts.suspected += suspects as u32;
+        if op.walked.is_none() {
+            return self.store_early(now, operation);
+        }
         while let Some(store) = self.operations.get_mut(&operation).and_then(|op| op.store.as_mut()) {
             let Some((contact, extra)) = store.next(cap) else { break };
             self.send_copy(now, operation, contact, extra);

@@ -332,9 +332,58 @@ fn probes_keep_within_their_bytes() {
             story.answer(request, remote, &[]);
         }
     }
-    let second = probes as f64 * 120.0 / 7200.0;
-    assert!(second <= 50.0, "{second} bytes a second for {entries} entries");
+    let bytes = probes as f64 * 120.0;
+    assert!(
+        bytes <= 50.0 * (7200.0 + 600.0),
+        "{bytes} bytes in two hours, and what was saved, for {entries} entries"
+    );
     assert!(probes > entries, "in two hours everybody who is quiet is looked at");
+}
+
+/// What probes did not cost for ten minutes pays for a look at everybody, and no more; and so many are under way at once.
+#[test]
+fn probes_save_up_so_much_and_so_many_are_under_way() {
+    let mut story = Story::among(2000);
+    let (at_once, entries) = (story.dht.config.upkeep.probes_at_once, story.dht.table().len());
+    story.now = at(S(100_000));
+    let mut probes = 0;
+    for _ in 0..120 {
+        let outputs = story.wait(S(1));
+        let pings: Vec<_> = asks(&outputs).into_iter().filter(|ask| matches!(ask.2, Query::Ping)).collect();
+        assert!(pings.len() <= at_once, "{} at once", pings.len());
+        probes += pings.len();
+        for (request, contact, _) in pings {
+            let remote = contact.addresses()[0].socket_addr().unwrap().ip();
+            story.answer(request, remote, &[]);
+        }
+    }
+    assert!(probes >= entries, "{probes} of {entries} looked at within two minutes");
+    assert!(probes as f64 * 120.0 <= 50.0 * (600.0 + 120.0), "{probes}");
+}
+
+/// dht.md B.6: after joining the size is measured often, then less often, and seldom once it is known.
+#[test]
+fn the_size_is_measured_often_until_it_is_known() {
+    let mut story = Story::among(100);
+    story.dht.upkeep.early = story.dht.config.upkeep.early_refreshes;
+    let lookups = |story: &mut Story, time| {
+        let mut begun = 0;
+        for _ in 0..time {
+            let before = story.dht.last_operation;
+            story.wait(S(10));
+            begun += story.dht.last_operation - before;
+        }
+        begun
+    };
+    let first = lookups(&mut story, 180);
+    let settling = lookups(&mut story, 180);
+    story.dht.plant_size(story.now, 100.0, 30);
+    lookups(&mut story, 180);
+    let settled = lookups(&mut story, 360);
+    assert!(
+        first >= 12 && (4..=14).contains(&settling) && (2..=8).contains(&settled),
+        "{first} {settling} {settled}"
+    );
 }
 
 #[test]
@@ -358,6 +407,8 @@ fn hints_are_sent_within_their_rate() {
 fn operations_under_way_are_bounded_and_each_ends_once() {
     let mut config = DhtConfig::default();
     config.lookup.max_operations = 10;
+    // Nobody answers here, and probes would go on for ever.
+    config.upkeep.probes_at_once = 0;
     let mut story = Story::new(config);
     story.dht.plant(story.now, (1..100).map(contact));
     let (mut begun, mut done) = (0, 0);

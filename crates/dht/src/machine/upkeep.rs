@@ -30,6 +30,10 @@ pub(super) struct Upkeep {
     attempts: u32,
     refresh: Option<Duration>,
     refreshes: u32,
+    /// Refreshes of the early kind that are still to come.
+    pub(super) early: u32,
+    /// How far the farthest of the siblings lay when that was last looked at anew.
+    around: Option<f64>,
     /// The next look at probes.
     look: Duration,
     /// Bytes that probes may cost.
@@ -47,7 +51,8 @@ impl Upkeep {
     const LOOK_EVERY: Duration = Duration::from_secs(1);
 
     pub(super) fn new(config: &UpkeepConfig, now: Now) -> Self {
-        let burst = (config.probe_bytes_per_second * 60.0).max(2.0 * Self::FIND_NODE_BYTES);
+        let savings = config.probe_bytes_per_second * config.probe_savings.as_secs_f64();
+        let burst = savings.max(2.0 * Self::FIND_NODE_BYTES);
         Self {
             known: Vec::new(),
             first: Vec::new(),
@@ -60,6 +65,8 @@ impl Upkeep {
             attempts: 0,
             refresh: None,
             refreshes: 0,
+            early: config.early_refreshes,
+            around: None,
             look: Duration::MAX,
             probes: TokenBucket::new(burst, config.probe_bytes_per_second, now),
             admissions: TokenBucket::new(config.admission_burst, config.admissions_per_second, now),
@@ -226,15 +233,19 @@ impl Dht {
         }
     }
 
-    /// Looks up a place at random: it measures the size of the network and brings new peers. Every fourth time it is our own place.
+    /// Looks up a place at random: it measures the size of the network and brings new peers. Every eighth time, when the first are done, it is our own place.
     fn refresh(&mut self, now: Now) {
         let config = &self.config.upkeep;
-        let round = self.upkeep.refreshes;
-        self.upkeep.refreshes = round.wrapping_add(1);
-        let every = if round < config.early_refreshes { config.early_every } else { config.refresh_every };
-        let half = every / 2;
-        self.upkeep.refresh = Some(now.mono + half + self.random.up_to(every));
-        let own = round % 8 == 7;
+        let early = self.upkeep.early > 0;
+        let every = match early {
+            true => config.early_every,
+            false if self.size.samples() < config.settled_samples => config.settling_every,
+            false => config.refresh_every,
+        };
+        self.upkeep.early = self.upkeep.early.saturating_sub(1);
+        self.upkeep.refreshes = self.upkeep.refreshes.wrapping_add(u32::from(!early));
+        self.upkeep.refresh = Some(now.mono + every / 2 + self.random.up_to(every));
+        let own = !early && self.upkeep.refreshes.is_multiple_of(8);
         let (aim, target) = match own {
             true => (Aim::Neighbours, Target::of_peer(&self.peer)),
             false => (Aim::Refresh, random_target(&mut self.random)),
@@ -244,9 +255,39 @@ impl Dht {
         }
     }
 
+    /// A lookup has measured the size of the network. When it disagrees with those before, the next one comes soon, and either bears it out or not.
+    pub(super) fn measured(&mut self, now: Now, kth: Distance) {
+        let odd = self.size.size(now).is_some_and(|size| self.size.is_odd(size, kth));
+        self.size.add(now, kth);
+        if odd {
+            self.refresh_within(now, self.config.upkeep.early_every);
+        }
+    }
+
+    fn refresh_within(&mut self, now: Now, time: Duration) {
+        let soon = now.mono + time / 2 + self.random.up_to(time);
+        self.upkeep.refresh = self.upkeep.refresh.map(|refresh| refresh.min(soon));
+    }
+
+    /// Looks whether the neighbourhood is another one than it was: newcomers show themselves to those near them first, so that it tells of a crowd before any lookup does.
+    fn look_around(&mut self, now: Now) {
+        let siblings = self.config.table.siblings;
+        let farthest =
+            self.table.siblings().get(siblings.max(1) - 1).map(|last| last.key().distance(&self.key).share());
+        let Some(farthest) = farthest.filter(|share| *share > 0.0) else { return };
+        let before = *self.upkeep.around.get_or_insert(farthest);
+        let change = self.config.upkeep.neighbourhood_change.max(1.0).ln();
+        if self.upkeep.early == 0 && (farthest / before).ln().abs() > change {
+            self.upkeep.around = Some(farthest);
+            self.upkeep.early = self.config.upkeep.early_refreshes;
+            self.refresh_within(now, self.config.upkeep.early_every);
+        }
+    }
+
     /// Probes who may be dead, and asks those who wait for a free place, within the budget.
     fn look(&mut self, now: Now) {
-        while self.upkeep.probes.available(now) >= Upkeep::PING_BYTES {
+        let at_once = self.config.upkeep.probes_at_once;
+        while self.upkeep.probes.available(now) >= Upkeep::PING_BYTES && self.requests.probes() < at_once {
             let Some(contact) = self.table.probe(now) else { break };
             let extended = self.table.get(contact.key()).is_some_and(|entry| entry.extended);
             let cost = if extended { Upkeep::PING_BYTES } else { Upkeep::FIND_NODE_BYTES };
@@ -257,7 +298,10 @@ impl Dht {
             };
             self.ask(now, &contact, query, Class::Frugal, Purpose::Probe);
         }
-        while self.upkeep.probes.available(now) >= Upkeep::FIND_NODE_BYTES {
+        let second = now.mono.as_secs();
+        let all_seen = self.table.next_due().is_none_or(|due| u64::from(due) > second);
+        // Who is known comes before who might be: a question of fifteen pings' price waits until all who are due were looked at.
+        while all_seen && self.upkeep.probes.available(now) >= Upkeep::FIND_NODE_BYTES {
             let Some(contact) = self.table.promote() else { break };
             if !self.requests.has_tried(now, contact.key()) {
                 self.upkeep.probes.charge(Upkeep::FIND_NODE_BYTES, now);
@@ -265,6 +309,7 @@ impl Dht {
             }
         }
         self.check_alone(now);
+        self.look_around(now);
         let due = self.table.next_due().map_or(Duration::MAX, |due| Duration::from_secs(due.into()));
         let wait = self.upkeep.probes.wait_for(Upkeep::PING_BYTES, now).unwrap_or(Upkeep::LOOK_EVERY);
         let idle = now.mono + 30 * Upkeep::LOOK_EVERY;
@@ -326,7 +371,7 @@ impl Dht {
     pub(super) fn on_network_changed(&mut self, now: Now) {
         self.outages.forget();
         self.table.freeze(false);
-        self.table.pardon(now);
+        self.table.pardon(now, 0);
         self.upkeep.attempts = 0;
         self.upkeep.look = now.mono;
         if self.upkeep.rejoin.is_some() {

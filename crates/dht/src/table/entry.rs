@@ -27,6 +27,8 @@ pub(crate) struct Entry {
     pub(crate) since: u32,
     /// When it last answered.
     pub(crate) answered: u32,
+    /// When it last failed to answer.
+    pub(crate) failed: u32,
     /// When it is to be probed unless it answers before: in quarantine, when its time is over.
     pub(crate) due: u32,
     /// How much of what it was asked it answered, of late: 0 to 1.
@@ -49,6 +51,7 @@ impl Entry {
             rtt: Rtt::default(),
             since: now,
             answered: now,
+            failed: 0,
             due: u32::MAX,
             success: 1.0,
             failures: 0,
@@ -100,7 +103,7 @@ impl Lifetimes {
     }
 
     /// The chance that a peer that was up for `uptime` when it last answered has died in the `silent` seconds since.
-    fn dead(&self, uptime: u32, silent: u32) -> f64 {
+    pub(crate) fn dead(&self, uptime: u32, silent: u32) -> f64 {
         1.0 - (-self.factor() * self.hazard(uptime, silent)).exp()
     }
 

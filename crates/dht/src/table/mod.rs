@@ -5,12 +5,14 @@
 //! a node knows its whole neighbourhood.
 
 mod entry;
+mod shock;
 
 use peerage_machine::Now;
 
 use crate::{Contact, Key, Subnet, TableConfig};
 pub use entry::Health;
 pub(crate) use entry::{Entry, Lifetimes};
+use shock::Shock;
 
 /// The routing table of one node.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub struct Table {
     /// By shared bits; the last one holds all that share at least as many.
     buckets: Vec<Bucket>,
     pub(crate) lifetimes: Lifetimes,
+    shock: Shock,
     /// No entry is due for a probe before this second.
     next_due: u32,
     /// Evictions and quarantines wait: our own network is suspected.
@@ -60,7 +63,15 @@ impl Table {
     /// The empty table of the node that lies at `own`.
     pub fn new(own: Key, config: TableConfig) -> Self {
         let lifetimes = Lifetimes::new(config.lifetime_shape, config.lifetime_scale);
-        Self { own, config, buckets: vec![Bucket::default()], lifetimes, next_due: u32::MAX, frozen: false }
+        Self {
+            own,
+            config,
+            buckets: vec![Bucket::default()],
+            lifetimes,
+            shock: Shock::default(),
+            next_due: u32::MAX,
+            frozen: false,
+        }
     }
 
     /// How many peers stand in it.
@@ -175,8 +186,9 @@ impl Table {
     /// A request to the peer was answered.
     pub(crate) fn answered(&mut self, now: Now, key: &Key, rtt: std::time::Duration, extended: bool) {
         let second = seconds(now);
+        self.look(second, key, false);
         let Some(entry) = self.get_mut(key) else { return };
-        let (uptime, silent) = (entry.uptime(), second.saturating_sub(entry.answered));
+        let (uptime, before) = (entry.uptime(), entry.answered);
         entry.rtt.add(rtt);
         entry.answered = second;
         entry.success += (1.0 - entry.success) / 8.0;
@@ -184,7 +196,9 @@ impl Table {
         entry.quarantines = 0;
         entry.probing = false;
         entry.extended = extended;
-        self.lifetimes.learn(uptime, silent, false);
+        if !self.shock.explains(before) {
+            self.lifetimes.learn(uptime, second.saturating_sub(before), false);
+        }
         self.schedule(key, second);
     }
 
@@ -193,8 +207,12 @@ impl Table {
         let second = seconds(now);
         let frozen = self.frozen;
         let (first, most) = (self.config.quarantine_first.as_secs(), self.config.quarantine_most.as_secs());
+        if !frozen {
+            self.look(second, key, true);
+        }
         let Some(entry) = self.get_mut(key) else { return false };
         entry.probing = false;
+        entry.failed = second;
         entry.success -= entry.success / 8.0;
         if frozen || entry.failures == 0 {
             // While our own network is suspected nobody gets beyond the first miss. A second look is soon due.
@@ -209,10 +227,10 @@ impl Table {
         let wait = (first << entry.quarantines.min(20)).min(most) as u32;
         entry.quarantines = entry.quarantines.saturating_add(1);
         entry.due = second.saturating_add(wait);
-        let (due, uptime, silent) = (entry.due, entry.uptime(), second.saturating_sub(entry.answered));
+        let (due, uptime, before) = (entry.due, entry.uptime(), entry.answered);
         self.next_due = self.next_due.min(due);
-        if newly {
-            self.lifetimes.learn(uptime, silent, true);
+        if newly && !self.shock.explains(before) {
+            self.lifetimes.learn(uptime, second.saturating_sub(before), true);
         }
         self.replace(key)
     }
@@ -237,11 +255,12 @@ impl Table {
         self.frozen = frozen;
     }
 
-    /// After an outage nobody is to blame for what it was not answered: who was suspected or shut out meanwhile is looked at again.
-    pub(crate) fn pardon(&mut self, now: Now) {
+    /// After an outage that began at `since`, in seconds of the node's life, nobody is to blame for what it has not answered from then on: who was suspected or shut
+    /// out meanwhile is looked at again. Who was found dead before stays so.
+    pub(crate) fn pardon(&mut self, now: Now, since: u32) {
         let second = seconds(now);
         for entry in self.buckets.iter_mut().flat_map(|bucket| &mut bucket.entries) {
-            if entry.failures > 0 {
+            if entry.failures > 0 && entry.failed >= since {
                 entry.failures = entry.failures.min(1);
                 entry.quarantines = 0;
                 entry.due = second;
@@ -494,6 +513,23 @@ impl Table {
         }
         bucket.waiting.reserve_exact(usize::from(bucket.waiting.len() == bucket.waiting.capacity()) * 4);
         bucket.waiting.push(Waiting { contact, verified });
+    }
+
+    /// Compares what was found of a peer with what was expected; when it is certain that many have died at once, everybody who has not answered since is due.
+    fn look(&mut self, second: u32, key: &Key, died: bool) {
+        let Some(entry) = self.get(key).filter(|entry| entry.failures == 0) else { return };
+        let usual = self.lifetimes.dead(entry.uptime(), second.saturating_sub(entry.answered));
+        let expected = self.shock.dead(entry.answered, usual);
+        if !self.shock.look(second, expected, died) {
+            return;
+        }
+        let shock = self.shock;
+        for entry in self.buckets.iter_mut().flat_map(|bucket| &mut bucket.entries) {
+            if entry.failures == 0 && !entry.probing && shock.explains(entry.answered) {
+                entry.due = entry.due.min(second);
+            }
+        }
+        self.next_due = self.next_due.min(second);
     }
 
     fn schedule(&mut self, key: &Key, second: u32) {

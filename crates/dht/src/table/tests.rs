@@ -184,7 +184,7 @@ fn an_outage_of_our_own_costs_nobody_its_place() {
     }
     assert_eq!((table.len(), table.usable()), (before, before));
     table.freeze(false);
-    table.pardon(at(10));
+    table.pardon(at(10), 0);
     let mut probed = 0;
     while table.probe(at(10)).is_some() {
         probed += 1;
@@ -274,4 +274,41 @@ proptest! {
         prop_assert_eq!(table.closest(&target, count), all);
         prop_assert!(table.check().is_ok());
     }
+}
+
+/// dht.md B.1: many who die at once put everybody in doubt who has not answered since, and nobody else.
+#[test]
+fn a_mass_failure_makes_everybody_due_who_has_not_answered_since() {
+    let mut table = filled(500);
+    let keys: Vec<Key> = table.entries().map(|entry| *entry.contact.key()).collect();
+    keys.iter().for_each(|key| table.answered(at(3600), key, Duration::from_millis(5), true));
+    assert_eq!(table.probe(at(4000)), None);
+    // Of those who are looked at next every other one is dead.
+    for (place, key) in keys.iter().enumerate().take(40) {
+        match place % 2 {
+            0 => drop(table.failed(at(4000 + place as u64), key)),
+            _ => table.answered(at(4000 + place as u64), key, Duration::from_millis(5), true),
+        }
+    }
+    let mut probed = Vec::new();
+    while let Some(contact) = table.probe(at(4041)) {
+        probed.push(*contact.key());
+    }
+    assert!(keys[40..].iter().all(|key| probed.contains(key)), "{} of {}", probed.len(), keys.len());
+    assert!(!probed.contains(&keys[39]), "who has just answered is in no doubt");
+}
+
+#[test]
+fn who_was_dead_before_an_outage_is_not_pardoned() {
+    let mut table = filled(30);
+    let (before, meanwhile) = (*contact(1).key(), *contact(2).key());
+    for key in [before, before] {
+        table.failed(at(100), &key);
+    }
+    for key in [meanwhile, meanwhile] {
+        table.failed(at(500), &key);
+    }
+    table.pardon(at(600), 450);
+    assert!(!table.get(&before).unwrap().is_usable());
+    assert!(table.get(&meanwhile).unwrap().is_usable());
 }

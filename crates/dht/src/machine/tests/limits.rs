@@ -194,6 +194,7 @@ fn the_first_refreshes_come_sooner_than_the_later_ones() {
     let mut story = among(100, |config| {
         let upkeep = &mut config.upkeep;
         (upkeep.refresh_every, upkeep.early_every, upkeep.early_refreshes) = (S(1000), S(100), 3);
+        upkeep.settled_samples = 0;
     });
     let own = Target::of_peer(&peer(0));
     let begun = story.now.mono;
@@ -239,7 +240,7 @@ fn probes_cost_the_bytes_that_they_may() {
     let spent = |rate: f64| {
         let mut story = among(400, |config| {
             config.upkeep.probe_bytes_per_second = rate;
-            config.upkeep.refresh_every = S(1 << 40);
+            (config.upkeep.refresh_every, config.upkeep.settling_every) = (S(1 << 40), S(1 << 40));
         });
         let outputs = answering(&mut story, Vec::new(), S(7200));
         let cost = |output: &Output| match output {

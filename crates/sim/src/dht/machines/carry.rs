@@ -86,20 +86,20 @@ impl World {
     fn ask(&mut self, node: u32, request: RequestId, contact: &Contact, query: Query, class: Class) {
         let Some(peer) = self.node_of(contact) else { return };
         let trip = self.network.round_trip(node, peer);
-        let warm = self.nodes[node as usize].links.contains_key(&peer);
-        let handshake = if warm { 0 } else { (trip as f64 * self.setting.cold) as Micros };
         let (now, start) = (self.now, self.nodes[node as usize].starts);
+        let dial = (trip as f64 * self.setting.cold) as Micros;
+        let (handshake, dialled) = self.nodes[node as usize].dial(now, peer, dial);
         let meter = &mut self.nodes[node as usize].meter;
         meter.requests += 1;
         *meter.of(class) += query_bytes(&query) + FRAME;
-        if !warm {
+        if dialled {
             meter.handshakes += HANDSHAKE;
         }
         let health = self.nodes[peer as usize].health;
         if health == Health::Silent || self.nodes[peer as usize].dht.is_none() {
             return;
         }
-        let from = Pending { asker: node, start, request, handshake, sent: now, class };
+        let from = Pending { asker: node, start, request, handshake, dialled, sent: now, class };
         self.queue.push(now + handshake + trip / 2, Event::Query { node: peer, query, from });
     }
 
@@ -108,7 +108,7 @@ impl World {
             return;
         }
         self.trace.note(self.now, node.into(), from.request.0 << 20 | u64::from(from.asker));
-        if from.handshake > 0 {
+        if from.dialled {
             self.nodes[node as usize].meter.handshakes += HANDSHAKE;
         }
         self.link(node, from.asker);
@@ -152,6 +152,7 @@ impl World {
 
     /// A connection from `node` to `peer` is there from now on, or was used: the one that was unused for longest gives way when there are too many.
     fn link(&mut self, node: u32, peer: u32) {
+        self.nodes[node as usize].dials.remove(&peer);
         let known = self.nodes[node as usize].links.insert(peer, self.now).is_some();
         if known {
             return;
@@ -200,6 +201,19 @@ impl World {
 }
 
 impl super::Node {
+    /// How long a request to this peer waits for its connection, and whether it is the one that dials: a dial under way is for all requests.
+    fn dial(&mut self, now: Micros, peer: u32, dial: Micros) -> (Micros, bool) {
+        if dial == 0 || self.links.contains_key(&peer) {
+            return (0, false);
+        }
+        if let Some(done) = self.dials.get(&peer).filter(|done| **done > now) {
+            return (done - now, false);
+        }
+        self.dials.retain(|_, done| *done > now);
+        self.dials.insert(peer, now + dial);
+        (dial, true)
+    }
+
     fn is_up(&self) -> bool {
         self.dht.is_some()
     }

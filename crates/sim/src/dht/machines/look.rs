@@ -87,4 +87,12 @@ impl World {
         });
         near.count() as f64 / truth.max(1.0)
     }
+
+    /// The mean of what nodes take the network's size to be, over the truth; of those that have an idea of it.
+    pub fn mean_size(&self) -> f64 {
+        let truth = self.up().count() as f64;
+        let sizes: Vec<f64> =
+            self.up().filter_map(|node| self.nodes[node as usize].dht.as_ref()?.size(self.clock())).collect();
+        sizes.iter().sum::<f64>() / (truth * sizes.len() as f64).max(1.0)
+    }
 }

@@ -23,6 +23,7 @@ use super::queue::{Micros, Queue, SECOND, Trace};
 use super::still::{Key, Plan, Still};
 use super::stream::{Purpose, Stream};
 pub use churn::Sessions;
+pub use look::Traffic;
 
 /// A node and everything of it that outlives a restart.
 pub struct Node {
@@ -42,6 +43,8 @@ pub struct Node {
     wake: Option<Micros>,
     /// Who it is connected to, with the last use.
     links: BTreeMap<u32, Micros>,
+    /// Whom it is dialling, and when that will be done.
+    dials: BTreeMap<u32, Micros>,
     /// Queries that its machine has not answered yet.
     asked: BTreeMap<QueryId, (Pending, carry::Place)>,
     /// What the simulated store of this node holds, where the machine itself refuses to store.
@@ -67,6 +70,8 @@ struct Pending {
     start: u32,
     request: RequestId,
     handshake: Micros,
+    /// This request set off the dial.
+    dialled: bool,
     sent: Micros,
     class: Class,
 }
@@ -119,6 +124,13 @@ impl Setting {
             cold: 2.0,
             checks: false,
         }
+    }
+
+    /// A connection to everybody stands: a request takes one round trip, the study's "1 RTT".
+    pub fn warm(mut self) -> Self {
+        self.cold = 0.0;
+        self.config.lookup.cold_round_trips = 0.0;
+        self
     }
 }
 
@@ -215,7 +227,7 @@ impl World {
             world.machine(node as u32);
             if let Some(dht) = &mut world.nodes[node].dht {
                 dht.plant(now, known);
-                dht.plant_size(now, still.keys.len() as f64, 16);
+                dht.plant_size(now, still.keys.len() as f64, 24);
             }
             world.pump(node as u32);
         }
@@ -253,6 +265,7 @@ impl World {
         gone.dht = None;
         gone.wake = None;
         gone.asked.clear();
+        gone.dials.clear();
         gone.holds.clear();
         let links = std::mem::take(&mut gone.links);
         for peer in links.keys() {
@@ -319,6 +332,7 @@ impl World {
         this.dht = Some(Dht::new(self.config.clone(), peer, Mode::Server, Box::new(AcceptAll), random, now));
         this.since = self.now;
         this.links.clear();
+        this.dials.clear();
         this.asked.clear();
     }
 }
@@ -334,6 +348,7 @@ impl Node {
             starts: 0,
             wake: None,
             links: BTreeMap::new(),
+            dials: BTreeMap::new(),
             asked: BTreeMap::new(),
             holds: BTreeMap::new(),
         }

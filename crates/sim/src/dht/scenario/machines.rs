@@ -4,13 +4,13 @@ use bytes::Bytes;
 use peerage_dht::{Class, Operation, Options, Source, Target};
 
 use super::super::figures::{Figures, Times};
-use super::super::machines::{Ended, Setting, World};
+use super::super::machines::{Ended, Happened, Setting, Traffic, World};
 use super::super::network::Faults;
 use super::super::network::{Health, strike};
 use super::super::policy::{Goal, Kind};
 use super::super::queue::{MILLI, Micros, SECOND};
 use super::super::report::{Measure, Report, Row};
-use super::super::stream::Purpose;
+use super::super::stream::{Purpose, Stream};
 use super::{Settings, scenario};
 
 const MINUTE: Micros = 60 * SECOND;
@@ -96,35 +96,67 @@ fn get(world: &mut World, node: u32, number: u64) {
     }
 }
 
-/// Scenario 3, after the strike: how soon the tables are clean again, while nodes look up something now and then.
+/// Scenario 3, after the strike: how soon the tables are clean again. The network has stood for twenty minutes by then, so that entries have ages and probes are spread over
+/// time; nobody looks anything up but the nodes' own upkeep.
 pub(super) fn recovery(settings: &Settings, mut base: Report) -> Report {
     let mut world = World::standing(setting(settings));
+    let struck = 20 * MINUTE;
+    world.gather(struck);
     let health = strike(settings.seed, settings.nodes, Faults { silent: 0.3, slow: 0.1, loss: 0.0 });
     for (node, health) in world.nodes.iter_mut().zip(health) {
         node.health = health;
     }
+    world.read_meters(0);
     let before = world.stale_share();
-    world.gather(5 * MINUTE);
-    let half = world.stale_share();
-    world.gather(10 * MINUTE);
+    let mut after = |minutes| {
+        world.gather(struck + minutes * MINUTE);
+        world.stale_share()
+    };
+    let (two, five, ten) = (after(2), after(5), after(10));
+    let traffic = world.read_meters(struck);
     base.measures.extend([
         Measure::told("stale share of tables at the strike", before),
-        Measure::told("stale share after 5 min", half),
-        Measure::at_most("stale share after 10 min", world.stale_share(), 0.05),
+        Measure::told("stale share after 2 min", two),
+        Measure::told("stale share after 5 min", five),
+        Measure::at_most("stale share after 10 min", ten, 0.05),
+        Measure::told("upkeep B/s of a node in these 10 min", traffic.mean),
     ]);
     base
 }
 
-/// Scenario 5: a day of churn. Records are published and renewed by nodes that are up, gets come from anywhere.
+/// Scenario 5: a day of churn. Once in the study's network, where a request takes one round trip, and once with the connections that nodes have: the bars of time are for the
+/// first, those of upkeep and of what is found for both.
 pub(super) fn churn(settings: &Settings) -> Report {
+    let (warm, mut figures, traffic) = churned(settings, setting(settings).warm());
+    figures.warm_share = 1.0;
+    let (mut mix, mixed, mixed_traffic) = churned(settings, setting(settings));
+    mix.trace.note(0, warm.trace.hash(), 5);
+    mix.broken = mix.broken.or(warm.broken);
+    let found = figures.found.min(mixed.found);
+    let measures = vec![
+        Measure::at_least("get found %", found * 100.0, 99.95),
+        Measure::at_most("get p99 ms, all warm", figures.p99_ms, 500.0),
+        Measure::at_most("upkeep B/s of a node, mean", traffic.mean.max(mixed_traffic.mean), 300.0),
+        Measure::at_most("upkeep B/s of a node, p99", traffic.p99.max(mixed_traffic.p99), 1_000.0),
+        Measure::told("the same with handshakes, mean, mix", mixed_traffic.with_handshakes),
+        Measure::told("requests a second and node, mix", mixed_traffic.requests),
+        Measure::told("stale share of tables, mix", mix.stale_share()),
+        Measure::told("events, in millions", (warm.events + mix.events) as f64 / 1e6),
+    ];
+    let rows = vec![
+        Row::new(Kind::Ours, Goal::Value, "warm", figures),
+        Row::new(Kind::Ours, Goal::Value, "mix", mixed),
+    ];
+    report(settings, 5, &mix, rows, measures)
+}
+
+/// A network under churn: records are published and renewed by nodes that are up, gets come from anywhere.
+fn churned(settings: &Settings, setting: Setting) -> (World, Figures, Traffic) {
     let span = settings.seconds.map_or(24 * HOUR, |seconds| seconds * SECOND);
-    let extra = settings.nodes / 5;
-    let mut setting = setting(settings);
-    setting.nodes = settings.nodes;
     let mut world = World::standing(setting);
-    // A fifth more identities than are up: those who are away.
+    // A fifth of the identities are away.
     let mut stream = world.stream(0, Purpose::Queries);
-    for node in stream.sample(settings.nodes, extra) {
+    for node in stream.sample(settings.nodes, settings.nodes / 5) {
         world.stop_node(node as u32);
     }
     world.churn(0.61, 3.66);
@@ -140,17 +172,13 @@ pub(super) fn churn(settings: &Settings) -> Report {
     let mut round = 0u64;
     while at < end {
         // All records are renewed within an hour; each get is of one that was.
-        let renewals = (records * every).div_ceil(HOUR).max(1);
-        if round < records && round * every < HOUR {
-            for number in 0..records.div_ceil(HOUR / every) {
-                let publisher = somebody(&world, &mut stream);
-                put(&mut world, publisher, (round * records.div_ceil(HOUR / every) + number) % records);
-            }
-        } else {
-            for number in 0..renewals {
-                let publisher = somebody(&world, &mut stream);
-                put(&mut world, publisher, (round * renewals + number) % records);
-            }
+        let each = match round < records && round * every < HOUR {
+            true => records.div_ceil(HOUR / every),
+            false => (records * every).div_ceil(HOUR).max(1),
+        };
+        for number in 0..each {
+            let publisher = somebody(&world, &mut stream);
+            put(&mut world, publisher, (round * each + number) % records);
         }
         if at > settle + HOUR.min(span / 2) {
             let asker = somebody(&world, &mut stream);
@@ -164,76 +192,100 @@ pub(super) fn churn(settings: &Settings) -> Report {
     }
     let traffic = world.read_meters(settle);
     ended.retain(|one| one.outcome.stored.is_empty() && one.outcome.counts.stored == 0);
-    let figures = gets(&ended, started);
-    let measures = vec![
-        Measure::at_least("get found %", figures.found * 100.0, 99.95),
-        Measure::at_most("get p99 ms", figures.p99_ms, 500.0),
-        Measure::at_most("upkeep B/s of a node, mean", traffic.mean, 300.0),
-        Measure::at_most("upkeep B/s of a node, p99", traffic.p99, 1_000.0),
-        Measure::told("the same with handshakes, mean", traffic.with_handshakes),
-        Measure::told("requests a second and node", traffic.requests),
-        Measure::told("stale share of tables", world.stale_share()),
-        Measure::told("events, in millions", world.events as f64 / 1e6),
-    ];
-    report(settings, 5, &world, vec![Row::new(Kind::Ours, Goal::Value, "mix", figures)], measures)
+    (world, gets(&ended, started), traffic)
 }
 
-fn somebody(world: &World, stream: &mut super::super::stream::Stream) -> u32 {
+fn somebody(world: &World, stream: &mut Stream) -> u32 {
     let up = std::iter::repeat_with(|| stream.below(world.nodes.len())).take(10_000);
     up.into_iter().find(|node| world.nodes[*node].is_well()).unwrap_or_default() as u32
 }
 
-/// Scenario 8: a value is stored, and as soon as the caller is told, strangers get it.
+/// Scenario 8: a value is stored, and as soon as the caller is told, strangers get it. Once in the study's network, where a request takes one round trip, which the bars are
+/// for, and once with the connections that nodes have.
 pub(super) fn publish(settings: &Settings) -> Report {
-    let mut world = World::standing(setting(settings));
-    let mut stream = world.stream(1, Purpose::Queries);
     let rounds = settings.lookups.unwrap_or(1_000);
-    let (mut puts, mut found) = (Vec::new(), Vec::new());
-    for number in 0..rounds {
-        let publisher = somebody(&world, &mut stream);
-        put(&mut world, publisher, number);
-        let end = world.now() + 35 * SECOND;
-        while let Some(happened) = world.run_until(end) {
-            if let super::super::machines::Happened::Ended(one) = happened {
-                puts.push(one);
-                break;
-            }
-        }
-        let asker = somebody(&world, &mut stream);
-        get(&mut world, asker, number);
-        let end = world.now() + 12 * SECOND;
-        while let Some(happened) = world.run_until(end) {
-            if let super::super::machines::Happened::Ended(one) = happened {
-                found.push(one);
-                break;
-            }
-        }
-    }
-    let (put_figures, get_figures) = (row_of(&puts), gets(&found, rounds as usize));
+    let mut warm = World::standing(setting(settings).warm());
+    let (mut put, mut got) = stores(&mut warm, rounds);
+    (put.warm_share, got.warm_share) = (1.0, 1.0);
+    let mut mix = World::standing(setting(settings));
+    let (mixed, mixed_got) = stores(&mut mix, rounds);
+    mix.trace.note(0, warm.trace.hash(), 8);
+    mix.broken = mix.broken.or(warm.broken);
     let measures = vec![
-        Measure::at_most("caller told of a store, p95 ms", put_figures.p95_ms, 600.0),
-        Measure::told("the same, p50 ms", put_figures.p50_ms),
-        Measure::at_least("first get found %", get_figures.found * 100.0, 99.9),
-        Measure::told("warm share of the store's requests", put_figures.warm_share),
+        Measure::at_most("caller told of a store, all warm, p95 ms", put.p95_ms, 600.0),
+        Measure::told("the same, p50 ms", put.p50_ms),
+        Measure::told("requests of a store, all warm", put.requests),
+        Measure::at_least("first get found %, all warm", got.found * 100.0, 99.9),
+        Measure::told("caller told of a store, mix, p95 ms", mixed.p95_ms),
+        Measure::told("the same, p50 ms, mix", mixed.p50_ms),
+        Measure::at_least("first get found %, mix", mixed_got.found * 100.0, 99.9),
+        Measure::told("warm share of the store's requests, mix", mixed.warm_share),
     ];
-    report(settings, 8, &world, vec![Row::new(Kind::Ours, Goal::Value, "mix", get_figures)], measures)
+    let rows = vec![
+        Row::new(Kind::Ours, Goal::Value, "warm", got),
+        Row::new(Kind::Ours, Goal::Value, "mix", mixed_got),
+    ];
+    report(settings, 8, &mix, rows, measures)
 }
 
-/// Scenario 12: nodes join, and one of their three first contacts is a black hole.
+/// Values that nodes store, and that other nodes get at once: how the stores went, and the gets.
+fn stores(world: &mut World, rounds: u64) -> (Figures, Figures) {
+    let mut stream = world.stream(1, Purpose::Queries);
+    let (mut puts, mut found) = (Vec::new(), Vec::new());
+    for number in 0..rounds {
+        let publisher = somebody(world, &mut stream);
+        put(world, publisher, number);
+        puts.extend(next_ended(world, 35));
+        let asker = somebody(world, &mut stream);
+        get(world, asker, number);
+        found.extend(next_ended(world, 12));
+    }
+    (row_of(&puts), gets(&found, rounds as usize))
+}
+
+/// The next operation that ends, within so many seconds.
+fn next_ended(world: &mut World, seconds: u64) -> Option<Ended> {
+    let end = world.now() + seconds * SECOND;
+    while let Some(happened) = world.run_until(end) {
+        if let Happened::Ended(one) = happened {
+            return Some(one);
+        }
+    }
+    None
+}
+
+/// Scenario 12: nodes join, and one of their three first contacts is a black hole. Once in the study's network and once as it is, where every contact of a newcomer is cold; the
+/// bar is for both.
 pub(super) fn black_hole(settings: &Settings) -> Report {
-    let mut world = World::new(setting(settings));
+    let mut warm = World::new(setting(settings).warm());
+    let warm_times = joins(&mut warm, settings.nodes as u32);
+    let mut cold = World::new(setting(settings));
+    let times = joins(&mut cold, settings.nodes as u32);
+    cold.trace.note(0, warm.trace.hash(), 12);
+    cold.broken = cold.broken.or(warm.broken);
+    let measures = vec![
+        Measure::at_most("longest join ms, all warm", warm_times.percentile(1.0), 2_000.0),
+        Measure::told("join p50 ms, all warm", warm_times.percentile(0.5)),
+        Measure::at_most("longest join ms", times.percentile(1.0), 2_000.0),
+        Measure::told("join p50 ms", times.percentile(0.5)),
+    ];
+    report(settings, 12, &cold, Vec::new(), measures)
+}
+
+/// Nodes join one after another; how long each took.
+fn joins(world: &mut World, nodes: u32) -> Times {
     world.nodes[0].health = Health::Silent;
     let mut stream = world.stream(0, Purpose::Bootstrap);
     let mut joins = Vec::new();
     let hole = world.nodes[0].contact.clone();
-    for node in 1..settings.nodes as u32 {
+    for node in 1..nodes {
         let mut contacts = vec![hole.clone()];
         contacts.extend(world.first_contacts(&mut stream, node).into_iter().take(2));
         let began = world.now();
         world.start_node(node, contacts, Source::Bootstrap);
         let mut took = None;
         while let Some(happened) = world.run_until(began + 60 * SECOND) {
-            if let super::super::machines::Happened::Event(who, peerage_dht::Event::Joined { .. }) = happened
+            if let Happened::Event(who, peerage_dht::Event::Joined { .. }) = happened
                 && who == node
             {
                 took = Some(world.now() - began);
@@ -245,35 +297,48 @@ pub(super) fn black_hole(settings: &Settings) -> Report {
             joins.push(took.unwrap_or(60 * SECOND));
         }
     }
-    let times = Times::new(joins);
-    let measures = vec![
-        Measure::at_most("longest join ms", times.percentile(1.0), 2_000.0),
-        Measure::told("join p50 ms", times.percentile(0.5)),
-    ];
-    report(settings, 12, &world, Vec::new(), measures)
+    Times::new(joins)
 }
 
-/// Scenario 13: everybody starts without an idea of the network's size.
+/// Scenario 13: everybody starts without an idea of the network's size; an hour later as many again come within a minute.
 pub(super) fn size(settings: &Settings) -> Report {
-    let mut world = World::new(setting(settings));
+    let mut setting = setting(settings);
+    setting.nodes *= 2;
+    let mut world = World::new(setting);
     let mut stream = world.stream(0, Purpose::Bootstrap);
-    // They come within two minutes, each with three who are there.
-    let count = settings.nodes as u64;
-    for node in 0..settings.nodes as u32 {
-        world.gather(u64::from(node) * 2 * MINUTE / count);
-        let contacts = world.first_contacts(&mut stream, node);
-        world.start_node(node, contacts, Source::Bootstrap);
-    }
+    come(&mut world, &mut stream, 0..settings.nodes as u32, 2 * MINUTE);
     let began = world.now();
     world.gather(began + 10 * MINUTE);
-    let early = world.size_within(0.15);
+    let (early, early_mean) = (world.size_within(0.15), world.mean_size());
     world.gather(began + HOUR);
+    let (settled, settled_mean) = (world.size_within(0.1), world.mean_size());
+    come(&mut world, &mut stream, settings.nodes as u32..2 * settings.nodes as u32, MINUTE);
+    let began = world.now();
+    world.gather(began + 15 * MINUTE);
     let measures = vec![
         Measure::at_least("nodes within 15 % after 10 min", early, 0.95),
-        Measure::at_least("nodes within 10 % after 1 h", world.size_within(0.1), 0.95),
+        Measure::told("mean estimate over the truth after 10 min", early_mean),
+        Measure::at_least("nodes within 10 % after 1 h", settled, 0.95),
+        Measure::told("mean estimate over the truth after 1 h", settled_mean),
+        Measure::at_least(
+            "nodes within 20 %, 15 min after their number doubled",
+            world.size_within(0.2),
+            0.95,
+        ),
+        Measure::told("mean estimate over the truth after the crowd", world.mean_size()),
         Measure::told("events, in millions", world.events as f64 / 1e6),
     ];
     report(settings, 13, &world, Vec::new(), measures)
+}
+
+/// Nodes come one after another within `span`, each with three who are there.
+fn come(world: &mut World, stream: &mut Stream, nodes: std::ops::Range<u32>, span: Micros) {
+    let (began, first, count) = (world.now(), nodes.start, nodes.len() as u64);
+    for node in nodes {
+        world.gather(began + u64::from(node - first) * span / count);
+        let contacts = world.first_contacts(stream, node);
+        world.start_node(node, contacts, Source::Bootstrap);
+    }
 }
 
 /// Scenario 25: all nodes restart within two minutes, each with what it kept.
