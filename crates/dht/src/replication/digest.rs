@@ -69,6 +69,13 @@ pub struct Digest {
 }
 
 impl Digest {
+    /// Of these records.
+    pub fn of<'a>(records: impl IntoIterator<Item = (&'a EntryId, &'a Version)>) -> Self {
+        let mut digest = Self::default();
+        records.into_iter().for_each(|(id, version)| digest.add(hash_of(id, version)));
+        digest
+    }
+
     /// Adds a record.
     pub fn add(&mut self, hash: u128) {
         self.count = self.count.saturating_add(1);

@@ -68,11 +68,15 @@ impl Store {
         }
     }
 
-    /// Whether we believe that we are among the 2r closest, by the peers that we know and by the size of the network.
+    /// Whether we believe that we are among the 2r closest, by the peers that we know and by the size of the network. Where more stand closer than a network of this
+    /// size has there, our own place decides: otherwise whoever crowds around a key would have honest holders refuse what lies there (dht.md B.6 "Region store").
     pub(crate) fn is_ours_to_keep(&self, near: &dyn Near, key: &Key, replicas: usize) -> bool {
         let limit = 2 * replicas;
         let expected = near.network_size().map(|size| size * self.own.distance(key).share());
-        near.closer(key, limit) < limit && expected.is_none_or(|expected| expected <= 2.0 * limit as f64)
+        let in_region = expected.is_some_and(|expected| expected <= self.config.region);
+        in_region
+            || near.closer(key, limit) < limit
+                && expected.is_none_or(|expected| expected <= 2.0 * limit as f64)
     }
 
     #[expect(clippy::too_many_arguments, reason = "all of it comes from one call and is needed at one place")]

@@ -197,6 +197,34 @@ fn records_that_a_network_of_this_size_keeps_elsewhere_are_refused() {
     assert_eq!(put, Put::Refused(Refusal::TooFar));
 }
 
+struct Crowded {
+    size: f64,
+}
+
+impl Near for Crowded {
+    fn closer(&self, _: &Key, most: usize) -> usize {
+        most
+    }
+
+    fn network_size(&self) -> Option<f64> {
+        Some(self.size)
+    }
+}
+
+// AL-69, D.2-9: Sybils that crowd around a key don't keep honest nodes of the region from storing what lies there, and nobody further away is drawn in.
+#[test]
+fn who_lies_in_a_crowded_region_keeps_its_records_all_the_same() {
+    let record = signed(1, "a", 1, TTL, "x");
+    let put = |expected: f64| {
+        let mut store = store(StoreConfig::default());
+        let share = store.own.distance(record.target().key()).share();
+        let near = Crowded { size: expected / share };
+        store.put(at(0), &rules(), &near, from(1), record.target(), &record.to_bytes())
+    };
+    assert_eq!(put(29.0), Put::Stored);
+    assert_eq!(put(31.0), Put::Refused(Refusal::TooFar));
+}
+
 /// Contract C-59.
 #[test]
 fn one_publisher_has_a_quota_of_bytes_and_of_records() {

@@ -9,6 +9,7 @@
 //! [`scenario`] lists what can be run, [`report`] writes down what came of it beside its bar. All follows from the seed: each node and purpose draws from a stream of
 //! its own ([`stream`]), events come in the order of time and scheduling ([`queue`]), and a rolling hash tells two runs apart.
 
+pub mod attack;
 pub mod figures;
 pub mod lookups;
 pub mod machines;

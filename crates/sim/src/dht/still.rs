@@ -48,12 +48,14 @@ pub struct Plan {
     pub shape: Shape,
     /// XORed into every ID and target: 0 but in a test that renames everybody.
     pub renamed: u64,
+    /// Identities beyond the nodes that stand among them: an attacker's.
+    pub guests: Vec<PeerId>,
 }
 
 impl Plan {
     /// The study's network.
     pub fn new(nodes: usize, seed: u64, faults: Faults) -> Self {
-        Self { nodes, seed, faults, shape: Shape::default(), renamed: 0 }
+        Self { nodes, seed, faults, shape: Shape::default(), renamed: 0, guests: Vec::new() }
     }
 }
 
@@ -81,12 +83,13 @@ pub struct Still {
 impl Still {
     /// Builds the tables, then lets failures strike.
     pub fn new(plan: Plan) -> Self {
-        let peers: Vec<PeerId> = (0..plan.nodes).map(|node| peer_id(plan.seed, node as u64)).collect();
+        let own = (0..plan.nodes).map(|node| peer_id(plan.seed, node as u64));
+        let peers: Vec<PeerId> = own.chain(plan.guests.iter().copied()).collect();
         let keys: Vec<Key> =
             peers.iter().map(|peer| renamed(Key::of(&peer.to_bytes()), plan.renamed)).collect();
         let tables = tables(plan.seed, &keys);
-        let health = strike(plan.seed, plan.nodes, plan.faults);
-        let network = Network::new(plan.seed, plan.nodes, &plan.shape);
+        let health = strike(plan.seed, peers.len(), plan.faults);
+        let network = Network::new(plan.seed, peers.len(), &plan.shape);
         let contacts = peers.iter().enumerate().map(|(node, peer)| contact(node as u32, *peer)).collect();
         let mut order: Vec<(u64, u32)> =
             keys.iter().enumerate().map(|(node, key)| (key.front, node as u32)).collect();

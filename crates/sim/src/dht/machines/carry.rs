@@ -11,7 +11,7 @@ use super::super::network::{Faults, Health, Luck};
 use super::super::queue::Micros;
 use super::super::still::Key;
 use super::super::stream::Purpose;
-use super::{Ended, Event, Happened, Pending, World, clock};
+use super::{Deed, Ended, Event, Happened, Pending, World, clock};
 
 /// Bytes around a message: QUIC, UDP and IP headers, the framing of the stream.
 const FRAME: u64 = 70;
@@ -37,8 +37,9 @@ impl World {
             return;
         }
         this.wake = None;
-        if let Some(dht) = &mut this.dht {
-            dht.handle_timeout(clock(self.now));
+        let now = self.clock_of(node);
+        if let Some(dht) = &mut self.nodes[node as usize].dht {
+            dht.handle_timeout(now);
             self.pump(node);
         }
     }
@@ -54,7 +55,19 @@ impl World {
                 }
                 Output::Reply { query, answer } => self.reply(node, query, answer),
                 Output::Done { operation, outcome } => self.end(node, operation.0, outcome),
+                Output::Settled { operation, outcome } => {
+                    let took = outcome.took.as_micros() as Micros;
+                    let ended = Ended { node, operation: operation.0, outcome, took };
+                    self.happened.push_back(Happened::Settled(ended));
+                }
                 Output::Event(event) => self.happened.push_back(Happened::Event(node, event)),
+                // The disk writes at once.
+                Output::Write(batch) => {
+                    let now = self.clock_of(node);
+                    if let Some(dht) = &mut self.nodes[node as usize].dht {
+                        dht.handle(now, Input::Written { number: batch.number, ok: true });
+                    }
+                }
                 _ => {}
             }
         }
@@ -83,7 +96,14 @@ impl World {
         }
     }
 
-    fn ask(&mut self, node: u32, request: RequestId, contact: &Contact, query: Query, class: Class) {
+    pub(super) fn ask(
+        &mut self,
+        node: u32,
+        request: RequestId,
+        contact: &Contact,
+        query: Query,
+        class: Class,
+    ) {
         let Some(peer) = self.node_of(contact) else { return };
         let trip = self.network.round_trip(node, peer);
         let (now, start) = (self.now, self.nodes[node as usize].starts);
@@ -91,12 +111,15 @@ impl World {
         let (handshake, dialled) = self.nodes[node as usize].dial(now, peer, dial);
         let meter = &mut self.nodes[node as usize].meter;
         meter.requests += 1;
-        *meter.of(class) += query_bytes(&query) + FRAME;
+        let bytes = query_bytes(&query) + FRAME;
+        *meter.of(class) += bytes;
+        meter.repair += if matches!(query, Query::Repair(_)) { bytes } else { 0 };
         if dialled {
             meter.handshakes += HANDSHAKE;
         }
         let health = self.nodes[peer as usize].health;
-        if health == Health::Silent || self.nodes[peer as usize].dht.is_none() {
+        let apart = self.nodes[peer as usize].side != self.nodes[node as usize].side;
+        if health == Health::Silent || self.nodes[peer as usize].dht.is_none() || apart {
             return;
         }
         let from = Pending { asker: node, start, request, handshake, dialled, sent: now, class };
@@ -114,12 +137,20 @@ impl World {
         self.link(node, from.asker);
         self.last += 1;
         let name = QueryId(self.last);
+        let deed = self.deed(node, from.asker, &query);
+        if deed == Deed::Silence {
+            return;
+        }
         let asker = *self.nodes[from.asker as usize].contact.peer();
         let remote = self.remote(from.asker);
         let this = &mut self.nodes[node as usize];
         this.asked.insert(name, (from, Place::of(&query)));
-        let Some(dht) = &mut this.dht else { return };
-        dht.handle(clock(self.now), Input::Asked { query: name, from: asker, remote, ask: query });
+        if let Deed::Say(answer) = deed {
+            return self.reply(node, name, *answer);
+        }
+        let now = self.clock_of(node);
+        let Some(dht) = &mut self.nodes[node as usize].dht else { return };
+        dht.handle(now, Input::Asked { query: name, from: asker, remote, ask: query });
         self.pump(node);
     }
 
@@ -127,7 +158,9 @@ impl World {
         let this = &mut self.nodes[node as usize];
         let Some((from, place)) = this.asked.remove(&query) else { return };
         let answer = this.with_what_it_holds(answer, place);
-        *this.meter.of(from.class) += answer.wire_bytes() as u64 + FRAME;
+        let bytes = answer.wire_bytes() as u64 + FRAME;
+        *this.meter.of(from.class) += bytes;
+        this.meter.repair += if answer.repair.is_some() { bytes } else { 0 };
         let trip = self.network.round_trip(from.asker, node);
         let query = self.stream(from.request.0 << 20 | u64::from(from.asker), Purpose::Requests);
         let late = Luck::draw(&query, node, Faults::default()).delay(self.nodes[node as usize].health, trip);
@@ -143,9 +176,9 @@ impl World {
         self.link(node, peer);
         self.trace.note(self.now, node.into(), from.request.0);
         let rtt = Duration::from_micros(self.now - from.sent - from.handshake);
-        let remote = self.remote(peer);
+        let (remote, now) = (self.remote(peer), self.clock_of(node));
         if let Some(dht) = &mut self.nodes[node as usize].dht {
-            dht.handle(clock(self.now), Input::Answered { request: from.request, rtt, remote, answer });
+            dht.handle(now, Input::Answered { request: from.request, rtt, remote, answer });
             self.pump(node);
         }
     }
@@ -159,7 +192,7 @@ impl World {
         }
         let contact = self.nodes[peer as usize].contact.clone();
         let rtt = Some(Duration::from_micros(self.network.round_trip(node, peer)));
-        let (remote, now) = (self.remote(peer), clock(self.now));
+        let (remote, now) = (self.remote(peer), self.clock_of(node));
         let peer_id = *contact.peer();
         if let Some(dht) = &mut self.nodes[node as usize].dht {
             dht.handle(now, Input::Connected { contact, remote, rtt });
@@ -177,11 +210,12 @@ impl World {
 
     fn lose_link(&mut self, node: u32, peer: u32) {
         let peer_id = *self.nodes[peer as usize].contact.peer();
+        let now = self.clock_of(node);
         let this = &mut self.nodes[node as usize];
         if this.links.remove(&peer).is_some()
             && let Some(dht) = &mut this.dht
         {
-            dht.handle(clock(self.now), Input::Disconnected { peer: peer_id });
+            dht.handle(now, Input::Disconnected { peer: peer_id });
             self.pump(node);
         }
     }
@@ -214,7 +248,8 @@ impl super::Node {
         (dial, true)
     }
 
-    fn is_up(&self) -> bool {
+    /// Whether it is there, well or not.
+    pub fn is_up(&self) -> bool {
         self.dht.is_some()
     }
 

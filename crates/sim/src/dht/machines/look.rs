@@ -12,6 +12,8 @@ pub struct Traffic {
     pub mean: f64,
     /// The node that only one in a hundred exceeds.
     pub p99: f64,
+    /// Mean of what holders compare and hand over, which stands in the upkeep too.
+    pub repair: f64,
     /// Mean with handshakes by estimate.
     pub with_handshakes: f64,
     /// Requests of a node in a second.
@@ -28,12 +30,13 @@ impl World {
     pub fn read_meters(&mut self, since: Micros) -> Traffic {
         let seconds = (self.now - since) as f64 / SECOND as f64;
         let mut rates = Vec::new();
-        let (mut handshakes, mut requests) = (0.0, 0.0);
+        let (mut handshakes, mut requests, mut repair) = (0.0, 0.0, 0.0);
         for node in &mut self.nodes {
             let meter = std::mem::take(&mut node.meter);
             if meter != Meter::default() || node.dht.is_some() {
                 rates.push(meter.upkeep as f64 / seconds);
                 handshakes += meter.handshakes as f64 / seconds;
+                repair += meter.repair as f64 / seconds;
                 requests += meter.requests as f64 / seconds;
             }
         }
@@ -42,7 +45,13 @@ impl World {
         let up = self.up().count().max(1) as f64;
         let mean = rates.iter().sum::<f64>() / up;
         let p99 = rates.get(rates.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default();
-        Traffic { mean, p99, with_handshakes: mean + handshakes / up, requests: requests / up }
+        Traffic {
+            mean,
+            p99,
+            repair: repair / up,
+            with_handshakes: mean + handshakes / up,
+            requests: requests / up,
+        }
     }
 
     /// The share of the entries, among those that nodes hand out, of peers that don't answer any more.

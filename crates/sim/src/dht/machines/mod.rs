@@ -3,27 +3,35 @@
 //! What is modelled: round trips between places, dials (two round trips before the first request on a new connection), connections that are bounded in number and
 //! lost half a minute after the other side has died, silent and slow nodes, and every byte of queries and answers. What is not: bandwidth, queueing, NAT.
 
+mod audit;
 mod carry;
 mod churn;
+mod hostile;
 mod look;
+mod records;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use peerage_dht::record::RecordsConfig;
 use peerage_dht::{
     AcceptAll, Answer, Class, Contact, Dht, DhtConfig, Input, Mode, Operation, OperationId, Options, Outcome,
     Query, QueryId, RequestId, Source,
 };
+use peerage_identity::PeerId;
 use peerage_machine::{Machine, Now, Random};
 
 use super::network::{Health, Network, Shape};
 use super::queue::{Micros, Queue, SECOND, Trace};
 use super::still::{Key, Plan, Still};
 use super::stream::{Purpose, Stream};
+pub use audit::Audit;
 pub use churn::Sessions;
+pub use hostile::{Adversary, Deed, Heard};
 pub use look::Traffic;
+pub use records::place_of;
 
 /// A node and everything of it that outlives a restart.
 pub struct Node {
@@ -49,6 +57,10 @@ pub struct Node {
     asked: BTreeMap<QueryId, (Pending, carry::Place)>,
     /// What the simulated store of this node holds, where the machine itself refuses to store.
     pub holds: BTreeMap<[u8; 32], Bytes>,
+    /// Its clock is so many seconds ahead of the others'.
+    pub clock_ahead: i64,
+    /// While the network is parted, only nodes of one side reach each other.
+    pub side: u8,
 }
 
 /// Bytes that a node has sent.
@@ -58,6 +70,8 @@ pub struct Meter {
     pub upkeep: u64,
     /// Queries for users, and answers to those.
     pub users: u64,
+    /// What holders compare and hand over, which stands in the upkeep too.
+    pub repair: u64,
     /// Handshakes and hellos, by estimate.
     pub handshakes: u64,
     /// Requests sent.
@@ -110,6 +124,12 @@ pub struct Setting {
     pub cold: f64,
     /// Whether the invariants are checked after each event.
     pub checks: bool,
+    /// Machines hold records by these rules; `None` where the simulator keeps plain values in their stead.
+    pub records: Option<Arc<RecordsConfig>>,
+    /// Identities beyond the nodes that stand in the network like them: an attacker's.
+    pub guests: Vec<PeerId>,
+    /// Identities beyond those of whom nobody has heard, and who are down.
+    pub strangers: usize,
 }
 
 impl Setting {
@@ -123,6 +143,9 @@ impl Setting {
             connections: 64,
             cold: 2.0,
             checks: false,
+            records: None,
+            guests: Vec::new(),
+            strangers: 0,
         }
     }
 
@@ -152,6 +175,8 @@ pub struct Ended {
 pub enum Happened {
     /// A user's operation has ended.
     Ended(Ended),
+    /// A store that had ended for its caller has reached all whom it should: its final counts.
+    Settled(Ended),
     /// A machine said something.
     Event(u32, peerage_dht::Event),
     /// The time that the scenario asked to be called at.
@@ -170,6 +195,10 @@ pub struct World {
     pub events: u64,
     /// The first invariant that did not hold.
     pub broken: Option<String>,
+    /// What is known of records that were signed, and of what must hold of them.
+    pub audit: Audit,
+    /// Who answers in the stead of hostile nodes' machines.
+    pub adversary: Option<Box<dyn Adversary + Send>>,
     network: Network,
     config: Arc<DhtConfig>,
     order: Vec<(u64, u32)>,
@@ -184,26 +213,30 @@ pub struct World {
 impl World {
     /// Everybody is there, nobody is up.
     pub fn new(setting: Setting) -> Self {
-        let contacts: Vec<Contact> = (0..setting.nodes as u32)
-            .map(|node| super::still::contact(node, super::still::peer_id(setting.seed, node.into())))
-            .collect();
+        let own = (0..setting.nodes as u64).map(|node| super::still::peer_id(setting.seed, node));
+        let strangers =
+            (0..setting.strangers as u64).map(|one| super::still::peer_id(setting.seed, STRANGERS + one));
+        let peers = own.chain(setting.guests.iter().copied()).chain(strangers);
+        let contacts: Vec<Contact> =
+            peers.zip(0..).map(|(peer, node)| super::still::contact(node, peer)).collect();
         let mut order: Vec<(u64, u32)> = contacts
             .iter()
             .zip(0..)
             .map(|(contact, node)| (Key::new(contact.key().to_bytes()).front, node))
             .collect();
         order.sort_unstable();
-        let nodes = contacts.into_iter().map(Node::down).collect();
         Self {
-            network: Network::new(setting.seed, setting.nodes, &setting.shape),
+            network: Network::new(setting.seed, contacts.len(), &setting.shape),
             config: Arc::new(setting.config.clone()),
-            nodes,
+            nodes: contacts.into_iter().map(Node::down).collect(),
             order,
             queue: Queue::default(),
             now: 0,
             trace: Trace::default(),
             events: 0,
             broken: None,
+            audit: Audit::default(),
+            adversary: None,
             sessions: None,
             operations: BTreeMap::new(),
             last: 0,
@@ -216,6 +249,7 @@ impl World {
     pub fn standing(setting: Setting) -> Self {
         let plan = Plan {
             shape: setting.shape.clone(),
+            guests: setting.guests.clone(),
             ..Plan::new(setting.nodes, setting.seed, Default::default())
         };
         let still = Still::new(plan);
@@ -303,6 +337,7 @@ impl World {
             }
             let (at, event) = self.queue.pop()?;
             self.now = at;
+            self.audit_when_due();
             self.events += 1;
             self.carry(event);
         }
@@ -329,7 +364,13 @@ impl World {
             .bytes();
         let peer = *this.contact.peer();
         let random = Random::from_seed(seed);
-        this.dht = Some(Dht::new(self.config.clone(), peer, Mode::Server, Box::new(AcceptAll), random, now));
+        let dht = Dht::new(self.config.clone(), peer, Mode::Server, Box::new(AcceptAll), random, now);
+        this.dht = Some(match &self.setting.records {
+            Some(config) => {
+                dht.with_records(records::key_of(self.setting.seed, node), records::rules(config))
+            }
+            None => dht,
+        });
         this.since = self.now;
         this.links.clear();
         this.dials.clear();
@@ -351,6 +392,8 @@ impl Node {
             dials: BTreeMap::new(),
             asked: BTreeMap::new(),
             holds: BTreeMap::new(),
+            clock_ahead: 0,
+            side: 0,
         }
     }
 
@@ -360,6 +403,8 @@ impl Node {
     }
 }
 
+/// Strangers have identities with these numbers.
+const STRANGERS: u64 = 1 << 40;
 /// After so long without a sign of life a connection is lost.
 const IDLE: Micros = 30 * SECOND;
 

@@ -13,14 +13,14 @@ use super::super::report::{Measure, Report, Row};
 use super::super::stream::{Purpose, Stream};
 use super::{Settings, scenario};
 
-const MINUTE: Micros = 60 * SECOND;
-const HOUR: Micros = 60 * MINUTE;
+pub(super) const MINUTE: Micros = 60 * SECOND;
+pub(super) const HOUR: Micros = 60 * MINUTE;
 
-fn options(replicas: bool) -> Options {
+pub(super) fn options(replicas: bool) -> Options {
     Options { class: Class::Interactive, quorum: usize::from(!replicas), ..Options::default() }
 }
 
-fn report(
+pub(super) fn report(
     settings: &Settings,
     number: u32,
     world: &World,
@@ -48,19 +48,19 @@ fn report(
     }
 }
 
-fn setting(settings: &Settings) -> Setting {
+pub(super) fn setting(settings: &Settings) -> Setting {
     Setting { checks: settings.checks, ..Setting::new(settings.nodes, settings.seed) }
 }
 
 /// What gets came to: of those that were started, how many found a value, and in which time.
-fn gets(ended: &[Ended], started: usize) -> Figures {
+pub(super) fn gets(ended: &[Ended], started: usize) -> Figures {
     let mut figures = row_of(ended);
     let found = ended.iter().filter(|one| !one.outcome.values.is_empty()).count();
     figures.found = found as f64 / started.max(1) as f64;
     figures
 }
 
-fn row_of(ended: &[Ended]) -> Figures {
+pub(super) fn row_of(ended: &[Ended]) -> Figures {
     let count = ended.len().max(1) as f64;
     let times = Times::new(ended.iter().map(|one| one.took).collect());
     let requests = ended.iter().map(|one| f64::from(one.outcome.counts.asked)).sum::<f64>() / count;
@@ -195,7 +195,7 @@ fn churned(settings: &Settings, setting: Setting) -> (World, Figures, Traffic) {
     (world, gets(&ended, started), traffic)
 }
 
-fn somebody(world: &World, stream: &mut Stream) -> u32 {
+pub(super) fn somebody(world: &World, stream: &mut Stream) -> u32 {
     let up = std::iter::repeat_with(|| stream.below(world.nodes.len())).take(10_000);
     up.into_iter().find(|node| world.nodes[*node].is_well()).unwrap_or_default() as u32
 }

@@ -1,6 +1,11 @@
 //! The study's scenarios of the DHT (dht.md D.2), each with its bars.
 
+mod attacks;
+mod durability;
+mod flood;
 mod machines;
+mod order;
+mod runs;
 mod still;
 
 use super::policy::Kind;
@@ -54,7 +59,21 @@ pub const SCENARIOS: &[Scenario] = &[
         nodes: 10_000,
         run: machines::churn,
     },
+    Scenario {
+        number: 7,
+        title: "records outlive their publishers under churn",
+        nodes: 500,
+        run: durability::survive,
+    },
     Scenario { number: 8, title: "store, then get by strangers", nodes: 10_000, run: machines::publish },
+    Scenario { number: 9, title: "Sybils around a key", nodes: 10_000, run: attacks::sybils },
+    Scenario { number: 10, title: "colluders everywhere", nodes: 10_000, run: attacks::colluders },
+    Scenario {
+        number: 11,
+        title: "join with two hostile first contacts of three",
+        nodes: 10_000,
+        run: attacks::eclipse,
+    },
     Scenario {
         number: 12,
         title: "join with a black-hole first contact",
@@ -62,6 +81,13 @@ pub const SCENARIOS: &[Scenario] = &[
         run: machines::black_hole,
     },
     Scenario { number: 13, title: "size estimate", nodes: 10_000, run: machines::size },
+    Scenario {
+        number: 14,
+        title: "writers race, clocks are wrong, the network is parted",
+        nodes: 2_000,
+        run: order::order,
+    },
+    Scenario { number: 15, title: "a flood by one in a hundred", nodes: 2_000, run: flood::flood },
     Scenario { number: 25, title: "restart storm", nodes: 10_000, run: machines::storm },
 ];
 

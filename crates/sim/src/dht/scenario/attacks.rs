@@ -1,0 +1,400 @@
+//! Attacks: Sybils around a key (9), colluders everywhere (10), a newcomer among hostile first contacts (11).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use peerage_dht::record::{Record, RecordsConfig};
+use peerage_dht::{Event, Operation, Options, Source, Target};
+use peerage_identity::PeerId;
+
+use super::super::attack::colluders::Colluders;
+use super::super::attack::sybils::{Lie, Pool, Sybils};
+use super::super::machines::{Setting, World, place_of};
+use super::super::policy::{Goal, Kind};
+use super::super::queue::{MILLI, SECOND};
+use super::super::report::{Measure, Report, Row};
+use super::super::still::{Key as Front, peer_id};
+use super::super::stream::Purpose;
+use super::Settings;
+use super::machines::{report, setting};
+use super::runs::{Gathered, body, figures, gets, honest, store};
+
+/// Records live for so many seconds here: nobody renews them.
+pub(super) const LIFE: u64 = 24 * 3_600;
+/// At so many peers a value is stored.
+pub(super) const REPLICAS: usize = 12;
+
+pub(super) fn with_records(settings: &Settings) -> Setting {
+    Setting { records: Some(Arc::new(RecordsConfig::default())), ..setting(settings) }
+}
+
+/// An attack of scenario 9.
+struct Attack {
+    name: &'static str,
+    sybils: usize,
+    covert: bool,
+    lie: Lie,
+    /// The least share of gets that find the value.
+    bar: Option<f64>,
+    /// Whether every store must be told that the place looks dense.
+    alarm: bool,
+}
+
+const ATTACKS: &[Attack] = &[
+    Attack { name: "20 plain", sybils: 20, covert: false, lie: Lie::Nothing, bar: None, alarm: false },
+    Attack { name: "45 plain", sybils: 45, covert: false, lie: Lie::Nothing, bar: Some(99.0), alarm: true },
+    Attack {
+        name: "100 plain",
+        sybils: 100,
+        covert: false,
+        lie: Lie::Nothing,
+        bar: Some(95.0),
+        alarm: false,
+    },
+    Attack {
+        name: "45 covert, forged",
+        sybils: 45,
+        covert: true,
+        lie: Lie::Forged,
+        bar: Some(99.0),
+        alarm: false,
+    },
+    Attack {
+        name: "100 covert, forged",
+        sybils: 100,
+        covert: true,
+        lie: Lie::Forged,
+        bar: Some(95.0),
+        alarm: false,
+    },
+    Attack { name: "45 covert, older", sybils: 45, covert: true, lie: Lie::Old, bar: None, alarm: false },
+];
+
+/// Scenario 9: Sybils sit around keys; records are stored there and got under attack.
+pub(super) fn sybils(settings: &Settings) -> Report {
+    let pool = Pool::new(settings.seed, settings.nodes);
+    let lookups = settings.lookups.unwrap_or(400);
+    let (mut rows, mut measures) = (Vec::new(), Vec::new());
+    // First nobody attacks: what a store costs, and how often the alarm is false.
+    let (quiet, requests) = peace(settings, lookups);
+    measures.extend(quiet.measures);
+    let (mut hash, mut broken) = (quiet.hash, quiet.broken);
+    for attack in ATTACKS {
+        let mut run = under(settings, attack, &pool, lookups);
+        hash = hash.rotate_left(7) ^ run.trace;
+        broken = broken.or(run.broken);
+        let figures = run.row.figures.found * 100.0;
+        measures.push(match attack.bar {
+            Some(bar) => Measure::at_least(format!("{}: get found %", attack.name), figures, bar),
+            None => Measure::told(format!("{}: get found %", attack.name), figures),
+        });
+        let alarms = format!("{}: lookups with an alarm %", attack.name);
+        measures.push(match attack.alarm {
+            true => Measure::at_least(alarms, run.alarms * 100.0, 100.0),
+            false => Measure::told(alarms, run.alarms * 100.0),
+        });
+        let ratio = run.requests / requests.max(1.0);
+        measures.push(Measure::at_most(
+            format!("{}: requests of a store, times a quiet one's", attack.name),
+            ratio,
+            3.0,
+        ));
+        run.row.reach = attack.name;
+        rows.push(run.row);
+    }
+    finish(settings, 9, Some(quiet.world), hash, broken, rows, measures)
+}
+
+/// What one attack came to.
+struct Run {
+    row: Row,
+    alarms: f64,
+    requests: f64,
+    trace: u64,
+    broken: Option<String>,
+}
+
+/// What a quiet network came to.
+struct Quiet {
+    world: World,
+    measures: Vec<Measure>,
+    hash: u64,
+    broken: Option<String>,
+}
+
+/// How often honest places look dense, and what a store costs there.
+fn peace(settings: &Settings, lookups: u64) -> (Quiet, f64) {
+    let mut world = World::standing(with_records(settings));
+    let mut stream = world.stream(0, Purpose::Queries);
+    let mut gathered = Gathered::default();
+    let mut closest = Vec::new();
+    for _ in 0..5 * lookups {
+        let node = honest(&world, &mut stream, |_| false);
+        let target = Target::of_hash(&stream.bytes());
+        closest.push(world.start(node, Operation::Closest { target }, Options::default()));
+        let end = world.now() + 50 * MILLI;
+        gathered.run(&mut world, end);
+    }
+    let mut stores = Vec::new();
+    for number in 0..50 {
+        let node = honest(&world, &mut stream, |_| false);
+        if let Some(record) = world.sign(number, "quiet", 1, LIFE, body(number.into())) {
+            stores.push(store(&mut world, node, &record, REPLICAS));
+        }
+        let end = world.now() + 200 * MILLI;
+        gathered.run(&mut world, end);
+    }
+    let end = world.now() + 40 * SECOND;
+    gathered.run(&mut world, end);
+    let alarms = dense_share(&gathered, &closest) * 100.0;
+    let requests = mean_requests(&gathered, &stores);
+    let measures = vec![
+        Measure::at_most("nobody attacks: false alarms %", alarms, 0.2),
+        Measure::told("nobody attacks: requests of a store", requests),
+    ];
+    (Quiet { hash: world.trace.hash(), broken: world.broken.take(), measures, world }, requests)
+}
+
+/// One attack on several keys of one network.
+fn under(settings: &Settings, attack: &Attack, pool: &Pool, lookups: u64) -> Run {
+    let keys = keys_of(settings);
+    let places: Vec<Target> = (0..keys).filter_map(|key| place_of(settings.seed, key, attack.name)).collect();
+    let honest_fronts: Vec<u64> = (0..settings.nodes as u64)
+        .map(|node| Front::of(&peer_id(settings.seed, node).to_bytes()).front)
+        .collect();
+    let groups: Vec<Vec<PeerId>> =
+        places.iter().map(|place| group(attack, pool, place, &honest_fronts)).collect();
+    let mut world = World::standing(Setting {
+        guests: groups.iter().flatten().copied().collect(),
+        ..with_records(settings)
+    });
+    let mut stream = world.stream(attack.sybils as u64, Purpose::Attack);
+    let mut sybils = Sybils::new(attack.lie);
+    let mut records = Vec::new();
+    let mut first = settings.nodes as u32;
+    for (key, (place, group)) in places.iter().zip(&groups).enumerate() {
+        let old = world.sign(key as u32, attack.name, 1, LIFE, body(key as u64));
+        let Some(record) = world.sign(key as u32, attack.name, 2, LIFE, body(1_000 + key as u64)) else {
+            continue;
+        };
+        let value = match attack.lie {
+            Lie::Nothing => None,
+            Lie::Forged => Some(forged(&record)),
+            Lie::Old => old.map(|old| old.to_bytes()),
+        };
+        let members = first..first + group.len() as u32;
+        first = members.end;
+        sybils.surround(&world, *place.key(), members, value);
+        records.push(record);
+    }
+    world.adversary = Some(Box::new(sybils));
+    let mut gathered = Gathered::default();
+    let mut stores = Vec::new();
+    for record in &records {
+        let node = honest(&world, &mut stream, |_| false);
+        stores.push(store(&mut world, node, record, REPLICAS));
+        let end = world.now() + 500 * MILLI;
+        gathered.run(&mut world, end);
+    }
+    let end = world.now() + 40 * SECOND;
+    gathered.run(&mut world, end);
+    let asked = gets(&mut world, &mut gathered, &mut stream, &places, lookups, 100 * MILLI, |_| false);
+    let values: Vec<Bytes> = records.iter().map(|record| record.to_bytes()).collect();
+    let figures = figures(&gathered, &asked, |which, value| values.get(which) == Some(value));
+    // Whoever looks for the closest peers of the key is told of the attack.
+    for number in 0..(lookups / 4).max(20) as usize {
+        let (node, target) = (honest(&world, &mut stream, |_| false), places[number % places.len()].clone());
+        stores.push(world.start(node, Operation::Closest { target }, Options::default()));
+        let end = world.now() + 100 * MILLI;
+        gathered.run(&mut world, end);
+    }
+    let end = world.now() + 40 * SECOND;
+    gathered.run(&mut world, end);
+    Run {
+        row: Row::new(Kind::Ours, Goal::Value, attack.name, figures),
+        alarms: dense_share(&gathered, &stores),
+        requests: mean_requests(&gathered, &stores[..records.len()]),
+        trace: world.trace.hash(),
+        broken: world.broken.take(),
+    }
+}
+
+/// So many keys of one network are attacked at once: the attackers stay a small part of it.
+fn keys_of(settings: &Settings) -> u32 {
+    (settings.nodes as u32 / 1_000).clamp(1, 10)
+}
+
+fn group(attack: &Attack, pool: &Pool, place: &Target, honest: &[u64]) -> Vec<PeerId> {
+    let target = Front::new(place.key().to_bytes()).front;
+    if !attack.covert {
+        return pool.plain(target, attack.sybils);
+    }
+    let distances: Vec<u64> = honest.iter().map(|front| front ^ target).collect();
+    pool.covert(target, &distances, honest.len(), attack.sybils)
+}
+
+/// What looks like the record and was not signed by its publisher.
+fn forged(record: &Record) -> Bytes {
+    let mut bytes = record.to_bytes().to_vec();
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
+    }
+    bytes.into()
+}
+
+/// The share of these operations that were told that the place looks dense.
+fn dense_share(gathered: &Gathered, operations: &[u64]) -> f64 {
+    let dense = operations.iter().filter(|one| gathered.of(**one).is_some_and(|one| one.outcome.dense));
+    dense.count() as f64 / operations.len().max(1) as f64
+}
+
+fn mean_requests(gathered: &Gathered, operations: &[u64]) -> f64 {
+    let requests = operations.iter().filter_map(|one| gathered.of(*one)).map(|one| one.outcome.counts.asked);
+    f64::from(requests.sum::<u32>()) / operations.len().max(1) as f64
+}
+
+/// Scenario 10: a share of all nodes work together. They name each other alone, say that they store and don't.
+pub(super) fn colluders(settings: &Settings) -> Report {
+    let lookups = settings.lookups.unwrap_or(1_000);
+    let (mut rows, mut measures, mut hash, mut broken) = (Vec::new(), Vec::new(), 0u64, None);
+    let mut last = None;
+    for (share, name, bar) in [(0.1, "10 %", 99.9), (0.2, "20 %", 99.9), (0.3, "30 %", 99.5)] {
+        let mut world = World::standing(with_records(settings));
+        let mut stream = world.stream((share * 100.0) as u64, Purpose::Attack);
+        let chosen = stream.sample(settings.nodes, (share * settings.nodes as f64) as usize);
+        let bad: std::collections::BTreeSet<u32> = chosen.into_iter().map(|node| node as u32).collect();
+        world.adversary = Some(Box::new(Colluders::new(&world, bad.iter().copied())));
+        let mut gathered = Gathered::default();
+        let mut records = Vec::new();
+        for number in 0..(lookups as u32 / 5).max(1) {
+            let node = honest(&world, &mut stream, |node| bad.contains(&node));
+            if let Some(record) = world.sign(number, name, 1, LIFE, body(number.into())) {
+                store(&mut world, node, &record, REPLICAS);
+                records.push(record);
+            }
+            let end = world.now() + 200 * MILLI;
+            gathered.run(&mut world, end);
+        }
+        let end = world.now() + 40 * SECOND;
+        gathered.run(&mut world, end);
+        let targets: Vec<Target> = records.iter().map(|record| record.target().clone()).collect();
+        let is_bad = |node| bad.contains(&node);
+        let asked = gets(&mut world, &mut gathered, &mut stream, &targets, lookups, 100 * MILLI, is_bad);
+        let values: Vec<Bytes> = records.iter().map(|record| record.to_bytes()).collect();
+        let figures = figures(&gathered, &asked, |which, value| values.get(which) == Some(value));
+        measures.push(Measure::at_least(format!("{name} collude: get found %"), figures.found * 100.0, bar));
+        let kept = records
+            .iter()
+            .map(|record| world.holders(record).iter().filter(|node| !bad.contains(node)).count() as f64);
+        let fewest = kept.fold(f64::INFINITY, f64::min);
+        measures.push(Measure::told(format!("{name} collude: fewest honest holders of a record"), fewest));
+        rows.push(Row::new(Kind::Ours, Goal::Value, name, figures));
+        hash = hash.rotate_left(7) ^ world.trace.hash();
+        broken = broken.or(world.broken.take());
+        last = Some(world);
+    }
+    finish(settings, 10, last, hash, broken, rows, measures)
+}
+
+/// The report of several worlds.
+pub(super) fn finish(
+    settings: &Settings,
+    number: u32,
+    world: Option<World>,
+    hash: u64,
+    broken: Option<String>,
+    rows: Vec<Row>,
+    measures: Vec<Measure>,
+) -> Report {
+    let mut world = world.unwrap_or_else(|| World::new(setting(settings)));
+    world.broken = broken;
+    let mut report = report(settings, number, &world, rows, measures);
+    report.hash = format!("{hash:016x}");
+    report
+}
+
+/// The share of all identities that belongs to the attacker of scenario 11.
+const TRAP: f64 = 0.05;
+
+/// Scenario 11: newcomers know three nodes, two of which lead into a trap: nodes that name each other alone.
+pub(super) fn eclipse(settings: &Settings) -> Report {
+    let newcomers = settings.lookups.unwrap_or(100) as usize;
+    let traps = ((settings.nodes as f64 * TRAP) as usize).max(40);
+    let guests = (0..traps as u64).map(|one| peer_id(settings.seed, (1 << 44) + one)).collect();
+    let setting = Setting { guests, strangers: newcomers, ..with_records(settings) };
+    let mut world = World::standing(setting);
+    let honest_nodes = settings.nodes as u32;
+    let bad = honest_nodes..honest_nodes + traps as u32;
+    world.adversary = Some(Box::new(Colluders::new(&world, bad.clone())));
+    let mut stream = world.stream(0, Purpose::Attack);
+    let mut gathered = Gathered::default();
+    let mut records = Vec::new();
+    for number in 0..50 {
+        let node = honest(&world, &mut stream, |_| false);
+        if let Some(record) = world.sign(number, "eclipse", 1, LIFE, body(number.into())) {
+            store(&mut world, node, &record, REPLICAS);
+            records.push(record);
+        }
+        let end = world.now() + 200 * MILLI;
+        gathered.run(&mut world, end);
+    }
+    let end = world.now() + 30 * SECOND;
+    gathered.run(&mut world, end);
+    let (began, mut starts) = (world.now(), Vec::new());
+    for node in bad.end..bad.end + newcomers as u32 {
+        let mut contacts = vec![world.nodes[honest(&world, &mut stream, |_| false) as usize].contact.clone()];
+        for place in stream.sample(traps, 2) {
+            contacts.push(world.nodes[bad.start as usize + place].contact.clone());
+        }
+        // The honest one comes first, second or last.
+        let place = stream.below(3);
+        contacts.swap(0, place);
+        world.start_node(node, contacts, Source::Bootstrap);
+        starts.push((node, world.now()));
+        let end = world.now() + SECOND;
+        gathered.run(&mut world, end);
+    }
+    // Each asks five times, a minute after it came.
+    let mut asked = Vec::new();
+    for (number, (node, start)) in starts.iter().enumerate() {
+        gathered.run(&mut world, (start + 60 * SECOND).max(began));
+        for more in 0..5 {
+            let which = (5 * number + more) % records.len();
+            let operation = super::runs::get(&mut world, *node, records[which].target());
+            asked.push(super::runs::Asked { operation, which });
+        }
+    }
+    let end = world.now() + 12 * SECOND;
+    gathered.run(&mut world, end);
+    let detected = starts.iter().filter(|(node, start)| {
+        gathered.events.iter().any(|(at, who, event)| {
+            who == node && *at <= start + 60 * SECOND && matches!(event, Event::SizesDisagree { .. })
+        })
+    });
+    let detected = detected.count() as f64 / starts.len().max(1) as f64 * 100.0;
+    let values: Vec<Bytes> = records.iter().map(|record| record.to_bytes()).collect();
+    let figures = figures(&gathered, &asked, |which, value| values.get(which) == Some(value));
+    let honest_share = starts.iter().map(|(node, _)| honest_entries(&world, *node, &bad)).sum::<f64>();
+    let measures = vec![
+        Measure::at_least("newcomers that saw the sizes disagree %", detected, 99.0),
+        Measure::at_least("gets found % a minute after coming", figures.found * 100.0, 99.0),
+        Measure::told(
+            "share of honest entries in newcomers' tables",
+            honest_share / starts.len().max(1) as f64,
+        ),
+        Measure::told("the same if nobody lied", settings.nodes as f64 / (settings.nodes + traps) as f64),
+    ];
+    let row = Row::new(Kind::Ours, Goal::Value, "newcomer", figures);
+    report(settings, 11, &world, vec![row], measures)
+}
+
+/// The share of a node's table that is not the attacker's.
+fn honest_entries(world: &World, node: u32, bad: &std::ops::Range<u32>) -> f64 {
+    let Some(dht) = &world.nodes[node as usize].dht else { return 0.0 };
+    let all = dht.table().len().max(1);
+    let good = dht
+        .table()
+        .peers()
+        .filter(|(contact, _)| world.node_of(contact).is_some_and(|peer| !bad.contains(&peer)));
+    good.count() as f64 / all as f64
+}
