@@ -116,6 +116,7 @@ const DHT: &[Bound<DhtConfig>] = bounds! { DhtConfig, "dht":
     lookup.soft_unknown: ms(1), secs(60);
     lookup.hard: ms(100), secs(300);
     lookup.overdue_grace: 0.0, 10.0;
+    lookup.overdue_grace_frugal: 0.0, 10.0;
     lookup.spare: 0, 256;
     lookup.max_candidates: MAX_CLOSER, 65_536;
     lookup.max_requests: 1, 65_536;
@@ -145,10 +146,15 @@ const DHT: &[Bound<DhtConfig>] = bounds! { DhtConfig, "dht":
     upkeep.refresh_every: secs(1), YEAR;
     upkeep.early_every: ms(100), YEAR;
     upkeep.early_refreshes: 0, 10_000;
+    upkeep.settling_every: secs(1), YEAR;
+    upkeep.settled_samples: 0, 64;
+    upkeep.neighbourhood_change: 1.01, 1e6;
     upkeep.rejoin_first: ms(100), DAY;
     upkeep.rejoin_most: ms(100), DAY;
     upkeep.known_contacts: 1, 65_536;
     upkeep.probe_bytes_per_second: 0.0, OFTEN;
+    upkeep.probe_savings: Duration::ZERO, DAY;
+    upkeep.probes_at_once: 0, 256;
     upkeep.admission_burst: 1.0, OFTEN;
     upkeep.admissions_per_second: 0.0, OFTEN;
     upkeep.hint_burst: 0.0, OFTEN;
@@ -160,6 +166,7 @@ const DHT: &[Bound<DhtConfig>] = bounds! { DhtConfig, "dht":
     store.publisher_records: 1, MANY;
     store.namespace_share: 0.01, 1.0;
     store.key_records: 1, MANY;
+    store.region: 0.0, 1e6;
     store.put_burst: 1.0, OFTEN;
     store.puts_per_second: 0.0, OFTEN;
     store.subnet_factor: 1.0, OFTEN;

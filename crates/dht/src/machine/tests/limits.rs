@@ -25,6 +25,16 @@ fn closest() -> Operation {
 
 /// Lets time pass and answers all that is asked. All outputs, each with its time.
 fn answering(story: &mut Story, outputs: Vec<Output>, time: Duration) -> Vec<(Duration, Output)> {
+    answering_but(story, outputs, time, None)
+}
+
+/// The same, where one peer is silent.
+fn answering_but(
+    story: &mut Story,
+    outputs: Vec<Output>,
+    time: Duration,
+    silent: Option<&Contact>,
+) -> Vec<(Duration, Output)> {
     let end = story.now.mono + time;
     let mut all: Vec<_> = outputs.into_iter().map(|output| (story.now.mono, output)).collect();
     let mut done = 0;
@@ -32,6 +42,9 @@ fn answering(story: &mut Story, outputs: Vec<Output>, time: Duration) -> Vec<(Du
         while let Some((_, output)) = all.get(done) {
             done += 1;
             let Output::Ask { request, contact, .. } = output else { continue };
+            if silent == Some(contact) {
+                continue;
+            }
             let (request, remote) = (*request, contact.addresses()[0].socket_addr().unwrap().ip());
             let more = story.answer(request, remote, &[]);
             all.extend(more.into_iter().map(|output| (story.now.mono, output)));
@@ -333,4 +346,37 @@ fn a_publisher_wants_as_many_replicas_as_the_kind_has() {
         start(&mut story, Operation::Publish { record, renew: None }, Options::default());
         assert_eq!(story.dht.published()[0].wanted, replicas);
     }
+}
+
+#[test]
+fn where_nobody_waits_the_end_waits_longer_for_a_suspect() {
+    let target = Target::new(b"x").unwrap();
+    let nearest = (1..=25).map(contact).min_by_key(|peer| peer.key().distance(target.key())).unwrap();
+    let took = |class, frugal| {
+        let mut story = among(25, |config| {
+            (config.lookup.overdue_grace, config.lookup.overdue_grace_frugal) = (0.0, frugal);
+            config.upkeep.probes_at_once = 0;
+        });
+        let outputs = start(&mut story, closest(), Options { class, ..Options::default() });
+        let outputs = answering_but(&mut story, outputs, S(20), Some(&nearest));
+        outcome(&outputs).took
+    };
+    let [none, some, more] = [0.0, 0.5, 1.0].map(|grace| took(Class::Frugal, grace));
+    assert!(none < some && some < more, "{none:?} {some:?} {more:?}");
+    assert_eq!(took(Class::Normal, 0.0), took(Class::Normal, 1.0), "others are not concerned");
+}
+
+/// dht.md B.6: the size is measured anew when the neighbourhood has changed by more than the factor.
+#[test]
+fn a_neighbourhood_that_has_changed_by_the_configured_factor_is_measured_anew() {
+    let early = |factor| {
+        let mut story = among(100, |config| config.upkeep.neighbourhood_change = factor);
+        story.wait(S(2));
+        story.dht.upkeep.early = 0;
+        story.dht.plant(story.now, (101..=400).map(contact));
+        story.wait(S(2));
+        story.dht.upkeep.early
+    };
+    assert!(early(2.0) > 0, "four times as dense");
+    assert_eq!(early(8.0), 0);
 }
