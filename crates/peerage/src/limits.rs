@@ -225,6 +225,7 @@ fn fixed() -> Vec<Limit> {
         "transport.max_stream_window_bytes" = bytes(peerage_transport::MAX_STREAM_WINDOW as usize), "The largest `transport.stream_window_bytes`";
         "hello.max_services" = n(hello::MAX_SERVICES), "Protocols that a peer is known to serve of those that its hello names";
         "dht.queue" = n(dht::QUEUE), "Messages that wait for the DHT's task; senders wait";
+        "dht.contact_patience" = time(dht::CONTACT_PATIENCE), "How long an operation of a node that knows nobody waits for somebody";
         "dht.max_streams_per_peer" = n(dht::MAX_STREAMS_PER_PEER), "Streams on which one peer asks the DHT";
         "dht.stream_idle" = time(dht::IDLE), "A stream on which a peer asks nothing for so long is ended";
         "dht.write_timeout" = time(dht::WRITE_TIMEOUT), "How long a peer may take to read an answer of the DHT";

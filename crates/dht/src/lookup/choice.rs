@@ -203,7 +203,7 @@ impl Lookup {
     }
 
     fn stand(&self, now: Now) -> Stand {
-        let (mut answered, mut grace) = (0, Duration::ZERO);
+        let (mut answered, mut grace, mut last) = (0, Duration::ZERO, Duration::ZERO);
         for candidate in &self.candidates {
             let inside =
                 answered < self.plan.k || self.cover.is_some_and(|cover| candidate.distance <= cover);
@@ -213,11 +213,16 @@ impl Lookup {
             match candidate.state {
                 State::Answered => answered += 1,
                 State::New | State::InFlight => return Stand::Open,
-                State::Suspect(since) => grace = grace.max(since + self.grace(candidate)),
+                State::Suspect(since) => {
+                    grace = grace.max(since + self.grace(candidate));
+                    last = last.max(candidate.asked + self.config.hard);
+                }
                 State::Failed | State::Barred => {}
             }
         }
-        if grace > now.mono { Stand::Grace(grace) } else { Stand::Done }
+        // While nobody has answered there is no result to hand over: a slow peer is better than none.
+        let until = if answered == 0 { last } else { grace };
+        if until > now.mono { Stand::Grace(until) } else { Stand::Done }
     }
 
     /// How long the end waits for a suspect.

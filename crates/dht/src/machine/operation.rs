@@ -213,7 +213,7 @@ impl Dht {
     }
 
     fn hint_of(&self, contact: Contact) -> (Contact, Hint) {
-        knowledge(&self.table, &self.links, contact)
+        knowledge(&self.table, &self.links, self.lookups.soft_unknown, contact)
     }
 
     /// A peer whose addresses need no lookup.
@@ -275,11 +275,12 @@ impl Dht {
     ) {
         let Some(op) = self.operations.get_mut(&operation) else { return };
         let (own, table, links) = (&self.key, &self.table, &self.links);
+        let unknown = self.lookups.soft_unknown;
         let mut known = |named: &Contact| {
             if named.key() == own {
                 return None;
             }
-            Some(knowledge(table, links, named.credible_from(remote)?))
+            Some(knowledge(table, links, unknown, named.credible_from(remote)?))
         };
         let Some(taken) = op.lookup.answered(now, &*self.judge, request, rtt, answer, &mut known) else {
             return;
@@ -481,11 +482,16 @@ impl Dht {
 }
 
 /// What we know of a peer: our own word on it counts more than what others say.
-fn knowledge(table: &Table, links: &super::links::Links, named: Contact) -> (Contact, Hint) {
+fn knowledge(
+    table: &Table,
+    links: &super::links::Links,
+    unknown: Duration,
+    named: Contact,
+) -> (Contact, Hint) {
     let key = *named.key();
-    // Of a connection whose round trip is known: that and, as long as nothing is known of how it varies, as much again.
+    // Of a connection whose round trip is known: that and, as long as nothing is known of how it varies, as much again; but a peer must also find the time to answer.
     let measured = links.rtt(&key);
-    let patience = measured.map(|rtt| 2 * rtt);
+    let patience = measured.map(|rtt| (2 * rtt).max(unknown));
     let mut hint = Hint { warm: links.is_connected(&key), rtt: measured, patience, ..Hint::default() };
     let mut contact = named;
     if let Some(entry) = table.get(&key) {

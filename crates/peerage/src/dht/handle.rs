@@ -14,11 +14,15 @@ use peerage_dht::{
 };
 use peerage_identity::PeerId;
 use peerage_machine::Now;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::DhtCore;
 use super::driver::{Caller, DhtMessage, MAX_STEPS_BEHIND};
 use crate::shared::Shared;
+
+/// An operation of a node that knows nobody waits so long for somebody, and then says so.
+pub(crate) const CONTACT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why an operation of the DHT failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -322,7 +326,16 @@ impl<T: 'static> IntoFuture for DhtCall<T> {
         let Self { wanted, options, steps, read } = self;
         Box::pin(async move {
             let (core, wanted) = wanted?;
-            let outcome = run(&core, wanted, options, steps).await?;
+            let mut events = core.events.subscribe();
+            let mut outcome = run(&core, wanted.clone(), options, steps.clone()).await?;
+            if outcome.ended == Ended::NoContacts {
+                // A node that has just been started, or has just been connected to, is about to know somebody.
+                let joined = async {
+                    while !matches!(events.recv().await, Ok(Event::Joined { .. }) | Err(RecvError::Closed)) {}
+                };
+                let _ = tokio::time::timeout(CONTACT_PATIENCE, joined).await;
+                outcome = run(&core, wanted, options, steps).await?;
+            }
             match outcome.ended {
                 Ended::NoContacts => Err(DhtError::NoContacts),
                 Ended::TooMany => Err(DhtError::TooMany),

@@ -52,6 +52,7 @@ use crate::shared::Shared;
 use crate::store::Row;
 
 pub use config::DhtConfig;
+pub(crate) use handle::CONTACT_PATIENCE;
 pub use handle::{Dht, DhtCall, DhtError, DhtReport, Steps};
 pub use peerage_dht::record::{
     Authority, EntryId, ForeignLimits, Kind, KindLimits, MailboxPolicy, Place, RecordsConfig, Validator,

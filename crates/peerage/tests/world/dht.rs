@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use peerage::dht::Mode;
-use peerage::{DhtConfig, Node};
+use peerage::{DhtConfig, DhtError, Node};
 use peerage_transport::{NegotiationError, ReadError, Stream, StreamCode};
 use peerage_wire::hello::Hello;
 use peerage_wire::identify::Identify;
@@ -273,4 +273,31 @@ async fn of_the_protocols_in_a_hello_sixteen_are_known() {
         assert_eq!(peer.about.protocols.iter().any(|name| name == KAD), known, "{:?}", peer.about.protocols);
         node.close().await;
     }
+}
+
+/// whoever asks a node that has just begun waits for its first peer, for two seconds.
+#[tokio::test(start_paused = true)]
+async fn an_operation_of_a_node_that_knows_nobody_waits_two_seconds_for_somebody() {
+    let world = World::new();
+    let listen = |machine: u64| format!("/ip4/10.0.0.{machine}/udp/4001/quic-v1");
+    let node = async |host: u64| {
+        let machine = world.machine(host, &[&format!("10.0.0.{host}")]);
+        machine.node().dht(DhtConfig::default()).listen(listen(host)).start().await.unwrap()
+    };
+    let (first, second) = (node(1).await, node(2).await);
+    let start = Instant::now();
+    let alone = first.dht().closest("x").await;
+    assert_eq!(alone.map(|_| ()), Err(DhtError::NoContacts));
+    assert!(start.elapsed() >= 2 * SECOND && start.elapsed() < 3 * SECOND, "{:?}", start.elapsed());
+    let dht = first.dht();
+    let asking = dht.closest("x");
+    let connecting = async {
+        pass(SECOND).await;
+        second.connect(&first.listen_addresses()[0]).await
+    };
+    let (found, connected) = tokio::join!(asking, connecting);
+    connected.unwrap();
+    assert_eq!(found.unwrap().0.len(), 1);
+    first.close().await;
+    second.close().await;
 }
