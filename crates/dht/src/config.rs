@@ -124,7 +124,7 @@ pub struct LookupConfig {
     /// A neighbourhood is dense when the size of the network times the distance of its k-th peer is below this: for k = 20 one honest lookup in a
     /// thousand is below 9.
     pub dense: f64,
-    /// The region that must be covered then, as a multiple of k peers' share of the keyspace.
+    /// The region that must be covered then, as a multiple of k peers' share of the keyspace; who lies in it keeps a record, whoever stands closer.
     pub region: f64,
     /// Lookups of places in it that are made then.
     pub region_lookups: usize,

@@ -16,6 +16,8 @@ pub struct SizeEstimate {
     k: usize,
     /// When each was measured, and the distance of the k-th closest peer.
     samples: VecDeque<(Duration, f64)>,
+    /// What they say together: it is asked for with each record that comes, and changes with a sample.
+    known: Option<f64>,
 }
 
 impl SizeEstimate {
@@ -32,7 +34,7 @@ impl SizeEstimate {
 
     /// Nothing measured yet; distances will be those of the `k`-th closest.
     pub fn new(k: usize) -> Self {
-        Self { k, samples: VecDeque::new() }
+        Self { k, samples: VecDeque::new(), known: None }
     }
 
     /// Takes in the distance of the k-th closest peer to a place that we drew at random.
@@ -44,11 +46,17 @@ impl SizeEstimate {
                 self.samples.pop_front();
             }
             self.samples.push_back((now.mono, share));
+            self.known = self.estimate(now);
         }
     }
 
     /// How many peers there are; `None` as long as too little was measured.
     pub fn size(&self, now: Now) -> Option<f64> {
+        let is_old = self.samples.front().is_some_and(|(at, _)| now.mono.saturating_sub(*at) > Self::WINDOW);
+        if is_old { self.estimate(now) } else { self.known }
+    }
+
+    fn estimate(&self, now: Now) -> Option<f64> {
         let fresh = self.samples.iter().filter(|(at, _)| now.mono.saturating_sub(*at) <= Self::WINDOW);
         // (k - 1) / share is an unbiased estimate by itself.
         let rates: Vec<f64> = fresh.map(|(_, share)| (self.k as f64 - 1.0) / share).collect();

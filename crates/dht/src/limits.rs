@@ -166,7 +166,6 @@ const DHT: &[Bound<DhtConfig>] = bounds! { DhtConfig, "dht":
     store.publisher_records: 1, MANY;
     store.namespace_share: 0.01, 1.0;
     store.key_records: 1, MANY;
-    store.region: 0.0, 1e6;
     store.put_burst: 1.0, OFTEN;
     store.puts_per_second: 0.0, OFTEN;
     store.subnet_factor: 1.0, OFTEN;

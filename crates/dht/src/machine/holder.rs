@@ -44,6 +44,7 @@ struct Around<'a> {
     table: &'a Table,
     own: Key,
     size: Option<f64>,
+    region: f64,
 }
 
 impl Near for Around<'_> {
@@ -55,6 +56,10 @@ impl Near for Around<'_> {
 
     fn network_size(&self) -> Option<f64> {
         self.size
+    }
+
+    fn region(&self) -> f64 {
+        self.region
     }
 }
 
@@ -393,7 +398,8 @@ impl Dht {
         run: impl FnOnce(&mut Holder, &dyn Near, &mut Random) -> R,
     ) -> Option<R> {
         let holder = self.holder.as_mut()?;
-        let near = Around { table: &self.table, own: self.key, size: self.size.size(now) };
+        let region = self.lookups.region * self.config.table.k as f64;
+        let near = Around { table: &self.table, own: self.key, size: self.size.size(now), region };
         Some(run(holder, &near, &mut self.random))
     }
 

@@ -386,16 +386,21 @@ fn the_size_is_measured_often_until_it_is_known() {
     );
 }
 
-#[test]
-fn hints_are_sent_within_their_rate() {
-    let mut story = Story::among(60);
+/// Has sixty peers answer; all of them have named somebody who is silent now.
+fn sixty_advisors(story: &mut Story) -> Vec<(Contact, Contact)> {
     for number in 1..=60 {
         let now = story.now;
         let request =
             story.dht.ask(now, &contact(number), find("x"), Class::Normal, requests::Purpose::Probe);
         story.answer(request, ip(number), &[]);
     }
-    let silent: Vec<(Contact, Contact)> = (1..=60).map(|number| (contact(500), contact(number))).collect();
+    (1..=60).map(|number| (contact(500), contact(number))).collect()
+}
+
+#[test]
+fn hints_are_sent_within_their_rate() {
+    let mut story = Story::among(60);
+    let silent = sixty_advisors(&mut story);
     story.dht.hint(story.now, &silent);
     let sent = asks(&story.outputs());
     assert_eq!(sent.len(), 8);

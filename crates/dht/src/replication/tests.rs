@@ -21,6 +21,13 @@ impl Near for Alone {
     }
 }
 
+/// Twenty peers, the closest to a record first.
+fn twenty_around(record: &Record) -> Vec<u64> {
+    let mut numbers: Vec<u64> = (1..=20).collect();
+    numbers.sort_by_key(|number| record.target().key().distance(&Key::of_peer(&peer(*number))));
+    numbers
+}
+
 fn network() -> Network {
     Network::new("acme").unwrap()
 }
@@ -194,9 +201,7 @@ fn the_newer_version_comes_to_everybody_as_it_was_signed() {
 fn who_is_far_beyond_the_replicas_lets_go_when_half_of_the_life_is_over() {
     // The furthest of twenty nodes: twelve replicas and four to spare are closer.
     let record = value(10, 1, TTL);
-    let target = *record.target().key();
-    let mut numbers: Vec<u64> = (1..=20).collect();
-    numbers.sort_by_key(|number| target.distance(&Key::of_peer(&peer(*number))));
+    let numbers = twenty_around(&record);
     let mut node = Node::new(numbers[19]);
     node.put(&record);
     node.knows(at(1), &numbers);

@@ -17,9 +17,6 @@ pub struct StoreConfig {
     pub namespace_share: f64,
     /// Records under one key: the ads of a shard.
     pub key_records: usize,
-    /// A record is ours to keep, whoever stands closer to its key, when fewer peers than so many are expected closer to it in a network of this size: the region
-    /// over which values are stored under attack, [`crate::LookupConfig::region`] times k.
-    pub region: f64,
     /// Records that one peer may send at once.
     pub put_burst: f64,
     /// Records that one peer may send in a second, in the long run.
@@ -59,7 +56,6 @@ impl Default for StoreConfig {
             publisher_records: 256,
             namespace_share: 0.6,
             key_records: 1024,
-            region: 30.0,
             put_burst: 50.0,
             puts_per_second: 20.0,
             subnet_factor: 10.0,

@@ -44,6 +44,12 @@ pub trait Near {
 
     /// About how many nodes the network has; `None` while nothing is known.
     fn network_size(&self) -> Option<f64>;
+
+    /// A record is ours to keep, whoever stands closer to its key, when no more peers than so many are expected closer to it in a network of this size: those of the
+    /// region over which values are stored, [`crate::LookupConfig::region`] times k. Zero where there is no such region.
+    fn region(&self) -> f64 {
+        0.0
+    }
 }
 
 /// What became of a record that was handed in.

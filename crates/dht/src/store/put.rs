@@ -73,7 +73,7 @@ impl Store {
     pub(crate) fn is_ours_to_keep(&self, near: &dyn Near, key: &Key, replicas: usize) -> bool {
         let limit = 2 * replicas;
         let expected = near.network_size().map(|size| size * self.own.distance(key).share());
-        let in_region = expected.is_some_and(|expected| expected <= self.config.region);
+        let in_region = expected.is_some_and(|expected| expected <= near.region());
         in_region
             || near.closer(key, limit) < limit
                 && expected.is_none_or(|expected| expected <= 2.0 * limit as f64)

@@ -209,6 +209,10 @@ impl Near for Crowded {
     fn network_size(&self) -> Option<f64> {
         Some(self.size)
     }
+
+    fn region(&self) -> f64 {
+        30.0
+    }
 }
 
 // AL-69, D.2-9: Sybils that crowd around a key don't keep honest nodes of the region from storing what lies there, and nobody further away is drawn in.

@@ -291,7 +291,9 @@ impl Driver {
             if shared.to_driver.send(Message::Export { reply }).await.is_err() {
                 return;
             }
-            let Ok(book) = book.await else { return };
+            let Ok(mut book) = book.await else { return };
+            // Where not all are remembered, the last are: those that were connected for longest.
+            book.sort_by_key(|entry| (entry.connected_seconds, std::cmp::Reverse(entry.failures)));
             let contacts = book.iter().filter_map(|entry| {
                 let peer: PeerId = entry.peer.parse().ok()?;
                 let addresses: Vec<DialAddress> =

@@ -16,6 +16,7 @@ use peerage_identity::PeerId;
 use peerage_machine::Now;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::DhtCore;
 use super::driver::{Caller, DhtMessage, MAX_STEPS_BEHIND};
@@ -323,7 +324,7 @@ impl<T: 'static> IntoFuture for DhtCall<T> {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { wanted, options, steps, read } = self;
+        let Self { wanted, mut options, steps, read } = self;
         Box::pin(async move {
             let (core, wanted) = wanted?;
             let mut events = core.events.subscribe();
@@ -333,7 +334,11 @@ impl<T: 'static> IntoFuture for DhtCall<T> {
                 let joined = async {
                     while !matches!(events.recv().await, Ok(Event::Joined { .. }) | Err(RecvError::Closed)) {}
                 };
-                let _ = tokio::time::timeout(CONTACT_PATIENCE, joined).await;
+                let patience =
+                    options.deadline.map_or(CONTACT_PATIENCE, |deadline| deadline.min(CONTACT_PATIENCE));
+                let start = Instant::now();
+                let _ = tokio::time::timeout(patience, joined).await;
+                options.deadline = options.deadline.map(|deadline| deadline.saturating_sub(start.elapsed()));
                 outcome = run(&core, wanted, options, steps).await?;
             }
             match outcome.ended {

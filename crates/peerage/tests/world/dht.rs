@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use peerage::dht::Mode;
 use peerage::{DhtConfig, DhtError, Node};
 use peerage_transport::{NegotiationError, ReadError, Stream, StreamCode};
 use peerage_wire::hello::Hello;
@@ -18,13 +17,17 @@ use crate::stranger::{HELLO, Stranger, framed, padded};
 
 const KAD: &str = "/world/kad/1.0.0";
 
-/// A node that serves the DHT, and a peer of it that says that it does, too.
-async fn pair(world: &Arc<World>) -> (Node, Stranger) {
+/// A node that serves the DHT, at 10.0.0.1.
+async fn server(world: &Arc<World>) -> Node {
     let machine = world.machine(1, &["10.0.0.1"]);
-    let mut config = DhtConfig::default().any_value("any");
-    config.mode = Some(Mode::Server);
+    let config = DhtConfig::default().any_value("any");
     let listen = "/ip4/10.0.0.1/udp/4001/quic-v1";
-    let node = machine.node().max_outbound(0).dht(config).listen(listen).start().await.unwrap();
+    machine.node().max_outbound(0).dht(config).listen(listen).start().await.unwrap()
+}
+
+/// The same, and a peer of it that says that it serves, too.
+async fn pair(world: &Arc<World>) -> (Node, Stranger) {
+    let node = server(world).await;
     let stranger = Stranger::dial(world, "10.0.0.2", &node).await;
     stranger.meet(1, &Hello { services: vec![KAD.into()], ..stranger.hello(1) }).await;
     (node, stranger)
@@ -178,11 +181,7 @@ async fn four_streams_to_a_peer_are_kept_for_the_next_question_and_for_half_a_mi
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_read_what_it_asked_for_loses_its_stream_after_ten_seconds() {
     let world = World::new();
-    let machine = world.machine(1, &["10.0.0.1"]);
-    let mut config = DhtConfig::default().any_value("any");
-    config.mode = Some(Mode::Server);
-    let listen = "/ip4/10.0.0.1/udp/4001/quic-v1";
-    let node = machine.node().max_outbound(0).dht(config).listen(listen).start().await.unwrap();
+    let node = server(&world).await;
     let key = peerage::NodeKey::generate();
     let endpoint = Stranger::endpoint(&world, "10.0.0.2", &key, |settings| {
         settings.stream_window_bytes = 64 * 1024;
@@ -212,9 +211,7 @@ async fn a_peer_that_does_not_read_what_it_asked_for_loses_its_stream_after_ten_
 #[tokio::test(start_paused = true)]
 async fn a_stream_after_a_question_without_an_answer_is_given_up_after_a_second() {
     let world = World::new();
-    let machine = world.machine(1, &["10.0.0.1"]);
-    let listen = "/ip4/10.0.0.1/udp/4001/quic-v1";
-    let node = machine.node().max_outbound(0).dht(DhtConfig::default()).listen(listen).start().await.unwrap();
+    let node = server(&world).await;
     let foreign = Stranger::dial(&world, "10.0.0.2", &node).await;
     // Who names no address is in nobody's table: /ip4/10.0.0.2/udp/4001/quic-v1.
     let address = Bytes::from_static(&[4, 10, 0, 0, 2, 0x91, 2, 15, 161, 0xcd, 3]);
@@ -261,10 +258,7 @@ async fn a_stream_after_a_question_without_an_answer_is_given_up_after_a_second(
 async fn of_the_protocols_in_a_hello_sixteen_are_known() {
     let world = World::new();
     for (host, before, known) in [(2, 15, true), (3, 16, false)] {
-        let machine = world.machine(1, &["10.0.0.1"]);
-        let listen = "/ip4/10.0.0.1/udp/4001/quic-v1";
-        let builder = machine.node().max_outbound(0).dht(DhtConfig::default());
-        let node = builder.listen(listen).start().await.unwrap();
+        let node = server(&world).await;
         let stranger = Stranger::dial(&world, &format!("10.0.0.{host}"), &node).await;
         let others = (0..before).map(|number| format!("/other/{number}"));
         let services = others.chain([KAD.to_owned()]).collect();
@@ -289,6 +283,11 @@ async fn an_operation_of_a_node_that_knows_nobody_waits_two_seconds_for_somebody
     let alone = first.dht().closest("x").await;
     assert_eq!(alone.map(|_| ()), Err(DhtError::NoContacts));
     assert!(start.elapsed() >= 2 * SECOND && start.elapsed() < 3 * SECOND, "{:?}", start.elapsed());
+    // Nor longer than its caller gives it.
+    let start = Instant::now();
+    let hurried = first.dht().closest("x").deadline(SECOND / 2).await;
+    assert_eq!(hurried.map(|_| ()), Err(DhtError::NoContacts));
+    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
     let dht = first.dht();
     let asking = dht.closest("x");
     let connecting = async {

@@ -290,13 +290,7 @@ fn advisors_are_told_of_silent_peers_at_a_rate() {
     let mut story = among(60, |config| {
         (config.upkeep.hint_burst, config.upkeep.hints_per_second) = (2.0, 0.5);
     });
-    for number in 1..=60 {
-        let now = story.now;
-        let request =
-            story.dht.ask(now, &contact(number), find("x"), Class::Normal, requests::Purpose::Probe);
-        story.answer(request, ip(number), &[]);
-    }
-    let silent: Vec<(Contact, Contact)> = (1..=60).map(|number| (contact(500), contact(number))).collect();
+    let silent = sixty_advisors(&mut story);
     let mut told = || {
         story.dht.hint(story.now, &silent);
         let outputs = story.outputs();

@@ -42,9 +42,7 @@ fn a_comparison_takes_no_more_questions_than_configured() {
 #[test]
 fn a_record_is_kept_by_so_many_beyond_its_replicas() {
     let record = value(10, 1, TTL);
-    let target = *record.target().key();
-    let mut numbers: Vec<u64> = (1..=20).collect();
-    numbers.sort_by_key(|number| target.distance(&Key::of_peer(&peer(*number))));
+    let numbers = twenty_around(&record);
     let keeps = |rank: usize, spare_ranks| {
         let mut node = node(numbers[rank], ReplicationConfig { spare_ranks, ..Default::default() });
         node.put(&record);

@@ -19,7 +19,7 @@ pub struct Audit {
     shown: BTreeMap<(u32, u32, EntryId), Version>,
     /// Looks so far.
     pub looks: u64,
-    /// How often is looked; zero for [`EVERY`].
+    /// How often is looked, in microseconds; zero for once in a second.
     pub every: Micros,
     next: Micros,
 }
