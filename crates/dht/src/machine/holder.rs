@@ -344,6 +344,7 @@ impl Dht {
             let replicas =
                 holder.records.config().mailbox.replicas.min(holder.records.config().immutable.replicas);
             holder.repair.set_period(period(&self.config.replication, replicas, stays));
+            holder.repair.set_size(self.size.size(now));
             let table = &self.table;
             let usable = |contact: &Contact| {
                 table.get(contact.key()).is_some_and(|entry| entry.extended && entry.is_usable())

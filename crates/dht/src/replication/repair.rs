@@ -28,6 +28,7 @@ pub struct Repair {
     /// Of which state of store and neighbours the index is.
     indexed: Option<(u64, u64)>,
     period: Duration,
+    size: Option<f64>,
     next_token: u64,
     clocks: NeighbourClocks,
     stats: RepairStats,
@@ -107,6 +108,7 @@ impl Repair {
             index: Vec::new(),
             indexed: None,
             period,
+            size: None,
             next_token: 0,
             clocks,
             stats: RepairStats::default(),
@@ -116,6 +118,11 @@ impl Repair {
     /// How often we compare: see [`super::period`].
     pub fn set_period(&mut self, period: Duration) {
         self.period = period.clamp(self.config.period_least, self.config.period_most);
+    }
+
+    /// How large the network seems; `None` while nothing is known.
+    pub fn set_size(&mut self, size: Option<f64>) {
+        self.size = size;
     }
 
     /// Totals since the start.
@@ -474,22 +481,22 @@ impl Repair {
         }
     }
 
-    /// Records for which others are now responsible go when half of their life is over.
+    /// Records for which others are now responsible go when half of the life that they had when they came is over (dht.md B.3). Others are responsible when so many
+    /// stand closer, and a network of this size has as many there: whoever crowds around a key makes nobody forget what lies there.
     fn let_go(&mut self, now: Now, records: &Records, store: &mut Store) {
         self.refresh(records, store);
         let unix = now.unix.as_secs();
-        let far: Vec<EntryId> = self
-            .index
-            .iter()
-            .filter(|held| usize::from(held.rank) >= usize::from(held.replicas) + self.config.spare_ranks)
-            .map(|held| held.item.id)
-            .collect();
+        let is_far = |held: &&Held| {
+            let enough = usize::from(held.replicas) + self.config.spare_ranks;
+            let expected = self.size.map(|size| size * held.key.distance(&self.own).share());
+            usize::from(held.rank) >= enough && expected.is_none_or(|expected| expected >= enough as f64)
+        };
+        let far: Vec<EntryId> = self.index.iter().filter(is_far).map(|held| held.item.id).collect();
         for id in far {
-            let over_half = store.summary(&id).is_some_and(|summary| {
-                let half = records.config().of(summary.kind).max_ttl.as_secs() / 2;
-                summary.expires.saturating_sub(unix) < half
+            let half_over = store.summary(&id).is_some_and(|summary| {
+                unix.saturating_sub(summary.since) >= summary.expires.saturating_sub(unix)
             });
-            if over_half {
+            if half_over {
                 store.let_go(now, &id);
             }
         }

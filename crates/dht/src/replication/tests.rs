@@ -205,7 +205,7 @@ fn who_is_far_beyond_the_replicas_lets_go_when_half_of_the_life_is_over() {
     let mut node = Node::new(numbers[19]);
     node.put(&record);
     node.knows(at(1), &numbers);
-    let half = TTL - 24 * 3600;
+    let half = TTL / 2;
     for second in [10, half - 10] {
         let asks = node.repair.poll(at(second), &rules(), &mut node.store, &mut node.random);
         asks.iter().for_each(|(token, ..)| node.repair.failed(*token));
@@ -215,6 +215,43 @@ fn who_is_far_beyond_the_replicas_lets_go_when_half_of_the_life_is_over() {
     assert_eq!(node.ids().len(), 0);
     // What was newer is remembered.
     assert_eq!(node.store.high_water(&record.id()), Some(*record.version()));
+}
+
+/// D.2-9: peers that crowd around a key look like its holders. In a network of this size so many cannot be closer, and the record stays.
+#[test]
+fn a_crowd_around_a_key_makes_nobody_let_go_of_what_lies_there() {
+    let record = value(10, 1, TTL);
+    let target = *record.target().key();
+    let mut numbers: Vec<u64> = (1..=20).collect();
+    numbers.sort_by_key(|number| target.distance(&Key::of_peer(&peer(*number))));
+    let keeps = |expected: f64| {
+        let mut node = Node::new(numbers[19]);
+        node.put(&record);
+        node.knows(at(1), &numbers);
+        let share = target.distance(&Key::of_peer(&peer(numbers[19]))).share();
+        node.repair.set_size(Some(expected / share));
+        node.repair.poll(at(TTL - 12 * 3600), &rules(), &mut node.store, &mut node.random);
+        !node.ids().is_empty()
+    };
+    assert_eq!([keeps(8.0), keeps(15.9), keeps(16.1)], [true, true, false]);
+}
+
+/// dht.md B.3: what counts is the record's own life, not the longest that its kind may have.
+#[test]
+fn half_of_a_short_life_is_as_long_as_that_life_makes_it() {
+    let life = 8 * 3600;
+    let record = value(10, 1, life);
+    let target = *record.target().key();
+    let mut numbers: Vec<u64> = (1..=20).collect();
+    numbers.sort_by_key(|number| target.distance(&Key::of_peer(&peer(*number))));
+    let keeps_at = |second: u64| {
+        let mut node = Node::new(numbers[19]);
+        node.put(&record);
+        node.knows(at(1), &numbers);
+        node.repair.poll(at(second), &rules(), &mut node.store, &mut node.random);
+        !node.ids().is_empty()
+    };
+    assert_eq!([keeps_at(life / 2 - 600), keeps_at(life / 2 + 600)], [true, false]);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(super) struct Entry {
     pub(super) held: Held,
     /// When it goes, in seconds since 1970, by our clock.
     pub(super) expires: u64,
+    /// When this version came, or was read from the disk, in the same seconds: half of its life counts from here.
+    pub(super) since: u64,
     /// Whether its signature was checked since it was loaded.
     pub(super) checked: bool,
     /// A message to a mailbox from somebody without a token.

@@ -478,12 +478,21 @@ pub struct Summary<'a> {
     pub version: &'a Version,
     /// When it goes, in seconds since 1970.
     pub expires: u64,
+    /// When it came, in the same seconds.
+    pub since: u64,
 }
 
 impl<'a> Summary<'a> {
     fn of(entry: &'a Entry) -> Option<Self> {
         let Held::Ours { kind, version, .. } = &entry.held else { return None };
-        Some(Self { target: &entry.target, id: entry.id, kind: *kind, version, expires: entry.expires })
+        Some(Self {
+            target: &entry.target,
+            id: entry.id,
+            kind: *kind,
+            version,
+            expires: entry.expires,
+            since: entry.since,
+        })
     }
 }
 

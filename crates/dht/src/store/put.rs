@@ -144,6 +144,7 @@ impl Store {
             value: full,
             held,
             expires,
+            since: unix,
             checked: true,
             stranger,
             rival: None,
@@ -185,6 +186,7 @@ impl Store {
             value: value.clone(),
             held,
             expires,
+            since: now.unix.as_secs(),
             checked: true,
             stranger: false,
             rival: None,
@@ -251,6 +253,7 @@ impl Store {
         if won && let Held::Ours { version, .. } = &mut entry.held {
             *version = *record.version();
             entry.expires = record.version().not_after;
+            entry.since = now.unix.as_secs();
         }
         (entry.value, entry.rival) = (winner.clone(), Some(loser.clone()));
         // The proof is kept where there is room for it.

@@ -218,6 +218,7 @@ impl Store {
             value,
             held,
             expires,
+            since: now.unix.as_secs(),
             checked: known_good,
             stranger,
             rival,
