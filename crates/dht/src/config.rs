@@ -126,7 +126,7 @@ pub struct LookupConfig {
     pub dense: f64,
     /// The region that must be covered then, as a multiple of k peers' share of the keyspace; who lies in it keeps a record, whoever stands closer.
     pub region: f64,
-    /// Lookups of places in it that are made then.
+    /// Lookups of places in it that are made then. For a store they look for as many as an honest region has, together.
     pub region_lookups: usize,
     /// Peers of that region, beyond the replicas, at which a value is stored too.
     pub region_extra: usize,

@@ -41,7 +41,8 @@
 //!   (`so_many_of_a_subnet_stand_in_a_bucket_and_in_the_table_and_loopback_is_exempt`, `one_subnet_cannot_fill_a_lookup`), and old peers are preferred
 //!   (`a_full_bucket_keeps_whom_it_has_and_newcomers_wait`).
 //! - *A crowd around a key*: it shows in the density of the neighbourhood, which then is covered from several sides
-//!   (`a_dense_neighbourhood_raises_the_alarm_and_is_covered`).
+//!   (`a_dense_neighbourhood_raises_the_alarm_and_is_covered`); a store goes to those whom lookups of places near the key find, and to no more than an honest
+//!   neighbourhood has (`a_store_in_a_dense_neighbourhood_goes_to_as_many_of_the_region_as_an_honest_one_has`).
 //! - *A trap for newcomers*: networks behind the first contacts are compared (`first_contacts_that_lead_into_different_networks_are_told_of`).
 //! - *Silence*: a silent peer costs a lookup a part of a round trip (`a_suspect_gives_its_slot_back_and_is_listened_to`); one that failed twice is neither
 //!   asked nor named; and when most fail, the fault is sought with us (`an_outage_is_told_and_blames_nobody`).

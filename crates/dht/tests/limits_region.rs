@@ -20,6 +20,10 @@ struct Seen {
 }
 
 fn looked_up(change: impl Fn(&mut LookupConfig)) -> Seen {
+    seen(change, Operation::Get { target: hidden() })
+}
+
+fn seen(change: impl Fn(&mut LookupConfig), wanted: Operation) -> Seen {
     let mut config = DhtConfig::default();
     change(&mut config.lookup);
     let mut net = Net::new(14, 600, &config);
@@ -31,13 +35,18 @@ fn looked_up(change: impl Fn(&mut LookupConfig)) -> Seen {
     dht.plant(net.time(), (1..200).map(|at| net.nodes[at].contact.clone()));
     dht.plant_size(net.time(), 200.0, 16);
     net.nodes[0].dht = dht;
-    let wanted = Operation::Get { target: hidden() };
+    let is_store = matches!(wanted, Operation::Put { .. });
     let operation = net.start(0, wanted, Options::default());
     let mut operations = 0;
-    while net.nodes[0].done.is_empty() && net.step() {
+    let goes_on = |net: &Net| match is_store {
+        true => net.nodes[0].dht.standing(net.time()).operations > 0,
+        false => net.nodes[0].done.is_empty(),
+    };
+    while goes_on(&net) && net.step() {
         operations = operations.max(net.nodes[0].dht.standing(net.time()).operations);
     }
-    let outcome = net.outcome(0, operation);
+    let settled = net.nodes[0].settled.pop().map(|(_, outcome)| outcome);
+    let outcome = settled.unwrap_or_else(|| net.outcome(0, operation));
     let told = net.nodes[0].events.iter().any(|(_, event)| matches!(event, Event::Dense { .. }));
     Seen { outcome, operations, told }
 }
@@ -64,6 +73,24 @@ fn the_region_that_is_covered_is_as_large_as_configured() {
     // Of six hundred nodes a share of region x 20 / 200 lies in it.
     let (small, large) = (answered(0.5), answered(1.5));
     assert!((25..60).contains(&small) && (75..130).contains(&large), "{small} {large}");
+}
+
+/// dht.md B.6, scenario 9: whoever crowds around a key cannot make a store ask and fill all of the crowd.
+#[test]
+fn a_store_in_a_dense_neighbourhood_goes_to_as_many_of_the_region_as_an_honest_one_has() {
+    let put = Operation::Put { target: hidden(), value: Bytes::from_static(b"x"), replicas: 12 };
+    let Seen { outcome, operations, told } = seen(|_| {}, put);
+    assert!(told && outcome.dense && operations == 5, "{operations}");
+    // Some ninety lie in the region, where thirty are expected: a dozen, eight more, and whom four lookups of eight find.
+    let stored = outcome.stored.len();
+    assert!((12 + 16..=12 + 8 + 32).contains(&stored), "{stored} copies");
+    let counts = outcome.counts;
+    assert!((4 * 8..4 * 30).contains(&counts.around), "{counts:?}");
+    assert_eq!(counts.asked, counts.answered + counts.failed + counts.cancelled, "{counts:?}");
+    let target = hidden();
+    let farthest =
+        outcome.stored.iter().map(|peer| peer.key().distance(target.key()).share()).fold(0.0, f64::max);
+    assert!(farthest <= 1.1 * 1.5 * 20.0 / 200.0, "{farthest}");
 }
 
 #[test]

@@ -234,7 +234,7 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit count dht.lookup.most_paths: "Disjoint paths of a lookup, whatever raises them"
     Limit number dht.lookup.dense: "A neighbourhood is dense when the size of the network times the distance of its k-th peer is below this: for k = 20 one honest lookup in a thousand is below 9"
     Limit number dht.lookup.region: "The region that must be covered then, as a multiple of k peers' share of the keyspace; who lies in it keeps a record, whoever stands closer"
-    Limit count dht.lookup.region_lookups: "Lookups of places in it that are made then"
+    Limit count dht.lookup.region_lookups: "Lookups of places in it that are made then; for a store they look for as many as an honest region has, together"
     Limit count dht.lookup.region_extra: "Peers of that region, beyond the replicas, at which a value is stored too"
     Limit count dht.lookup.max_operations: "Operations under way at once; further ones fail at once"
     Limit time dht.lookup.interactive_deadline: "How long an interactive operation may take"

@@ -384,9 +384,14 @@ impl Lookup {
         self.credit = Some(Cause::Hedge);
     }
 
-    /// Whether it was widened.
-    pub(crate) fn is_wide(&self) -> bool {
-        self.cover.is_some()
+    /// So many count as the closest from now on.
+    pub(crate) fn look_for(&mut self, few: usize) {
+        self.plan.k = few.clamp(1, self.plan.k);
+    }
+
+    /// So many count as the closest.
+    pub(crate) fn wanted(&self) -> usize {
+        self.plan.k
     }
 
     /// Steps since the last call.

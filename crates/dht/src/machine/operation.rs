@@ -48,6 +48,8 @@ pub(super) struct Op {
     pub(super) deadline: Duration,
     /// Lookups of its neighbourhood that are under way for it.
     covering: usize,
+    /// Requests of those that have ended.
+    around: u32,
     dense: bool,
     watch: bool,
     pub(super) wake: Duration,
@@ -178,6 +180,7 @@ impl Dht {
             walked: None,
             deadline,
             covering: 0,
+            around: 0,
             dense: false,
             watch,
             wake: now.mono,
@@ -326,7 +329,7 @@ impl Dht {
     fn test_density(&mut self, now: Now, operation: u64) -> bool {
         let Some(op) = self.operations.get_mut(&operation) else { return false };
         let config = &self.config.lookup;
-        let guarded = matches!(op.aim, Aim::Caller(_)) && !op.lookup.is_wide();
+        let guarded = matches!(op.aim, Aim::Caller(_) | Aim::Replica(_)) && !op.dense;
         let (true, Some(size), Some(kth)) = (guarded, op.lookup.size(), op.lookup.kth()) else {
             return false;
         };
@@ -337,12 +340,25 @@ impl Dht {
         op.dense = true;
         let target = op.lookup.target().clone();
         let region = radius(config.region * self.config.table.k as f64, size);
-        op.lookup.widen(region, 4.min(config.most_paths));
+        let class = if op.store.is_some() { Class::Frugal } else { op.class };
+        // A get asks all of the region. A store need not: copies go to those of it whom the lookups of places in it come upon, and these find places, which the honest fill
+        // evenly, where a crowd of strangers fills one of them. Together they look for as many as an honest region has.
+        let few = (config.region * self.config.table.k as f64 / config.region_lookups.max(1) as f64).ceil();
+        let wanted = op.store.is_some().then_some(few as usize);
+        if wanted.is_none() {
+            op.lookup.widen(region, 4.min(config.most_paths));
+        }
+        let near: Vec<Contact> =
+            op.lookup.candidates().filter(|one| one.counts()).map(|one| one.contact.clone()).collect();
         self.outputs.push_back(Output::Event(Event::Dense { target: target.clone(), score }));
-        let class = op.class;
         for _ in 0..config.region_lookups {
             let Some(nearby) = target_near(&mut self.random, target.key(), region) else { break };
             if let Some(cover) = self.begin(now, Aim::Cover(operation), nearby, class) {
+                let hints: Vec<_> = near.iter().map(|contact| self.hint_of(contact.clone())).collect();
+                if let (Some(few), Some(cover)) = (wanted, self.operations.get_mut(&cover)) {
+                    cover.lookup.look_for(few);
+                    cover.lookup.seed(hints);
+                }
                 if let Some(op) = self.operations.get_mut(&operation) {
                     op.covering += 1;
                 }
@@ -366,6 +382,7 @@ impl Dht {
 
     /// An operation is over: everything it holds is freed, and whoever wanted it is told.
     pub(super) fn finish(&mut self, now: Now, operation: u64, ended: Ended) {
+        self.end_covers(now, operation, ended);
         self.end_walk(now, operation);
         self.end_store(now, operation);
         let Some(mut op) = self.operations.remove(&operation) else { return };
@@ -402,15 +419,16 @@ impl Dht {
             }
             Aim::Cover(parent) => self.covered(now, parent, &op),
         }
-        // Lookups that others began for this one are of no use any more.
-        let orphans: Vec<u64> = self
-            .operations
-            .iter()
-            .filter(|(_, other)| other.aim == Aim::Cover(operation))
-            .map(|(orphan, _)| *orphan)
-            .collect();
-        for orphan in orphans {
-            self.finish(now, orphan, Ended::Cancelled);
+    }
+
+    /// Ends the lookups that were begun for this operation: they are of no use any more.
+    fn end_covers(&mut self, now: Now, operation: u64, ended: Ended) {
+        let Some(op) = self.operations.get_mut(&operation).filter(|op| op.covering > 0) else { return };
+        op.walked.get_or_insert(ended);
+        let covers = self.operations.iter().filter(|(_, other)| other.aim == Aim::Cover(operation));
+        let covers: Vec<u64> = covers.map(|(cover, _)| *cover).collect();
+        for cover in covers {
+            self.finish(now, cover, Ended::Cancelled);
         }
     }
 
@@ -419,7 +437,11 @@ impl Dht {
         let found: Vec<_> = cover.lookup.closest().map(|c| self.hint_of(c.contact.clone())).collect();
         let Some(op) = self.operations.get_mut(&parent) else { return };
         op.covering = op.covering.saturating_sub(1);
+        op.around += cover.lookup.counts.asked;
         if op.walked.is_none() {
+            if let Some(store) = op.store.as_mut() {
+                store.came_upon(found.iter().take(cover.lookup.wanted()).map(|(contact, _)| contact));
+            }
             op.lookup.seed(found);
             self.drive(now, parent);
         }
@@ -434,7 +456,7 @@ impl Dht {
             providers,
             hops: op.lookup.hops,
             took: now.mono.saturating_sub(op.lookup.started()),
-            counts: op.lookup.counts,
+            counts: Counts { around: op.around, ..op.lookup.counts },
             dense: op.dense,
             ..Outcome::empty(ended)
         };
@@ -457,7 +479,7 @@ impl Dht {
             closest: op.lookup.closest().take(k).map(|c| c.contact.clone()).collect(),
             hops: op.lookup.hops,
             took: now.mono.saturating_sub(op.lookup.started()),
-            counts: op.lookup.counts,
+            counts: Counts { around: op.around, ..op.lookup.counts },
             dense: op.dense,
             ..Outcome::empty(ended)
         };

@@ -27,6 +27,8 @@ pub(super) struct Store {
     queue: VecDeque<Contact>,
     /// Peers of the region that get a copy beyond the replicas.
     extra: VecDeque<Contact>,
+    /// Whom the lookups of a dense neighbourhood came upon.
+    around: Vec<Contact>,
     /// The caller was told.
     pub(super) told: bool,
     counts: Counts,
@@ -64,6 +66,7 @@ impl Store {
             copies: Vec::new(),
             queue: VecDeque::new(),
             extra: VecDeque::new(),
+            around: Vec::new(),
             told: false,
             counts: Counts::default(),
         }
@@ -79,6 +82,15 @@ impl Store {
             }
         }
         add_counts(&mut outcome.counts, &self.counts);
+    }
+
+    /// A lookup of the neighbourhood has found these.
+    pub(super) fn came_upon<'a>(&mut self, peers: impl Iterator<Item = &'a Contact>) {
+        for peer in peers {
+            if !self.around.iter().any(|other| other.key() == peer.key()) {
+                self.around.push(peer.clone());
+            }
+        }
     }
 
     fn count(&self, state: State, extra: bool) -> usize {
@@ -165,11 +177,13 @@ impl Dht {
             let mut beyond: Vec<Contact> = beyond.map(|(contact, _)| contact.clone()).collect();
             self.random.shuffle(&mut beyond);
             beyond.retain(|contact| !store.has(contact));
-            if !op.lookup.is_wide() {
-                let there = store.copies.iter().filter(|copy| copy.extra).count();
-                beyond.truncate(config.region_extra.saturating_sub(there));
-            }
-            store.extra = beyond.into();
+            let there = store.copies.iter().filter(|copy| copy.extra).count();
+            beyond.truncate(config.region_extra.saturating_sub(there));
+            // Where it looks too dense, all whom the lookups of its places found: `next` leaves out who has a copy.
+            let target = op.lookup.target().key();
+            let inside = |peer: &Contact| peer.key().distance(target) <= region;
+            store.extra =
+                std::mem::take(&mut store.around).into_iter().filter(inside).chain(beyond).collect();
         }
         if store.by_default {
             // A network of fewer nodes than replicas is no failure.

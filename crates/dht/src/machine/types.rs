@@ -395,6 +395,8 @@ pub struct Counts {
     pub invalid: u32,
     /// Requests among `asked` that went over a connection that stood.
     pub warm: u32,
+    /// Requests beside `asked`: those of lookups of the neighbourhood, which a place that looks too dense sets off (dht.md B.6).
+    pub around: u32,
 }
 
 /// Why an operation ended.

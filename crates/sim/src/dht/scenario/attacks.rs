@@ -249,8 +249,8 @@ fn dense_share(gathered: &Gathered, operations: &[u64]) -> f64 {
 }
 
 fn mean_requests(gathered: &Gathered, operations: &[u64]) -> f64 {
-    let requests = operations.iter().filter_map(|one| gathered.of(*one)).map(|one| one.outcome.counts.asked);
-    f64::from(requests.sum::<u32>()) / operations.len().max(1) as f64
+    let counts = operations.iter().filter_map(|one| gathered.of(*one)).map(|one| one.outcome.counts);
+    f64::from(counts.map(|counts| counts.asked + counts.around).sum::<u32>()) / operations.len().max(1) as f64
 }
 
 /// Scenario 10: a share of all nodes work together. They name each other alone, say that they store and don't.
