@@ -8,6 +8,7 @@ use bytes::Bytes;
 use peerage_identity::{NodeKey, PeerId};
 use peerage_machine::{Now, Random};
 
+use super::memory::MEMORY_ROW;
 use super::operation::Aim;
 use super::requests::Purpose;
 use super::store::Store as Copies;
@@ -94,9 +95,13 @@ impl Dht {
     }
 
     /// Takes in what the disk holds, before anything else happens.
-    pub fn restore(&mut self, now: Now, rows: Vec<(Bytes, Bytes)>) -> Restored {
-        let Some(holder) = self.holder.as_mut() else { return Restored::default() };
-        let restored = holder.store.restore(now, &holder.records, rows);
+    pub fn restore(&mut self, now: Now, mut rows: Vec<(Bytes, Bytes)>) -> Restored {
+        let memory = rows.extract_if(.., |(key, _)| key == MEMORY_ROW);
+        let memory: Vec<_> = memory.map(|(_, row)| row).collect();
+        let damaged = memory.iter().filter(|row| !self.recall(now, row)).count();
+        let Some(holder) = self.holder.as_mut() else { return Restored { damaged, ..Restored::default() } };
+        let mut restored = holder.store.restore(now, &holder.records, rows);
+        restored.damaged += damaged;
         self.note_due(now);
         restored
     }

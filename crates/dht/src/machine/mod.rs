@@ -2,6 +2,7 @@
 
 mod holder;
 mod links;
+mod memory;
 mod operation;
 mod requests;
 mod serve;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use peerage_machine::Random;
 use sha2::{Digest, Sha256};
 
@@ -151,13 +151,27 @@ fn apply(rows: &mut BTreeMap<Bytes, Bytes>, change: &Change) {
     };
 }
 
+/// Adds bytes of any length to a row.
+pub(crate) fn put_part(out: &mut BytesMut, part: &[u8]) {
+    out.put_u32(part.len() as u32);
+    out.put_slice(part);
+}
+
+/// The next of them; `None` at the end of the row.
+pub(crate) fn take_part(rest: &mut Bytes) -> Option<Bytes> {
+    let length = u32::from_be_bytes(*rest.first_chunk::<4>()?) as usize;
+    let part = (rest.len() >= 4 + length).then(|| rest.slice(4..4 + length))?;
+    *rest = rest.slice(4 + length..);
+    Some(part)
+}
+
 /// A row's value with its checksum.
-pub(super) fn checked(key: &[u8], value: &[u8]) -> Bytes {
+pub(crate) fn checked(key: &[u8], value: &[u8]) -> Bytes {
     [value, &checksum(key, value)].concat().into()
 }
 
 /// A row's value, if its checksum is right.
-pub(super) fn unchecked(key: &[u8], row: &Bytes) -> Option<Bytes> {
+pub(crate) fn unchecked(key: &[u8], row: &Bytes) -> Option<Bytes> {
     let length = row.len().checked_sub(CHECKSUM_BYTES)?;
     let value = row.slice(..length);
     (row[length..] == checksum(key, &value)).then_some(value)

@@ -9,7 +9,7 @@
 //! Everything is in memory; [`Disk`] says how it survives a restart.
 
 mod config;
-mod disk;
+pub(crate) mod disk;
 mod entry;
 mod providers;
 mod put;

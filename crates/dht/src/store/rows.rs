@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use peerage_identity::{DialAddress, PeerId, decode_peer_id};
 use peerage_machine::Now;
 
-use super::disk::{Batch, Change, checked, unchecked};
+use super::disk::{Batch, Change, checked, put_part, take_part, unchecked};
 use super::{Entry, Held, Store, StoreConfig};
 use crate::record::{Checked, EntryId, Named, Place, Records, Unverified, VERSION_BYTES, Version, Welcome};
 use crate::{Contact, Key, Target};
@@ -272,18 +272,6 @@ pub(super) fn mark_row(id: EntryId) -> Bytes {
 
 pub(super) fn provider_row(key: &Key, peer: &PeerId) -> Bytes {
     [&[PROVIDER_ROW][..], &key.to_bytes(), &peer.to_bytes()].concat().into()
-}
-
-fn put_part(out: &mut BytesMut, part: &[u8]) {
-    out.put_u32(part.len() as u32);
-    out.put_slice(part);
-}
-
-fn take_part(rest: &mut Bytes) -> Option<Bytes> {
-    let length = u32::from_be_bytes(*rest.first_chunk::<4>()?) as usize;
-    let part = (rest.len() >= 4 + length).then(|| rest.slice(4..4 + length))?;
-    *rest = rest.slice(4 + length..);
-    Some(part)
 }
 
 fn take_u64(bytes: &Bytes) -> Option<(u64, Bytes)> {

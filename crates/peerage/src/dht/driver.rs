@@ -32,6 +32,8 @@ pub(crate) const QUEUE: usize = 1024;
 pub(crate) const MAX_STEPS_BEHIND: usize = 4096;
 /// How often streams that nobody used for a while are looked for.
 const TRIM_EVERY: Duration = Duration::from_secs(15);
+/// How often the machine's memory is written, when it is awake.
+const REMEMBER_EVERY: Duration = Duration::from_secs(3600);
 
 /// What the driver hears.
 pub(crate) enum DhtMessage {
@@ -80,6 +82,8 @@ struct Driver {
     next_query: u64,
     /// When streams that nobody used for a while are looked for next; never while none are kept.
     trim: Option<Instant>,
+    /// When the machine's memory was written last.
+    remembered: Instant,
 }
 
 /// Runs until the node stops.
@@ -100,6 +104,7 @@ pub(crate) async fn run(
         connected: BTreeMap::new(),
         next_query: 0,
         trim: None,
+        remembered: Instant::now(),
     };
     driver.peers_changed();
     // Nobody may ever connect by itself: whom the book knows is asked at once.
@@ -122,6 +127,7 @@ pub(crate) async fn run(
         let now = shared.clock.now();
         if driver.machine.poll_timeout().is_some_and(|due| due <= now.mono) {
             driver.machine.handle_timeout(now);
+            driver.remember();
         }
     }
 }
@@ -280,6 +286,19 @@ impl Driver {
             let written = Input::Written { number, ok: saved.is_ok() };
             let _ = core.to_driver.send(DhtMessage::Input(written)).await;
         });
+    }
+
+    /// Writes whom the machine knows best and whom it saw (AL-70), at times when it is awake anyway.
+    fn remember(&mut self) {
+        if self.remembered.elapsed() >= REMEMBER_EVERY {
+            self.remembered = Instant::now();
+            let (shared, (key, row)) = (self.shared.clone(), self.machine.memory());
+            self.shared.spawn(async move {
+                if let Err(error) = shared.saving.save_rows(vec![(key, Some(row))], false).await {
+                    tracing::warn!(%error, "whom the DHT knows best was not stored");
+                }
+            });
+        }
     }
 
     /// Hands over whom the address book knows, the user's seeds among them. Who is dialled anyway, such as a seed without a peer ID, follows when it is

@@ -134,6 +134,11 @@ pub(crate) fn start(
 /// Stores what the machine has not handed out yet, at the end of the node.
 pub(crate) async fn save(shared: &Arc<Shared>) {
     let dht = Dht { shared: shared.clone() };
+    if let Ok((key, row)) = dht.of_machine(|_, machine| machine.memory()).await
+        && let Err(error) = shared.saving.save_rows(vec![(key, Some(row))], false).await
+    {
+        tracing::warn!(%error, "whom the DHT knows best was not stored");
+    }
     while let Ok(Some(batch)) = dht.of_machine(|now, machine| machine.flush(now)).await {
         let number = batch.number;
         let saved = shared.saving.save_rows(driver::row_changes(batch.changes), batch.durable).await;

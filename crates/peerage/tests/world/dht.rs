@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use peerage::{DhtConfig, DhtError, Node};
+use peerage::{DhtConfig, DhtError, MemoryStore, Node, Store as _};
 use peerage_transport::{NegotiationError, ReadError, Stream, StreamCode};
 use peerage_wire::hello::Hello;
 use peerage_wire::identify::Identify;
@@ -19,10 +19,16 @@ const KAD: &str = "/world/kad/1.0.0";
 
 /// A node that serves the DHT, at 10.0.0.1.
 async fn server(world: &Arc<World>) -> Node {
+    server_with(world, MemoryStore::default()).await
+}
+
+/// The same, with a disk that outlives it.
+async fn server_with(world: &Arc<World>, store: MemoryStore) -> Node {
     let machine = world.machine(1, &["10.0.0.1"]);
     let config = DhtConfig::default().any_value("any");
     let listen = "/ip4/10.0.0.1/udp/4001/quic-v1";
-    machine.node().max_outbound(0).dht(config).listen(listen).start().await.unwrap()
+    let builder = machine.node().max_outbound(0).dht(config).store(Arc::new(store));
+    builder.listen(listen).start().await.unwrap()
 }
 
 /// The same, and a peer of it that says that it serves, too.
@@ -50,6 +56,43 @@ async fn answered(stream: &mut Stream) -> Result<Message, Option<StreamCode>> {
             Err(Some(code))
         }
         Err(error) => panic!("{error}"),
+    }
+}
+
+/// AL-70
+#[tokio::test(start_paused = true)]
+async fn whom_the_dht_saw_is_known_after_a_restart() {
+    for hard in [false, true] {
+        let (world, store) = (World::new(), MemoryStore::default());
+        let node = server_with(&world, store.clone()).await;
+        let stranger = Stranger::dial(&world, "10.0.0.2", &node).await;
+        stranger.meet(1, &Hello { services: vec![KAD.into()], ..stranger.hello(1) }).await;
+        let mut stream = stranger.begin(KAD, framed(find().encode_to_vec())).await;
+        answered(&mut stream).await.unwrap();
+        let seen = node.dht().standing().await.unwrap().seen;
+        assert_eq!((seen.hour, seen.unique), (1, 1));
+        if hard {
+            // What is written once an hour is there without a last word of the node's.
+            pass(2 * 3600 * SECOND).await;
+            let kept = MemoryStore::default();
+            kept.save_rows(
+                &store
+                    .load_rows()
+                    .unwrap()
+                    .into_iter()
+                    .map(|(key, row)| (key, Some(row)))
+                    .collect::<Vec<_>>(),
+                true,
+            )
+            .unwrap();
+            let again = server_with(&World::new(), kept).await;
+            assert_eq!(again.dht().standing().await.unwrap().seen.day, 1);
+        } else {
+            node.close().await;
+            let again = server_with(&World::new(), store).await;
+            let seen = again.dht().standing().await.unwrap().seen;
+            assert_eq!((seen.hour, seen.unique), (1, 0), "those loaded are not counted again");
+        }
     }
 }
 
