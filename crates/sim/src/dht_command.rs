@@ -33,7 +33,7 @@ pub(crate) struct Dht {
     /// Lookups for each row. Without it, the scenario's own number.
     #[arg(long)]
     lookups: Option<u64>,
-    /// Simulated seconds of scenarios that go on for hours. Without it, as long as the study says.
+    /// Simulated seconds of scenarios that go on for hours; of the calibration, after how many a connection that is not used ends. Without it, as long as the study says.
     #[arg(long)]
     seconds: Option<u64>,
     /// Checks the invariants while it runs, which takes longer.

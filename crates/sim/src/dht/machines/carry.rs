@@ -7,7 +7,7 @@ use bytes::Bytes;
 use peerage_dht::{Answer, Class, Contact, Input, Output, Query, QueryId, Refusal, RequestId, Status};
 use peerage_machine::Machine;
 
-use super::super::network::{Faults, Health, Luck};
+use super::super::network::{Faults, Luck};
 use super::super::queue::Micros;
 use super::super::still::Key;
 use super::super::stream::Purpose;
@@ -25,6 +25,8 @@ impl World {
             Event::Wake { node, start } => self.wake(node, start),
             Event::Query { node, query, from } => self.deliver_query(node, query, from),
             Event::Answer { node, peer, from, answer } => self.deliver_answer(node, peer, from, *answer),
+            Event::Dialled { node, peer, start } => self.dialled(node, peer, start),
+            Event::LinkIdle { node, peer } => self.look_at_link(node, peer),
             Event::LinkLost { node, peer } => self.lose_link(node, peer),
             Event::Turn { node } => self.turn(node),
             Event::Call { number } => self.happened.push_back(Happened::Call(number)),
@@ -107,8 +109,7 @@ impl World {
         let Some(peer) = self.node_of(contact) else { return };
         let trip = self.network.round_trip(node, peer);
         let (now, start) = (self.now, self.nodes[node as usize].starts);
-        let dial = (trip as f64 * self.setting.cold) as Micros;
-        let (handshake, dialled) = self.nodes[node as usize].dial(now, peer, dial);
+        let (handshake, dialled) = self.dial(node, peer);
         let meter = &mut self.nodes[node as usize].meter;
         meter.requests += 1;
         let bytes = query_bytes(&query) + FRAME;
@@ -117,9 +118,7 @@ impl World {
         if dialled {
             meter.handshakes += HANDSHAKE;
         }
-        let health = self.nodes[peer as usize].health;
-        let apart = self.nodes[peer as usize].side != self.nodes[node as usize].side;
-        if health == Health::Silent || self.nodes[peer as usize].dht.is_none() || apart {
+        if !self.answers(node, peer) {
             return;
         }
         let from = Pending { asker: node, start, request, handshake, dialled, sent: now, class };
@@ -134,7 +133,7 @@ impl World {
         if from.dialled {
             self.nodes[node as usize].meter.handshakes += HANDSHAKE;
         }
-        self.link(node, from.asker);
+        self.connect(from.asker, node);
         self.last += 1;
         let name = QueryId(self.last);
         let deed = self.deed(node, from.asker, &query);
@@ -173,49 +172,11 @@ impl World {
         if !this.is_up() || this.starts != from.start {
             return;
         }
-        self.link(node, peer);
         self.trace.note(self.now, node.into(), from.request.0);
         let rtt = Duration::from_micros(self.now - from.sent - from.handshake);
         let (remote, now) = (self.remote(peer), self.clock_of(node));
         if let Some(dht) = &mut self.nodes[node as usize].dht {
             dht.handle(now, Input::Answered { request: from.request, rtt, remote, answer });
-            self.pump(node);
-        }
-    }
-
-    /// A connection from `node` to `peer` is there from now on, or was used: the one that was unused for longest gives way when there are too many.
-    fn link(&mut self, node: u32, peer: u32) {
-        self.nodes[node as usize].dials.remove(&peer);
-        let known = self.nodes[node as usize].links.insert(peer, self.now).is_some();
-        if known {
-            return;
-        }
-        let contact = self.nodes[peer as usize].contact.clone();
-        let rtt = Some(Duration::from_micros(self.network.round_trip(node, peer)));
-        let (remote, now) = (self.remote(peer), self.clock_of(node));
-        let peer_id = *contact.peer();
-        if let Some(dht) = &mut self.nodes[node as usize].dht {
-            dht.handle(now, Input::Connected { contact, remote, rtt });
-            dht.handle(now, Input::Supports { peer: peer_id, serves: true });
-        }
-        let links = &self.nodes[node as usize].links;
-        if links.len() > self.setting.connections
-            && let Some(oldest) = links.iter().min_by_key(|(_, used)| **used).map(|(peer, _)| *peer)
-        {
-            self.lose_link(node, oldest);
-            self.lose_link(oldest, node);
-        }
-        self.pump(node);
-    }
-
-    fn lose_link(&mut self, node: u32, peer: u32) {
-        let peer_id = *self.nodes[peer as usize].contact.peer();
-        let now = self.clock_of(node);
-        let this = &mut self.nodes[node as usize];
-        if this.links.remove(&peer).is_some()
-            && let Some(dht) = &mut this.dht
-        {
-            dht.handle(now, Input::Disconnected { peer: peer_id });
             self.pump(node);
         }
     }
@@ -228,26 +189,13 @@ impl World {
     }
 
     /// Where a node is seen: at its own address.
-    fn remote(&self, node: u32) -> IpAddr {
+    pub(super) fn remote(&self, node: u32) -> IpAddr {
         let address = super::super::still::address_in(node).and_then(|address| address.socket_addr());
         address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
     }
 }
 
 impl super::Node {
-    /// How long a request to this peer waits for its connection, and whether it is the one that dials: a dial under way is for all requests.
-    fn dial(&mut self, now: Micros, peer: u32, dial: Micros) -> (Micros, bool) {
-        if dial == 0 || self.links.contains_key(&peer) {
-            return (0, false);
-        }
-        if let Some(done) = self.dials.get(&peer).filter(|done| **done > now) {
-            return (done - now, false);
-        }
-        self.dials.retain(|_, done| *done > now);
-        self.dials.insert(peer, now + dial);
-        (dial, true)
-    }
-
     /// Whether it is there, well or not.
     pub fn is_up(&self) -> bool {
         self.dht.is_some()

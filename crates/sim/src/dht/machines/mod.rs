@@ -1,12 +1,13 @@
 //! A network of whole machines: each node is a [`Dht`] as it runs in production, and this carries its messages in virtual time.
 //!
-//! What is modelled: round trips between places, dials (two round trips before the first request on a new connection), connections that are bounded in number and
-//! lost half a minute after the other side has died, silent and slow nodes, and every byte of queries and answers. What is not: bandwidth, queueing, NAT.
+//! What is modelled: round trips between places, dials (two round trips before the first request on a new connection), connections that are bounded in number, end
+//! when they are idle, and are lost half a minute after the other side has died (`links`), silent and slow nodes, and every byte of queries and answers. What is not: bandwidth, queueing, NAT.
 
 mod audit;
 mod carry;
 mod churn;
 mod hostile;
+mod links;
 mod look;
 mod records;
 
@@ -31,7 +32,7 @@ pub use audit::Audit;
 pub use churn::Sessions;
 pub use hostile::{Adversary, Deed, Heard};
 pub use look::Traffic;
-pub use records::place_of;
+pub use records::{NETWORK, key_of, place_of};
 
 /// A node and everything of it that outlives a restart.
 pub struct Node {
@@ -49,8 +50,8 @@ pub struct Node {
     starts: u32,
     /// The next time at which it is woken.
     wake: Option<Micros>,
-    /// Who it is connected to, with the last use.
-    links: BTreeMap<u32, Micros>,
+    /// Who it is connected to.
+    links: BTreeMap<u32, links::Link>,
     /// Whom it is dialling, and when that will be done.
     dials: BTreeMap<u32, Micros>,
     /// Queries that its machine has not answered yet.
@@ -99,6 +100,10 @@ enum Event {
     Query { node: u32, query: Query, from: Pending },
     /// An answer arrives.
     Answer { node: u32, peer: u32, from: Pending, answer: Box<Answer> },
+    /// A dial ends, and a connection stands.
+    Dialled { node: u32, peer: u32, start: u32 },
+    /// A connection for questions may have been idle for too long.
+    LinkIdle { node: u32, peer: u32 },
     /// The idle timeout after the other side has died.
     LinkLost { node: u32, peer: u32 },
     /// A node comes up, or goes.
@@ -118,14 +123,18 @@ pub struct Setting {
     pub shape: Shape,
     /// The machines' settings.
     pub config: DhtConfig,
-    /// Connections of a node.
-    pub connections: usize,
+    /// Connections for questions that a node holds at once, of its own; as many of others.
+    pub visits: usize,
+    /// One of its own ends when nothing was asked over it for so long.
+    pub visit_idle: Micros,
     /// Round trips before the first request on a new connection.
     pub cold: f64,
     /// Whether the invariants are checked after each event.
     pub checks: bool,
     /// Machines hold records by these rules; `None` where the simulator keeps plain values in their stead.
     pub records: Option<Arc<RecordsConfig>>,
+    /// Nodes are named by the keys with which they sign, as whole nodes are; else by names of which nobody has the key.
+    pub keyed: bool,
     /// Identities beyond the nodes that stand in the network like them: an attacker's.
     pub guests: Vec<PeerId>,
     /// Identities beyond those of whom nobody has heard, and who are down.
@@ -135,15 +144,18 @@ pub struct Setting {
 impl Setting {
     /// So many nodes.
     pub fn new(nodes: usize, seed: u64) -> Self {
+        let visits = peerage::PeersConfig::default();
         Self {
             nodes,
             seed,
             shape: Shape::default(),
             config: DhtConfig::default(),
-            connections: 64,
+            visits: visits.max_outbound_visits,
+            visit_idle: visits.visit_idle.as_micros() as Micros,
             cold: 2.0,
             checks: false,
             records: None,
+            keyed: false,
             guests: Vec::new(),
             strangers: 0,
         }
@@ -213,7 +225,10 @@ pub struct World {
 impl World {
     /// Everybody is there, nobody is up.
     pub fn new(setting: Setting) -> Self {
-        let own = (0..setting.nodes as u64).map(|node| super::still::peer_id(setting.seed, node));
+        let own = (0..setting.nodes as u32).map(|node| match setting.keyed {
+            true => key_of(setting.seed, node).peer_id(),
+            false => super::still::peer_id(setting.seed, node.into()),
+        });
         let strangers =
             (0..setting.strangers as u64).map(|one| super::still::peer_id(setting.seed, STRANGERS + one));
         let peers = own.chain(setting.guests.iter().copied()).chain(strangers);

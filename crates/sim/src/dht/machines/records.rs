@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use peerage_dht::Target;
 use peerage_dht::record::{Draft, EntryId, Network, Place, Record, Records, RecordsConfig};
+use peerage_dht::{Class, Operation, Options, Target};
 use peerage_identity::NodeKey;
 
 use super::super::stream::{Purpose, Stream};
 use super::World;
 
+/// The name of the network in which all records are.
+pub const NETWORK: &str = "simulated";
+
 /// The network in which all of them are.
 pub(super) fn network() -> Network {
-    Network::new("simulated").expect("a short name of letters is a network's name")
+    Network::new(NETWORK).expect("a short name of letters is a network's name")
 }
 
 /// The rules for one node: each has its own, for each decides by itself whether its clock is right.
@@ -22,7 +25,7 @@ pub(super) fn rules(config: &Arc<RecordsConfig>) -> Records {
 }
 
 /// The key with which a node, or a publisher of this number, signs. Its machine has it, though its name in the simulation is another one.
-pub(super) fn key_of(seed: u64, number: u32) -> NodeKey {
+pub fn key_of(seed: u64, number: u32) -> NodeKey {
     NodeKey::from_seed(Stream::new(seed, u64::from(number), Purpose::Records).bytes())
 }
 
@@ -53,6 +56,24 @@ impl World {
         let record = Record::sign(&key, &network(), Draft::new(place, seq, not_after, body)).ok()?;
         self.audit.signed(&record);
         Some(record)
+    }
+
+    /// Has a node sign something under its key, store it and look after it, as whole nodes do. False where the place or the body is too long.
+    pub fn publish(&mut self, node: u32, place: Place, seq: u64, body: Bytes, class: Class) -> bool {
+        let life = self.setting.records.as_ref().map(|rules| rules.of(place.kind()).default_ttl);
+        let life = life.unwrap_or_default();
+        let not_after = (self.clock().unix + life).as_secs();
+        let draft = Draft::new(place, seq, not_after, body);
+        let Ok(record) = Record::sign(&self.key_of(node), &network(), draft) else { return false };
+        self.audit.signed(&record);
+        let wanted = Operation::Publish { record: Box::new(record), renew: Some(life) };
+        self.start(node, wanted, Options { class, ..Options::default() });
+        true
+    }
+
+    /// The key of a place in the network of these records. `None` where it is too long.
+    pub fn target_of(&self, place: &Place) -> Option<Target> {
+        place.target(&network())
     }
 
     /// Puts a record at the live nodes closest to its key, as if it had been there for long.

@@ -1,6 +1,7 @@
 //! The study's scenarios of the DHT (dht.md D.2), each with its bars.
 
 mod attacks;
+mod calibration;
 mod durability;
 mod flood;
 mod machines;
@@ -22,7 +23,8 @@ pub struct Settings {
     pub policies: Vec<Kind>,
     /// Lookups for each row, where a scenario does not say; fewer for a quick look.
     pub lookups: Option<u64>,
-    /// How long, in simulated seconds, where a scenario goes on for hours; `None` for as long as the study says.
+    /// How long, in simulated seconds, where a scenario goes on for hours; `None` for as long as the study says. In the calibration: after how long a connection for
+    /// questions ends that is not used.
     pub seconds: Option<u64>,
     /// Whether the invariants are checked while it runs.
     pub checks: bool,
@@ -89,6 +91,12 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario { number: 15, title: "a flood by one in a hundred", nodes: 2_000, run: flood::flood },
     Scenario { number: 25, title: "restart storm", nodes: 10_000, run: machines::storm },
+    Scenario {
+        number: 28,
+        title: "calibration: whole nodes on QUIC against this loop",
+        nodes: 100,
+        run: calibration::calibrate,
+    },
 ];
 
 /// The one with this number.
