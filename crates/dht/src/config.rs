@@ -121,14 +121,14 @@ pub struct LookupConfig {
     pub implausible: f64,
     /// Disjoint paths of a lookup, whatever raises them.
     pub most_paths: usize,
-    /// A neighbourhood is dense when the size of the network times the distance of its k-th peer is below this: for k = 20 one honest lookup in a
-    /// thousand is below 9.
+    /// A neighbourhood is dense when the size of the network times the distance of its k-th peer is below this: for k = 20 one honest lookup in
+    /// ten thousand is below 7.5.
     pub dense: f64,
     /// The region that must be covered then, as a multiple of k peers' share of the keyspace; who lies in it keeps a record, whoever stands closer.
     pub region: f64,
-    /// Lookups of places in it that are made then. For a store they look for as many as an honest region has, together.
+    /// Lookups of places in it that are made then. For a store they look for half as many again as an honest region has, together.
     pub region_lookups: usize,
-    /// Peers of that region, beyond the replicas, at which a value is stored too.
+    /// Peers of that region, beyond the replicas, at which a value is stored too; and half as many from around a place near the key.
     pub region_extra: usize,
     /// Operations under way at once; further ones end at once with [`crate::Ended::TooMany`].
     pub max_operations: usize,
@@ -180,7 +180,7 @@ impl Default for LookupConfig {
             subnet_per_lookup: 3,
             implausible: 1e-4,
             most_paths: 8,
-            dense: 9.0,
+            dense: 7.5,
             region: 1.5,
             region_lookups: 4,
             region_extra: 8,

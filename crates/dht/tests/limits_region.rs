@@ -11,7 +11,7 @@ use peerage_dht::*;
 
 const S: fn(u64) -> Duration = Duration::from_secs;
 
-/// What became of a lookup in a network that its node takes for a third of what it is.
+/// What became of a lookup in a network that its node takes for a quarter of what it is.
 struct Seen {
     outcome: Outcome,
     /// Operations of the node at once, this one included.
@@ -33,7 +33,7 @@ fn seen(change: impl Fn(&mut LookupConfig), wanted: Operation) -> Seen {
     let peer = *net.nodes[0].contact.peer();
     let mut dht = Dht::new(config, peer, Mode::Server, judge, random, net.time());
     dht.plant(net.time(), (1..200).map(|at| net.nodes[at].contact.clone()));
-    dht.plant_size(net.time(), 200.0, 16);
+    dht.plant_size(net.time(), 150.0, 16);
     net.nodes[0].dht = dht;
     let is_store = matches!(wanted, Operation::Put { .. });
     let operation = net.start(0, wanted, Options::default());
@@ -57,8 +57,8 @@ fn hidden() -> Target {
 
 #[test]
 fn a_neighbourhood_is_dense_from_the_configured_score_on_and_is_looked_at_from_as_many_sides() {
-    // Three times too dense: the score is about a third of k.
-    let calm = looked_up(|lookup| lookup.dense = 3.0);
+    // Four times too dense: the score is about a quarter of k.
+    let calm = looked_up(|lookup| lookup.dense = 2.0);
     assert!(!calm.told && !calm.outcome.dense && calm.operations == 1);
     for region_lookups in [2, 4] {
         let alarmed = looked_up(|lookup| lookup.region_lookups = region_lookups);
@@ -70,9 +70,9 @@ fn a_neighbourhood_is_dense_from_the_configured_score_on_and_is_looked_at_from_a
 #[test]
 fn the_region_that_is_covered_is_as_large_as_configured() {
     let answered = |region| looked_up(|lookup| lookup.region = region).outcome.counts.answered;
-    // Of six hundred nodes a share of region x 20 / 200 lies in it.
+    // Of six hundred nodes a share of region x 20 / 150 lies in it.
     let (small, large) = (answered(0.5), answered(1.5));
-    assert!((25..60).contains(&small) && (75..130).contains(&large), "{small} {large}");
+    assert!((30..65).contains(&small) && (80..170).contains(&large), "{small} {large}");
 }
 
 /// dht.md B.6, scenario 9: whoever crowds around a key cannot make a store ask and fill all of the crowd.
@@ -81,16 +81,16 @@ fn a_store_in_a_dense_neighbourhood_goes_to_as_many_of_the_region_as_an_honest_o
     let put = Operation::Put { target: hidden(), value: Bytes::from_static(b"x"), replicas: 12 };
     let Seen { outcome, operations, told } = seen(|_| {}, put);
     assert!(told && outcome.dense && operations == 5, "{operations}");
-    // Some ninety lie in the region, where thirty are expected: a dozen, eight more, and whom four lookups of eight find.
+    // Some hundred and twenty lie in the region, where thirty are expected: a dozen, eight more, and whom four lookups of twelve find.
     let stored = outcome.stored.len();
-    assert!((12 + 16..=12 + 8 + 32).contains(&stored), "{stored} copies");
+    assert!((12 + 24..=12 + 8 + 48).contains(&stored), "{stored} copies");
     let counts = outcome.counts;
-    assert!((4 * 8..4 * 30).contains(&counts.around), "{counts:?}");
+    assert!((4 * 12..4 * 40).contains(&counts.around), "{counts:?}");
     assert_eq!(counts.asked, counts.answered + counts.failed + counts.cancelled, "{counts:?}");
     let target = hidden();
     let farthest =
         outcome.stored.iter().map(|peer| peer.key().distance(target.key()).share()).fold(0.0, f64::max);
-    assert!(farthest <= 1.1 * 1.5 * 20.0 / 200.0, "{farthest}");
+    assert!(farthest <= 1.1 * 1.5 * 20.0 / 150.0, "{farthest}");
 }
 
 #[test]
@@ -109,5 +109,6 @@ fn a_value_is_stored_at_so_many_of_the_region_beyond_its_replicas() {
     };
     assert_eq!(stored(0), 5);
     let six = stored(6);
-    assert!((9..=11).contains(&six), "{six}");
+    // Six, and half as many from a place near the key.
+    assert!((12..=14).contains(&six), "{six}");
 }

@@ -384,6 +384,11 @@ impl Lookup {
         self.credit = Some(Cause::Hedge);
     }
 
+    /// Whether it is for something that peers hold.
+    pub(crate) fn needs_value(&self) -> bool {
+        matches!(self.plan.goal, Goal::Value(_) | Goal::Values(_) | Goal::Providers(_))
+    }
+
     /// So many count as the closest from now on.
     pub(crate) fn look_for(&mut self, few: usize) {
         self.plan.k = few.clamp(1, self.plan.k);

@@ -17,6 +17,9 @@ use crate::record::EntryId;
 use crate::table::Table;
 use crate::{Answer, Contact, Key, Query, Refusal, Target};
 
+/// Who has something to lose looks around where a place is dense by this factor less than what is told of: below 11.25 lies one honest lookup in a hundred, for k = 20.
+const WARY: f64 = 1.5;
+
 /// What an operation is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aim {
@@ -47,10 +50,15 @@ pub(super) struct Op {
     pub(super) walked: Option<Ended>,
     pub(super) deadline: Duration,
     /// Lookups of its neighbourhood that are under way for it.
-    covering: usize,
+    pub(super) covering: usize,
     /// Requests of those that have ended.
     around: u32,
+    /// The place, or one near it, looked too dense.
     dense: bool,
+    /// Its neighbourhood is looked at from several sides.
+    pub(super) wary: bool,
+    /// It is over: what its lookups still bring is of no use.
+    ending: bool,
     watch: bool,
     pub(super) wake: Duration,
 }
@@ -182,6 +190,8 @@ impl Dht {
             covering: 0,
             around: 0,
             dense: false,
+            wary: false,
+            ending: false,
             watch,
             wake: now.mono,
         };
@@ -319,6 +329,7 @@ impl Dht {
         if op.store.is_some() && ended != Ended::NoContacts {
             op.walked = Some(ended);
             self.end_walk(now, operation);
+            self.glance(now, operation);
             self.begin_store(now, operation);
         } else {
             self.finish(now, operation, ended);
@@ -329,43 +340,80 @@ impl Dht {
     fn test_density(&mut self, now: Now, operation: u64) -> bool {
         let Some(op) = self.operations.get_mut(&operation) else { return false };
         let config = &self.config.lookup;
-        let guarded = matches!(op.aim, Aim::Caller(_) | Aim::Replica(_)) && !op.dense;
+        let guarded = matches!(op.aim, Aim::Caller(_) | Aim::Replica(_)) && !op.wary;
         let (true, Some(size), Some(kth)) = (guarded, op.lookup.size(), op.lookup.kth()) else {
             return false;
         };
         let score = size * kth.share();
-        if score >= config.dense || size < 4.0 * self.config.table.k as f64 {
+        // A store, and whoever looks for a value and has found none, had rather look once too often: it costs one honest place in a hundred some requests, and nobody is told.
+        let lacks = op.store.is_some() || op.lookup.needs_value() && op.lookup.harvest.found() == 0;
+        let most = config.dense * if lacks { WARY } else { 1.0 };
+        if score >= most || size < 4.0 * self.config.table.k as f64 {
             return false;
         }
-        op.dense = true;
-        let target = op.lookup.target().clone();
+        self.alarm(now, operation, score);
+        true
+    }
+
+    /// The place is too dense to be honest: whoever wants it is told, and its neighbourhood is looked at from several sides.
+    fn alarm(&mut self, now: Now, operation: u64, score: f64) {
+        let config = &self.config.lookup;
+        let Some(op) = self.operations.get_mut(&operation) else { return };
+        let Some(size) = op.lookup.size() else { return };
         let region = radius(config.region * self.config.table.k as f64, size);
-        let class = if op.store.is_some() { Class::Frugal } else { op.class };
+        op.wary = true;
         // A get asks all of the region. A store need not: copies go to those of it whom the lookups of places in it come upon, and these find places, which the honest fill
-        // evenly, where a crowd of strangers fills one of them. Together they look for as many as an honest region has.
-        let few = (config.region * self.config.table.k as f64 / config.region_lookups.max(1) as f64).ceil();
-        let wanted = op.store.is_some().then_some(few as usize);
-        if wanted.is_none() {
+        // evenly, where a crowd of strangers fills one of them. Together they look for half as many again as an honest region has, as they come upon some twice.
+        let few =
+            (1.5 * config.region * self.config.table.k as f64 / config.region_lookups.max(1) as f64).ceil();
+        let few = op.store.is_some().then_some(few as usize);
+        if let Some(store) = op.store.as_mut() {
+            store.wary = true;
+        }
+        if few.is_none() {
             op.lookup.widen(region, 4.min(config.most_paths));
         }
+        let target = op.lookup.target().clone();
+        if score < config.dense {
+            op.dense = true;
+            self.outputs.push_back(Output::Event(Event::Dense { target, score }));
+        }
+        for _ in 0..self.config.lookup.region_lookups {
+            self.cover_place(now, operation, few);
+        }
+    }
+
+    /// Before a caller's value is stored, one place near its key is looked at as well: who crowds around a key may leave the closest few as they would be without him, but
+    /// hardly the whole region.
+    fn glance(&mut self, now: Now, operation: u64) {
+        let Some(op) = self.operations.get(&operation) else { return };
+        let known = op.lookup.size().is_some_and(|size| size >= 4.0 * self.config.table.k as f64);
+        if matches!(op.aim, Aim::Caller(_)) && known && !op.wary && self.config.lookup.region_lookups > 0 {
+            self.cover_place(now, operation, Some(self.config.table.k));
+        }
+    }
+
+    /// Looks up a place of the region for an operation. `few`: so many peers of it are enough, and nobody is in a hurry.
+    fn cover_place(&mut self, now: Now, operation: u64, few: Option<usize>) {
+        let config = &self.config.lookup;
+        let Some(op) = self.operations.get(&operation) else { return };
+        let Some(size) = op.lookup.size() else { return };
+        let region = radius(config.region * self.config.table.k as f64, size);
+        let class = if few.is_some() { Class::Frugal } else { op.class };
         let near: Vec<Contact> =
             op.lookup.candidates().filter(|one| one.counts()).map(|one| one.contact.clone()).collect();
-        self.outputs.push_back(Output::Event(Event::Dense { target: target.clone(), score }));
-        for _ in 0..config.region_lookups {
-            let Some(nearby) = target_near(&mut self.random, target.key(), region) else { break };
-            if let Some(cover) = self.begin(now, Aim::Cover(operation), nearby, class) {
-                let hints: Vec<_> = near.iter().map(|contact| self.hint_of(contact.clone())).collect();
-                if let (Some(few), Some(cover)) = (wanted, self.operations.get_mut(&cover)) {
-                    cover.lookup.look_for(few);
-                    cover.lookup.seed(hints);
-                }
-                if let Some(op) = self.operations.get_mut(&operation) {
-                    op.covering += 1;
-                }
-                self.drive(now, cover);
-            }
+        let key = *op.lookup.target().key();
+        let Some(nearby) = target_near(&mut self.random, &key, region) else { return };
+        let Some(cover) = self.begin(now, Aim::Cover(operation), nearby, class) else { return };
+        let hints: Vec<_> = near.into_iter().map(|contact| self.hint_of(contact)).collect();
+        if let (Some(few), Some(cover)) = (few, self.operations.get_mut(&cover)) {
+            cover.lookup.look_for(few);
+            cover.lookup.seed(hints);
         }
-        true
+        if let Some(op) = self.operations.get_mut(&operation) {
+            op.covering += 1;
+        }
+        self.drive(now, cover);
     }
 
     /// Ends what is under way of a walk, and tells advisors who was silent.
@@ -382,7 +430,7 @@ impl Dht {
 
     /// An operation is over: everything it holds is freed, and whoever wanted it is told.
     pub(super) fn finish(&mut self, now: Now, operation: u64, ended: Ended) {
-        self.end_covers(now, operation, ended);
+        self.end_covers(now, operation);
         self.end_walk(now, operation);
         self.end_store(now, operation);
         let Some(mut op) = self.operations.remove(&operation) else { return };
@@ -422,9 +470,9 @@ impl Dht {
     }
 
     /// Ends the lookups that were begun for this operation: they are of no use any more.
-    fn end_covers(&mut self, now: Now, operation: u64, ended: Ended) {
+    fn end_covers(&mut self, now: Now, operation: u64) {
         let Some(op) = self.operations.get_mut(&operation).filter(|op| op.covering > 0) else { return };
-        op.walked.get_or_insert(ended);
+        op.ending = true;
         let covers = self.operations.iter().filter(|(_, other)| other.aim == Aim::Cover(operation));
         let covers: Vec<u64> = covers.map(|(cover, _)| *cover).collect();
         for cover in covers {
@@ -432,19 +480,31 @@ impl Dht {
         }
     }
 
-    /// A lookup of its neighbourhood has ended: those whom it found are candidates.
+    /// A lookup of its neighbourhood has ended: those whom it found are candidates. If it was the first and its place is too dense, there will be others.
     fn covered(&mut self, now: Now, parent: u64, cover: &Op) {
         let found: Vec<_> = cover.lookup.closest().map(|c| self.hint_of(c.contact.clone())).collect();
+        let k = self.config.table.k;
+        let score = cover.lookup.size().zip(cover.lookup.kth()).map(|(size, kth)| size * kth.share());
+        let score =
+            score.filter(|score| *score < WARY * self.config.lookup.dense && cover.lookup.wanted() == k);
         let Some(op) = self.operations.get_mut(&parent) else { return };
         op.covering = op.covering.saturating_sub(1);
         op.around += cover.lookup.counts.asked;
-        if op.walked.is_none() {
-            if let Some(store) = op.store.as_mut() {
-                store.came_upon(found.iter().take(cover.lookup.wanted()).map(|(contact, _)| contact));
-            }
-            op.lookup.seed(found);
-            self.drive(now, parent);
+        if op.ending {
+            return;
         }
+        if let Some(store) = op.store.as_mut() {
+            store.came_upon(found.iter().take(cover.lookup.wanted()).map(|(contact, _)| contact));
+        }
+        match (op.walked, score) {
+            (Some(Ended::Complete), Some(score)) if !op.wary => self.alarm(now, parent, score),
+            (None, _) => op.lookup.seed(found),
+            _ => {}
+        }
+        if self.operations.get(&parent).is_some_and(|op| op.walked.is_some() && op.store.is_some()) {
+            self.fill_region(parent);
+        }
+        self.drive(now, parent);
     }
 
     fn outcome(&self, now: Now, mut op: Op, ended: Ended) -> Outcome {

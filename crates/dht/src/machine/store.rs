@@ -29,6 +29,8 @@ pub(super) struct Store {
     extra: VecDeque<Contact>,
     /// Whom the lookups of a dense neighbourhood came upon.
     around: Vec<Contact>,
+    /// The place, or one near it, looks too dense.
+    pub(super) wary: bool,
     /// The caller was told.
     pub(super) told: bool,
     counts: Counts,
@@ -67,6 +69,7 @@ impl Store {
             queue: VecDeque::new(),
             extra: VecDeque::new(),
             around: Vec::new(),
+            wary: false,
             told: false,
             counts: Counts::default(),
         }
@@ -97,13 +100,21 @@ impl Store {
         self.copies.iter().filter(|copy| copy.state == state && (extra || !copy.extra)).count()
     }
 
+    /// Whether it is one of the closest, who get a copy anyway.
+    fn is_next(&self, contact: &Contact) -> bool {
+        self.queue.iter().take(self.replicas).any(|next| next.key() == contact.key())
+    }
+
     fn has(&self, contact: &Contact) -> bool {
         self.copies.iter().any(|copy| copy.contact.key() == contact.key())
     }
 
     /// Whom to send a copy now: the closest as long as fewer than the replicas are stored or on the way, then those of the region.
     fn next(&mut self, cap: usize) -> Option<(Contact, bool)> {
-        if self.count(State::Sent, true) >= cap {
+        // Of what all have a newer version, as far as they have answered, nobody else is to get a copy. In a place that looks too dense their word is worth little.
+        let stale =
+            self.count(State::Not(NotStored::Stale), true) > 0 && self.count(State::Stored, true) == 0;
+        if self.count(State::Sent, true) >= cap || stale && !self.wary {
             return None;
         }
         while self.count(State::Stored, false) + self.count(State::Sent, false) < self.replicas {
@@ -161,36 +172,50 @@ impl Dht {
 
     /// The walk is over: everybody who gets a copy is known.
     pub(super) fn begin_store(&mut self, now: Now, operation: u64) {
-        let config = &self.config.lookup;
         let Some(op) = self.operations.get_mut(&operation) else { return };
-        let answered: Vec<(Contact, crate::Distance)> =
-            op.lookup.closest().map(|candidate| (candidate.contact.clone(), candidate.distance)).collect();
+        let answered: Vec<Contact> = op.lookup.closest().map(|candidate| candidate.contact.clone()).collect();
         let Some(store) = op.store.as_mut() else { return };
         let closest = &answered[..store.replicas.min(answered.len())];
         for copy in &mut store.copies {
-            copy.extra = !closest.iter().any(|(contact, _)| contact.key() == copy.contact.key());
-        }
-        // Beyond the closest: others of the region, so that whoever sits on the key cannot hide it (dht.md B.6).
-        if let Some(size) = op.lookup.size() {
-            let region = radius(config.region * self.config.table.k as f64, size);
-            let beyond = answered.iter().skip(store.replicas).filter(|(_, distance)| *distance <= region);
-            let mut beyond: Vec<Contact> = beyond.map(|(contact, _)| contact.clone()).collect();
-            self.random.shuffle(&mut beyond);
-            beyond.retain(|contact| !store.has(contact));
-            let there = store.copies.iter().filter(|copy| copy.extra).count();
-            beyond.truncate(config.region_extra.saturating_sub(there));
-            // Where it looks too dense, all whom the lookups of its places found: `next` leaves out who has a copy.
-            let target = op.lookup.target().key();
-            let inside = |peer: &Contact| peer.key().distance(target) <= region;
-            store.extra =
-                std::mem::take(&mut store.around).into_iter().filter(inside).chain(beyond).collect();
+            copy.extra = !closest.iter().any(|contact| contact.key() == copy.contact.key());
         }
         if store.by_default {
             // A network of fewer nodes than replicas is no failure.
             store.needed = store.replicas.min(answered.len()).div_ceil(2).max(1);
         }
-        store.queue = answered.into_iter().map(|(contact, _)| contact).collect();
+        store.queue = answered.into();
+        self.fill_region(operation);
         self.drive_store(now, operation);
+    }
+
+    /// Beyond the closest: others of the region, so that whoever sits on the key cannot hide it (dht.md B.6). Of those whom a lookup of a place near the key came upon if
+    /// there was one; where the place looks too dense, all of them.
+    pub(super) fn fill_region(&mut self, operation: u64) {
+        let config = &self.config.lookup;
+        let Some(op) = self.operations.get_mut(&operation) else { return };
+        let (Some(store), Some(size)) = (op.store.as_mut(), op.lookup.size()) else { return };
+        if op.covering > 0 && !op.wary {
+            return;
+        }
+        let region = radius(config.region * self.config.table.k as f64, size);
+        let target = op.lookup.target().key();
+        let inside = |peer: &Contact| peer.key().distance(target) <= region;
+        let mut around: Vec<Contact> = std::mem::take(&mut store.around).into_iter().filter(inside).collect();
+        if !op.wary {
+            // Those next in line, and half as many from the place near the key.
+            let beyond = op.lookup.closest().skip(store.replicas).map(|candidate| candidate.contact.clone());
+            let mut beyond: Vec<Contact> = beyond.filter(inside).collect();
+            self.random.shuffle(&mut beyond);
+            beyond.retain(|contact| !store.has(contact));
+            let there = store.copies.iter().filter(|copy| copy.extra).count();
+            beyond.truncate(config.region_extra.saturating_sub(there));
+            self.random.shuffle(&mut around);
+            let fresh = |peer: &Contact| !store.has(peer) && !store.is_next(peer);
+            around.retain(|peer| fresh(peer) && !beyond.iter().any(|other| other.key() == peer.key()));
+            around.truncate(config.region_extra / 2);
+            around.splice(0..0, beyond);
+        }
+        store.extra.extend(around);
     }
 
     /// Sends the copies that can be sent, and says what there is to say.
@@ -212,7 +237,7 @@ impl Dht {
         let Some(op) = self.operations.get_mut(&operation) else { return };
         let (Some(store), Some(walked)) = (op.store.as_ref(), op.walked) else { return };
         let enough = store.count(State::Stored, true) >= store.needed;
-        let (over, told) = (store.is_over(), store.told);
+        let (over, told) = (store.is_over() && op.covering == 0, store.told);
         let due = store.copies.iter().filter(|copy| copy.state == State::Sent).map(|copy| copy.due).min();
         op.wake = due.unwrap_or(Duration::MAX).min(op.deadline);
         if over {

@@ -70,8 +70,8 @@ impl Pool {
     }
 }
 
-/// Where covert Sybils leave the twentieth closest peer, as a multiple of a node's share of the keyspace: the alarm is at 9.
-const COVERT: f64 = 10.5;
+/// Where covert Sybils leave the twentieth closest peer, as a multiple of a node's share of the keyspace: the alarm is at 7.5.
+const COVERT: f64 = 8.8;
 
 /// What Sybils answer to those who ask for the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -99,6 +99,8 @@ pub(super) fn sybils(settings: &Settings) -> Report {
             ratio,
             3.0,
         ));
+        measures
+            .push(Measure::told(format!("{}: fewest honest holders of a record", attack.name), run.holders));
         run.row.reach = attack.name;
         rows.push(run.row);
     }
@@ -110,6 +112,8 @@ struct Run {
     row: Row,
     alarms: f64,
     requests: f64,
+    /// How many honest nodes hold the record of which the fewest do, after the store.
+    holders: f64,
     trace: u64,
     broken: Option<String>,
 }
@@ -198,6 +202,8 @@ fn under(settings: &Settings, attack: &Attack, pool: &Pool, lookups: u64) -> Run
     }
     let end = world.now() + 40 * SECOND;
     gathered.run(&mut world, end);
+    let held = records.iter().map(|record| world.holders(record).len() as f64);
+    let holders = held.fold(f64::INFINITY, f64::min);
     let asked = gets(&mut world, &mut gathered, &mut stream, &places, lookups, 100 * MILLI, |_| false);
     let values: Vec<Bytes> = records.iter().map(|record| record.to_bytes()).collect();
     let figures = figures(&gathered, &asked, |which, value| values.get(which) == Some(value));
@@ -214,6 +220,7 @@ fn under(settings: &Settings, attack: &Attack, pool: &Pool, lookups: u64) -> Run
         row: Row::new(Kind::Ours, Goal::Value, attack.name, figures),
         alarms: dense_share(&gathered, &stores),
         requests: mean_requests(&gathered, &stores[..records.len()]),
+        holders,
         trace: world.trace.hash(),
         broken: world.broken.take(),
     }
