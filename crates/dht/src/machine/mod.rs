@@ -1,5 +1,6 @@
 //! The machine: a whole node of the DHT.
 
+mod density;
 mod holder;
 mod links;
 mod memory;

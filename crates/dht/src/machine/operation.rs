@@ -7,18 +7,14 @@ use peerage_machine::Now;
 
 use super::requests::Purpose;
 use super::store::Store;
-use super::upkeep::{random_target, target_near};
+use super::upkeep::random_target;
 use super::{
-    Class, Counts, Dht, Ended, Event, Failure, Operation, OperationId, Options, Outcome, Output, RequestId,
+    Class, Counts, Dht, Ended, Failure, Operation, OperationId, Options, Outcome, Output, RequestId,
 };
-use crate::estimate::radius;
 use crate::lookup::{Goal, Hint, Lookup, Next, Pace, Plan, StepKind};
 use crate::record::EntryId;
 use crate::table::Table;
 use crate::{Answer, Contact, Key, Query, Refusal, Target};
-
-/// Who has something to lose looks around where a place is dense by this factor less than what is told of: below 11.25 lies one honest lookup in a hundred, for k = 20.
-const WARY: f64 = 1.5;
 
 /// What an operation is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,13 +48,13 @@ pub(super) struct Op {
     /// Lookups of its neighbourhood that are under way for it.
     pub(super) covering: usize,
     /// Requests of those that have ended.
-    around: u32,
+    pub(super) around: u32,
     /// The place, or one near it, looked too dense.
-    dense: bool,
+    pub(super) dense: bool,
     /// Its neighbourhood is looked at from several sides.
     pub(super) wary: bool,
     /// It is over: what its lookups still bring is of no use.
-    ending: bool,
+    pub(super) ending: bool,
     watch: bool,
     pub(super) wake: Duration,
 }
@@ -225,7 +221,7 @@ impl Dht {
         }
     }
 
-    fn hint_of(&self, contact: Contact) -> (Contact, Hint) {
+    pub(super) fn hint_of(&self, contact: Contact) -> (Contact, Hint) {
         knowledge(&self.table, &self.links, self.lookups.soft_unknown, contact)
     }
 
@@ -336,86 +332,6 @@ impl Dht {
         }
     }
 
-    /// Whether a neighbourhood looks too dense to be honest; then it is looked at from several sides before the operation ends.
-    fn test_density(&mut self, now: Now, operation: u64) -> bool {
-        let Some(op) = self.operations.get_mut(&operation) else { return false };
-        let config = &self.config.lookup;
-        let guarded = matches!(op.aim, Aim::Caller(_) | Aim::Replica(_)) && !op.wary;
-        let (true, Some(size), Some(kth)) = (guarded, op.lookup.size(), op.lookup.kth()) else {
-            return false;
-        };
-        let score = size * kth.share();
-        // A store, and whoever looks for a value and has found none, had rather look once too often: it costs one honest place in a hundred some requests, and nobody is told.
-        let lacks = op.store.is_some() || op.lookup.needs_value() && op.lookup.harvest.found() == 0;
-        let most = config.dense * if lacks { WARY } else { 1.0 };
-        if score >= most || size < 4.0 * self.config.table.k as f64 {
-            return false;
-        }
-        self.alarm(now, operation, score);
-        true
-    }
-
-    /// The place is too dense to be honest: whoever wants it is told, and its neighbourhood is looked at from several sides.
-    fn alarm(&mut self, now: Now, operation: u64, score: f64) {
-        let config = &self.config.lookup;
-        let Some(op) = self.operations.get_mut(&operation) else { return };
-        let Some(size) = op.lookup.size() else { return };
-        let region = radius(config.region * self.config.table.k as f64, size);
-        op.wary = true;
-        // A get asks all of the region. A store need not: copies go to those of it whom the lookups of places in it come upon, and these find places, which the honest fill
-        // evenly, where a crowd of strangers fills one of them. Together they look for half as many again as an honest region has, as they come upon some twice.
-        let few =
-            (1.5 * config.region * self.config.table.k as f64 / config.region_lookups.max(1) as f64).ceil();
-        let few = op.store.is_some().then_some(few as usize);
-        if let Some(store) = op.store.as_mut() {
-            store.wary = true;
-        }
-        if few.is_none() {
-            op.lookup.widen(region, 4.min(config.most_paths));
-        }
-        let target = op.lookup.target().clone();
-        if score < config.dense {
-            op.dense = true;
-            self.outputs.push_back(Output::Event(Event::Dense { target, score }));
-        }
-        for _ in 0..self.config.lookup.region_lookups {
-            self.cover_place(now, operation, few);
-        }
-    }
-
-    /// Before a caller's value is stored, one place near its key is looked at as well: who crowds around a key may leave the closest few as they would be without him, but
-    /// hardly the whole region.
-    fn glance(&mut self, now: Now, operation: u64) {
-        let Some(op) = self.operations.get(&operation) else { return };
-        let known = op.lookup.size().is_some_and(|size| size >= 4.0 * self.config.table.k as f64);
-        if matches!(op.aim, Aim::Caller(_)) && known && !op.wary && self.config.lookup.region_lookups > 0 {
-            self.cover_place(now, operation, Some(self.config.table.k));
-        }
-    }
-
-    /// Looks up a place of the region for an operation. `few`: so many peers of it are enough, and nobody is in a hurry.
-    fn cover_place(&mut self, now: Now, operation: u64, few: Option<usize>) {
-        let config = &self.config.lookup;
-        let Some(op) = self.operations.get(&operation) else { return };
-        let Some(size) = op.lookup.size() else { return };
-        let region = radius(config.region * self.config.table.k as f64, size);
-        let class = if few.is_some() { Class::Frugal } else { op.class };
-        let near: Vec<Contact> =
-            op.lookup.candidates().filter(|one| one.counts()).map(|one| one.contact.clone()).collect();
-        let key = *op.lookup.target().key();
-        let Some(nearby) = target_near(&mut self.random, &key, region) else { return };
-        let Some(cover) = self.begin(now, Aim::Cover(operation), nearby, class) else { return };
-        let hints: Vec<_> = near.into_iter().map(|contact| self.hint_of(contact)).collect();
-        if let (Some(few), Some(cover)) = (few, self.operations.get_mut(&cover)) {
-            cover.lookup.look_for(few);
-            cover.lookup.seed(hints);
-        }
-        if let Some(op) = self.operations.get_mut(&operation) {
-            op.covering += 1;
-        }
-        self.drive(now, cover);
-    }
-
     /// Ends what is under way of a walk, and tells advisors who was silent.
     fn end_walk(&mut self, now: Now, operation: u64) {
         let Some(op) = self.operations.get_mut(&operation) else { return };
@@ -467,44 +383,6 @@ impl Dht {
             }
             Aim::Cover(parent) => self.covered(now, parent, &op),
         }
-    }
-
-    /// Ends the lookups that were begun for this operation: they are of no use any more.
-    fn end_covers(&mut self, now: Now, operation: u64) {
-        let Some(op) = self.operations.get_mut(&operation).filter(|op| op.covering > 0) else { return };
-        op.ending = true;
-        let covers = self.operations.iter().filter(|(_, other)| other.aim == Aim::Cover(operation));
-        let covers: Vec<u64> = covers.map(|(cover, _)| *cover).collect();
-        for cover in covers {
-            self.finish(now, cover, Ended::Cancelled);
-        }
-    }
-
-    /// A lookup of its neighbourhood has ended: those whom it found are candidates. If it was the first and its place is too dense, there will be others.
-    fn covered(&mut self, now: Now, parent: u64, cover: &Op) {
-        let found: Vec<_> = cover.lookup.closest().map(|c| self.hint_of(c.contact.clone())).collect();
-        let k = self.config.table.k;
-        let score = cover.lookup.size().zip(cover.lookup.kth()).map(|(size, kth)| size * kth.share());
-        let score =
-            score.filter(|score| *score < WARY * self.config.lookup.dense && cover.lookup.wanted() == k);
-        let Some(op) = self.operations.get_mut(&parent) else { return };
-        op.covering = op.covering.saturating_sub(1);
-        op.around += cover.lookup.counts.asked;
-        if op.ending {
-            return;
-        }
-        if let Some(store) = op.store.as_mut() {
-            store.came_upon(found.iter().take(cover.lookup.wanted()).map(|(contact, _)| contact));
-        }
-        match (op.walked, score) {
-            (Some(Ended::Complete), Some(score)) if !op.wary => self.alarm(now, parent, score),
-            (None, _) => op.lookup.seed(found),
-            _ => {}
-        }
-        if self.operations.get(&parent).is_some_and(|op| op.walked.is_some() && op.store.is_some()) {
-            self.fill_region(parent);
-        }
-        self.drive(now, parent);
     }
 
     fn outcome(&self, now: Now, mut op: Op, ended: Ended) -> Outcome {
@@ -573,7 +451,7 @@ fn knowledge(
     let key = *named.key();
     // Of a connection whose round trip is known: that and, as long as nothing is known of how it varies, as much again; but a peer must also find the time to answer.
     let measured = links.rtt(&key);
-    let patience = measured.map(|rtt| (2 * rtt).max(unknown));
+    let patience = measured.map(|rtt| (2 * rtt).max(rtt + unknown / 4));
     let mut hint = Hint { warm: links.is_connected(&key), rtt: measured, patience, ..Hint::default() };
     let mut contact = named;
     if let Some(entry) = table.get(&key) {
