@@ -24,6 +24,11 @@ fn looked_up(change: impl Fn(&mut LookupConfig)) -> Seen {
 }
 
 fn seen(change: impl Fn(&mut LookupConfig), wanted: Operation) -> Seen {
+    seen_by(150.0, change, wanted)
+}
+
+/// By a node that takes the six hundred nodes of its network for so many.
+fn seen_by(size: f64, change: impl Fn(&mut LookupConfig), wanted: Operation) -> Seen {
     let mut config = DhtConfig::default();
     change(&mut config.lookup);
     let mut net = Net::new(14, 600, &config);
@@ -33,7 +38,7 @@ fn seen(change: impl Fn(&mut LookupConfig), wanted: Operation) -> Seen {
     let peer = *net.nodes[0].contact.peer();
     let mut dht = Dht::new(config, peer, Mode::Server, judge, random, net.time());
     dht.plant(net.time(), (1..200).map(|at| net.nodes[at].contact.clone()));
-    dht.plant_size(net.time(), 150.0, 16);
+    dht.plant_size(net.time(), size, 16);
     net.nodes[0].dht = dht;
     let is_store = matches!(wanted, Operation::Put { .. });
     let operation = net.start(0, wanted, Options::default());
@@ -91,6 +96,27 @@ fn a_store_in_a_dense_neighbourhood_goes_to_as_many_of_the_region_as_an_honest_o
     let farthest =
         outcome.stored.iter().map(|peer| peer.key().distance(target.key()).share()).fold(0.0, f64::max);
     assert!(farthest <= 1.1 * 1.5 * 20.0 / 150.0, "{farthest}");
+}
+
+/// Scenario 9: who crowds around a key without sitting on it leaves the closest twenty as they are. A store looks at a place near the key, too.
+#[test]
+fn a_store_looks_at_one_place_near_its_key_where_nothing_is_suspicious() {
+    let put = || Operation::Put { target: hidden(), value: Bytes::from_static(b"x"), replicas: 12 };
+    let calm = seen_by(600.0, |_| {}, put());
+    assert!(!calm.told && calm.operations == 2 && calm.outcome.counts.around >= 20, "{:?}", calm.outcome);
+    let blind = seen_by(600.0, |lookup| lookup.region_lookups = 0, put());
+    assert_eq!((blind.operations, blind.outcome.counts.around), (1, 0));
+}
+
+/// The same: a get that has found nothing looks around sooner than anybody is told, and whoever wants the closest peers does not.
+#[test]
+fn a_get_without_a_value_looks_around_where_a_place_is_a_little_too_dense() {
+    // Nearly three times too dense: between the alarm at 7.5 and the look at 11.25.
+    let size = 220.0;
+    let get = seen_by(size, |_| {}, Operation::Get { target: hidden() });
+    assert!(!get.told && !get.outcome.dense && get.operations == 5, "{} {:?}", get.operations, get.outcome);
+    let closest = seen_by(size, |_| {}, Operation::Closest { target: hidden() });
+    assert!(!closest.told && closest.operations == 1);
 }
 
 #[test]

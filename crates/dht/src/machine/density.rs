@@ -43,9 +43,6 @@ impl Dht {
         let few =
             (1.5 * config.region * self.config.table.k as f64 / config.region_lookups.max(1) as f64).ceil();
         let few = op.store.is_some().then_some(few as usize);
-        if let Some(store) = op.store.as_mut() {
-            store.wary = true;
-        }
         if few.is_none() {
             op.lookup.widen(region, 4.min(config.most_paths));
         }

@@ -5,8 +5,8 @@ use peerage_identity::{DialAddress, decode_peer_id};
 use peerage_machine::{Machine as _, Now};
 
 use super::{Dht, Input, Source};
+use crate::Contact;
 use crate::store::disk::{checked, put_part, take_part, unchecked};
-use crate::{Contact, MAX_CONTACT_ADDRESSES};
 
 impl Dht {
     /// The row to write, at most once in a while and at the end of the node: peers that have been there for long, the nearest of the table, and who was seen when.
@@ -42,14 +42,16 @@ impl Dht {
 
     fn read(&self, mut rest: Bytes) -> Option<(Vec<Contact>, Vec<Sighting>)> {
         let mut contacts = Vec::new();
-        for _ in 0..take_u32(&mut rest)?.min(self.config.upkeep.known_contacts as u32) {
+        // Each is read, so that what follows is found where it stands; a row ends before a count that is too large does.
+        for _ in 0..take_u32(&mut rest)? {
             let peer = decode_peer_id(&take_part(&mut rest)?).ok()?;
             let mut addresses = Vec::new();
-            for _ in 0..take_u32(&mut rest)?.min(MAX_CONTACT_ADDRESSES as u32) {
+            for _ in 0..take_u32(&mut rest)? {
                 addresses.push(DialAddress::from_bytes(&take_part(&mut rest)?).ok()?);
             }
             contacts.push(Contact::new(peer, &addresses));
         }
+        contacts.truncate(self.config.upkeep.known_contacts);
         let seen = rest.chunks_exact(24).filter_map(|entry| {
             let (id, second) = entry.split_first_chunk::<16>()?;
             Some((*id, u64::from_be_bytes(second.try_into().ok()?)))
@@ -109,6 +111,14 @@ mod tests {
         assert_eq!((seen.hour, seen.week, seen.unique), (30, 30, 0));
         let known: Vec<_> = second.upkeep.known().iter().map(|contact| *contact.peer()).collect();
         assert!(first.keep().iter().all(|kept| known.contains(kept.peer())) && !known.is_empty());
+
+        // A node that is to remember fewer finds the rest all the same.
+        let mut few = dht(at(100));
+        let mut config = DhtConfig::default();
+        config.upkeep.known_contacts = 3;
+        few.config = config.into();
+        assert_eq!(few.restore(at(100), vec![(key.clone(), row.clone())]), Default::default());
+        assert_eq!(few.standing(at(100)).seen.hour, 30);
 
         let mut damaged = row.to_vec();
         damaged[20] ^= 1;

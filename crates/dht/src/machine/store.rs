@@ -29,8 +29,6 @@ pub(super) struct Store {
     extra: VecDeque<Contact>,
     /// Whom the lookups of a dense neighbourhood came upon.
     around: Vec<Contact>,
-    /// The place, or one near it, looks too dense.
-    pub(super) wary: bool,
     /// The caller was told.
     pub(super) told: bool,
     counts: Counts,
@@ -69,7 +67,6 @@ impl Store {
             queue: VecDeque::new(),
             extra: VecDeque::new(),
             around: Vec::new(),
-            wary: false,
             told: false,
             counts: Counts::default(),
         }
@@ -110,11 +107,12 @@ impl Store {
     }
 
     /// Whom to send a copy now: the closest as long as fewer than the replicas are stored or on the way, then those of the region.
-    fn next(&mut self, cap: usize) -> Option<(Contact, bool)> {
-        // Of what all have a newer version, as far as they have answered, nobody else is to get a copy. In a place that looks too dense their word is worth little.
-        let stale =
-            self.count(State::Not(NotStored::Stale), true) > 0 && self.count(State::Stored, true) == 0;
-        if self.count(State::Sent, true) >= cap || stale && !self.wary {
+    fn next(&mut self, cap: usize, wary: bool) -> Option<(Contact, bool)> {
+        // Of what most have a newer version, and nobody took, nobody else is to get a copy. In a place that looks too dense their word is worth little.
+        let stale = self.count(State::Not(NotStored::Stale), true);
+        let not = self.copies.iter().filter(|copy| matches!(copy.state, State::Not(_))).count();
+        let outdated = 2 * stale > not && self.count(State::Stored, true) == 0;
+        if self.count(State::Sent, true) >= cap || outdated && !wary {
             return None;
         }
         while self.count(State::Stored, false) + self.count(State::Sent, false) < self.replicas {
@@ -230,8 +228,9 @@ impl Dht {
         if op.walked.is_none() {
             return self.store_early(now, operation);
         }
-        while let Some(store) = self.operations.get_mut(&operation).and_then(|op| op.store.as_mut()) {
-            let Some((contact, extra)) = store.next(cap) else { break };
+        while let Some(op) = self.operations.get_mut(&operation) {
+            let next = op.store.as_mut().and_then(|store| store.next(cap, op.wary));
+            let Some((contact, extra)) = next else { break };
             self.send_copy(now, operation, contact, extra);
         }
         let Some(op) = self.operations.get_mut(&operation) else { return };

@@ -221,14 +221,12 @@ fn who_is_far_beyond_the_replicas_lets_go_when_half_of_the_life_is_over() {
 #[test]
 fn a_crowd_around_a_key_makes_nobody_let_go_of_what_lies_there() {
     let record = value(10, 1, TTL);
-    let target = *record.target().key();
-    let mut numbers: Vec<u64> = (1..=20).collect();
-    numbers.sort_by_key(|number| target.distance(&Key::of_peer(&peer(*number))));
+    let numbers = twenty_around(&record);
     let keeps = |expected: f64| {
         let mut node = Node::new(numbers[19]);
         node.put(&record);
         node.knows(at(1), &numbers);
-        let share = target.distance(&Key::of_peer(&peer(numbers[19]))).share();
+        let share = record.target().key().distance(&Key::of_peer(&peer(numbers[19]))).share();
         node.repair.set_size(Some(expected / share));
         node.repair.poll(at(TTL - 12 * 3600), &rules(), &mut node.store, &mut node.random);
         !node.ids().is_empty()
@@ -241,9 +239,7 @@ fn a_crowd_around_a_key_makes_nobody_let_go_of_what_lies_there() {
 fn half_of_a_short_life_is_as_long_as_that_life_makes_it() {
     let life = 8 * 3600;
     let record = value(10, 1, life);
-    let target = *record.target().key();
-    let mut numbers: Vec<u64> = (1..=20).collect();
-    numbers.sort_by_key(|number| target.distance(&Key::of_peer(&peer(*number))));
+    let numbers = twenty_around(&record);
     let keeps_at = |second: u64| {
         let mut node = Node::new(numbers[19]);
         node.put(&record);
