@@ -379,7 +379,7 @@ impl NodeBuilder {
             moniker: self.moniker,
             agent: concat!("peerage/", env!("CARGO_PKG_VERSION")).to_owned(),
             boot_nonce,
-            clock,
+            clock: clock.clone(),
             endpoint,
             call_limits: self.calls,
             request_limits: self.requests,

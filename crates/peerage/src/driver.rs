@@ -169,6 +169,7 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: PeerManager, mut messages:
             },
             () = timer => {}
         }
+        shared.clock.set(shared.environment.unix_now());
         // Messages that never pause would keep the timer waiting.
         let now = shared.clock.now();
         if driver.manager.poll_timeout().is_some_and(|due| due <= now.mono) {

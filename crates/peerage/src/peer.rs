@@ -255,7 +255,7 @@ impl Peer {
         drop(outboxes);
         let writing = crate::channel::run_writer(self.clone(), core.clone(), outbox.clone());
         let (writer, writing) = Shift::new(&self.shared.lending, core.clone(), writing);
-        outbox.set_writer(writer, self.shared.clock);
+        outbox.set_writer(writer, self.shared.clock.clone());
         match (self.before.get().and_then(Weak::upgrade), earlier) {
             (None, None) => self.shared.spawn_shift(writing),
             (before, earlier) => {

@@ -27,7 +27,12 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new(limits: BenchLimits, shared: &Arc<Shared>) -> Arc<Self> {
         let book = Book::new(&limits, shared.clock.now());
-        Arc::new(Self { limits, clock: shared.clock, shared: Arc::downgrade(shared), book: Mutex::new(book) })
+        Arc::new(Self {
+            limits,
+            clock: shared.clock.clone(),
+            shared: Arc::downgrade(shared),
+            book: Mutex::new(book),
+        })
     }
 
     /// Begins a run of the peer, or tells what is left of the one that it has.

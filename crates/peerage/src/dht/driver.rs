@@ -123,6 +123,7 @@ pub(crate) async fn run(
             () = timer => {}
             () = trim => driver.trim(),
         }
+        shared.clock.set(shared.environment.unix_now());
         // Messages that never pause would keep the timer waiting.
         let now = shared.clock.now();
         if driver.machine.poll_timeout().is_some_and(|due| due <= now.mono) {
