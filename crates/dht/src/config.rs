@@ -115,6 +115,8 @@ pub struct LookupConfig {
     pub max_value_bytes: usize,
     /// Further pages that one peer is asked for.
     pub max_pages: usize,
+    /// Pages in a row, of one peer, that bring nothing new; then it is asked for no further one.
+    pub max_stale_pages: usize,
     /// Candidates of one subnet (/24, /48) that are asked while others are there. Loopback is exempt.
     pub subnet_per_lookup: usize,
     /// An answer that names a peer so much closer than the whole network's size makes likely is not believed: the chance that an honest one does.
@@ -177,6 +179,7 @@ impl Default for LookupConfig {
             max_values: 4096,
             max_value_bytes: 4 << 20,
             max_pages: 64,
+            max_stale_pages: 2,
             subnet_per_lookup: 3,
             implausible: 1e-4,
             most_paths: 8,
@@ -268,6 +271,10 @@ pub struct UpkeepConfig {
     pub hint_burst: f64,
     /// The same in a second, in the long run.
     pub hints_per_second: f64,
+    /// Peers at once that are looked at because others say that they don't answer.
+    pub doubt_burst: f64,
+    /// The same in a second, in the long run.
+    pub doubts_per_second: f64,
     /// Peers of whom is remembered when they were seen last.
     pub seen_peers: usize,
 }
@@ -291,6 +298,8 @@ impl Default for UpkeepConfig {
             admissions_per_second: 0.2,
             hint_burst: 8.0,
             hints_per_second: 0.2,
+            doubt_burst: 32.0,
+            doubts_per_second: 0.2,
             seen_peers: 512,
         }
     }

@@ -98,6 +98,11 @@ impl Contact {
         }
     }
 
+    /// What may be believed of a peer that somebody at `teller` says of it, itself perhaps: as [`Contact::credible_from`], and without an address where none is left.
+    pub fn as_told_from(&self, teller: IpAddr) -> Self {
+        self.credible_from(teller).unwrap_or_else(|| Self::new(self.0.peer, &[]))
+    }
+
     /// Whether a peer met at `remote` was met where it says it is: at one of its addresses, or perhaps behind one of its names.
     pub fn is_at(&self, remote: IpAddr) -> bool {
         let remote = remote.to_canonical();

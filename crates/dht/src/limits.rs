@@ -122,7 +122,8 @@ const DHT: &[Bound<DhtConfig>] = bounds! { DhtConfig, "dht":
     lookup.max_requests: 1, 65_536;
     lookup.max_values: 1, MANY;
     lookup.max_value_bytes: MAX_VALUE_BYTES, 1 << 30;
-    lookup.max_pages: 0, 65_536;
+    lookup.max_pages: 0, 65_535;
+    lookup.max_stale_pages: 1, 65_535;
     lookup.subnet_per_lookup: 1, MANY;
     lookup.implausible: 0.0, 1.0;
     lookup.most_paths: 1, 16;
@@ -159,6 +160,8 @@ const DHT: &[Bound<DhtConfig>] = bounds! { DhtConfig, "dht":
     upkeep.admissions_per_second: 0.0, OFTEN;
     upkeep.hint_burst: 0.0, OFTEN;
     upkeep.hints_per_second: 0.0, OFTEN;
+    upkeep.doubt_burst: 0.0, OFTEN;
+    upkeep.doubts_per_second: 0.0, OFTEN;
     upkeep.seen_peers: 0, MANY;
     store.max_bytes: 64 * 1024, 1 << 40;
     store.max_records: 1, MANY;

@@ -335,3 +335,17 @@ fn providers_are_found_and_only_speak_for_themselves() {
     let found: BTreeSet<_> = outcome.providers.iter().map(|contact| *contact.peer()).collect();
     assert_eq!(found, [3, 4, 5].map(|at| *net.nodes[at].contact.peer()).into());
 }
+
+/// AL-27: what a node holds itself counts for what it looks for, also where it is all that there is. In a network of two each is the other's only holder.
+#[test]
+fn what_we_hold_ourselves_is_found_by_ourselves() {
+    let mut net = planted(13, 2);
+    let target = Target::new(b"multihash").unwrap();
+    let provider = net.nodes[0].contact.clone();
+    let outcome =
+        net.find(0, Operation::Provide { target: target.clone(), provider: provider.clone(), replicas: 20 });
+    assert_eq!(outcome.stored.len(), 1);
+    net.run(S(3));
+    let outcome = net.find(1, Operation::Providers { target, wanted: 10 });
+    assert_eq!(outcome.providers, [provider]);
+}

@@ -1,16 +1,22 @@
 //! `peerage-sim dht`: scenarios of the DHT at 10,000 nodes.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 
 use clap::Args;
 use peerage_sim::dht::plot;
 use peerage_sim::dht::policy::Kind;
+use peerage_sim::dht::progress::Progress;
 use peerage_sim::dht::report::{Report, markdown_of_seeds};
 use peerage_sim::dht::scenario::{SCENARIOS, Scenario, Settings, scenario};
+
+use crate::dht_progress::Board;
+
+/// Scenarios that compare policies.
+const COMPARING: [u32; 4] = [1, 2, 3, 4];
 
 /// What `dht` takes.
 #[derive(Args)]
@@ -27,8 +33,8 @@ pub(crate) struct Dht {
     /// Several seeds, such as 1..20, both ends included.
     #[arg(long, value_parser = range)]
     seeds: Option<RangeInclusive<u64>>,
-    /// Whose rules: some of ours,p1,p2,p3,p4.
-    #[arg(long, value_delimiter = ',', default_value = "ours,p1,p2,p3,p4")]
+    /// Whose rules: some of ours,p1,p2,p3,p4. All of them, unless told otherwise, where a scenario compares single lookups (1 to 4); the others run whole machines, which are ours.
+    #[arg(long, value_delimiter = ',')]
     policy: Vec<Kind>,
     /// Lookups for each row. Without it, the scenario's own number.
     #[arg(long)]
@@ -36,6 +42,12 @@ pub(crate) struct Dht {
     /// Simulated seconds of scenarios that go on for hours; of the calibration, after how many a connection that is not used ends. Without it, as long as the study says.
     #[arg(long)]
     seconds: Option<u64>,
+    /// Share of requests that lose a packet, 0 to 1.
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    loss: f64,
+    /// Share of nodes that nobody can dial and that don't know it, 0 to 1; not for scenarios 1, 2, 4 and 28.
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    nat: f64,
     /// Checks the invariants while it runs, which takes longer.
     #[arg(long)]
     checks: bool,
@@ -48,82 +60,142 @@ pub(crate) struct Dht {
     /// Draws the first scenario that compares policies, and how lookups grow with the network, into this file; the growth is in the tables as well.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Seeds that run at the same time.
-    #[arg(long, default_value_t = 1)]
-    jobs: usize,
+    /// Runs at the same time. Without it, one for each processor; each takes up to a gigabyte and a half at 10,000 nodes.
+    #[arg(long)]
+    jobs: Option<usize>,
 }
 
 /// Runs it; true when every bar was met.
 pub(crate) fn run(dht: &Dht) -> Result<bool, String> {
     let chosen = chosen(&dht.scenario)?;
     let seeds: Vec<u64> = dht.seeds.clone().unwrap_or(dht.seed..=dht.seed).collect();
-    let mut text = String::new();
+    if dht.svg.is_some() && !chosen.iter().any(|scenario| COMPARING.contains(&scenario.number)) {
+        return Err("--svg draws a comparison: choose scenario 1, 2, 3 or 4".to_owned());
+    }
+    for scenario in &chosen {
+        if !dht.policy.is_empty() && !COMPARING.contains(&scenario.number) {
+            eprintln!(
+                "scenario {} runs whole machines, which are ours: --policy changes nothing there",
+                scenario.number
+            );
+        }
+        if dht.nat > 0.0 && [1, 2, 4, 28].contains(&scenario.number) {
+            return Err(format!(
+                "scenario {} has no model of nodes that cannot be dialled: leave --nat out",
+                scenario.number
+            ));
+        }
+    }
+    let mut written = Written { text: String::new(), path: dht.out.as_deref() };
     let mut passed = true;
     let mut compared = None;
-    for scenario in chosen {
-        let reports = run_seeds(dht, scenario, &seeds);
+    run_all(dht, &chosen, &seeds, |board, reports| {
         passed &= reports.iter().all(Report::passes);
         let tables = markdown_of_seeds(&reports);
         if dht.json {
             for report in &reports {
-                println!("{}", serde_json::to_string(report).map_err(|error| error.to_string())?);
+                let line = serde_json::to_string(report).map_err(|error| error.to_string())?;
+                board.print(&format!("{line}\n"));
             }
         } else {
-            print!("{tables}");
+            board.print(&tables);
         }
-        let _ = write!(text, "{tables}");
         if compared.is_none() {
             compared = reports.into_iter().find(|report| report.rows.len() > 2);
         }
-    }
-    if let Some(path) = &dht.svg {
+        written.add(&tables)
+    })?;
+    if let (Some(path), Some(report)) = (&dht.svg, compared) {
         let growth = plot::growth(dht.seed, dht.lookups.unwrap_or(1_000));
         let tables =
             format!("### Growth with the network, quiet, all contacts warm\n\n{}\n", plot::table(&growth));
         if !dht.json {
             print!("{tables}");
         }
-        let _ = write!(text, "{tables}");
-        let report = compared.ok_or("--svg draws a comparison: choose scenario 1, 2, 3 or 4")?;
-        std::fs::write(path, plot::svg(&report, &growth))
-            .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
-    }
-    if let Some(path) = &dht.out {
-        std::fs::write(path, text)
-            .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+        written.add(&tables)?;
+        write(path, &plot::svg(&report, &growth))?;
     }
     Ok(passed)
 }
 
-/// One thread for each job; what a run comes to does not depend on them.
-fn run_seeds(dht: &Dht, scenario: &'static Scenario, seeds: &[u64]) -> Vec<Report> {
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::new());
+/// The file that `--out` names: what has been measured so far, should the rest be given up.
+struct Written<'a> {
+    text: String,
+    path: Option<&'a Path>,
+}
+
+impl Written<'_> {
+    fn add(&mut self, tables: &str) -> Result<(), String> {
+        self.text.push_str(tables);
+        self.path.map_or(Ok(()), |path| write(path, &self.text))
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("{} cannot be written: {error}", path.display()))
+}
+
+/// Runs all scenarios with all seeds, and hands over a scenario's reports when it and those before it are done. One thread for each job; what a run comes to does not
+/// depend on them.
+fn run_all(
+    dht: &Dht,
+    chosen: &[&'static Scenario],
+    seeds: &[u64],
+    mut ended: impl FnMut(&Board, Vec<Report>) -> Result<(), String>,
+) -> Result<(), String> {
+    let runs = chosen.len() * seeds.len();
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = dht.jobs.unwrap_or_else(processors).clamp(1, runs.max(1));
+    let (board, next, (sender, reports)) = (Board::new(runs), AtomicUsize::new(0), mpsc::channel());
     std::thread::scope(|scope| {
-        for _ in 0..dht.jobs.clamp(1, seeds.len().max(1)) {
-            scope.spawn(|| {
-                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let report = scenario.run(&settings(dht, scenario, *seed));
-                    if let Ok(mut done) = done.lock() {
-                        done.push(report);
+        for _ in 0..jobs {
+            let (sender, board, next) = (sender.clone(), &board, &next);
+            scope.spawn(move || {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(scenario) = chosen.get(number / seeds.len()) else { break };
+                    let settings = settings(dht, scenario, seeds[number % seeds.len()]);
+                    board.begin(number, scenario.number, settings.seed, &settings.progress);
+                    let report = scenario.run(&settings);
+                    board.end(number);
+                    if sender.send((number, report)).is_err() {
+                        break;
                     }
                 }
             });
         }
-    });
-    let mut reports = done.into_inner().unwrap_or_default();
-    reports.sort_by_key(|report: &Report| report.seed);
-    reports
+        drop(sender);
+        let (mut done, mut told) = (BTreeMap::new(), 0);
+        loop {
+            match reports.recv_timeout(Board::EVERY) {
+                Ok((number, report)) => drop(done.insert(number, report)),
+                Err(RecvTimeoutError::Timeout) => board.tell(),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            while (0..seeds.len()).all(|seed| done.contains_key(&(told + seed))) && told < runs {
+                let of_scenario = (0..seeds.len()).filter_map(|seed| done.remove(&(told + seed))).collect();
+                told += seeds.len();
+                if let Err(error) = ended(&board, of_scenario) {
+                    // What runs is waited for; nothing else begins.
+                    next.store(runs, Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+        }
+    })
 }
 
 fn settings(dht: &Dht, scenario: &Scenario, seed: u64) -> Settings {
     Settings {
         nodes: dht.nodes.unwrap_or(scenario.nodes),
         seed,
-        policies: dht.policy.clone(),
+        policies: if dht.policy.is_empty() { Kind::ALL.to_vec() } else { dht.policy.clone() },
         lookups: dht.lookups,
         seconds: dht.seconds,
+        loss: dht.loss,
+        nat: dht.nat,
         checks: dht.checks,
+        progress: Progress::default(),
     }
 }
 
@@ -147,4 +219,9 @@ fn range(text: &str) -> Result<RangeInclusive<u64>, String> {
     parts
         .filter(|range| !range.is_empty())
         .ok_or_else(|| format!("{text:?} is no range: give one such as 1..20"))
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("{text:?} is no share: give a number from 0 to 1, such as 0.2"))
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod dht_command;
+mod dht_progress;
 mod soak;
 
 use std::path::PathBuf;

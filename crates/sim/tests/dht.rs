@@ -3,7 +3,9 @@
 
 use peerage_sim::dht::lookups::run;
 use peerage_sim::dht::network::Faults;
+use peerage_sim::dht::plot::growth;
 use peerage_sim::dht::policy::{Goal, Kind};
+use peerage_sim::dht::progress::Progress;
 use peerage_sim::dht::queue::Trace;
 use peerage_sim::dht::report::Report;
 use peerage_sim::dht::scenario::{Settings, scenario};
@@ -12,7 +14,17 @@ use peerage_sim::dht::walk::{Reach, Walked};
 
 fn settings(nodes: usize, seed: u64) -> Settings {
     let policies = vec![Kind::Ours, Kind::P1, Kind::P2, Kind::P3, Kind::P4];
-    Settings { nodes, seed, policies, lookups: Some(300), seconds: None, checks: true }
+    Settings {
+        nodes,
+        seed,
+        policies,
+        lookups: Some(300),
+        seconds: None,
+        loss: 0.0,
+        nat: 0.0,
+        checks: true,
+        progress: Progress::default(),
+    }
 }
 
 /// Runs a scenario, and fails with the command that repeats it.
@@ -53,6 +65,39 @@ fn scenario_12_joins_past_a_black_hole() {
 #[test]
 fn two_hours_of_churn_meet_the_bars_of_scenario_5() {
     run_scenario(5, &Settings { seconds: Some(7_200), ..settings(300, 1) });
+}
+
+/// Nodes that nobody can dial and that don't know it, and lost packets, cost time and nothing else: what is stored is found.
+#[test]
+fn what_is_stored_is_found_though_a_fifth_cannot_be_dialled_and_packets_are_lost() {
+    let settings = Settings { loss: 0.02, nat: 0.2, seconds: Some(900), ..settings(200, 2) };
+    let report = scenario(5).unwrap().run(&settings);
+    let measure = |name: &str| report.measures.iter().find(|one| one.name.starts_with(name)).unwrap();
+    let found = measure("get found %");
+    assert!(
+        found.passes() && !report.measures.iter().any(|one| one.name.contains("invariant") && !one.passes()),
+        "{}",
+        report.markdown()
+    );
+    let quiet = Settings { loss: 0.0, nat: 0.0, ..settings };
+    let times = |report: &Report| report.rows.iter().map(|row| row.figures.p95_ms).collect::<Vec<_>>();
+    let (with, without) = (times(&report), times(&scenario(5).unwrap().run(&quiet)));
+    assert!(with[1] > without[1], "both are felt: {with:?}, {without:?}");
+}
+
+/// The table of growth: hops grow with the logarithm of the number of nodes, and so do requests and times, more or less.
+#[test]
+fn lookups_grow_with_the_logarithm_of_the_network() {
+    let growth = growth(7, 200);
+    let hops: Vec<f64> = growth.iter().map(|one| one.closest.hops).collect();
+    let gets: Vec<f64> = growth.iter().map(|one| one.get.hops).collect();
+    for hops in [hops, gets] {
+        let steps: Vec<f64> = hops.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        // A step of a factor of ten is one and the same number of hops, half a hop more or less.
+        assert!(steps.iter().all(|step| (0.2..1.0).contains(step)), "{hops:?}");
+    }
+    let p50: Vec<f64> = growth.iter().map(|one| one.closest.p50_ms).collect();
+    assert!(p50[2] < 2.0 * p50[0] && p50[0] < p50[1] && p50[1] < p50[2], "{p50:?}");
 }
 
 #[test]

@@ -2,12 +2,23 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use peerage_sim::dht::policy::Kind;
+use peerage_sim::dht::progress::Progress;
 use peerage_sim::dht::report::Report;
 use peerage_sim::dht::scenario::{Settings, scenario};
 
 fn settings(nodes: usize, seed: u64, lookups: u64) -> Settings {
     let policies = vec![Kind::Ours];
-    Settings { nodes, seed, policies, lookups: Some(lookups), seconds: None, checks: true }
+    Settings {
+        nodes,
+        seed,
+        policies,
+        lookups: Some(lookups),
+        seconds: None,
+        loss: 0.0,
+        nat: 0.0,
+        checks: true,
+        progress: Progress::default(),
+    }
 }
 
 /// Runs a scenario, and fails with the command that repeats it.

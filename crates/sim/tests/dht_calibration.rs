@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use peerage_sim::dht::policy::Kind;
+use peerage_sim::dht::progress::Progress;
 use peerage_sim::dht::scenario::{Settings, scenario};
 use peerage_sim::seeds;
 
@@ -10,8 +11,17 @@ use peerage_sim::seeds;
 fn whole_nodes_and_the_loop_agree_on_how_long_lookups_take() {
     for seed in seeds([1]) {
         let policies = vec![Kind::Ours];
-        let settings =
-            Settings { nodes: 40, seed, policies, lookups: Some(60), seconds: None, checks: false };
+        let settings = Settings {
+            nodes: 40,
+            seed,
+            policies,
+            lookups: Some(60),
+            seconds: None,
+            loss: 0.0,
+            nat: 0.0,
+            checks: false,
+            progress: Progress::default(),
+        };
         let report = scenario(28).unwrap().run(&settings);
         println!("{}", report.markdown());
         let missed: Vec<_> = report.measures.iter().filter(|measure| !measure.passes()).collect();

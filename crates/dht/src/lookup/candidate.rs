@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Contact, Distance, RequestId};
+use crate::{Contact, Distance, RequestId, Subnet};
 
 /// How a candidate stands with a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,10 @@ pub(crate) struct Candidate {
     pub(crate) was_suspect: bool,
     /// Pages of it that were asked for.
     pub(crate) pages: u16,
+    /// The last so many of its pages brought nothing that nobody had said before.
+    pub(crate) stale_pages: u16,
+    /// The subnet in which it was met when it answered, whatever it says of its addresses.
+    pub(crate) met: Option<Subnet>,
 }
 
 /// What a node knows of a candidate before it is asked.
@@ -67,6 +71,11 @@ impl Candidate {
     /// Whether it counts among the closest that a lookup waits for: it may be alive, and isn't suspected.
     pub(crate) fn counts(&self) -> bool {
         matches!(self.state, State::New | State::InFlight | State::Answered)
+    }
+
+    /// The subnets in which it is, or says that it is.
+    pub(crate) fn subnets(&self) -> impl Iterator<Item = Subnet> {
+        self.met.into_iter().chain(self.contact.subnets())
     }
 
     /// Whether a request to it is under way, suspected or not.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use peerage_machine::Now;
 
 use super::{Candidate, Cause, Goal, Hint, Lookup, Next, State, StepKind};
-use crate::{Contact, Ended, LookupConfig, RequestId, Subnet};
+use crate::{Contact, Ended, RequestId, Subnet};
 
 /// How near a lookup is to its end.
 enum Stand {
@@ -97,6 +97,8 @@ impl Lookup {
             hint,
             was_suspect: false,
             pages: 0,
+            stale_pages: 0,
+            met: None,
         };
         self.candidates.insert(at, candidate);
         true
@@ -159,10 +161,10 @@ impl Lookup {
         if self.settles.is_some() { self.widest().min(2) } else { self.widest() }
     }
 
-    /// How many may be: more than one path get three each, within the configured bound.
+    /// How many may be: more than one path get three each, within what is configured and the caller permits.
     pub(super) fn widest(&self) -> usize {
         let cap = self.plan.pace.cap.max(if self.plan.paths > 1 { 3 * self.plan.paths } else { 0 });
-        cap.min(LookupConfig::MOST_ALPHA)
+        cap.min(self.plan.pace.most)
     }
 
     /// Gives up requests that answers have made needless: to candidates that are far behind the closest by now.
@@ -198,7 +200,8 @@ impl Lookup {
                 let settled = self.settles.is_none_or(|settles| settles <= now.mono);
                 votes > 0 && self.harvest.is_final() || votes >= wanted && settled
             }
-            Goal::Values(wanted) | Goal::Providers(wanted) => self.harvest.found() >= (*wanted).max(1),
+            // One answer is nobody's word but its own.
+            Goal::Values(wanted) | Goal::Providers(wanted) => self.harvest.borne_out() >= (*wanted).max(1),
         }
     }
 
@@ -259,8 +262,7 @@ impl Lookup {
         if pass.path.is_some_and(|path| candidate.path != path) {
             return false;
         }
-        !pass.apart
-            || !candidate.contact.subnets().any(|subnet| self.is_used_elsewhere(subnet, candidate.path))
+        !pass.apart || !candidate.subnets().any(|subnet| self.is_used_elsewhere(subnet, candidate.path))
     }
 
     /// Whether another path has asked somebody of the same group of addresses.
@@ -268,7 +270,7 @@ impl Lookup {
         self.candidates.iter().any(|other| {
             other.request.is_some()
                 && other.path != path
-                && other.contact.subnets().any(|used| used.group() == subnet.group())
+                && other.subnets().any(|used| used.group() == subnet.group())
         })
     }
 
@@ -313,9 +315,21 @@ impl Lookup {
 
     fn is_crowded(&self, contact: &Contact) -> bool {
         contact.subnets().any(|subnet| {
-            let same = |other: &&Candidate| other.counts() && other.contact.subnets().any(|s| s == subnet);
+            let same = |other: &&Candidate| other.counts() && other.subnets().any(|s| s == subnet);
             self.candidates.iter().filter(same).count() >= self.config.subnet_per_lookup
         })
+    }
+
+    /// A candidate has answered, from this subnet. Who was met where it doesn't say that it is, and where as many as may be have answered already, is not one more of the
+    /// closest: one machine could claim to be in as many networks as it likes.
+    pub(super) fn met(&mut self, at: usize, subnet: Option<Subnet>) {
+        let candidate = &self.candidates[at];
+        let claimed = subnet.is_none_or(|subnet| candidate.contact.subnets().any(|claim| claim == subnet));
+        let same = |other: &&Candidate| other.state == State::Answered && other.met == subnet;
+        let crowds = !claimed && self.candidates.iter().filter(same).count() >= self.config.subnet_per_lookup;
+        let candidate = &mut self.candidates[at];
+        candidate.met = subnet;
+        candidate.state = if crowds { State::Failed } else { State::Answered };
     }
 
     /// Where fewer than k are left, those of crowded subnets are wanted too; where nobody is, even those in quarantine.

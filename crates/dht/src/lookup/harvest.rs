@@ -1,6 +1,7 @@
 //! What a lookup finds: values, judged and counted, and providers. Bounded, whatever peers answer.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use peerage_identity::PeerId;
@@ -15,7 +16,9 @@ pub(crate) struct Harvest {
     slots: BTreeMap<Bytes, Best>,
     /// Their bytes together.
     bytes: usize,
-    providers: Vec<Contact>,
+    /// Which slot each of them has, by the value: what was judged once is not judged again.
+    known: BTreeMap<Bytes, Bytes>,
+    providers: Vec<Provider>,
     /// Groups of addresses, or peers where no group applies, that answered with a valid value.
     voters: Vec<Voter>,
     is_final: bool,
@@ -27,12 +30,29 @@ struct Best {
     rank: Bytes,
     holders: usize,
     from: PeerId,
+    first: Voter,
+    /// Somebody of another group says so too.
+    borne_out: bool,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Voter {
+#[derive(Debug)]
+struct Provider {
+    contact: Contact,
+    first: Voter,
+    borne_out: bool,
+}
+
+/// Who answered: the network in which it was met, or itself where no rule for networks applies. What it says of its own addresses doesn't count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Voter {
     Subnet(Subnet),
     Peer(PeerId),
+}
+
+impl Voter {
+    pub(crate) fn new(peer: &PeerId, remote: IpAddr) -> Self {
+        Subnet::of(remote).map_or(Self::Peer(*peer), Self::Subnet)
+    }
 }
 
 /// What one answer brought.
@@ -40,6 +60,8 @@ enum Voter {
 pub(crate) struct Brought {
     /// Valid values, or providers.
     pub(crate) good: usize,
+    /// Those among them that nobody had said before.
+    pub(crate) fresh: usize,
     /// Values that are not valid.
     pub(crate) invalid: u32,
 }
@@ -52,52 +74,74 @@ impl Harvest {
         limits: &LookupConfig,
         judge: &dyn Judge,
         target: &Target,
-        from: &Contact,
+        from: (&PeerId, Voter),
         values: &[Bytes],
     ) -> Brought {
+        let (peer, voter) = from;
         let mut brought = Brought::default();
         for value in values {
+            if let Some(best) = self.known.get(value).and_then(|slot| self.slots.get_mut(slot)) {
+                brought.good += 1;
+                best.holders += 1;
+                best.borne_out |= best.first != voter;
+                continue;
+            }
             let Ok(judged) = judge.judge(now, target, value) else {
                 brought.invalid += 1;
                 continue;
             };
             brought.good += 1;
             self.is_final |= judged.is_final;
-            let fresh = |rank| Best { value: value.clone(), rank, holders: 1, from: *from.peer() };
-            if let Some(best) = self.slots.get_mut(&judged.slot) {
-                if best.value == *value {
-                    best.holders += 1;
-                } else if judged.rank > best.rank {
-                    self.bytes = self.bytes + value.len() - best.value.len();
-                    *best = fresh(judged.rank);
-                }
-            } else if self.slots.len() < limits.max_values
-                && self.bytes + value.len() <= limits.max_value_bytes
-            {
+            let before = self.slots.get(&judged.slot);
+            let room =
+                self.bytes + value.len() <= limits.max_value_bytes && self.slots.len() < limits.max_values;
+            if before.map_or(room, |best| judged.rank > best.rank) {
+                brought.fresh += 1;
                 self.bytes += value.len();
-                self.slots.insert(judged.slot, fresh(judged.rank));
+                self.known.insert(value.clone(), judged.slot.clone());
+                let value = value.clone();
+                let best = Best {
+                    value,
+                    rank: judged.rank,
+                    holders: 1,
+                    from: *peer,
+                    first: voter,
+                    borne_out: false,
+                };
+                if let Some(worse) = self.slots.insert(judged.slot, best) {
+                    self.bytes -= worse.value.len();
+                    self.known.remove(&worse.value);
+                }
             }
         }
-        if brought.good > 0 {
-            self.vote(from);
+        if brought.good > 0 && !self.voters.contains(&voter) {
+            self.voters.push(voter);
         }
         brought
     }
 
     /// Takes in the providers of one answer.
-    pub(crate) fn providers(&mut self, limits: &LookupConfig, providers: &[Contact]) -> Brought {
-        let mut good = 0;
+    pub(crate) fn providers(
+        &mut self,
+        limits: &LookupConfig,
+        voter: Voter,
+        providers: &[Contact],
+    ) -> Brought {
+        let mut fresh = 0;
         for provider in providers {
-            if let Some(known) = self.providers.iter_mut().find(|known| known.peer() == provider.peer()) {
-                if known.has_no_address() {
-                    *known = provider.clone();
+            if let Some(known) =
+                self.providers.iter_mut().find(|known| known.contact.peer() == provider.peer())
+            {
+                known.borne_out |= known.first != voter;
+                if known.contact.has_no_address() {
+                    known.contact = provider.clone();
                 }
             } else if self.providers.len() < limits.max_values {
-                good += 1;
-                self.providers.push(provider.clone());
+                fresh += 1;
+                self.providers.push(Provider { contact: provider.clone(), first: voter, borne_out: false });
             }
         }
-        Brought { good, invalid: 0 }
+        Brought { good: fresh, fresh, invalid: 0 }
     }
 
     /// Valid answers from distinct groups of addresses.
@@ -115,23 +159,21 @@ impl Harvest {
         self.slots.len() + self.providers.len()
     }
 
+    /// How many of them answers of two groups bear out.
+    pub(crate) fn borne_out(&self) -> usize {
+        let values = self.slots.values().filter(|best| best.borne_out).count();
+        values + self.providers.iter().filter(|provider| provider.borne_out).count()
+    }
+
     /// All values, in the order of their slots, and all providers.
     pub(crate) fn take(&mut self) -> (Vec<Found>, Vec<Contact>) {
+        self.known.clear();
         let values = std::mem::take(&mut self.slots)
             .into_values()
             .map(|best| Found { value: best.value, holders: best.holders, from: best.from })
             .collect();
-        (values, std::mem::take(&mut self.providers))
-    }
-
-    fn vote(&mut self, from: &Contact) {
-        let mut voters: Vec<Voter> = from.subnets().map(Voter::Subnet).collect();
-        if voters.is_empty() {
-            voters.push(Voter::Peer(*from.peer()));
-        }
-        if !voters.iter().any(|voter| self.voters.contains(voter)) {
-            self.voters.extend(voters.into_iter().next());
-        }
+        let providers = std::mem::take(&mut self.providers);
+        (values, providers.into_iter().map(|provider| provider.contact).collect())
     }
 }
 
@@ -153,11 +195,16 @@ mod tests {
         }
     }
 
+    /// Where a peer is that has but one address.
+    fn voter(from: &Contact) -> Voter {
+        from.subnets().next().map_or(Voter::Peer(*from.peer()), Voter::Subnet)
+    }
+
     fn take_in(harvest: &mut Harvest, from: &Contact, values: &[[u8; 3]]) -> Brought {
         let limits = LookupConfig { max_values: 3, max_value_bytes: 9, ..LookupConfig::default() };
         let target = Target::new(b"t").unwrap();
         let values: Vec<Bytes> = values.iter().map(|value| Bytes::copy_from_slice(value)).collect();
-        harvest.values(Now::ZERO, &limits, &ByBytes, &target, from, &values)
+        harvest.values(Now::ZERO, &limits, &ByBytes, &target, (from.peer(), voter(from)), &values)
     }
 
     /// of several versions the newest wins, whoever answered first.
@@ -168,7 +215,7 @@ mod tests {
         take_in(&mut harvest, &contact(1), &[[1, 5, 0], [2, 1, 0]]);
         take_in(&mut harvest, &contact(2), &[[1, 4, 0]]);
         let brought = take_in(&mut harvest, &contact(3), &[[1, 6, 0], [0, 9, 0]]);
-        assert_eq!(brought, Brought { good: 1, invalid: 1 });
+        assert_eq!(brought, Brought { good: 1, fresh: 1, invalid: 1 });
         take_in(&mut harvest, &contact(4), &[[1, 6, 0]]);
         assert!(!harvest.is_final());
         let (values, _) = harvest.take();
@@ -198,8 +245,8 @@ mod tests {
         let limits = LookupConfig { max_values: 3, ..LookupConfig::default() };
         let many: Vec<Contact> = (0..50).map(contact).collect();
         let mut harvest = Harvest::default();
-        assert_eq!(harvest.providers(&limits, &many).good, 3);
-        assert_eq!(harvest.providers(&limits, &many).good, 0);
+        assert_eq!(harvest.providers(&limits, voter(&contact(1)), &many).good, 3);
+        assert_eq!(harvest.providers(&limits, voter(&contact(1)), &many).good, 0);
     }
 
     /// the number of values and their bytes are two limits, and either holds alone.
@@ -209,7 +256,7 @@ mod tests {
             let limits = LookupConfig { max_values, max_value_bytes, ..LookupConfig::default() };
             let (mut harvest, target) = (Harvest::default(), Target::new(b"t").unwrap());
             let values: Vec<Bytes> = (1..=50).map(|slot| Bytes::from(vec![slot, 0, 0])).collect();
-            harvest.values(Now::ZERO, &limits, &ByBytes, &target, &contact(1), &values);
+            harvest.values(Now::ZERO, &limits, &ByBytes, &target, (&peer(1), voter(&contact(1))), &values);
             harvest.found()
         };
         assert_eq!([found(7, 1 << 20), found(8, 1 << 20), found(100, 30), found(100, 33)], [7, 8, 10, 11]);

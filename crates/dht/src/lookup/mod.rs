@@ -12,6 +12,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use crate::{
     Answer, Contact, Counts, Distance, Ended, Failure, LookupConfig, Query, RequestId, Subnet, Target,
 };
 pub(crate) use candidate::{Candidate, Hint, State};
-pub(crate) use harvest::Harvest;
+pub(crate) use harvest::{Harvest, Voter};
 pub use judge::{AcceptAll, Invalid, Judge, Judged};
 pub(crate) use pace::Pace;
 pub use step::{Cause, Step, StepKind};
@@ -76,6 +77,16 @@ pub(crate) enum Next {
     Wait(Duration),
     /// It is over.
     End(Ended),
+}
+
+/// An answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Came<'a> {
+    pub(crate) request: RequestId,
+    pub(crate) rtt: Duration,
+    /// Where the peer was met.
+    pub(crate) remote: IpAddr,
+    pub(crate) answer: &'a Answer,
 }
 
 /// What an answer did.
@@ -222,9 +233,6 @@ impl Lookup {
         if self.counts.asked as usize >= self.config.max_requests {
             return self.wait_for_pending(Ended::Exhausted);
         }
-        if let Some(at) = self.page() {
-            return Next::Ask(at, Cause::Page);
-        }
         let busy = self.in_flight();
         let cap = self.cap();
         let cause = if self.burst > 0 {
@@ -243,6 +251,10 @@ impl Lookup {
                 (Some(_), None) => {}
                 (None, _) => can_launch = false,
             }
+            // Whoever has not been asked at all comes first.
+            if let Some(at) = self.page() {
+                return Next::Ask(at, Cause::Page);
+            }
         }
         self.wait(now, can_launch)
     }
@@ -260,7 +272,7 @@ impl Lookup {
         if cause == Cause::Page {
             let before = candidate.request;
             self.cursors.retain(|(of, _)| Some(*of) != before);
-            candidate.pages += 1;
+            candidate.pages = candidate.pages.saturating_add(1);
         }
         candidate.state = State::InFlight;
         candidate.request = Some(request);
@@ -284,16 +296,14 @@ impl Lookup {
         &mut self,
         now: Now,
         judge: &dyn Judge,
-        request: RequestId,
-        rtt: Duration,
-        answer: &Answer,
+        came: &Came<'_>,
         known: &mut dyn FnMut(&Contact) -> Option<(Contact, Hint)>,
     ) -> Option<Taken> {
+        let Came { request, rtt, remote, answer } = *came;
         let at = self.pending(request)?;
         let candidate = &mut self.candidates[at];
         let late = matches!(candidate.state, State::Suspect(_));
         let (hops, path, contact) = (candidate.hops, candidate.path, candidate.contact.clone());
-        candidate.state = State::Answered;
         candidate.hint.warm = true;
         self.counts.answered += 1;
         self.counts.late += u32::from(late);
@@ -302,15 +312,16 @@ impl Lookup {
             self.samples.add(rtt);
         }
         self.earn(Cause::Answer);
+        self.met(at, Subnet::of(remote));
         let before = self.harvest.found();
-        let brought = self.reap(now, judge, &contact, answer);
+        let brought = self.reap(now, judge, (contact.peer(), Voter::new(contact.peer(), remote)), answer);
         self.counts.invalid += brought.invalid;
         if before == 0 && brought.good > 0 {
             self.hops = u32::from(hops) + 1;
         }
         self.settle(now);
         if let Some(cursor) = &answer.cursor {
-            self.turn_page(at, request, cursor);
+            self.turn_page(at, request, cursor, brought.fresh > 0);
         }
         let fresh = self.merge(now, &contact, hops, path, &answer.closer, known);
         let (peer, closer) = (*contact.peer(), answer.closer.len());
@@ -394,6 +405,11 @@ impl Lookup {
         self.plan.k = few.clamp(1, self.plan.k);
     }
 
+    /// So many requests in flight, and so many copies, at most.
+    pub(crate) fn most(&self) -> usize {
+        self.plan.pace.most
+    }
+
     /// So many count as the closest.
     pub(crate) fn wanted(&self) -> usize {
         self.plan.k
@@ -418,8 +434,7 @@ impl Lookup {
         if counts.asked != counts.answered + counts.failed + counts.cancelled + pending {
             return Err(format!("{counts:?} with {pending} under way"));
         }
-        // Pages are asked of those who have just answered, beyond the cap.
-        let asked = self.candidates.iter().filter(|c| c.state == State::InFlight && c.pages == 0).count();
+        let asked = self.in_flight();
         if asked > self.widest() {
             return Err(format!("{asked} requests in flight, at most {}", self.widest()));
         }
@@ -436,12 +451,18 @@ impl Lookup {
         Ok(())
     }
 
-    fn reap(&mut self, now: Now, judge: &dyn Judge, from: &Contact, answer: &Answer) -> harvest::Brought {
+    fn reap(
+        &mut self,
+        now: Now,
+        judge: &dyn Judge,
+        from: (&PeerId, Voter),
+        answer: &Answer,
+    ) -> harvest::Brought {
         match self.plan.goal {
             Goal::Value(_) | Goal::Values(_) => {
                 self.harvest.values(now, &self.config, judge, &self.plan.target, from, &answer.values)
             }
-            Goal::Providers(_) => self.harvest.providers(&self.config, &answer.providers),
+            Goal::Providers(_) => self.harvest.providers(&self.config, from.1, &answer.providers),
             Goal::Peer(_) | Goal::Closest => harvest::Brought::default(),
         }
     }
@@ -456,9 +477,16 @@ impl Lookup {
         }
     }
 
-    fn turn_page(&mut self, at: usize, request: RequestId, cursor: &Bytes) {
+    /// A peer has more. After some pages in a row of which others had said everything, the rest is left: else a liar could go on until the deadline, and twenty honest
+    /// holders of the same members would all be read to the end.
+    fn turn_page(&mut self, at: usize, request: RequestId, cursor: &Bytes, news: bool) {
         let paged = matches!(self.plan.goal, Goal::Values(_) | Goal::Providers(_));
-        if paged && usize::from(self.candidates[at].pages) < self.config.max_pages {
+        let candidate = &mut self.candidates[at];
+        candidate.stale_pages = if news { 0 } else { candidate.stale_pages.saturating_add(1) };
+        if paged
+            && usize::from(candidate.pages) < self.config.max_pages
+            && usize::from(candidate.stale_pages) < self.config.max_stale_pages
+        {
             self.cursors.push((request, cursor.clone()));
         }
     }

@@ -13,6 +13,8 @@ pub(crate) struct Pace {
     pub(crate) stagger: Duration,
     /// Requests in flight, suspects not counted.
     pub(crate) cap: usize,
+    /// The same, whatever raises it: as many as are configured, or as the caller permits.
+    pub(crate) most: usize,
 }
 
 impl Pace {
@@ -29,7 +31,8 @@ impl Pace {
         };
         let most = config.alpha.clamp(LookupConfig::LEAST_ALPHA, LookupConfig::MOST_ALPHA);
         let cap = if alpha == 0 { cap.min(most) } else { alpha.clamp(1, most) };
-        Self { burst: burst.min(cap), stagger: config.stagger.unwrap_or(stagger), cap }
+        let most = if alpha == 0 { most } else { cap };
+        Self { burst: burst.min(cap), stagger: config.stagger.unwrap_or(stagger), cap, most }
     }
 }
 
@@ -42,6 +45,7 @@ impl Pace {
             burst: most,
             stagger: usual.stagger.min(config.stagger.unwrap_or(config.stagger_least)),
             cap: most,
+            most,
         }
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::numbered::{address, contact, peer};
 use crate::{Class, Key, Status};
+use peerage_identity::DialAddress;
 
 mod limits;
 
@@ -19,6 +20,14 @@ fn peers() -> Vec<Contact> {
     let mut all: Vec<Contact> = (1..400).map(contact).collect();
     all.sort_by_key(|contact| contact.key().distance(target().key()));
     all
+}
+
+/// Whoever was asked is met where it says that it is.
+fn met(lookup: &Lookup, request: RequestId) -> IpAddr {
+    let asked = lookup.candidates().find(|candidate| candidate.request == Some(request));
+    let address =
+        asked.and_then(|asked| asked.contact.addresses().first().and_then(DialAddress::socket_addr));
+    address.map_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), |address| address.ip())
 }
 
 struct Story {
@@ -75,7 +84,13 @@ impl Story {
 
     fn answer_with(&mut self, now: Now, request: RequestId, answer: &Answer) -> Option<Taken> {
         let mut known = |named: &Contact| Some((named.clone(), Hint::default()));
-        let taken = self.lookup.answered(now, &AcceptAll, request, MS(100), answer, &mut known);
+        let remote = met(&self.lookup, request);
+        let taken = self.lookup.answered(
+            now,
+            &AcceptAll,
+            &Came { request, rtt: MS(100), remote, answer },
+            &mut known,
+        );
         self.lookup.check().unwrap();
         taken
     }
@@ -225,10 +240,20 @@ impl Judge for Open {
     }
 }
 
+/// Each value stands beside all others.
+struct Slots;
+
+impl Judge for Slots {
+    fn judge(&self, _: Now, _: &Target, value: &Bytes) -> Result<Judged, Invalid> {
+        Ok(Judged { slot: value.clone(), rank: Bytes::new(), is_final: false })
+    }
+}
+
 fn valued(story: &mut Story, now: Now, request: RequestId, value: u8) {
     let answer = Answer { values: vec![Bytes::from(vec![value])], ..Answer::default() };
     let mut known = |named: &Contact| Some((named.clone(), Hint::default()));
-    story.lookup.answered(now, &Open, request, MS(100), &answer, &mut known);
+    let remote = met(&story.lookup, request);
+    story.lookup.answered(now, &Open, &Came { request, rtt: MS(100), remote, answer: &answer }, &mut known);
 }
 
 /// a quorum is of valid answers from distinct groups of addresses, and the newest value wins.
@@ -284,14 +309,10 @@ fn all_pages_of_all_the_closest_are_read_within_bounds() {
                 let cursor = Some(Bytes::from_static(b"more"));
                 let values = vec![Bytes::from(vec![1, number])];
                 let answer = Answer { values, cursor, ..Answer::default() };
-                struct Slots;
-                impl Judge for Slots {
-                    fn judge(&self, _: Now, _: &Target, value: &Bytes) -> Result<Judged, Invalid> {
-                        Ok(Judged { slot: value.clone(), rank: Bytes::new(), is_final: false })
-                    }
-                }
                 let mut known = |named: &Contact| Some((named.clone(), Hint::default()));
-                story.lookup.answered(now, &Slots, request, MS(10), &answer, &mut known);
+                let remote = met(&story.lookup, request);
+                let came = Came { request, rtt: MS(10), remote, answer: &answer };
+                story.lookup.answered(now, &Slots, &came, &mut known);
             }
             (Next::Wait(until), None) => now = Now { mono: until, ..now },
             (Next::Ask(..), None) => unreachable!(),

@@ -12,13 +12,13 @@ use super::memory::MEMORY_ROW;
 use super::operation::Aim;
 use super::requests::Purpose;
 use super::store::Store as Copies;
-use super::{Class, Dht, Event, Failure, Found, Mode, OperationId, Options, Outcome, Output};
-use crate::lookup::Goal;
+use super::{Class, Dht, Event, Failure, Mode, OperationId, Options, Output};
+use crate::lookup::{Goal, Harvest, Voter};
 use crate::record::{ClockChanged, EntryId, Named, Place, Record, Records};
 use crate::replication::{Act, Repair, RepairMessage, RepairStats, SetState, SetView, Sets, period};
 use crate::store::{Batch, Near, Put, Restored, Sender, Store, Usage};
 use crate::table::Table;
-use crate::{Answer, Contact, Judge, Key, MAX_PROVIDERS, Query, Refusal, Status, Target};
+use crate::{Answer, Contact, Key, MAX_PROVIDERS, Query, Refusal, Status, Target};
 
 /// Everything about records.
 pub(super) struct Holder {
@@ -195,28 +195,28 @@ impl Dht {
         }
     }
 
-    /// What we hold ourselves counts as an answer too: the best for a value, all for a collection.
-    pub(super) fn add_own(&mut self, now: Now, target: &Target, goal: &Goal, outcome: &mut Outcome) {
-        let many = match goal {
-            Goal::Value(_) => false,
-            Goal::Values(_) => true,
-            _ => return,
-        };
-        let reader = self.peer;
+    /// What we hold ourselves counts as an answer too, as far as more is wanted: the best for a value, all for a collection, providers.
+    pub(super) fn add_own(&mut self, now: Now, target: &Target, goal: &Goal, harvest: &mut Harvest) {
+        let limits = &self.lookups;
+        let us = (&self.peer, Voter::Peer(self.peer));
         let Some(holder) = self.holder.as_mut() else { return };
-        let own = holder.values(target, &reader, None, usize::MAX).0;
-        for value in own {
-            let Ok(judged) = holder.records.judge(now, target, &value) else { continue };
-            let rank = |found: &Found| holder.records.judge(now, target, &found.value).ok();
-            let rival = outcome
-                .values
-                .iter()
-                .position(|found| rank(found).is_some_and(|known| !many || known.slot == judged.slot));
-            match rival {
-                Some(at) if rank(&outcome.values[at]).is_some_and(|known| known.rank >= judged.rank) => {}
-                Some(at) => outcome.values[at] = Found { value, holders: 1, from: reader },
-                None => outcome.values.push(Found { value, holders: 1, from: reader }),
+        match goal {
+            Goal::Value(_) | Goal::Values(_) => {
+                let wanted = if let Goal::Values(wanted) = goal { (*wanted).max(1) } else { 1 };
+                let own = holder.values(target, us.0, None, usize::MAX).0;
+                for value in &own {
+                    // Each is judged, which is the time of a signature: no more than will be used.
+                    if matches!(goal, Goal::Values(_)) && harvest.found() >= wanted {
+                        break;
+                    }
+                    harvest.values(now, limits, &holder.records, target, us, std::slice::from_ref(value));
+                }
             }
+            Goal::Providers(_) => {
+                let own = holder.store.providers(target.key(), None, limits.max_values, usize::MAX).0;
+                harvest.providers(limits, us.1, &own);
+            }
+            Goal::Peer(_) | Goal::Closest => {}
         }
     }
 
@@ -250,10 +250,11 @@ impl Dht {
                 answer_put(put)
             }
             Query::AddProvider { target, provider } => {
+                let provider = provider.as_told_from(remote);
                 let replicas = self.config.table.k;
                 let put = self.with_holder(now, |holder, near, _| {
                     match holder.store.is_ours_to_keep(near, target.key(), replicas) {
-                        true => holder.store.provide(now, from, Some(remote), target, provider.clone()),
+                        true => holder.store.provide(now, from, Some(remote), target, provider),
                         false => Put::Refused(Refusal::TooFar),
                     }
                 })?;

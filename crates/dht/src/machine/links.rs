@@ -57,10 +57,12 @@ impl Dht {
     pub(super) fn on_connected(
         &mut self,
         now: Now,
-        contact: Contact,
-        _remote: IpAddr,
+        contact: &Contact,
+        remote: IpAddr,
         rtt: Option<Duration>,
     ) {
+        // What it says of itself is a stranger's word too: no address of a network that it has no part in.
+        let contact = contact.as_told_from(remote);
         self.seen.note(now, contact.key());
         let serves = self.links.serves(contact.key());
         let key = *contact.key();

@@ -258,7 +258,7 @@ impl Machine for Dht {
 
     fn handle(&mut self, now: Now, input: Input) {
         match input {
-            Input::Connected { contact, remote, rtt } => self.on_connected(now, contact, remote, rtt),
+            Input::Connected { contact, remote, rtt } => self.on_connected(now, &contact, remote, rtt),
             Input::Disconnected { peer } => self.on_disconnected(&Key::of_peer(&peer)),
             Input::Supports { peer, serves } => self.on_supports(now, &Key::of_peer(&peer), serves),
             Input::Answered { request, rtt, remote, answer } => {

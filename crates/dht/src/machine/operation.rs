@@ -11,7 +11,7 @@ use super::upkeep::random_target;
 use super::{
     Class, Counts, Dht, Ended, Failure, Operation, OperationId, Options, Outcome, Output, RequestId,
 };
-use crate::lookup::{Goal, Hint, Lookup, Next, Pace, Plan, StepKind};
+use crate::lookup::{Came, Goal, Harvest, Hint, Lookup, Next, Pace, Plan, StepKind};
 use crate::record::EntryId;
 use crate::table::Table;
 use crate::{Answer, Contact, Key, Query, Refusal, Target};
@@ -101,8 +101,10 @@ impl Dht {
                 self.drive(now, operation);
             }
             None => {
-                let mut outcome = Outcome::empty(Ended::NoContacts);
-                self.add_own(now, &target, &goal, &mut outcome);
+                let mut harvest = Harvest::default();
+                self.add_own(now, &target, &goal, &mut harvest);
+                let (values, providers) = harvest.take();
+                let outcome = Outcome { values, providers, ..Outcome::empty(Ended::NoContacts) };
                 self.published_at(now, Aim::Caller(id), &[]);
                 self.outputs.push_back(Output::Done { operation: id, outcome: Box::new(outcome) });
                 self.check_alone(now);
@@ -148,7 +150,8 @@ impl Dht {
             Aim::Join => Pace::eager(config, options.class),
             _ => Pace::new(config, options.class, options.alpha, self.first_hops.median()),
         };
-        let deadline = now.mono + options.deadline.unwrap_or(config.deadline(options.class));
+        let deadline = options.deadline.unwrap_or(config.deadline(options.class));
+        let deadline = now.mono.saturating_add(deadline.min(Options::MOST_DEADLINE));
         let usual = self.first_hops.median().unwrap_or(config.usual_rtt);
         let own_paths = if store.is_some() || aim == Aim::Join { 2 } else { 1 };
         let paths = if options.paths == 0 { own_paths } else { options.paths };
@@ -291,9 +294,8 @@ impl Dht {
             }
             Some(knowledge(table, links, unknown, named.credible_from(remote)?))
         };
-        let Some(taken) = op.lookup.answered(now, &*self.judge, request, rtt, answer, &mut known) else {
-            return;
-        };
+        let came = Came { request, rtt, remote, answer };
+        let Some(taken) = op.lookup.answered(now, &*self.judge, &came, &mut known) else { return };
         if taken.first_hop {
             self.first_hops.add(rtt);
         }
@@ -357,8 +359,8 @@ impl Dht {
                 self.callers.remove(&id);
                 let told = op.store.as_ref().is_some_and(|store| store.told);
                 let (target, goal) = (op.lookup.target().clone(), op.lookup.goal().clone());
-                let mut outcome = Box::new(self.outcome(now, op, ended));
-                self.add_own(now, &target, &goal, &mut outcome);
+                self.add_own(now, &target, &goal, &mut op.lookup.harvest);
+                let outcome = Box::new(self.outcome(now, op, ended));
                 self.published_at(now, Aim::Caller(id), &outcome.stored);
                 self.outputs.push_back(match told {
                     true => Output::Settled { operation: id, outcome },

@@ -7,7 +7,7 @@ use peerage_identity::PeerId;
 use peerage_machine::{Now, TokenBucket};
 
 use super::{Dht, Mode, Output, QueryId};
-use crate::{Answer, Contact, Key, MAX_SILENT, Query, Refusal, ServeConfig, Status, Target};
+use crate::{Answer, Contact, Key, Query, Refusal, ServeConfig, Status, Target};
 
 /// How much of us others may use.
 #[derive(Debug)]
@@ -94,9 +94,7 @@ impl Dht {
             }
             Query::Ping => Answer::default(),
             Query::Silent { peers } => {
-                for peer in peers.iter().take(MAX_SILENT) {
-                    self.table.doubt(now, &Key::of_peer(peer));
-                }
+                self.doubt(now, peers);
                 Answer::default()
             }
             Query::PutValue { .. } | Query::AddProvider { .. } | Query::Repair(_) => {

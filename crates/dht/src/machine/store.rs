@@ -156,7 +156,7 @@ impl Dht {
         let op = self.operations.get(&operation)?;
         let (Some(store), None, Some(size)) = (&op.store, op.walked, op.lookup.size()) else { return None };
         let under_way = store.count(State::Sent, true);
-        let room = under_way < self.config.lookup.alpha
+        let room = under_way < op.lookup.most()
             && under_way + store.count(State::Stored, false) < store.replicas
             && store.copies.len() < 2 * store.replicas;
         // Who lies within a tenth of Gamma is a holder nine times in ten; as many more as the region may have beyond the replicas are no loss.
@@ -218,8 +218,8 @@ impl Dht {
 
     /// Sends the copies that can be sent, and says what there is to say.
     pub(super) fn drive_store(&mut self, now: Now, operation: u64) {
-        let cap = self.config.lookup.alpha;
         let Some(op) = self.operations.get_mut(&operation) else { return };
+        let cap = op.lookup.most();
         let Some(store) = op.store.as_mut() else { return };
         let overdue =
             store.copies.iter_mut().filter(|copy| copy.state == State::Sent && copy.due <= now.mono);
@@ -228,7 +228,7 @@ impl Dht {
         if op.walked.is_none() {
             return self.store_early(now, operation);
         }
-        while let Some(op) = self.operations.get_mut(&operation) {
+        while let Some(op) = self.operations.get_mut(&operation).filter(|op| now.mono < op.deadline) {
             let next = op.store.as_mut().and_then(|store| store.next(cap, op.wary));
             let Some((contact, extra)) = next else { break };
             self.send_copy(now, operation, contact, extra);

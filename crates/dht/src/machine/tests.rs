@@ -484,3 +484,19 @@ fn an_answer_after_the_end_still_counts_for_its_peer() {
         "the four of the burst, each once; others were never asked"
     );
 }
+
+/// what a connected peer says of itself is a stranger's word: it makes us dial nobody in our own networks.
+#[test]
+fn a_connected_peer_names_no_address_of_our_own_network() {
+    let mut story = Story::new(DhtConfig::default());
+    let private: peerage_identity::DialAddress = "/ip4/192.168.1.1/udp/443/quic-v1".parse().unwrap();
+    let local = "/ip4/127.0.0.1/udp/53/quic-v1".parse().unwrap();
+    let claims = Contact::new(peer(5), &[address(5), private.clone(), local]);
+    story.input(Input::Connected { contact: claims, remote: ip(5), rtt: None });
+    let asked = asks(&story.input(Input::Supports { peer: peer(5), serves: true }));
+    assert_eq!(asked[0].1.addresses(), [address(5)]);
+    let near = Contact::new(peer(6), std::slice::from_ref(&private));
+    story.input(Input::Connected { contact: near, remote: "192.168.1.9".parse().unwrap(), rtt: None });
+    let asked = asks(&story.input(Input::Supports { peer: peer(6), serves: true }));
+    assert_eq!(asked[0].1.addresses(), [private], "in that network it is credible");
+}

@@ -227,7 +227,7 @@ pub struct Options {
     /// For [`Operation::Get`]: so many valid answers from distinct address groups, at least one. For [`Operation::Put`] and
     /// [`Operation::Provide`]: the caller is told after so many acknowledgements; zero for half of the replicas, or of the peers where there are fewer.
     pub quorum: usize,
-    /// After so long whatever is there is returned; `None` for the class's own: [`crate::LookupConfig::deadline`].
+    /// After so long whatever is there is returned, an hour at most; `None` for the class's own: [`crate::LookupConfig::deadline`].
     pub deadline: Option<Duration>,
     /// Over how many disjoint paths, 1 to 8; zero for the kind's own: 2 for stores, 1 for all else until an answer looks implausible.
     pub paths: usize,
@@ -235,6 +235,11 @@ pub struct Options {
     pub alpha: usize,
     /// Whether each step is reported as [`Output::Step`].
     pub watch: bool,
+}
+
+impl Options {
+    /// No operation takes longer, whatever its caller says.
+    pub const MOST_DEADLINE: Duration = Duration::from_secs(3600);
 }
 
 impl Default for Options {

@@ -41,6 +41,8 @@ pub(super) struct Upkeep {
     /// Peers that may be asked whether they are worth an entry.
     admissions: TokenBucket,
     hints: TokenBucket,
+    /// Peers that are looked at because others say that they are silent.
+    doubts: TokenBucket,
 }
 
 impl Upkeep {
@@ -71,6 +73,7 @@ impl Upkeep {
             probes: TokenBucket::new(burst, config.probe_bytes_per_second, now),
             admissions: TokenBucket::new(config.admission_burst, config.admissions_per_second, now),
             hints: TokenBucket::new(config.hint_burst, config.hints_per_second, now),
+            doubts: TokenBucket::new(config.doubt_burst, config.doubts_per_second, now),
         }
     }
 
@@ -345,6 +348,16 @@ impl Dht {
                 && self.table.has_room_for(&contact)
             {
                 self.consider(now, &contact);
+            }
+        }
+    }
+
+    /// Somebody says that peers don't answer: those that we would name are looked at soon, within a budget, so that what is said of all of them leaves time to look at who waits.
+    pub(super) fn doubt(&mut self, now: Now, peers: &[PeerId]) {
+        for peer in peers.iter().take(MAX_SILENT) {
+            let key = Key::of_peer(peer);
+            if self.table.may_doubt(now, &key) && self.upkeep.doubts.take(1.0, now) {
+                self.table.doubt(now, &key);
             }
         }
     }

@@ -295,7 +295,7 @@ impl Store {
         ];
         let expiry = firsts.into_iter().flatten().min().map(|unix| {
             let wait = Duration::from_secs(unix).saturating_sub(now.unix);
-            now.mono + wait
+            now.mono.saturating_add(wait)
         });
         [expiry, self.writing.due(&self.config)].into_iter().flatten().min()
     }

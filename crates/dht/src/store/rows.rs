@@ -32,6 +32,8 @@ pub(super) struct Writing {
     /// Since when.
     since: Option<Duration>,
     under_way: Option<Batch>,
+    /// A batch has failed: nothing is handed out before.
+    again: Option<Duration>,
     unsynced: bool,
     synced: Duration,
     number: u64,
@@ -57,11 +59,15 @@ impl Writing {
             false => since + config.write_after,
         });
         let sync = self.unsynced.then(|| self.synced + config.sync_every);
-        [write, sync].into_iter().flatten().min()
+        let due = [write, sync].into_iter().flatten().min()?;
+        Some(self.again.map_or(due, |again| due.max(again)))
     }
 }
 
 impl Store {
+    /// After so long what could not be written is handed out again.
+    const WRITE_AGAIN: Duration = Duration::from_secs(1);
+
     /// What is to be written now; nothing while a batch is under way ([`Store::written`]). Call it when [`Store::poll_timeout`] says so, and after changes.
     pub fn poll_batch(&mut self, now: Now) -> Option<Batch> {
         let due = self.writing.due(&self.config)?;
@@ -77,6 +83,7 @@ impl Store {
     /// Says what became of a batch. One that failed is handed out again with what has changed since, after a second.
     pub fn written(&mut self, now: Now, number: u64, ok: bool) {
         let Some(batch) = self.writing.under_way.take_if(|batch| batch.number == number) else { return };
+        self.writing.again = None;
         if ok {
             if batch.durable {
                 self.writing.unsynced = false;
@@ -85,7 +92,8 @@ impl Store {
             return;
         }
         self.writing.dirty.extend(batch.changes.iter().map(|change| change.key().clone()));
-        self.writing.since = Some(now.mono + Duration::from_secs(1));
+        self.writing.since.get_or_insert(now.mono);
+        self.writing.again = Some(now.mono + Self::WRITE_AGAIN);
     }
 
     /// Takes in what the disk holds. Times that are over and rows that are damaged are left out, and go from the disk.

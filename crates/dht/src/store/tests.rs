@@ -594,6 +594,33 @@ fn a_full_disk_makes_us_busy_and_nothing_is_lost_when_there_is_room_again() {
     assert_eq!((disk.len(), put(&mut store, 3, &records[7])), (4, Put::Stored));
 }
 
+/// A disk that stays full is asked once a second, also when what it has is overdue to be made durable.
+#[test]
+fn a_disk_that_stays_full_is_asked_again_after_a_second_and_not_at_once() {
+    let (mut store, mut disk) = (store(StoreConfig::default()), MemoryDisk::default());
+    let records = many(3);
+    put(&mut store, 0, &records[0]);
+    write_all(&mut store, &mut disk, at(3));
+    disk.full = true;
+    put(&mut store, 10, &records[1]);
+    let mut asked = 0;
+    for tenth in 100..200u64 {
+        let now = Now { mono: Duration::from_millis(tenth * 100), ..at(10) };
+        while let Some(batch) = store.poll_batch(now) {
+            asked += 1;
+            assert!(asked < 20, "again and again");
+            store.written(now, batch.number, disk.write(&batch).is_ok());
+            let due = store.poll_timeout(now).unwrap();
+            assert!(due > now.mono, "it is not due at once");
+        }
+    }
+    assert!((9..=11).contains(&asked), "{asked} in ten seconds");
+    disk.full = false;
+    let batch = store.poll_batch(at(30)).unwrap();
+    store.written(at(30), batch.number, disk.write(&batch).is_ok());
+    assert_eq!(disk.len(), 2);
+}
+
 #[test]
 fn what_a_disk_gives_back_wrong_is_dropped_and_the_rest_is_good() {
     for seed in 0..60 {

@@ -296,12 +296,19 @@ impl Table {
     /// Looks at a peer soon, whatever its age: somebody says that it doesn't answer.
     pub(crate) fn doubt(&mut self, now: Now, key: &Key) {
         let second = seconds(now);
-        if let Some(entry) = self.get_mut(key)
-            && second.saturating_sub(entry.answered) >= 10
+        if self.may_doubt(now, key)
+            && let Some(entry) = self.get_mut(key)
         {
-            entry.due = entry.due.min(second);
+            entry.due = second;
             self.next_due = self.next_due.min(second);
         }
+    }
+
+    /// Whether such a word changes anything: the peer stands here, has not just answered, and is not due for a look anyway.
+    pub(crate) fn may_doubt(&self, now: Now, key: &Key) -> bool {
+        let second = seconds(now);
+        let old = |entry: &Entry| second.saturating_sub(entry.answered) >= 10 && entry.due > second;
+        self.get(key).is_some_and(old)
     }
 
     /// A probe was not sent after all, or was given up without a verdict.

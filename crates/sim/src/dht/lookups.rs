@@ -28,6 +28,7 @@ pub fn run(
                 Kind::Ours => Box::new(Ours::new(world, &query, goal, reach, &config)),
                 Kind::P4 => Box::new(Hyper::default()),
             };
+            world.progress.lookup();
             walk(world, &query, goal, reach, &mut *policy, trace)
         })
         .collect()

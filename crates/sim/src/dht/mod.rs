@@ -16,6 +16,7 @@ pub mod machines;
 pub mod network;
 pub mod plot;
 pub mod policy;
+pub mod progress;
 pub mod queue;
 pub mod report;
 pub mod scenario;

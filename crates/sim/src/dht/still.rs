@@ -1,12 +1,13 @@
 //! A network that stands still: tables are built, then failures strike, and one lookup runs at a time (dht.md A.3).
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use peerage_dht::Contact;
 use peerage_identity::{DialAddress, PeerId};
 use sha2::{Digest, Sha256};
 
 use super::network::{Faults, Health, Network, Shape, strike};
+use super::progress::Progress;
 use super::stream::{Purpose, Stream};
 
 /// Entries in a bucket, peers in an answer, members of a closest set.
@@ -78,6 +79,8 @@ pub struct Still {
     pub health: Vec<Health>,
     /// Round trips.
     pub network: Network,
+    /// Told of each lookup.
+    pub progress: Progress,
 }
 
 impl Still {
@@ -94,7 +97,8 @@ impl Still {
         let mut order: Vec<(u64, u32)> =
             keys.iter().enumerate().map(|(node, key)| (key.front, node as u32)).collect();
         order.sort_unstable();
-        Self { plan, peers, keys, contacts, order, tables, health, network }
+        let progress = Progress::default();
+        Self { plan, peers, keys, contacts, order, tables, health, network, progress }
     }
 
     /// The 20 entries of a node's table that are closest to `target`, the closest first, without `asker`.
@@ -191,6 +195,12 @@ pub fn contact(node: u32, peer: PeerId) -> Contact {
 pub fn address_in(subnet: u32) -> Option<DialAddress> {
     let ip = Ipv4Addr::from_bits(Ipv4Addr::new(20, 0, 0, 1).to_bits().wrapping_add(subnet << 8));
     DialAddress::from_socket_addr(SocketAddr::from((ip, 4001))).ok()
+}
+
+/// Where a node is met: at its own address.
+pub fn ip_of(node: u32) -> IpAddr {
+    let address = address_in(node).and_then(|address| address.socket_addr());
+    address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
 }
 
 fn renamed(mut key: Key, by: u64) -> Key {

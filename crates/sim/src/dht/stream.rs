@@ -28,6 +28,8 @@ pub enum Purpose {
     Records = 11,
     /// What attackers do.
     Attack = 12,
+    /// Who cannot be dialled.
+    Nat = 13,
 }
 
 /// A stream of draws that follows from a run's seed, a number (mostly a node's) and a purpose.

@@ -126,3 +126,125 @@ fn implausible_answers_begin_no_more_paths_than_configured() {
         assert_eq!(story.lookup.plan.paths, expected);
     }
 }
+
+/// A peer that says it is at an address of its own and is met elsewhere.
+fn claims(number: usize) -> Contact {
+    contact(number as u64)
+}
+
+/// One machine with as many names as it likes, each with an address of another network beside its own.
+fn said_by_one_machine(story: &mut Story, goal_value: u8, names: usize) -> Next {
+    let machine: IpAddr = "203.0.113.7".parse().unwrap();
+    let seeds: Vec<Contact> = (1..=names).map(claims).collect();
+    story.seed(&seeds);
+    let (asked, _) = story.go(at(0));
+    for (request, ..) in &asked {
+        let answer = Answer { values: vec![Bytes::from(vec![goal_value])], ..Answer::default() };
+        let came = Came { request: *request, rtt: MS(50), remote: machine, answer: &answer };
+        story.lookup.answered(at(50), &Open, &came, &mut |_| None);
+    }
+    assert!(asked.len() >= 4);
+    story.go(at(50)).1
+}
+
+/// what counts is where an answer came from, not where a peer says that it is: else one machine would be a quorum.
+#[test]
+fn one_machine_is_no_quorum_whatever_its_names_claim() {
+    let mut story = Story::seeded(Goal::Value(2), &[]);
+    assert!(matches!(said_by_one_machine(&mut story, 5, 8), Next::Wait(_)));
+    assert_eq!(story.lookup.harvest.votes(), 1);
+}
+
+#[test]
+fn of_one_machine_no_more_are_among_the_closest_than_of_one_subnet() {
+    for most in [2, 3] {
+        let config = LookupConfig { subnet_per_lookup: most, ..warm() };
+        let mut story = Story::new(config, Goal::Closest, |_| {});
+        said_by_one_machine(&mut story, 5, 8);
+        assert_eq!(story.lookup.closest().count(), most);
+    }
+}
+
+/// What one peer says of values or providers is its own word: it ends no lookup, though it be as many as are wanted.
+#[test]
+fn what_one_answer_says_is_not_enough() {
+    let all = peers();
+    for (goal, bears_out) in [(Goal::Values(3), true), (Goal::Values(3), false), (Goal::Providers(3), true)] {
+        let mut story = Story::seeded(goal, &all[..20]);
+        let (asked, _) = story.go(at(0));
+        let say = |story: &mut Story, place: usize, first: u64| {
+            let values = (first..first + 3).map(|value| Bytes::from(vec![value as u8 + 1])).collect();
+            let providers = (first..first + 3).map(contact).collect();
+            let request = asked[place].0;
+            let answer = Answer { values, providers, ..Answer::default() };
+            let came = Came { request, rtt: MS(50), remote: met(&story.lookup, request), answer: &answer };
+            story.lookup.answered(at(50), &Slots, &came, &mut |_| None);
+            story.go(at(50)).1
+        };
+        assert!(matches!(say(&mut story, 0, 10), Next::Wait(_)));
+        let next = say(&mut story, 1, if bears_out { 10 } else { 20 });
+        assert_eq!(next == Next::End(Ended::Found), bears_out);
+    }
+}
+
+/// AL-28: who promises page after page and says nothing new is asked for no further one.
+#[test]
+fn pages_without_news_come_to_an_end() {
+    for most in [1, 2, 5] {
+        let config = LookupConfig { max_stale_pages: most, ..warm() };
+        let mut story = Story::new(config, Goal::Values(1000), |_| {});
+        story.seed(&peers()[..1]);
+        let (mut asked, mut pages) = (story.go(at(0)).0, 0);
+        while let Some((request, ..)) = asked.pop() {
+            let (values, cursor) = (vec![Bytes::from_static(&[7])], Some(Bytes::from_static(b"more")));
+            let answer = Answer { values, cursor, ..Answer::default() };
+            let came = Came { request, rtt: MS(10), remote: met(&story.lookup, request), answer: &answer };
+            story.lookup.answered(at(50), &Slots, &came, &mut |_| None);
+            asked.extend(story.go(at(50)).0);
+            pages += 1;
+        }
+        assert_eq!(pages, 1 + most, "the first has news");
+    }
+}
+
+/// Pages take slots as other requests do, and what is configured or permitted holds for lookups of several paths too.
+#[test]
+fn no_more_requests_are_in_flight_than_are_permitted() {
+    for (alpha, wanted, paths) in [(3, 0, 2), (16, 3, 4), (5, 9, 8)] {
+        let config = LookupConfig { alpha, ..warm() };
+        let pace = Pace::new(&config, Class::Interactive, wanted, None);
+        let mut story =
+            Story::new(config, Goal::Values(1000), |plan| (plan.pace, plan.paths) = (pace, paths));
+        story.seed(&peers()[..30]);
+        let permitted = if wanted == 0 { alpha } else { wanted.min(alpha) };
+        let mut most = 0;
+        for step in 0..60 {
+            let now = at(step * 30);
+            story.go(now);
+            let in_flight: Vec<RequestId> = story
+                .lookup
+                .candidates
+                .iter()
+                .filter(|one| one.state == State::InFlight)
+                .filter_map(|one| one.request)
+                .collect();
+            most = most.max(in_flight.len());
+            // Half of them answer, and have more.
+            for request in in_flight.iter().step_by(2) {
+                let answer = Answer {
+                    values: vec![Bytes::from(vec![step as u8, request.0 as u8])],
+                    cursor: Some(Bytes::from_static(b"more")),
+                    ..Answer::default()
+                };
+                let came = Came {
+                    request: *request,
+                    rtt: MS(20),
+                    remote: met(&story.lookup, *request),
+                    answer: &answer,
+                };
+                story.lookup.answered(now, &Slots, &came, &mut |_| None);
+            }
+        }
+        assert_eq!(most, permitted, "alpha {alpha}, {wanted} permitted, {paths} paths");
+    }
+}

@@ -374,3 +374,33 @@ fn a_neighbourhood_that_has_changed_by_the_configured_factor_is_measured_anew() 
     assert!(early(2.0) > 0, "four times as dense");
     assert_eq!(early(8.0), 0);
 }
+
+/// What is said of our peers makes us look at so many, and time is left to look at who waits for a place.
+#[test]
+fn what_others_say_of_our_peers_makes_us_look_at_a_rate() {
+    let mut story = among(60, |config| {
+        (config.upkeep.doubt_burst, config.upkeep.doubts_per_second) = (4.0, 0.1);
+    });
+    let mut due =
+        |second| {
+            story.now = at(S(second));
+            for from in 100..130 {
+                drop(story.asked(
+                    from,
+                    Query::Silent { peers: (1..=60).map(peer).skip(from as usize % 45).collect() },
+                ));
+            }
+            story.dht.table.entries().filter(|entry| u64::from(entry.due) <= second).count()
+        };
+    assert_eq!([due(30), due(50), due(51)], [4, 6, 6], "a token every ten seconds");
+}
+
+#[test]
+fn a_deadline_without_end_is_an_hour() {
+    let mut story = among(60, |_| {});
+    let options = Options { deadline: Some(Duration::MAX), ..Options::default() };
+    let wanted = Operation::Closest { target: Target::new(b"x").unwrap() };
+    story.input(Input::Start { operation: OperationId(1), wanted, options });
+    let until = story.dht.operations.values().map(|op| op.deadline).max().unwrap();
+    assert_eq!(until, story.now.mono + Options::MOST_DEADLINE);
+}

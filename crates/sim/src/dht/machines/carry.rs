@@ -1,6 +1,5 @@
 //! Carries messages: from a machine's outputs to another machine's inputs.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +8,7 @@ use peerage_machine::Machine;
 
 use super::super::network::{Faults, Luck};
 use super::super::queue::Micros;
-use super::super::still::Key;
+use super::super::still::{Key, ip_of};
 use super::super::stream::Purpose;
 use super::{Deed, Ended, Event, Happened, Pending, World, clock};
 
@@ -141,7 +140,7 @@ impl World {
             return;
         }
         let asker = *self.nodes[from.asker as usize].contact.peer();
-        let remote = self.remote(from.asker);
+        let remote = ip_of(from.asker);
         let this = &mut self.nodes[node as usize];
         this.asked.insert(name, (from, Place::of(&query)));
         if let Deed::Say(answer) = deed {
@@ -162,7 +161,8 @@ impl World {
         this.meter.repair += if answer.repair.is_some() { bytes } else { 0 };
         let trip = self.network.round_trip(from.asker, node);
         let query = self.stream(from.request.0 << 20 | u64::from(from.asker), Purpose::Requests);
-        let late = Luck::draw(&query, node, Faults::default()).delay(self.nodes[node as usize].health, trip);
+        let late = Luck::draw(&query, node, Faults { loss: self.setting.loss, ..Faults::default() })
+            .delay(self.nodes[node as usize].health, trip);
         let event = Event::Answer { node: from.asker, peer: node, from, answer: Box::new(answer) };
         self.queue.push(self.now + trip - trip / 2 + late, event);
     }
@@ -174,7 +174,7 @@ impl World {
         }
         self.trace.note(self.now, node.into(), from.request.0);
         let rtt = Duration::from_micros(self.now - from.sent - from.handshake);
-        let (remote, now) = (self.remote(peer), self.clock_of(node));
+        let (remote, now) = (ip_of(peer), self.clock_of(node));
         if let Some(dht) = &mut self.nodes[node as usize].dht {
             dht.handle(now, Input::Answered { request: from.request, rtt, remote, answer });
             self.pump(node);
@@ -186,12 +186,6 @@ impl World {
         let front = Key::new(contact.key().to_bytes()).front;
         let place = self.order.binary_search_by_key(&front, |(front, _)| *front).ok()?;
         self.order.get(place).map(|(_, node)| *node)
-    }
-
-    /// Where a node is seen: at its own address.
-    pub(super) fn remote(&self, node: u32) -> IpAddr {
-        let address = super::super::still::address_in(node).and_then(|address| address.socket_addr());
-        address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
     }
 }
 

@@ -58,7 +58,10 @@ impl World {
 
     /// Three nodes that are up, as a newcomer's list to begin with has them.
     pub fn first_contacts(&self, stream: &mut Stream, node: u32) -> Vec<Contact> {
-        let well = |other: &u32| *other != node && self.nodes[*other as usize].is_well();
+        let well = |other: &u32| {
+            let peer = &self.nodes[*other as usize];
+            *other != node && peer.is_well() && !peer.behind_nat
+        };
         let there: Vec<u32> = (0..self.nodes.len() as u32).filter(well).collect();
         let chosen = stream.sample(there.len(), 3);
         chosen.into_iter().map(|place| self.nodes[there[place] as usize].contact.clone()).collect()

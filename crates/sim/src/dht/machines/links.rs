@@ -12,6 +12,7 @@ use peerage_machine::Machine;
 
 use super::super::network::Health;
 use super::super::queue::Micros;
+use super::super::still::ip_of;
 use super::{Event, World};
 
 /// A connection, as one of its ends has it.
@@ -68,10 +69,11 @@ impl World {
         (dial, true)
     }
 
-    /// Whether a peer is there for a node, however slow.
+    /// Whether a peer is there for a node, however slow: over a connection that stands, or because it can be dialled.
     pub(super) fn answers(&self, node: u32, peer: u32) -> bool {
         let (this, other) = (&self.nodes[node as usize], &self.nodes[peer as usize]);
-        other.health != Health::Silent && other.dht.is_some() && other.side == this.side
+        let reached = !other.behind_nat || this.links.contains_key(&peer) || self.setting.cold == 0.0;
+        reached && other.health != Health::Silent && other.dht.is_some() && other.side == this.side
     }
 
     /// A dial is over.
@@ -104,7 +106,7 @@ impl World {
     fn tell_connected(&mut self, node: u32, peer: u32) {
         let contact = self.nodes[peer as usize].contact.clone();
         let rtt = Some(Duration::from_micros(self.network.round_trip(node, peer)));
-        let (remote, now) = (self.remote(peer), self.clock_of(node));
+        let (remote, now) = (ip_of(peer), self.clock_of(node));
         let id = *contact.peer();
         if let Some(dht) = &mut self.nodes[node as usize].dht {
             dht.handle(now, Input::Connected { contact, remote, rtt });

@@ -1,7 +1,7 @@
 //! A network of whole machines: each node is a [`Dht`] as it runs in production, and this carries its messages in virtual time.
 //!
 //! What is modelled: round trips between places, dials (two round trips before the first request on a new connection), connections that are bounded in number, end
-//! when they are idle, and are lost half a minute after the other side has died (`links`), silent and slow nodes, and every byte of queries and answers. What is not: bandwidth, queueing, NAT.
+//! when they are idle, and are lost half a minute after the other side has died (`links`), silent and slow nodes, lost packets, nodes that nobody can dial, and every byte of queries and answers. What is not: bandwidth, queueing.
 
 mod audit;
 mod carry;
@@ -25,6 +25,7 @@ use peerage_identity::PeerId;
 use peerage_machine::{Machine, Now, Random};
 
 use super::network::{Health, Network, Shape};
+use super::progress::Progress;
 use super::queue::{Micros, Queue, SECOND, Trace};
 use super::still::{Key, Plan, Still};
 use super::stream::{Purpose, Stream};
@@ -58,6 +59,8 @@ pub struct Node {
     asked: BTreeMap<QueryId, (Pending, carry::Place)>,
     /// What the simulated store of this node holds, where the machine itself refuses to store.
     pub holds: BTreeMap<[u8; 32], Bytes>,
+    /// Nobody can dial it.
+    pub behind_nat: bool,
     /// Its clock is so many seconds ahead of the others'.
     pub clock_ahead: i64,
     /// While the network is parted, only nodes of one side reach each other.
@@ -129,6 +132,10 @@ pub struct Setting {
     pub visit_idle: Micros,
     /// Round trips before the first request on a new connection.
     pub cold: f64,
+    /// Share of requests that lose a packet, which costs three round trips, 200 ms at least.
+    pub loss: f64,
+    /// Share of nodes that nobody can dial, and that don't know it: who stands behind a NAT is reached over the connections that it dials.
+    pub nat: f64,
     /// Whether the invariants are checked after each event.
     pub checks: bool,
     /// Machines hold records by these rules; `None` where the simulator keeps plain values in their stead.
@@ -139,6 +146,8 @@ pub struct Setting {
     pub guests: Vec<PeerId>,
     /// Identities beyond those of whom nobody has heard, and who are down.
     pub strangers: usize,
+    /// Told how far it is.
+    pub progress: Progress,
 }
 
 impl Setting {
@@ -153,11 +162,14 @@ impl Setting {
             visits: visits.max_outbound_visits,
             visit_idle: visits.visit_idle.as_micros() as Micros,
             cold: 2.0,
+            loss: 0.0,
+            nat: 0.0,
             checks: false,
             records: None,
             keyed: false,
             guests: Vec::new(),
             strangers: 0,
+            progress: Progress::default(),
         }
     }
 
@@ -240,10 +252,14 @@ impl World {
             .map(|(contact, node)| (Key::new(contact.key().to_bytes()).front, node))
             .collect();
         order.sort_unstable();
+        let mut nodes: Vec<Node> = contacts.into_iter().map(Node::down).collect();
+        for (node, number) in nodes.iter_mut().take(setting.nodes).zip(0..) {
+            node.behind_nat = Stream::new(setting.seed, number, Purpose::Nat).chance(setting.nat);
+        }
         Self {
-            network: Network::new(setting.seed, contacts.len(), &setting.shape),
+            network: Network::new(setting.seed, nodes.len(), &setting.shape),
             config: Arc::new(setting.config.clone()),
-            nodes: contacts.into_iter().map(Node::down).collect(),
+            nodes,
             order,
             queue: Queue::default(),
             now: 0,
@@ -270,8 +286,10 @@ impl World {
         let still = Still::new(plan);
         let mut world = Self::new(setting);
         for (node, table) in still.tables.iter().enumerate() {
+            // Who was never reached stands in no table.
+            let known = table.iter().map(|peer| &world.nodes[*peer as usize]);
             let known: Vec<Contact> =
-                table.iter().map(|peer| world.nodes[*peer as usize].contact.clone()).collect();
+                known.filter(|peer| !peer.behind_nat).map(|peer| peer.contact.clone()).collect();
             let now = world.clock();
             world.machine(node as u32);
             if let Some(dht) = &mut world.nodes[node].dht {
@@ -354,6 +372,9 @@ impl World {
             self.now = at;
             self.audit_when_due();
             self.events += 1;
+            if self.events.is_multiple_of(Progress::EVENTS) {
+                self.setting.progress.events(at);
+            }
             self.carry(event);
         }
     }
@@ -407,6 +428,7 @@ impl Node {
             dials: BTreeMap::new(),
             asked: BTreeMap::new(),
             holds: BTreeMap::new(),
+            behind_nat: false,
             clock_ahead: 0,
             side: 0,
         }

@@ -1,6 +1,5 @@
 //! Peerage's own lookups: the machine of `peerage-dht` as it runs in a node, put into the asker's place.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,15 +10,13 @@ use peerage_dht::{
 use peerage_machine::{Machine, Now, Random};
 
 use super::super::queue::Micros;
-use super::super::still::{Query, Still};
+use super::super::still::{Query, Still, ip_of};
 use super::super::stream::{Purpose, Stream};
 use super::super::walk::Reach;
 use super::{Goal, Policy, Reply, Step};
 
 /// When the lookup begins on the machine's clock: it has been there for a while.
 const BEGINS: Duration = Duration::from_secs(1000);
-/// Where everybody seems to be: answers are believed whatever network they come from.
-const REMOTE: IpAddr = IpAddr::V4(Ipv4Addr::new(20, 0, 0, 1));
 
 /// One lookup of our machine.
 pub struct Ours<'a> {
@@ -75,7 +72,7 @@ impl<'a> Ours<'a> {
         self.connected.push(node);
         let contact = self.world.contacts[node as usize].clone();
         let rtt = micros(self.world.network.round_trip(self.query.asker, node));
-        self.dht.handle(now, Input::Connected { contact, remote: REMOTE, rtt: Some(rtt) });
+        self.dht.handle(now, Input::Connected { contact, remote: ip_of(node), rtt: Some(rtt) });
     }
 
     /// The next thing that the machine wants for the lookup; its own upkeep is left out.
@@ -125,7 +122,7 @@ impl Policy for Ours<'_> {
             reply.closer.iter().map(|(_, node)| self.world.contacts[*node as usize].clone()).collect();
         let values = if reply.value { vec![Bytes::from_static(b"the value")] } else { Vec::new() };
         let answer = Answer { closer, values, extended: true, ..Answer::default() };
-        let input = Input::Answered { request, rtt: micros(reply.rtt), remote: REMOTE, answer };
+        let input = Input::Answered { request, rtt: micros(reply.rtt), remote: ip_of(reply.peer), answer };
         self.dht.handle(at(now), input);
     }
 

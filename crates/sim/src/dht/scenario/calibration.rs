@@ -19,6 +19,7 @@ use super::super::figures::{Figures, Times};
 use super::super::machines::{NETWORK, Setting, key_of};
 use super::super::network::{Network, Shape};
 use super::super::policy::{Goal, Kind};
+use super::super::progress::Progress;
 use super::super::queue::{MILLI, Micros, SECOND};
 use super::super::report::{Measure, Report, Row};
 use super::super::still::{K, contact};
@@ -65,6 +66,7 @@ struct Plan {
     /// Who stores which content, and when.
     stores: Vec<Store>,
     lookups: Vec<Lookup>,
+    progress: Progress,
     /// When the first lookup is made: then the ordinary connections are what they are.
     ready: Micros,
     end: Micros,
@@ -143,6 +145,7 @@ impl Plan {
             first,
             stores: Vec::new(),
             lookups: Vec::new(),
+            progress: settings.progress.clone(),
             ready: 0,
             end: 0,
         };

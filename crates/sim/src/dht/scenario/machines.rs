@@ -49,7 +49,9 @@ pub(super) fn report(
 }
 
 pub(super) fn setting(settings: &Settings) -> Setting {
-    Setting { checks: settings.checks, ..Setting::new(settings.nodes, settings.seed) }
+    let progress = settings.progress.clone();
+    let Settings { loss, nat, checks, .. } = *settings;
+    Setting { loss, nat, checks, progress, ..Setting::new(settings.nodes, settings.seed) }
 }
 
 /// What gets came to: of those that were started, how many found a value, and in which time.

@@ -10,6 +10,7 @@ mod runs;
 mod still;
 
 use super::policy::Kind;
+use super::progress::Progress;
 use super::report::Report;
 
 /// How a scenario is run.
@@ -26,8 +27,14 @@ pub struct Settings {
     /// How long, in simulated seconds, where a scenario goes on for hours; `None` for as long as the study says. In the calibration: after how long a connection for
     /// questions ends that is not used.
     pub seconds: Option<u64>,
+    /// Share of requests that lose a packet, on top of what the scenario says.
+    pub loss: f64,
+    /// Share of nodes that nobody can dial, in networks of whole machines.
+    pub nat: f64,
     /// Whether the invariants are checked while it runs.
     pub checks: bool,
+    /// Told how far it is.
+    pub progress: Progress,
 }
 
 /// One of them.

@@ -97,7 +97,9 @@ impl Rows {
 
 /// All policies on one network: with warm contacts, then with those that a node has.
 fn compare(settings: &Settings, number: u32, faults: Faults, reach: Reach) -> (Report, Rows) {
-    let world = Still::new(Plan::new(settings.nodes, settings.seed, faults));
+    let faults = Faults { loss: faults.loss.max(settings.loss), ..faults };
+    let mut world = Still::new(Plan::new(settings.nodes, settings.seed, faults));
+    world.progress = settings.progress.clone();
     let count = settings.lookups.unwrap_or(LOOKUPS);
     let mut trace = Trace::default();
     let mut rows = Vec::new();

@@ -28,6 +28,7 @@ pub(super) fn run(plan: &Plan, kept: &[(u32, u32)], checks: bool) -> Side {
         keyed: true,
         visit_idle: plan.visit_idle,
         checks,
+        progress: plan.progress.clone(),
         ..Setting::new(plan.nodes, plan.seed)
     };
     let mut side = Looped { plan, world: World::new(setting), looked: BTreeMap::new(), done: Vec::new() };
