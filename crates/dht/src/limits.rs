@@ -190,6 +190,10 @@ const DHT: &[Bound<DhtConfig>] = bounds! { DhtConfig, "dht":
     replication.max_rounds: 1, 1024;
     replication.spare_ranks: 0, 256;
     replication.max_neighbours: 1, 63;
+    replication.looks_burst: 1.0, OFTEN;
+    replication.looks_per_second: 0.0, OFTEN;
+    replication.max_guests: 0, MANY;
+    replication.max_hand_over: 1, MANY;
     replication.max_sets: 0, MANY;
     replication.probe_every: secs(1), DAY;
     replication.retry_first: ms(100), DAY;

@@ -15,7 +15,9 @@ use super::store::Store as Copies;
 use super::{Class, Dht, Event, Failure, Mode, OperationId, Options, Output};
 use crate::lookup::{Goal, Harvest, Voter};
 use crate::record::{ClockChanged, EntryId, Named, Place, Record, Records};
-use crate::replication::{Act, Repair, RepairMessage, RepairStats, SetState, SetView, Sets, period};
+use crate::replication::{
+    Act, Asker, Declined, Repair, RepairMessage, RepairStats, SetState, SetView, Sets, period,
+};
 use crate::store::{Batch, Near, Put, Restored, Sender, Store, Usage};
 use crate::table::Table;
 use crate::{Answer, Contact, Key, MAX_PROVIDERS, Query, Refusal, Status, Target};
@@ -126,8 +128,8 @@ impl Dht {
     /// How many live replicas of a record that we hold are known, ours included, how many are wanted, and its state.
     pub fn replicas(&mut self, now: Now, id: &EntryId) -> Option<(usize, usize, SetState)> {
         let holder = self.holder.as_mut()?;
-        let (live, wanted) = holder.repair.live(now, &holder.records, &holder.store, id)?;
-        let state = holder.repair.state(now, &holder.records, &holder.store, id)?;
+        let (live, wanted) = holder.repair.live(now, &holder.records, &mut holder.store, id)?;
+        let state = holder.repair.state(now, &holder.records, &mut holder.store, id)?;
         Some((live, wanted, state))
     }
 
@@ -260,7 +262,7 @@ impl Dht {
                 })?;
                 answer_put(put)
             }
-            Query::Repair(bytes) => self.serve_repair(now, from, bytes)?,
+            Query::Repair(bytes) => self.serve_repair(now, from, remote, bytes)?,
             Query::FindNode { .. } | Query::Ping | Query::Silent { .. } => return None,
         };
         let wants_closer = matches!(ask, Query::GetValue { .. } | Query::GetProviders { .. })
@@ -272,15 +274,24 @@ impl Dht {
         Some(answer)
     }
 
-    fn serve_repair(&mut self, now: Now, from: &PeerId, bytes: &Bytes) -> Option<Answer> {
+    fn serve_repair(&mut self, now: Now, from: &PeerId, remote: IpAddr, bytes: &Bytes) -> Option<Answer> {
         let Ok(question) = RepairMessage::decode(bytes) else {
             return Some(Answer::status(Status::Refused(Refusal::Invalid)));
         };
-        let (message, clock) = self.with_holder(now, |holder, near, _| {
-            holder.repair.asked(now, &holder.records, near, &mut holder.store, from, &question)
+        let verified = self.table.get(&Key::of_peer(from)).is_some_and(|entry| entry.is_usable());
+        let asker = Asker { peer: *from, remote, verified };
+        let answered = self.with_holder(now, |holder, near, _| {
+            holder.repair.asked(now, &holder.records, near, &mut holder.store, &asker, &question)
         })?;
-        self.note_clock(clock);
-        Some(Answer { repair: Some(message.encode()), ..Answer::default() })
+        Some(match answered {
+            Ok((message, clock)) => {
+                self.note_clock(clock);
+                Answer { repair: Some(message.encode()), ..Answer::default() }
+            }
+            Err(Declined::Busy) => Answer::status(Status::Busy),
+            Err(Declined::Invalid) => Answer::status(Status::Refused(Refusal::Invalid)),
+            Err(Declined::NotServed) => Answer::status(Status::Refused(Refusal::NotServed)),
+        })
     }
 
     /// A query about records was answered, or came to nothing.

@@ -1,5 +1,7 @@
 //! Digests of sets of records: a count and a sum of hashes, of all records whose IDs begin alike.
 
+use std::ops::RangeInclusive;
+
 use sha2::{Digest as _, Sha256};
 
 use crate::record::{EntryId, Version};
@@ -17,6 +19,8 @@ impl Prefix {
     pub const ALL: Self = Self { bits: 0, first: 0 };
     /// A part is divided into 2^so many.
     pub const STEP: u32 = 4;
+    /// So many.
+    pub const PARTS: usize = 1 << Self::STEP;
     /// Nothing is divided further than to so many bits: nobody has so many records that more would help.
     pub const MOST: u32 = 60;
 
@@ -31,6 +35,35 @@ impl Prefix {
         (first & !Self::mask(bits) == 0).then_some(Self { bits, first })
     }
 
+    /// The IDs that begin so: they lie beside each other.
+    pub fn ids(&self) -> RangeInclusive<EntryId> {
+        let at = |first: u64, rest: u64| {
+            EntryId::from_bytes((u128::from(first) << 64 | u128::from(rest)).to_be_bytes())
+        };
+        at(self.first, 0)..=at(self.first | !Self::mask(self.bits), u64::MAX)
+    }
+
+    /// Whether some ID begins both ways.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let both = Self::mask(self.bits.min(other.bits));
+        self.first & both == other.first & both
+    }
+
+    /// Which of its parts another prefix is; `None` when it is none of them.
+    pub fn part_at(&self, part: &Self) -> Option<usize> {
+        (part.bits == self.bits + Self::STEP && self.overlaps(part)).then(|| self.number(part.first))
+    }
+
+    /// In which of its parts an ID lies that begins as it does; `None` when it is not divided.
+    pub fn part_with(&self, id: &EntryId) -> Option<usize> {
+        let first = (u128::from_be_bytes(id.to_bytes()) >> 64) as u64;
+        (self.bits + Self::STEP <= Self::MOST).then(|| self.number(first))
+    }
+
+    fn number(&self, first: u64) -> usize {
+        (first << self.bits >> (64 - Self::STEP)) as usize
+    }
+
     /// How many bits it has.
     pub fn bits(&self) -> u32 {
         self.bits
@@ -39,12 +72,6 @@ impl Prefix {
     /// The bytes that hold them.
     pub fn bytes(&self) -> Vec<u8> {
         self.first.to_be_bytes()[..self.bits.div_ceil(8) as usize].to_vec()
-    }
-
-    /// Whether an ID begins so.
-    pub fn contains(&self, id: &EntryId) -> bool {
-        let first = (u128::from_be_bytes(id.to_bytes()) >> 64) as u64;
-        first & Self::mask(self.bits) == self.first
     }
 
     /// The parts of this part; none when it is not divided further.
@@ -113,9 +140,14 @@ mod tests {
             let mut prefix = Prefix::ALL;
             while prefix.bits() < Prefix::MOST {
                 prop_assert_eq!(Prefix::read(prefix.bits(), &prefix.bytes()), Some(prefix));
-                let parts: Vec<_> = prefix.parts().filter(|part| part.contains(&key)).collect();
+                let parts: Vec<_> = prefix.parts().enumerate().filter(|(_, part)| part.ids().contains(&key)).collect();
                 prop_assert_eq!(parts.len(), 1);
-                prefix = parts[0];
+                let (number, part) = parts[0];
+                prop_assert_eq!((prefix.part_at(&part), prefix.part_with(&key)), (Some(number), Some(number)));
+                prop_assert!(prefix.overlaps(&part) && part.overlaps(&prefix) && part.part_at(&prefix).is_none());
+                let overlapping = prefix.parts().filter(|other| other.overlaps(&part)).count();
+                prop_assert_eq!(overlapping, 1);
+                prefix = part;
             }
         }
 

@@ -8,14 +8,19 @@
 //!
 //! Repair passes on what the publisher signed: it never lengthens a record's life, never raises its sequence. A copy that a holder refused is no replica.
 
+mod answer;
 mod clock;
 mod digest;
+mod index;
 mod message;
 mod repair;
 mod sets;
 
 use std::time::Duration;
 
+use peerage_machine::{Now, TokenBucket};
+
+pub use answer::{Asker, Declined};
 pub use clock::period;
 pub use digest::{Digest, Prefix};
 pub use message::{
@@ -41,6 +46,14 @@ pub struct ReplicationConfig {
     pub spare_ranks: usize,
     /// Neighbours that are compared with, at most 63.
     pub max_neighbours: usize,
+    /// Looks at records that one holder's questions may cost us at once. A record that it hands over counts as a hundred.
+    pub looks_burst: f64,
+    /// The same in a second, in the long run.
+    pub looks_per_second: f64,
+    /// Verified peers that are no neighbours of ours, but hold records beside us, whose questions are counted; while all of them are busy, further ones are told so.
+    pub max_guests: usize,
+    /// Records of one comparison that wait to be handed over, and as many to be asked for.
+    pub max_hand_over: usize,
     /// Records of our own that are looked after.
     pub max_sets: usize,
     /// How often we ask the holders of our records whether they still have them.
@@ -61,11 +74,22 @@ impl Default for ReplicationConfig {
             max_rounds: 24,
             spare_ranks: 4,
             max_neighbours: 40,
+            looks_burst: 200_000.0,
+            looks_per_second: 5_000.0,
+            max_guests: 128,
+            max_hand_over: 1024,
             max_sets: 1024,
             probe_every: Duration::from_secs(15 * 60),
             retry_first: Duration::from_secs(15),
             slack: 2,
         }
+    }
+}
+
+impl ReplicationConfig {
+    /// What the questions of one holder may cost.
+    fn credit(&self, now: Now) -> TokenBucket {
+        TokenBucket::new(self.looks_burst, self.looks_per_second, now)
     }
 }
 

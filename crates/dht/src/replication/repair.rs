@@ -4,34 +4,33 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_identity::PeerId;
-use peerage_machine::{Now, Random};
+use peerage_machine::{Now, Random, TokenBucket};
 
-use super::digest::hash_of;
-use super::message::{ITEM_BYTES, Item, MAX_IDS, PartItems, RepairMessage, Verdict};
-use super::{Digest, Prefix, ReplicationConfig, SetState};
+use super::index::{Held, Index, MOST_NEIGHBOURS, Survey, US, View};
+use super::message::{Item, MAX_IDS, PartItems, RepairMessage, Verdict};
+use super::{Prefix, ReplicationConfig, SetState};
 use crate::record::{ClockChanged, EntryId, NeighbourClocks, Records, Unverified};
 use crate::store::{Near, Put, Sender, Store};
-use crate::{Contact, Key, MAX_REPAIR_BYTES};
+use crate::{Contact, Key};
 
 /// The comparing of one node with its neighbours.
 #[derive(Debug)]
 pub struct Repair {
-    config: ReplicationConfig,
-    own: Key,
+    pub(super) config: ReplicationConfig,
+    pub(super) own: Key,
     /// Those who hold the same records, the closest to us first.
     neighbours: Vec<Contact>,
     /// Changes with the neighbours.
     generation: u64,
-    pairs: BTreeMap<Key, Pair>,
-    index: Vec<Held>,
-    /// Of which state of store and neighbours the index is.
-    indexed: Option<(u64, u64)>,
-    period: Duration,
+    pub(super) pairs: BTreeMap<Key, Pair>,
+    /// What the questions of verified peers that are no neighbours of ours may still cost.
+    pub(super) guests: BTreeMap<Key, TokenBucket>,
+    pub(super) index: Index,
+    pub(super) period: Duration,
     size: Option<f64>,
     next_token: u64,
-    clocks: NeighbourClocks,
-    stats: RepairStats,
+    pub(super) clocks: NeighbourClocks,
+    pub(super) stats: RepairStats,
 }
 
 /// Totals since the start.
@@ -47,52 +46,51 @@ pub struct RepairStats {
     pub taken_in: u64,
     /// Comparisons that found both sides equal at once.
     pub equal: u64,
+    /// Looks at records that others' questions have cost.
+    pub looks: u64,
+    /// Records for which it was worked out who should hold them: each change of a record once, and all of them when the neighbours are others.
+    pub placed: u64,
 }
 
 /// How we stand with one neighbour.
 #[derive(Debug)]
-struct Pair {
+pub(super) struct Pair {
     contact: Contact,
-    due: Duration,
-    round: Option<Round>,
+    pub(super) due: Duration,
+    pub(super) round: Option<Round>,
     /// When both sides were last known to have the same.
-    synced: Option<Duration>,
+    pub(super) synced: Option<Duration>,
     /// We have waited for closer holders to hand over, and nobody did.
     waited: bool,
+    /// What its questions may still cost.
+    pub(super) credit: TokenBucket,
 }
 
 /// A comparison under way.
 #[derive(Debug, Default)]
-struct Round {
+pub(super) struct Round {
     token: u64,
     count: u32,
-    compare: VecDeque<Prefix>,
-    give: VecDeque<EntryId>,
+    /// Parts that are still to be asked about, what was found last first.
+    pub(super) compare: VecDeque<Prefix>,
+    /// The parts that the last question was about: an answer speaks of nothing else.
+    asked: Vec<Prefix>,
+    pub(super) give: VecDeque<EntryId>,
     given: usize,
-    take: VecDeque<EntryId>,
+    pub(super) take: VecDeque<EntryId>,
     asked_for: usize,
     postponed: Option<u32>,
     short: bool,
 }
 
-/// A record with those who should hold it.
-#[derive(Debug, Clone, Copy)]
-struct Held {
-    key: Key,
-    item: Item,
-    hash: u128,
-    /// A bit for each neighbour, and the last one for us.
-    holders: u64,
-    replicas: u8,
-    /// So many neighbours are closer to it than we are.
-    rank: u8,
-}
-
-const US: u64 = 1 << 63;
 /// Bytes that records of one message may take, so that what else is in it fits.
 const RECORD_BYTES: usize = 9 * 1024;
-const DIGESTS_AT_ONCE: usize = 6;
-const ITEMS_AT_ONCE: usize = 24;
+/// Records of one message.
+const RECORDS_AT_ONCE: usize = 32;
+/// Parts that one question is about.
+pub(super) const DIGESTS_AT_ONCE: usize = 6;
+/// Parts that wait to be asked about; what is beyond comes with the next comparison.
+const MAX_OPEN: usize = 256;
 
 impl Repair {
     /// For a node that lies at `own` and has no neighbours yet.
@@ -105,8 +103,8 @@ impl Repair {
             neighbours: Vec::new(),
             generation: 0,
             pairs: BTreeMap::new(),
-            index: Vec::new(),
-            indexed: None,
+            guests: BTreeMap::new(),
+            index: Index::default(),
             period,
             size: None,
             next_token: 0,
@@ -127,13 +125,13 @@ impl Repair {
 
     /// Totals since the start.
     pub fn stats(&self) -> RepairStats {
-        self.stats
+        RepairStats { placed: self.index.placed, ..self.stats }
     }
 
     /// Who lies near us now. A newcomer is compared with soon, by whoever is closest to it first; who is gone is forgotten.
     pub fn set_neighbours(&mut self, now: Now, mut contacts: Vec<Contact>, random: &mut Random) {
         contacts.sort_by_key(|contact| self.own.distance(contact.key()));
-        contacts.truncate(self.config.max_neighbours.min(63));
+        contacts.truncate(self.config.max_neighbours.min(MOST_NEIGHBOURS));
         let same = contacts.len() == self.neighbours.len()
             && contacts.iter().zip(&self.neighbours).all(|(new, old)| new.key() == old.key());
         if same {
@@ -154,7 +152,9 @@ impl Repair {
                     round: None,
                     synced: None,
                     waited: false,
+                    credit: self.config.credit(now),
                 };
+                self.guests.remove(contact.key());
                 self.pairs.insert(*contact.key(), pair);
             }
         }
@@ -188,7 +188,7 @@ impl Repair {
             .map(|(key, _)| *key)
             .collect();
         for key in due {
-            let digest = self.digest(&key, Prefix::ALL);
+            let digest = self.survey(&key, Prefix::ALL).whole;
             let jittered = self.period / 2 + random.up_to(self.period);
             let Some(pair) = self.pairs.get_mut(&key) else { continue };
             pair.due = now.mono + jittered;
@@ -197,7 +197,8 @@ impl Repair {
                 continue;
             }
             self.next_token += 1;
-            pair.round = Some(Round { token: self.next_token, count: 1, ..Round::default() });
+            let asked = vec![Prefix::ALL];
+            pair.round = Some(Round { token: self.next_token, count: 1, asked, ..Round::default() });
             let contact = pair.contact.clone();
             let message = RepairMessage {
                 digests: vec![(Prefix::ALL, digest)],
@@ -222,21 +223,23 @@ impl Repair {
     ) -> (Option<(u64, Contact, RepairMessage)>, Option<ClockChanged>) {
         let Some((key, contact)) = self.by_token(token) else { return (None, None) };
         let clock = self.clocks.note(now, *contact.peer(), answer.unix);
-        let sender = Sender::Holder { peer: *contact.peer() };
-        for value in answer.records.iter() {
-            self.take_in(now, records, near, store, sender, value);
-        }
-        self.refresh(records, store);
         let Some(mut round) = self.pairs.get_mut(&key).and_then(|pair| pair.round.take()) else {
             return (None, clock);
         };
+        let sender = Sender::Holder { peer: *contact.peer() };
+        for value in answer.records.iter().take(round.asked_for) {
+            self.take_in(now, records, near, store, sender, value);
+        }
+        self.refresh(records, store);
         let there = answer
             .verdicts
             .iter()
+            .take(round.given)
             .filter(|verdict| matches!(verdict, Verdict::Stored | Verdict::Known))
             .count();
         self.stats.handed_over +=
-            answer.verdicts.iter().filter(|verdict| **verdict == Verdict::Stored).count() as u64;
+            answer.verdicts.iter().take(round.given).filter(|verdict| **verdict == Verdict::Stored).count()
+                as u64;
         round.short |= there < round.given;
         if round.asked_for > 0 && answer.records.is_empty() {
             round.take.clear();
@@ -245,14 +248,8 @@ impl Repair {
         if round.count == 1 && answer.digests.is_empty() && answer.items.is_empty() {
             self.stats.equal += 1;
         }
-        let waited = self.pairs.get(&key).is_some_and(|pair| pair.waited);
-        for (prefix, digest) in &answer.digests {
-            if self.digest(&key, *prefix) != *digest && round.compare.len() < 64 {
-                round.compare.push_back(*prefix);
-            }
-        }
-        for part in &answer.items {
-            self.settle(&key, part, store, &mut round, waited);
+        for prefix in std::mem::take(&mut round.asked) {
+            self.go_through(&key, prefix, answer, store, &mut round);
         }
         (self.go_on(now, records, store, random, &key, contact, round), clock)
     }
@@ -267,65 +264,16 @@ impl Repair {
         }
     }
 
-    /// Another holder asks.
-    pub fn asked(
-        &mut self,
-        now: Now,
-        records: &Records,
-        near: &dyn Near,
-        store: &mut Store,
-        from: &PeerId,
-        question: &RepairMessage,
-    ) -> (RepairMessage, Option<ClockChanged>) {
-        let key = Key::of_peer(from);
-        let neighbour = self.pairs.contains_key(&key);
-        let clock = if neighbour { self.clocks.note(now, *from, question.unix) } else { None };
-        let mut answer = RepairMessage::at(now.unix.as_secs());
-        for value in &question.records {
-            let put = self.take_in(now, records, near, store, Sender::Holder { peer: *from }, value);
-            answer.verdicts.push(match put {
-                Put::Stored => Verdict::Stored,
-                Put::Known | Put::Stale(_) => Verdict::Known,
-                Put::Busy => Verdict::Busy,
-                Put::Refused(_) => Verdict::Refused,
-            });
-        }
-        self.refresh(records, store);
-        for (prefix, digest) in question.digests.iter().take(DIGESTS_AT_ONCE) {
-            self.compare(&key, *prefix, digest, &mut answer);
-        }
-        if question.digests.len() == 1
-            && answer.digests.is_empty()
-            && answer.items.is_empty()
-            && let Some(pair) = self.pairs.get_mut(&key)
-            && question.digests.first().is_some_and(|(prefix, _)| *prefix == Prefix::ALL)
-        {
-            // They have compared, so we needn't; whose turn it is next is left to chance.
-            pair.synced = Some(now.mono);
-            pair.due = pair.due.max(now.mono + self.period / 2);
-        }
-        self.tell_of(store, &question.have, &mut answer);
-        for id in question.want.iter().take(MAX_IDS) {
-            let Some(value) = store.value(records, id) else { continue };
-            if answer.wire_bytes() + value.len() > MAX_REPAIR_BYTES - 1024 {
-                break;
-            }
-            answer.records.push(value);
-        }
-        self.stats.bytes_sent += answer.wire_bytes() as u64;
-        (answer, clock)
-    }
-
     /// How many holders of a record are known to live, we included, and how many are wanted. `None` when we are not among its holders.
     pub fn live(
         &mut self,
         now: Now,
         records: &Records,
-        store: &Store,
+        store: &mut Store,
         id: &EntryId,
     ) -> Option<(usize, usize)> {
         self.refresh(records, store);
-        let held = self.index.iter().find(|held| held.item.id == *id && held.holders & US != 0)?;
+        let held = self.index.get(id).filter(|held| held.holders & US != 0)?;
         let recent = |at: Duration| now.mono.saturating_sub(at) <= 2 * self.period;
         let live = self.neighbours.iter().enumerate().filter(|(bit, contact)| {
             let synced = self.pairs.get(contact.key()).and_then(|pair| pair.synced);
@@ -335,7 +283,13 @@ impl Repair {
     }
 
     /// How a record that we hold stands.
-    pub fn state(&mut self, now: Now, records: &Records, store: &Store, id: &EntryId) -> Option<SetState> {
+    pub fn state(
+        &mut self,
+        now: Now,
+        records: &Records,
+        store: &mut Store,
+        id: &EntryId,
+    ) -> Option<SetState> {
         let slack = self.config.slack;
         self.live(now, records, store, id)
             .map(|(live, wanted)| SetState::of(live, wanted.min(self.neighbours.len() + 1), slack))
@@ -346,43 +300,57 @@ impl Repair {
         self.clocks.ours_is_wrong()
     }
 
-    /// What a digest of theirs calls for: nothing when ours is the same; what we have, where that is little; otherwise the digests of the parts.
-    fn compare(&self, peer: &Key, prefix: Prefix, theirs: &Digest, answer: &mut RepairMessage) {
-        let ours = self.digest(peer, prefix);
-        if ours == *theirs {
-            return;
-        }
-        let few = ours.count as usize <= ITEMS_AT_ONCE && theirs.count <= 4 * ITEMS_AT_ONCE as u32;
-        let parts: Vec<_> = prefix.parts().map(|part| (part, self.digest(peer, part))).collect();
-        match few || parts.is_empty() {
-            true => {
-                let items =
-                    self.common(peer).filter(|held| prefix.contains(&held.item.id)).map(|held| held.item);
-                answer.items.push(PartItems { prefix, items: items.take(ITEMS_AT_ONCE).collect() });
+    /// What an answer says of a part that we asked about: the digests of its parts, or of it itself once more where there was no room for those; or what stands in it.
+    fn go_through(
+        &self,
+        key: &Key,
+        prefix: Prefix,
+        answer: &RepairMessage,
+        store: &Store,
+        round: &mut Round,
+    ) {
+        let part_at =
+            |part: &Prefix| if *part == prefix { Some(Prefix::PARTS) } else { prefix.part_at(part) };
+        if answer.digests.iter().any(|(part, _)| part_at(part).is_some()) {
+            let Survey { whole, parts, .. } = self.survey(key, prefix);
+            let mut told = [false; Prefix::PARTS + 1];
+            for (part, theirs) in answer.digests.iter().rev() {
+                let Some(at) = part_at(part) else { continue };
+                let again = std::mem::replace(&mut told[at], true);
+                if !again && parts.get(at).unwrap_or(&whole) != theirs {
+                    round.compare.push_front(*part);
+                }
             }
-            false => answer.digests.extend(parts),
+            round.compare.truncate(MAX_OPEN);
+        }
+        if let Some(part) = answer.items.iter().find(|part| part.prefix == prefix) {
+            self.settle(key, part, store, round);
         }
     }
 
     /// Compares what the other side has of a part with what we have.
-    fn settle(&self, peer: &Key, theirs: &PartItems, store: &Store, round: &mut Round, waited: bool) {
-        let part = |held: &&Held| theirs.prefix.contains(&held.item.id);
-        for held in self.common(peer).filter(part) {
+    fn settle(&self, peer: &Key, theirs: &PartItems, store: &Store, round: &mut Round) {
+        let most = self.config.max_hand_over;
+        let waited = self.pairs.get(peer).is_some_and(|pair| pair.waited);
+        let Some(view) = self.view(peer) else { return };
+        for held in self.index.common(view, theirs.prefix) {
             let known = theirs.items.iter().find(|item| item.id == held.item.id);
             if known.is_some_and(|item| item.rank() >= held.item.rank()) {
                 continue;
             }
             let peer_is_closer = held.key.distance(peer) < held.key.distance(&self.own);
             let rank = u32::from(held.rank).saturating_sub(u32::from(peer_is_closer));
-            if rank == 0 || waited || known.is_some() {
+            if rank > 0 && !waited && known.is_none() {
+                round.postponed = Some(round.postponed.map_or(rank, |least| least.min(rank)));
+            } else if round.give.len() < most {
                 round.give.push_back(held.item.id);
             } else {
-                round.postponed = Some(round.postponed.map_or(rank, |least| least.min(rank)));
+                round.short = true;
             }
         }
         for item in &theirs.items {
             let ours = store.high_water(&item.id).map(|version| Item::of(item.id, &version).rank());
-            if ours.is_none_or(|ours| ours < item.rank()) && round.take.len() < MAX_IDS {
+            if ours.is_none_or(|ours| ours < item.rank()) && round.take.len() < most {
                 round.take.push_back(item.id);
             }
         }
@@ -405,7 +373,7 @@ impl Repair {
         let mut bytes = 0;
         while let Some(id) = round.give.pop_front() {
             let Some(value) = store.value(records, &id) else { continue };
-            if bytes > 0 && bytes + value.len() > RECORD_BYTES || message.records.len() >= 32 {
+            if bytes > 0 && bytes + value.len() > RECORD_BYTES || message.records.len() >= RECORDS_AT_ONCE {
                 round.give.push_front(id);
                 break;
             }
@@ -413,15 +381,18 @@ impl Repair {
             message.records.push(value);
         }
         round.given = message.records.len();
-        while message.digests.len() < DIGESTS_AT_ONCE
+        let missing = |id: &EntryId| store.high_water(id).is_none();
+        round.take.retain(missing);
+        // Records that come back leave room for little else.
+        let enough = round.take.len() >= RECORDS_AT_ONCE;
+        while !enough
+            && message.digests.len() < DIGESTS_AT_ONCE
             && let Some(prefix) = round.compare.pop_front()
         {
-            message.digests.push((prefix, self.digest(key, prefix)));
+            message.digests.push((prefix, self.survey(key, prefix).whole));
+            round.asked.push(prefix);
         }
-        // Records that come back leave room for little else.
         if message.digests.is_empty() {
-            let missing = |id: &EntryId| store.high_water(id).is_none();
-            round.take.retain(missing);
             message.want = round.take.iter().copied().take(MAX_IDS).collect();
             round.asked_for = message.want.len();
         }
@@ -453,7 +424,7 @@ impl Repair {
         (token, contact, message)
     }
 
-    fn take_in(
+    pub(super) fn take_in(
         &mut self,
         now: Now,
         records: &Records,
@@ -471,16 +442,6 @@ impl Repair {
         put
     }
 
-    /// Says of records whether we have them.
-    fn tell_of(&self, store: &Store, ids: &[EntryId], answer: &mut RepairMessage) {
-        let have = |id: &EntryId| store.version(id).map(|version| Item::of(*id, &version));
-        let room = (MAX_REPAIR_BYTES - 1024).saturating_sub(answer.wire_bytes()) / ITEM_BYTES;
-        let items: Vec<Item> = ids.iter().take(MAX_IDS).filter_map(have).take(room).collect();
-        if !items.is_empty() {
-            answer.items.push(PartItems { prefix: Prefix::ALL, items });
-        }
-    }
-
     /// Records for which others are now responsible go when half of the life that they had when they came is over (dht.md B.3). Others are responsible when so many
     /// stand closer, and a network of this size has as many there: whoever crowds around a key makes nobody forget what lies there.
     fn let_go(&mut self, now: Now, records: &Records, store: &mut Store) {
@@ -491,7 +452,7 @@ impl Repair {
             let expected = self.size.map(|size| size * held.key.distance(&self.own).share());
             usize::from(held.rank) >= enough && expected.is_none_or(|expected| expected >= enough as f64)
         };
-        let far: Vec<EntryId> = self.index.iter().filter(is_far).map(|held| held.item.id).collect();
+        let far: Vec<EntryId> = self.index.all().filter(is_far).map(|held| held.item.id).collect();
         for id in far {
             let half_over = store.summary(&id).is_some_and(|summary| {
                 unix.saturating_sub(summary.since) >= summary.expires.saturating_sub(unix)
@@ -502,65 +463,19 @@ impl Repair {
         }
     }
 
-    /// Makes the index anew when store or neighbours have changed.
-    fn refresh(&mut self, records: &Records, store: &Store) {
-        let stamp = (store.revision(), self.generation);
-        if self.indexed == Some(stamp) {
-            return;
-        }
-        self.indexed = Some(stamp);
-        self.index.clear();
-        for summary in store.all() {
-            let key = *summary.target.key();
-            let replicas = records.config().of(summary.kind).replicas;
-            let ours = key.distance(&self.own);
-            let mut order: Vec<_> = self
-                .neighbours
-                .iter()
-                .enumerate()
-                .map(|(bit, contact)| (key.distance(contact.key()), bit))
-                .collect();
-            let rank = order.iter().filter(|(distance, _)| *distance < ours).count();
-            let with_us = rank < replicas;
-            let others = if with_us { replicas - 1 } else { replicas };
-            order.sort_unstable();
-            let mask = order.iter().take(others).fold(0, |mask, (_, bit)| mask | 1 << bit);
-            self.index.push(Held {
-                key,
-                item: Item::of(summary.id, summary.version),
-                hash: hash_of(&summary.id, summary.version),
-                holders: mask | if with_us { US } else { 0 },
-                replicas: replicas.min(255) as u8,
-                rank: rank.min(255) as u8,
-            });
-        }
+    /// Brings the index up to date.
+    pub(super) fn refresh(&mut self, records: &Records, store: &mut Store) {
+        self.index.refresh(records, store, &self.own, &self.neighbours, self.generation);
     }
 
-    /// The records that both we and a peer should have, by what we know of the neighbourhood.
-    fn common(&self, peer: &Key) -> impl Iterator<Item = &Held> {
-        let bit = self.neighbours.iter().position(|contact| contact.key() == peer);
-        self.index.iter().filter(move |held| match bit {
-            Some(bit) => held.holders & US != 0 && held.holders >> bit & 1 == 1,
-            None => self.would_share(held, peer),
-        })
+    /// What a neighbour and we should both have.
+    pub(super) fn view(&self, peer: &Key) -> Option<View> {
+        let bit = self.neighbours.iter().position(|contact| contact.key() == peer)?;
+        u32::try_from(bit).ok().map(View::Neighbour)
     }
 
-    /// Whether a peer that is no neighbour of ours would hold a record beside us.
-    fn would_share(&self, held: &Held, peer: &Key) -> bool {
-        let theirs = held.key.distance(peer);
-        let we_are_closer = held.key.distance(&self.own) < theirs;
-        let closer =
-            self.neighbours.iter().filter(|contact| held.key.distance(contact.key()) < theirs).count();
-        let replicas = usize::from(held.replicas);
-        closer + usize::from(we_are_closer) < replicas
-            && usize::from(held.rank) + usize::from(!we_are_closer) < replicas
-    }
-
-    fn digest(&self, peer: &Key, prefix: Prefix) -> Digest {
-        let mut digest = Digest::default();
-        let part = self.common(peer).filter(|held| prefix.contains(&held.item.id));
-        part.for_each(|held| digest.add(held.hash));
-        digest
+    fn survey(&self, peer: &Key, prefix: Prefix) -> Survey {
+        self.view(peer).map(|view| self.index.survey(view, prefix)).unwrap_or_default()
     }
 
     fn by_token(&self, token: u64) -> Option<(Key, Contact)> {

@@ -7,6 +7,7 @@ use crate::{Contact, Key, MAX_REPAIR_BYTES};
 use peerage_machine::{Now, Random};
 use std::collections::BTreeSet;
 
+mod answers;
 mod limits;
 
 struct Alone;
@@ -53,7 +54,8 @@ impl Node {
     fn new(number: u64) -> Self {
         let own = Key::of_peer(&peer(number));
         // Whatever the test hands over at once comes in.
-        let config = StoreConfig { checks_per_second: 1e6, ..StoreConfig::default() };
+        let config =
+            StoreConfig { checks_per_second: 1e6, publisher_bytes: 1 << 24, ..StoreConfig::default() };
         let repair = Repair::new(ReplicationConfig::default(), own, &rules());
         Self { number, store: Store::new(config, own, &rules()), repair, random: Random::from_number(number) }
     }
@@ -92,7 +94,13 @@ fn compare(nodes: &mut [Node], now: Now) -> usize {
             continue;
         };
         let message = RepairMessage::decode(&message.encode()).unwrap();
-        let (answer, _) = asked.repair.asked(now, &rules(), &Alone, &mut asked.store, &asker, &message);
+        let asker = Asker { peer: asker, remote: "20.0.0.1".parse().unwrap(), verified: true };
+        let answer = asked.repair.asked(now, &rules(), &Alone, &mut asked.store, &asker, &message);
+        let Ok((answer, _)) = answer else {
+            nodes[from].repair.failed(token);
+            continue;
+        };
+        assert!(answer.encode().len() <= MAX_REPAIR_BYTES);
         let answer = RepairMessage::decode(&answer.encode()).unwrap();
         let node = &mut nodes[from];
         let (next, _) =
@@ -131,7 +139,8 @@ fn two_holders_agree_after_one_comparison_whatever_each_had() {
         assert_eq!(nodes[0].ids(), all, "{a:?} {b:?}");
         assert_eq!(nodes[1].ids(), all, "{a:?} {b:?}");
         assert!(questions < 60, "{questions}");
-        let live = nodes[0].repair.live(at(20), &rules(), &nodes[0].store, all.first().unwrap());
+        let Node { repair, store, .. } = &mut nodes[0];
+        let live = repair.live(at(20), &rules(), store, all.first().unwrap());
         assert_eq!(live, Some((2, 12)));
     }
 }

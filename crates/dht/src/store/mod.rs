@@ -122,8 +122,8 @@ pub struct Store {
     equivocations: Vec<Equivocation>,
     writing: rows::Writing,
     damaged: u64,
-    /// Counts changes of what is there, so that digests are made anew only when they must be.
-    revision: u64,
+    /// Records that have come, changed or gone since somebody took note of it; `None` when they are too many to name.
+    changed: Option<BTreeSet<EntryId>>,
 }
 
 /// How new a record was that is gone.
@@ -157,7 +157,7 @@ impl Store {
             equivocations: Vec::new(),
             writing: rows::Writing::default(),
             damaged: 0,
-            revision: 0,
+            changed: Some(BTreeSet::new()),
         }
     }
 
@@ -364,9 +364,18 @@ impl Store {
         }
     }
 
-    /// Changes with each change of what is there.
-    pub fn revision(&self) -> u64 {
-        self.revision
+    /// The records that have come, changed or gone since the last call; `None` when all are to be looked at.
+    pub(crate) fn take_changed(&mut self) -> Option<BTreeSet<EntryId>> {
+        self.changed.replace(BTreeSet::new())
+    }
+
+    fn note_change(&mut self, id: EntryId) {
+        if let Some(changed) = &mut self.changed {
+            changed.insert(id);
+            if changed.len() > self.config.max_records {
+                self.changed = None;
+            }
+        }
     }
 
     /// The rules that a mailbox's owner keeps in it.
@@ -406,8 +415,8 @@ impl Store {
             self.forget_mark(now, &entry.id);
         }
         self.writing.touch(now, rows::record_row(entry.id));
+        self.note_change(entry.id);
         self.entries.insert(spot, entry);
-        self.revision += 1;
     }
 
     /// Takes an entry out; `mark` remembers how new it was.
@@ -420,7 +429,7 @@ impl Store {
         if let (true, Held::Ours { version, .. }) = (mark, &entry.held) {
             self.mark(now, entry.id, *version, entry.expires.saturating_add(self.longest_ttl.as_secs()));
         }
-        self.revision += 1;
+        self.note_change(entry.id);
         Some(entry)
     }
 
@@ -474,6 +483,8 @@ pub struct Summary<'a> {
     pub id: EntryId,
     /// What it is for.
     pub kind: Kind,
+    /// Who has signed it.
+    pub publisher: &'a PeerId,
     /// How new it is.
     pub version: &'a Version,
     /// When it goes, in seconds since 1970.
@@ -484,8 +495,9 @@ pub struct Summary<'a> {
 
 impl<'a> Summary<'a> {
     fn of(entry: &'a Entry) -> Option<Self> {
-        let Held::Ours { kind, version, .. } = &entry.held else { return None };
+        let Held::Ours { kind, publisher, version } = &entry.held else { return None };
         Some(Self {
+            publisher,
             target: &entry.target,
             id: entry.id,
             kind: *kind,

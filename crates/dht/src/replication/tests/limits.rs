@@ -117,7 +117,8 @@ fn as_many_neighbours_as_configured_tell_that_our_clock_is_off_by_more_than_conf
             for number in (2..).take(neighbours) {
                 let question = RepairMessage::at(1000 + ahead);
                 let store = &mut node.store;
-                node.repair.asked(at(1000), &records, &Alone, store, &peer(number), &question);
+                let asker = Asker { peer: peer(number), remote: "20.0.0.1".parse().unwrap(), verified: true };
+                node.repair.asked(at(1000), &records, &Alone, store, &asker, &question).unwrap();
             }
             node.repair.our_clock_is_wrong()
         };

@@ -1,0 +1,236 @@
+//! The other side of a comparison: what a holder's question is worth, and what it is told (dht.md B.3).
+//!
+//! Who asks is one of three. A *neighbour* is one of the closest peers that we know: it is told of whatever both should have, and what it hands over comes from a
+//! holder. A *guest* is verified and no neighbour of ours, though we may be one of its: it is told of the records that its place makes it hold beside us. A *stranger* is told
+//! of single records that it names, as far as anybody may ask for them; what a stranger or a guest hands over is held to the rates of any sender.
+//!
+//! A question looks at each record at most once, whatever it asks for, and each look is charged to the one who asks. Answers keep within what a message may hold
+//! ([`super::MAX_DIGESTS`], [`super::MAX_ITEMS`], [`super::MAX_RECORDS`]): a part for which there is no room is answered with our digest of it, so that it is asked for again.
+
+use std::net::IpAddr;
+
+use peerage_identity::PeerId;
+use peerage_machine::Now;
+
+use super::index::View;
+use super::message::{
+    ITEM_BYTES, Item, MAX_DIGESTS, MAX_IDS, MAX_ITEMS, MAX_RECORDS, PartItems, RepairMessage, Verdict,
+};
+use super::repair::{DIGESTS_AT_ONCE, Repair};
+use super::{Digest, Prefix};
+use crate::record::{ClockChanged, EntryId, Kind, Records};
+use crate::store::{Near, Put, Sender, Store};
+use crate::{Key, MAX_REPAIR_BYTES};
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// Its name, as the connection proves it.
+    pub peer: PeerId,
+    /// Where it is.
+    pub remote: IpAddr,
+    /// Whether it stands in the routing table: it has answered us at an address of its own.
+    pub verified: bool,
+}
+
+/// Why a question is not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Declined {
+    /// It makes no sense: it asks for too much, or for the same twice.
+    Invalid,
+    /// The asker shares no records with us.
+    NotServed,
+    /// The asker has asked for too much lately.
+    Busy,
+}
+
+/// What taking in a record costs, in looks.
+const RECORD_LOOKS: usize = 100;
+/// A part of so many records is listed, not divided.
+const ITEMS_AT_ONCE: usize = 24;
+
+impl Repair {
+    /// Another holder asks.
+    ///
+    /// # Errors
+    /// [`Declined`].
+    pub fn asked(
+        &mut self,
+        now: Now,
+        records: &Records,
+        near: &dyn Near,
+        store: &mut Store,
+        asker: &Asker,
+        question: &RepairMessage,
+    ) -> Result<(RepairMessage, Option<ClockChanged>), Declined> {
+        let key = Key::of_peer(&asker.peer);
+        let view = self.view(&key);
+        let neighbour = view.is_some();
+        let guest = || View::Guest { peer: key, own: self.own };
+        let view = view.or_else(|| asker.verified.then(guest));
+        check_form(question)?;
+        if view.is_none() && !(question.digests.is_empty() && question.want.is_empty()) {
+            return Err(Declined::NotServed);
+        }
+        if view.is_some() && !self.has_credit(now, &key) {
+            return Err(Declined::Busy);
+        }
+        let clock = if neighbour { self.clocks.note(now, asker.peer, question.unix) } else { None };
+        let mut answer = RepairMessage::at(now.unix.as_secs());
+        let sender = match neighbour {
+            true => Sender::Holder { peer: asker.peer },
+            false => Sender::Peer { peer: asker.peer, remote: asker.remote },
+        };
+        for value in &question.records {
+            let put = self.take_in(now, records, near, store, sender, value);
+            answer.verdicts.push(verdict(&put));
+        }
+        self.refresh(records, store);
+        let mut looks = question.records.len() * RECORD_LOOKS + question.have.len() + question.want.len();
+        if let Some(view) = view {
+            looks += self.compare(view, &question.digests, &mut answer);
+            self.note_equal(now, &key, question, &answer);
+        }
+        self.tell_of(store, asker, view, &question.have, &mut answer);
+        if let Some(view) = view {
+            self.hand_out(records, store, view, &question.want, &mut answer);
+        }
+        self.charge(now, &key, looks);
+        self.stats.bytes_sent += answer.wire_bytes() as u64;
+        Ok((answer, clock))
+    }
+
+    /// What their digests call for: nothing where ours is the same; what we have, where that is little; otherwise the digests of the parts. Returns how many records were
+    /// looked at.
+    fn compare(&self, view: View, theirs: &[(Prefix, Digest)], answer: &mut RepairMessage) -> usize {
+        let (mut looks, mut listed) = (0, 0);
+        for (number, (prefix, theirs)) in theirs.iter().enumerate() {
+            let ours = self.index.survey(view, *prefix);
+            looks += ours.looks;
+            if ours.whole == *theirs {
+                continue;
+            }
+            let count = ours.whole.count as usize;
+            let few = count <= ITEMS_AT_ONCE && theirs.count <= 4 * ITEMS_AT_ONCE as u32;
+            let still_to_come = DIGESTS_AT_ONCE.saturating_sub(number + 1);
+            if few || prefix.parts().next().is_none() {
+                if listed + count.min(ITEMS_AT_ONCE) <= MAX_ITEMS {
+                    let items = self.index.common(view, *prefix).map(|held| held.item);
+                    let items: Vec<Item> = items.take(ITEMS_AT_ONCE).collect();
+                    listed += items.len();
+                    answer.items.push(PartItems { prefix: *prefix, items });
+                    continue;
+                }
+            } else if answer.digests.len() + Prefix::PARTS + still_to_come <= MAX_DIGESTS {
+                answer.digests.extend(prefix.parts().zip(ours.parts));
+                continue;
+            }
+            answer.digests.push((*prefix, ours.whole));
+        }
+        looks
+    }
+
+    /// Says of records whether we have them: to those who hold them beside us, and to whoever has published them. Of mailboxes nobody else learns anything.
+    fn tell_of(
+        &self,
+        store: &Store,
+        asker: &Asker,
+        view: Option<View>,
+        ids: &[EntryId],
+        answer: &mut RepairMessage,
+    ) {
+        let may_know = |id: &EntryId, kind: Kind, publisher: &PeerId| {
+            kind != Kind::Mailbox || *publisher == asker.peer || self.shares(view, id)
+        };
+        let have = |id: &EntryId| {
+            let summary = store.summary(id)?;
+            may_know(id, summary.kind, summary.publisher).then(|| Item::of(*id, summary.version))
+        };
+        let listed: usize = answer.items.iter().map(|part| part.items.len()).sum();
+        let room = (MAX_REPAIR_BYTES - 1024).saturating_sub(answer.wire_bytes()) / ITEM_BYTES;
+        let room = room.min(MAX_ITEMS.saturating_sub(listed));
+        let items: Vec<Item> = ids.iter().take(MAX_IDS).filter_map(have).take(room).collect();
+        if !items.is_empty() {
+            answer.items.push(PartItems { prefix: Prefix::ALL, items });
+        }
+    }
+
+    /// The records that are asked for, of those that both sides should have.
+    fn hand_out(
+        &self,
+        records: &Records,
+        store: &mut Store,
+        view: View,
+        ids: &[EntryId],
+        answer: &mut RepairMessage,
+    ) {
+        for id in ids.iter().take(MAX_IDS).filter(|id| self.shares(Some(view), id)) {
+            let Some(value) = store.value(records, id) else { continue };
+            let full = answer.wire_bytes() + value.len() > MAX_REPAIR_BYTES - 1024;
+            if full || answer.records.len() >= MAX_RECORDS {
+                break;
+            }
+            answer.records.push(value);
+        }
+    }
+
+    fn shares(&self, view: Option<View>, id: &EntryId) -> bool {
+        view.zip(self.index.get(id)).is_some_and(|(view, held)| held.is_common(view))
+    }
+
+    /// They have compared, so we needn't; whose turn it is next is left to chance.
+    fn note_equal(&mut self, now: Now, key: &Key, question: &RepairMessage, answer: &RepairMessage) {
+        let about_all = matches!(&question.digests[..], [(prefix, _)] if *prefix == Prefix::ALL);
+        if about_all
+            && answer.digests.is_empty()
+            && answer.items.is_empty()
+            && let Some(pair) = self.pairs.get_mut(key)
+        {
+            pair.synced = Some(now.mono);
+            pair.due = pair.due.max(now.mono + self.period / 2);
+        }
+    }
+
+    /// Whether somebody may ask now: who owes looks waits.
+    fn has_credit(&mut self, now: Now, key: &Key) -> bool {
+        if let Some(pair) = self.pairs.get_mut(key) {
+            return pair.credit.available(now) > 0.0;
+        }
+        if !self.guests.contains_key(key) && self.guests.len() >= self.config.max_guests {
+            self.guests.retain(|_, credit| !credit.is_full(now));
+            if self.guests.len() >= self.config.max_guests {
+                return false;
+            }
+        }
+        let fresh = || self.config.credit(now);
+        self.guests.entry(*key).or_insert_with(fresh).available(now) > 0.0
+    }
+
+    fn charge(&mut self, now: Now, key: &Key, looks: usize) {
+        self.stats.looks += looks as u64;
+        let pair = self.pairs.get_mut(key).map(|pair| &mut pair.credit);
+        if let Some(credit) = pair.or_else(|| self.guests.get_mut(key)) {
+            credit.charge(looks as f64, now);
+        }
+    }
+}
+
+/// Whether a question is one that an honest holder asks: about few parts, none of which lies in another.
+fn check_form(question: &RepairMessage) -> Result<(), Declined> {
+    let prefixes = || question.digests.iter().map(|(prefix, _)| prefix);
+    let twice =
+        prefixes().enumerate().any(|(at, prefix)| prefixes().take(at).any(|other| other.overlaps(prefix)));
+    match question.digests.len() > DIGESTS_AT_ONCE || twice {
+        true => Err(Declined::Invalid),
+        false => Ok(()),
+    }
+}
+
+fn verdict(put: &Put) -> Verdict {
+    match put {
+        Put::Stored => Verdict::Stored,
+        Put::Known | Put::Stale(_) => Verdict::Known,
+        Put::Busy => Verdict::Busy,
+        Put::Refused(_) => Verdict::Refused,
+    }
+}
