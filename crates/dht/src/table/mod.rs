@@ -413,15 +413,18 @@ impl Table {
     }
 
     fn check_subnets(&self) -> Result<(), String> {
-        for entry in self.entries() {
-            let Some(subnet) = entry.subnet else { continue };
-            let index = self.index(entry.contact.key());
-            let (here, everywhere) = self.subnet_counts(index, subnet);
-            if here > self.config.subnet_per_bucket || everywhere > self.config.subnet_per_table {
-                return Err(format!("{here} and {everywhere} peers of one subnet"));
-            }
+        let of = |(index, bucket): (usize, &Bucket)| {
+            let subnets = bucket.entries.iter().filter_map(|entry| entry.subnet);
+            subnets.map(move |subnet| (subnet, index)).collect::<Vec<_>>()
+        };
+        let mut subnets: Vec<_> = self.buckets.iter().enumerate().flat_map(of).collect();
+        subnets.sort_unstable();
+        let here = subnets.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or_default();
+        let everywhere = subnets.chunk_by(|a, b| a.0 == b.0).map(<[_]>::len).max().unwrap_or_default();
+        match here > self.config.subnet_per_bucket || everywhere > self.config.subnet_per_table {
+            true => Err(format!("{here} peers of one subnet in a bucket, {everywhere} in the table")),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn index(&self, key: &Key) -> usize {
