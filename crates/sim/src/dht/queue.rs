@@ -1,6 +1,6 @@
 //! The event loop's two parts: events in the order of (time, sequence), and the hash of all that happened.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Simulated time, in microseconds since the run began.
@@ -14,20 +14,24 @@ pub const SECOND: Micros = 1_000_000;
 /// What is to happen, in order of time; of two events at one time the one that was scheduled first comes first.
 #[derive(Debug)]
 pub struct Queue<E> {
-    heap: BinaryHeap<Due<E>>,
+    heap: BinaryHeap<Reverse<Due>>,
+    /// The events lie still while their times are sorted: they are many times as large.
+    events: Vec<Option<E>>,
+    free: Vec<u32>,
     sequence: u64,
 }
 
-#[derive(Debug)]
-struct Due<E> {
+/// In the order of its fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
     at: Micros,
     sequence: u64,
-    event: E,
+    place: u32,
 }
 
 impl<E> Default for Queue<E> {
     fn default() -> Self {
-        Self { heap: BinaryHeap::new(), sequence: 0 }
+        Self { heap: BinaryHeap::new(), events: Vec::new(), free: Vec::new(), sequence: 0 }
     }
 }
 
@@ -35,17 +39,24 @@ impl<E> Queue<E> {
     /// Schedules an event.
     pub fn push(&mut self, at: Micros, event: E) {
         self.sequence += 1;
-        self.heap.push(Due { at, sequence: self.sequence, event });
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            (self.events.len() - 1) as u32
+        });
+        self.events[place as usize] = Some(event);
+        self.heap.push(Reverse(Due { at, sequence: self.sequence, place }));
     }
 
     /// The next event and its time.
     pub fn pop(&mut self) -> Option<(Micros, E)> {
-        self.heap.pop().map(|due| (due.at, due.event))
+        let Reverse(due) = self.heap.pop()?;
+        self.free.push(due.place);
+        Some((due.at, self.events[due.place as usize].take()?))
     }
 
     /// When the next event is due.
     pub fn next_at(&self) -> Option<Micros> {
-        self.heap.peek().map(|due| due.at)
+        self.heap.peek().map(|Reverse(due)| due.at)
     }
 
     /// How many events are scheduled.
@@ -61,27 +72,8 @@ impl<E> Queue<E> {
     /// Forgets all events.
     pub fn clear(&mut self) {
         self.heap.clear();
-    }
-}
-
-impl<E> PartialEq for Due<E> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl<E> Eq for Due<E> {}
-
-impl<E> PartialOrd for Due<E> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<E> Ord for Due<E> {
-    /// The heap gives its greatest first, so the earliest is the greatest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.sequence).cmp(&(self.at, self.sequence))
+        self.events.clear();
+        self.free.clear();
     }
 }
 
