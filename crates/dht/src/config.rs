@@ -115,7 +115,7 @@ pub struct LookupConfig {
     pub max_value_bytes: usize,
     /// Further pages that one peer is asked for.
     pub max_pages: usize,
-    /// Pages in a row, of one peer, that bring nothing new; then it is asked for no further one.
+    /// Pages in a row, of one peer, that bring nothing that it has not said before; then it is asked for no further one.
     pub max_stale_pages: usize,
     /// Candidates of one subnet (/24, /48) that are asked while others are there. Loopback is exempt.
     pub subnet_per_lookup: usize,

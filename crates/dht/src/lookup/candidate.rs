@@ -46,7 +46,7 @@ pub(crate) struct Candidate {
     pub(crate) was_suspect: bool,
     /// Pages of it that were asked for.
     pub(crate) pages: u16,
-    /// The last so many of its pages brought nothing that nobody had said before.
+    /// The last so many of its pages brought nothing that it had not said before.
     pub(crate) stale_pages: u16,
     /// The subnet in which it was met when it answered, whatever it says of its addresses.
     pub(crate) met: Option<Subnet>,

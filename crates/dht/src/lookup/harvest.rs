@@ -28,18 +28,39 @@ pub(crate) struct Harvest {
 struct Best {
     value: Bytes,
     rank: Bytes,
-    holders: usize,
     from: PeerId,
-    first: Voter,
-    /// Somebody of another group says so too.
-    borne_out: bool,
+    said: Said,
 }
 
 #[derive(Debug)]
 struct Provider {
     contact: Contact,
+    said: Said,
+}
+
+/// Who says something.
+#[derive(Debug)]
+struct Said {
+    by: Vec<PeerId>,
     first: Voter,
+    /// Somebody of another group says so too.
     borne_out: bool,
+}
+
+impl Said {
+    fn new(peer: &PeerId, voter: Voter) -> Self {
+        Self { by: vec![*peer], first: voter, borne_out: false }
+    }
+
+    /// One more says so. Whether it had not said so before.
+    fn again(&mut self, peer: &PeerId, voter: Voter) -> bool {
+        self.borne_out |= self.first != voter;
+        let fresh = !self.by.contains(peer);
+        if fresh {
+            self.by.push(*peer);
+        }
+        fresh
+    }
 }
 
 /// Who answered: the network in which it was met, or itself where no rule for networks applies. What it says of its own addresses doesn't count.
@@ -60,7 +81,7 @@ impl Voter {
 pub(crate) struct Brought {
     /// Valid values, or providers.
     pub(crate) good: usize,
-    /// Those among them that nobody had said before.
+    /// Those among them that the peer had not said before.
     pub(crate) fresh: usize,
     /// Values that are not valid.
     pub(crate) invalid: u32,
@@ -82,8 +103,7 @@ impl Harvest {
         for value in values {
             if let Some(best) = self.known.get(value).and_then(|slot| self.slots.get_mut(slot)) {
                 brought.good += 1;
-                best.holders += 1;
-                best.borne_out |= best.first != voter;
+                brought.fresh += usize::from(best.said.again(peer, voter));
                 continue;
             }
             let Ok(judged) = judge.judge(now, target, value) else {
@@ -100,14 +120,7 @@ impl Harvest {
                 self.bytes += value.len();
                 self.known.insert(value.clone(), judged.slot.clone());
                 let value = value.clone();
-                let best = Best {
-                    value,
-                    rank: judged.rank,
-                    holders: 1,
-                    from: *peer,
-                    first: voter,
-                    borne_out: false,
-                };
+                let best = Best { value, rank: judged.rank, from: *peer, said: Said::new(peer, voter) };
                 if let Some(worse) = self.slots.insert(judged.slot, best) {
                     self.bytes -= worse.value.len();
                     self.known.remove(&worse.value);
@@ -124,24 +137,25 @@ impl Harvest {
     pub(crate) fn providers(
         &mut self,
         limits: &LookupConfig,
-        voter: Voter,
+        (peer, voter): (&PeerId, Voter),
         providers: &[Contact],
     ) -> Brought {
-        let mut fresh = 0;
+        let mut brought = Brought::default();
         for provider in providers {
             if let Some(known) =
                 self.providers.iter_mut().find(|known| known.contact.peer() == provider.peer())
             {
-                known.borne_out |= known.first != voter;
+                brought.fresh += usize::from(known.said.again(peer, voter));
                 if known.contact.has_no_address() {
                     known.contact = provider.clone();
                 }
             } else if self.providers.len() < limits.max_values {
-                fresh += 1;
-                self.providers.push(Provider { contact: provider.clone(), first: voter, borne_out: false });
+                brought.good += 1;
+                brought.fresh += 1;
+                self.providers.push(Provider { contact: provider.clone(), said: Said::new(peer, voter) });
             }
         }
-        Brought { good: fresh, fresh, invalid: 0 }
+        brought
     }
 
     /// Valid answers from distinct groups of addresses.
@@ -161,8 +175,8 @@ impl Harvest {
 
     /// How many of them answers of two groups bear out.
     pub(crate) fn borne_out(&self) -> usize {
-        let values = self.slots.values().filter(|best| best.borne_out).count();
-        values + self.providers.iter().filter(|provider| provider.borne_out).count()
+        let values = self.slots.values().filter(|best| best.said.borne_out).count();
+        values + self.providers.iter().filter(|provider| provider.said.borne_out).count()
     }
 
     /// All values, in the order of their slots, and all providers.
@@ -170,7 +184,7 @@ impl Harvest {
         self.known.clear();
         let values = std::mem::take(&mut self.slots)
             .into_values()
-            .map(|best| Found { value: best.value, holders: best.holders, from: best.from })
+            .map(|best| Found { value: best.value, holders: best.said.by.len(), from: best.from })
             .collect();
         let providers = std::mem::take(&mut self.providers);
         (values, providers.into_iter().map(|provider| provider.contact).collect())
@@ -245,8 +259,8 @@ mod tests {
         let limits = LookupConfig { max_values: 3, ..LookupConfig::default() };
         let many: Vec<Contact> = (0..50).map(contact).collect();
         let mut harvest = Harvest::default();
-        assert_eq!(harvest.providers(&limits, voter(&contact(1)), &many).good, 3);
-        assert_eq!(harvest.providers(&limits, voter(&contact(1)), &many).good, 0);
+        assert_eq!(harvest.providers(&limits, (&peer(1), voter(&contact(1))), &many).good, 3);
+        assert_eq!(harvest.providers(&limits, (&peer(1), voter(&contact(1))), &many).good, 0);
     }
 
     /// the number of values and their bytes are two limits, and either holds alone.

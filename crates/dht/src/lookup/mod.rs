@@ -462,7 +462,7 @@ impl Lookup {
             Goal::Value(_) | Goal::Values(_) => {
                 self.harvest.values(now, &self.config, judge, &self.plan.target, from, &answer.values)
             }
-            Goal::Providers(_) => self.harvest.providers(&self.config, from.1, &answer.providers),
+            Goal::Providers(_) => self.harvest.providers(&self.config, from, &answer.providers),
             Goal::Peer(_) | Goal::Closest => harvest::Brought::default(),
         }
     }
@@ -477,8 +477,7 @@ impl Lookup {
         }
     }
 
-    /// A peer has more. After some pages in a row of which others had said everything, the rest is left: else a liar could go on until the deadline, and twenty honest
-    /// holders of the same members would all be read to the end.
+    /// A peer has more. After some pages in a row of which it had said everything before, the rest is left: else a liar could go on until the deadline.
     fn turn_page(&mut self, at: usize, request: RequestId, cursor: &Bytes, news: bool) {
         let paged = matches!(self.plan.goal, Goal::Values(_) | Goal::Providers(_));
         let candidate = &mut self.candidates[at];

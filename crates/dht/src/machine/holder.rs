@@ -216,7 +216,7 @@ impl Dht {
             }
             Goal::Providers(_) => {
                 let own = holder.store.providers(target.key(), None, limits.max_values, usize::MAX).0;
-                harvest.providers(limits, us.1, &own);
+                harvest.providers(limits, us, &own);
             }
             Goal::Peer(_) | Goal::Closest => {}
         }

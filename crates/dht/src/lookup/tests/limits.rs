@@ -1,5 +1,7 @@
 //! each limit of a lookup has an effect, on both sides of its edge.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 fn warm() -> LookupConfig {
@@ -205,6 +207,29 @@ fn pages_without_news_come_to_an_end() {
         }
         assert_eq!(pages, 1 + most, "the first has news");
     }
+}
+
+/// Contract C-56: what others have said before is no reason to leave the rest: holders of the same members are read to the end, and one of them has one more.
+#[test]
+fn holders_of_the_same_members_are_all_read_to_the_end() {
+    let mut story = Story::new(warm(), Goal::Values(1000), |_| {});
+    let holders = &peers()[..4];
+    story.seed(holders);
+    let last = *holders[3].peer();
+    let mut pages: BTreeMap<PeerId, u8> = BTreeMap::new();
+    let mut asked = story.go(at(0)).0;
+    while let Some((request, contact, _)) = asked.pop() {
+        let page = pages.entry(*contact.peer()).or_default();
+        *page += 1;
+        let more = contact.peer() == &last && *page == 9;
+        let values = vec![Bytes::from(vec![*page, u8::from(more)])];
+        let answer =
+            Answer { values, cursor: (*page < 9).then(|| Bytes::from_static(b"more")), ..Answer::default() };
+        let came = Came { request, rtt: MS(10), remote: met(&story.lookup, request), answer: &answer };
+        story.lookup.answered(at(50), &Slots, &came, &mut |_| None);
+        asked.extend(story.go(at(50)).0);
+    }
+    assert_eq!((story.lookup.harvest.found(), pages.values().copied().collect::<Vec<_>>()), (10, vec![9; 4]));
 }
 
 /// Pages take slots as other requests do, and what is configured or permitted holds for lookups of several paths too.
