@@ -184,6 +184,16 @@ impl Subnet {
         NonZeroU64::new(packed).map(Self)
     }
 
+    /// It as a number, by which it is kept on a disk.
+    pub(crate) fn to_number(self) -> u64 {
+        self.0.get()
+    }
+
+    /// From that number.
+    pub(crate) fn from_number(number: u64) -> Option<Self> {
+        NonZeroU64::new(number).map(Self)
+    }
+
     /// The wider group whose peers no two disjoint paths share: an IPv4 /16 or an IPv6 /32.
     pub fn group(self) -> u64 {
         // Of a /24 the last 8 of 32 bits are clear, of a /48 none of 48: both lose 16 bits.

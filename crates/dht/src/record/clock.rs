@@ -1,19 +1,31 @@
 //! Whether our clock can be trusted: the neighbours tell theirs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use peerage_identity::PeerId;
-use peerage_machine::{Now, Recent};
+use peerage_machine::Now;
 
-/// What the neighbours' clocks say about ours.
+use crate::{Contact, Subnet};
+
+/// What the neighbours' clocks say about ours: the last word of each, one for each subnet, so that nobody has more voices for speaking more often or from many peers of one
+/// place.
 #[derive(Debug)]
 pub struct NeighbourClocks {
-    /// By how many seconds each one's clock is ahead of ours.
-    ahead: Recent<PeerId, i64>,
-    order: Vec<PeerId>,
-    most: usize,
+    /// Those who have a say.
+    words: BTreeMap<PeerId, Word>,
+    /// Counts what was said.
+    said: u64,
+    least: usize,
     alarm: Duration,
     wrong: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Word {
+    subnet: Option<Subnet>,
+    /// The number of what it said last, and by how many seconds its clock was ahead.
+    last: Option<(u64, i64)>,
 }
 
 /// Whether our clock is right has turned out otherwise.
@@ -26,15 +38,19 @@ pub struct ClockChanged {
 }
 
 impl NeighbourClocks {
-    /// For the clocks of so many neighbours; ours is wrong when it is further than `alarm` from their median.
+    /// Ours is wrong when it is further than `alarm` from the median of at least so many neighbours.
     pub fn new(neighbours: usize, alarm: Duration) -> Self {
-        Self {
-            ahead: Recent::new(neighbours),
-            order: Vec::new(),
-            most: neighbours.max(1),
-            alarm,
-            wrong: false,
-        }
+        Self { words: BTreeMap::new(), said: 0, least: neighbours.max(1), alarm, wrong: false }
+    }
+
+    /// Who lies near us now: nobody else has a say.
+    pub fn set_neighbours(&mut self, contacts: &[Contact]) {
+        let mut before = std::mem::take(&mut self.words);
+        let word = |contact: &Contact| {
+            let last = before.remove(contact.peer()).and_then(|word| word.last);
+            (*contact.peer(), Word { subnet: contact.subnets().next(), last })
+        };
+        self.words = contacts.iter().map(word).collect();
     }
 
     /// Whether our clock is too far from the neighbours'.
@@ -44,59 +60,108 @@ impl NeighbourClocks {
 
     /// A neighbour tells its time, in seconds since 1970.
     pub fn note(&mut self, now: Now, peer: PeerId, unix: u64) -> Option<ClockChanged> {
+        let word = self.words.get_mut(&peer)?;
         let ahead = i128::from(unix) - i128::from(now.unix.as_secs());
-        self.ahead.put(peer, i64::try_from(ahead).unwrap_or(i64::MAX));
-        if !self.order.contains(&peer) {
-            if self.order.len() >= self.most {
-                self.order.remove(0);
-            }
-            self.order.push(peer);
-        }
-        if self.order.len() < self.most {
+        self.said += 1;
+        word.last = Some((self.said, i64::try_from(ahead).unwrap_or(i64::MAX)));
+        let mut voices = self.voices();
+        if voices.len() < self.least {
             return None;
         }
-        let mut all: Vec<i64> = self.order.iter().filter_map(|peer| self.ahead.get(peer)).copied().collect();
-        all.sort_unstable();
-        let median = *all.get(all.len() / 2)?;
+        voices.sort_unstable();
+        let median = *voices.get(voices.len() / 2)?;
         let wrong = median.unsigned_abs() > self.alarm.as_secs();
         let changed = wrong != self.wrong;
         self.wrong = wrong;
         changed.then_some(ClockChanged { ahead: median, wrong })
+    }
+
+    /// What was said last in each subnet, and by each peer that is in none.
+    fn voices(&self) -> Vec<i64> {
+        let mut of_subnets: BTreeMap<Subnet, (u64, i64)> = BTreeMap::new();
+        let mut voices = Vec::new();
+        for (subnet, last) in self.words.values().filter_map(|word| Some((word.subnet, word.last?))) {
+            match subnet {
+                Some(subnet) => {
+                    let latest = of_subnets.entry(subnet).or_insert(last);
+                    *latest = last.max(*latest);
+                }
+                None => voices.push(last.1),
+            }
+        }
+        voices.extend(of_subnets.into_values().map(|(_, ahead)| ahead));
+        voices
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::numbered::peer;
+    use crate::numbered::{contact, peer};
+
+    const NOW: Now = Now { mono: Duration::ZERO, unix: Duration::from_secs(10_000) };
+
+    fn clocks(neighbours: impl Iterator<Item = u64>) -> NeighbourClocks {
+        let mut clocks = NeighbourClocks::new(8, Duration::from_secs(300));
+        clocks.set_neighbours(&neighbours.map(contact).collect::<Vec<_>>());
+        clocks
+    }
 
     #[test]
     fn our_clock_is_wrong_when_the_median_of_eight_neighbours_is_over_five_minutes_away() {
-        let mut clocks = NeighbourClocks::new(8, Duration::from_secs(300));
-        let now = Now { mono: Duration::ZERO, unix: Duration::from_secs(10_000) };
+        let mut clocks = clocks(0..8);
         for number in 0..4 {
-            assert_eq!(clocks.note(now, peer(number), 10_010), None);
+            assert_eq!(clocks.note(NOW, peer(number), 10_010), None);
         }
         // Liars of up to a half change nothing, whatever they say, and neither do seven neighbours.
         for number in 4..7 {
-            assert_eq!(clocks.note(now, peer(number), u64::MAX), None);
+            assert_eq!(clocks.note(NOW, peer(number), u64::MAX), None);
         }
-        assert_eq!(clocks.note(now, peer(7), 10_010), None);
+        assert_eq!(clocks.note(NOW, peer(7), 10_010), None);
         assert!(!clocks.ours_is_wrong());
-        let changes: Vec<_> = (0..4).filter_map(|number| clocks.note(now, peer(number), 10_301)).collect();
+        let changes: Vec<_> = (0..4).filter_map(|number| clocks.note(NOW, peer(number), 10_301)).collect();
         assert_eq!(changes, [ClockChanged { ahead: 301, wrong: true }]);
         assert!(clocks.ours_is_wrong());
-        let changes: Vec<_> = (0..8).filter_map(|number| clocks.note(now, peer(number), 9_999)).collect();
+        let changes: Vec<_> = (0..8).filter_map(|number| clocks.note(NOW, peer(number), 9_999)).collect();
         assert_eq!(changes.len(), 1);
         assert!(!changes[0].wrong && !clocks.ours_is_wrong());
     }
 
+    /// Five of 32 who speak ten times as often as the others, and twenty of one subnet, have no more voices than anybody.
     #[test]
-    fn only_the_last_neighbours_are_remembered() {
-        let mut clocks = NeighbourClocks::new(8, Duration::from_secs(300));
-        for number in 0..1000 {
-            clocks.note(Now::ZERO, peer(number), 0);
+    fn whoever_speaks_more_often_or_from_many_peers_of_one_subnet_has_one_voice() {
+        let mut often = clocks(0..32);
+        for number in (0..32)
+            .flat_map(|round| std::iter::repeat_n([27, 28, 29, 30, 31], 2).flatten().chain([round % 27]))
+        {
+            let unix = if number < 27 { 10_000 } else { 50_000 };
+            often.note(NOW, peer(number), unix);
         }
-        assert_eq!((clocks.order.len(), clocks.ahead.len()), (8, 8));
+        assert!(!often.ours_is_wrong());
+        let beside = |number: u64| {
+            let address = format!("/ip4/99.1.1.{number}/udp/1/quic-v1").parse().unwrap();
+            Contact::new(peer(number), &[address])
+        };
+        let mut crowd = NeighbourClocks::new(8, Duration::from_secs(300));
+        let contacts: Vec<Contact> = (0..9).map(contact).chain((10..30).map(beside)).collect();
+        crowd.set_neighbours(&contacts);
+        for number in (0..9).chain(10..30) {
+            crowd.note(NOW, peer(number), if number < 9 { 10_000 } else { 50_000 });
+        }
+        assert!(!crowd.ours_is_wrong());
+    }
+
+    #[test]
+    fn only_neighbours_have_a_say() {
+        let mut clocks = clocks(0..32);
+        for number in 32..1000 {
+            assert_eq!(clocks.note(NOW, peer(number), 0), None);
+        }
+        assert_eq!((clocks.words.len(), clocks.voices().len()), (32, 0));
+        for number in 0..9 {
+            clocks.note(NOW, peer(number), 0);
+        }
+        clocks.set_neighbours(&(5..7).map(contact).collect::<Vec<_>>());
+        assert_eq!((clocks.words.len(), clocks.voices().len()), (2, 2));
     }
 }

@@ -102,7 +102,7 @@ pub struct RecordsConfig {
     pub foreign: ForeignLimits,
     /// How far a publisher's clock may be ahead of ours.
     pub clock_tolerance: Duration,
-    /// Neighbours whose clocks tell that ours is wrong; as many are asked.
+    /// Neighbours of other subnets, at least, whose clocks tell that ours is wrong.
     pub clock_neighbours: usize,
     /// When our clock is further than this from the median of the neighbours', records are not refused for their times any more.
     pub clock_alarm: Duration,

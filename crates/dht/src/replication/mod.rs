@@ -56,6 +56,8 @@ pub struct ReplicationConfig {
     pub max_hand_over: usize,
     /// Records of our own that are looked after.
     pub max_sets: usize,
+    /// Copies of our records that are stored, renewed or asked after at once; the next records wait their turn. A single record may have more.
+    pub max_copies_at_once: usize,
     /// How often we ask the holders of our records whether they still have them.
     pub probe_every: Duration,
     /// The first pause before we publish again what too few have stored; each further one doubles, up to `probe_every`.
@@ -79,6 +81,7 @@ impl Default for ReplicationConfig {
             max_guests: 128,
             max_hand_over: 1024,
             max_sets: 1024,
+            max_copies_at_once: 256,
             probe_every: Duration::from_secs(15 * 60),
             retry_first: Duration::from_secs(15),
             slack: 2,
@@ -109,9 +112,10 @@ pub enum SetState {
 }
 
 impl SetState {
-    /// Of `live` replicas where `wanted` are wanted.
+    /// Of `live` replicas where `wanted` are wanted. Without any none is healthy, however few are wanted.
     pub fn of(live: usize, wanted: usize, slack: usize) -> Self {
         match live {
+            0 => Self::Critical,
             enough if enough + slack >= wanted => Self::Healthy,
             few if few <= (wanted / 4).max(1) => Self::Critical,
             _ => Self::Degraded,

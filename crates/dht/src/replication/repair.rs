@@ -158,6 +158,7 @@ impl Repair {
                 self.pairs.insert(*contact.key(), pair);
             }
         }
+        self.clocks.set_neighbours(&contacts);
         self.neighbours = contacts;
         self.generation += 1;
     }

@@ -31,6 +31,8 @@ struct Set {
     keep: bool,
     state: SetState,
     publishing: bool,
+    /// The publishing is ours, not a caller's.
+    again: bool,
     holders: Vec<Holder>,
     /// When it is renewed.
     renew: Duration,
@@ -126,6 +128,7 @@ impl Sets {
             keep,
             state: SetState::Publishing,
             publishing: true,
+            again: false,
             holders,
             renew: now.mono + ttl / 3,
             next: now.mono + self.config.probe_every,
@@ -146,7 +149,7 @@ impl Sets {
     pub fn settled(&mut self, now: Now, id: &EntryId, stored: &[Contact]) {
         let (slack, retry, most) = (self.config.slack, self.config.retry_first, self.config.probe_every);
         let Some(set) = self.sets.get_mut(id) else { return };
-        set.publishing = false;
+        (set.publishing, set.again) = (false, false);
         for contact in stored {
             set.confirm(now, contact.key(), Some(contact));
         }
@@ -183,8 +186,16 @@ impl Sets {
         self.sets.retain(|_, set| set.keep || set.record.version().not_after > unix);
         let due = |set: &Set| !set.publishing && set.open == 0 && set.due() <= now.mono;
         let ids: Vec<EntryId> = self.sets.iter().filter(|(_, set)| due(set)).map(|(id, _)| *id).collect();
+        let mut under_way: usize = self.sets.values().map(Set::copies_under_way).sum();
         for id in ids {
             let Some(set) = self.sets.get_mut(&id) else { continue };
+            let copies = set.wanted.max(set.holders.len());
+            if under_way > 0 && under_way + copies > self.config.max_copies_at_once {
+                // After an outage all are due at once: the others come when there is room, in no particular order.
+                set.put_off(now.mono + self.config.retry_first / 2 + random.up_to(self.config.retry_first));
+                continue;
+            }
+            under_way += copies;
             if set.keep && set.renew <= now.mono {
                 set.renew(now, key, random);
                 self.extend(id, &mut acts);
@@ -192,7 +203,7 @@ impl Sets {
                 set.next = now.mono + self.config.probe_every / 2 + random.up_to(self.config.probe_every);
                 self.probe(now, id, &mut acts);
             } else {
-                set.publishing = true;
+                (set.publishing, set.again) = (true, true);
                 acts.push(set.act(id));
             }
         }
@@ -242,7 +253,7 @@ impl Sets {
     fn extend(&mut self, id: EntryId, acts: &mut Vec<Act>) {
         let Some(set) = self.sets.get_mut(&id) else { return };
         if set.holders.is_empty() {
-            set.publishing = true;
+            (set.publishing, set.again) = (true, true);
             return acts.push(set.act(id));
         }
         let value = set.record.extension();
@@ -273,6 +284,16 @@ impl Sets {
 impl Set {
     fn due(&self) -> Duration {
         if self.keep { self.next.min(self.renew) } else { self.next }
+    }
+
+    /// What is due waits at least so long.
+    fn put_off(&mut self, until: Duration) {
+        (self.next, self.renew) = (self.next.max(until), self.renew.max(until));
+    }
+
+    /// Copies of it that we are storing, renewing or asking after.
+    fn copies_under_way(&self) -> usize {
+        if self.again { self.wanted } else { self.open }
     }
 
     fn act(&self, id: EntryId) -> Act {

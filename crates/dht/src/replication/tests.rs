@@ -372,3 +372,18 @@ fn every_record_has_a_set_of_its_own_and_their_number_is_bounded() {
     assert!(sets.forget(&record.id()) && !sets.forget(&record.id()));
     assert!(sets.publish(at(0), value(1, 3, 3600), 12, Duration::from_secs(3600), true));
 }
+
+/// Nothing is healthy that nobody has.
+#[test]
+fn a_record_without_a_live_copy_is_never_healthy() {
+    for wanted in 0..4 {
+        assert_eq!(SetState::of(0, wanted, 2), SetState::Critical);
+    }
+    assert_eq!([SetState::of(1, 1, 2), SetState::of(1, 3, 2)], [SetState::Healthy; 2]);
+    let (mut sets, record) = sets();
+    sets.forget(&record.id());
+    sets.publish(at(0), record.clone(), 2, Duration::from_secs(3600), true);
+    sets.settled(at(1), &record.id(), &[]);
+    assert_eq!(sets.view(&record.id()).unwrap().state, SetState::Critical);
+    assert!(matches!(&poll(&mut sets, 60)[..], [Act::Publish { .. }]));
+}

@@ -13,9 +13,9 @@ pub struct StoreConfig {
     pub publisher_bytes: usize,
     /// Records of one publisher.
     pub publisher_records: usize,
-    /// The share of `max_bytes` that one namespace, or one kind of ours, may take.
+    /// The share of `max_bytes` and of `max_records` that one namespace, or one kind of ours, may take.
     pub namespace_share: f64,
-    /// Records under one key: the ads of a shard.
+    /// Records under one key: the ads of a shard. Beyond it whoever has brought most of them gives way to who has brought fewer.
     pub key_records: usize,
     /// Records that one peer may send at once.
     pub put_burst: f64,
@@ -29,9 +29,9 @@ pub struct StoreConfig {
     pub max_senders: usize,
     /// Records that are gone and of which it is remembered how new they were.
     pub max_marks: usize,
-    /// Provider records in all.
+    /// Provider records in all; beyond it those of the furthest key go.
     pub max_providers: usize,
-    /// Providers of one key.
+    /// Providers of one key. Beyond it the subnet that has most of them gives way to one that has fewer.
     pub providers_per_key: usize,
     /// Keys that one peer provides.
     pub providers_per_peer: usize,

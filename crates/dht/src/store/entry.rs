@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use peerage_identity::PeerId;
 
+use super::origin::Origin;
 use crate::record::{EntryId, Kind, Version};
 use crate::{Distance, Target};
 
@@ -24,6 +25,8 @@ pub(super) struct Entry {
     pub(super) checked: bool,
     /// A message to a mailbox from somebody without a token.
     pub(super) stranger: bool,
+    /// Who brought it here first.
+    pub(super) origin: Origin,
     /// Another record of the same publisher and sequence, with another body: the proof that it says two things.
     pub(super) rival: Option<Bytes>,
 }

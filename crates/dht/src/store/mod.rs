@@ -1,8 +1,10 @@
 //! The store: what a node keeps for others, within bounds that no stranger can move.
 //!
 //! - Bytes and records are bounded, and so is what one publisher, one namespace, one key, one sender and one subnet may take.
-//! - A full store drops what lies furthest from us beyond the nodes responsible for it, then what expires soonest, then what is largest; never by the order of
-//!   arrival. A newcomer that would be the first to go is told that we are busy. So a flood elsewhere in the keyspace cannot displace our own range.
+//! - A full store drops what lies furthest from us beyond the nodes responsible for it; of what is ours to keep, first of kinds that take more than an equal part of the store,
+//!   then what has the least of its kind's longest life before it, then what is largest; never by the order of arrival. A newcomer that would be the first to go is told that
+//!   we are busy. So a flood elsewhere in the keyspace cannot displace our own range, nor can one of a long-lived kind.
+//! - Where a key is full, whoever has brought most of what is there gives way to who has brought less: subnets count, not signers.
 //! - How new a record was is remembered after it is gone, until its kind's longest time to live is over: an older one is never served after a newer one.
 //! - Records that we are too far from are refused, by what the routing table knows of the neighbourhood.
 //!
@@ -11,6 +13,8 @@
 mod config;
 pub(crate) mod disk;
 mod entry;
+mod expiry;
+mod origin;
 mod providers;
 mod put;
 mod rates;
@@ -31,8 +35,10 @@ use crate::{Contact, Key, Refusal, Target};
 pub use config::StoreConfig;
 pub use disk::{Batch, Change, Disk, DiskError, DiskFault, MAX_ROW_KEY, MemoryDisk};
 use entry::{Entry, Held, Spot};
+use expiry::Expiry;
+use origin::Origin;
 pub use providers::MAX_PROVIDER_KEY;
-use providers::Providers;
+use providers::{Added, Provider, Providers};
 pub use put::Sender;
 use rates::Rates;
 pub use rows::Restored;
@@ -110,7 +116,7 @@ pub struct Store {
     longest_ttl: Duration,
     entries: BTreeMap<Spot, Entry>,
     by_id: BTreeMap<EntryId, Spot>,
-    expiry: BTreeSet<(u64, EntryId)>,
+    expiry: Expiry,
     used: Usage,
     publishers: BTreeMap<PeerId, Usage>,
     /// By kind; the last is all other namespaces.
@@ -146,13 +152,13 @@ impl Store {
             longest_ttl: records.config().longest_ttl(),
             entries: BTreeMap::new(),
             by_id: BTreeMap::new(),
-            expiry: BTreeSet::new(),
+            expiry: Expiry::default(),
             used: Usage::default(),
             publishers: BTreeMap::new(),
             namespaces: [Usage::default(); NAMESPACES],
             marks: BTreeMap::new(),
             mark_expiry: BTreeSet::new(),
-            providers: Providers::default(),
+            providers: Providers::new(own),
             rates: Rates::default(),
             equivocations: Vec::new(),
             writing: rows::Writing::default(),
@@ -232,8 +238,14 @@ impl Store {
             return Put::Busy;
         }
         let until = now.unix.as_secs().saturating_add(self.config.provider_ttl.as_secs());
-        if !self.providers.add(&self.config, *target.key(), contact, until) {
+        let origin =
+            remote.map_or(Origin::Unknown, |remote| Origin::of(&Sender::Peer { peer: *from, remote }));
+        let provider = Provider { contact, until, origin };
+        let Added::Yes(gone) = self.providers.add(&self.config, *target.key(), provider) else {
             return Put::Busy;
+        };
+        if let Some((key, peer)) = gone {
+            self.writing.touch(now, rows::provider_row(&key, &peer));
         }
         self.writing.touch(now, rows::provider_row(target.key(), from));
         Put::Stored
@@ -264,7 +276,7 @@ impl Store {
     /// Drops what has expired. Call it when [`Store::poll_timeout`] says so.
     pub fn expire(&mut self, now: Now) {
         let unix = now.unix.as_secs();
-        while let Some(&(expires, id)) = self.expiry.first() {
+        while let Some((expires, id)) = self.expiry.first() {
             if expires > unix {
                 break;
             }
@@ -289,7 +301,7 @@ impl Store {
     /// When [`Store::expire`] or [`Store::poll_batch`] is next needed, as [`Now::mono`].
     pub fn poll_timeout(&self, now: Now) -> Option<Duration> {
         let firsts = [
-            self.expiry.first().map(|at| at.0),
+            self.expiry.first().map(|(at, _)| at),
             self.mark_expiry.first().map(|at| at.0),
             self.providers.next_expiry(),
         ];
@@ -409,7 +421,7 @@ impl Store {
     /// Puts an entry in its place and counts it. What stood there was taken out before.
     fn insert(&mut self, now: Now, spot: Spot, entry: Entry) {
         self.count(&entry, true);
-        self.expiry.insert((entry.expires, entry.id));
+        self.expiry.insert(namespace(entry.kind()), entry.expires, entry.id);
         self.by_id.insert(entry.id, spot.clone());
         if self.marks.get(&entry.id).is_some_and(|mark| Some(&mark.version) <= entry.version()) {
             self.forget_mark(now, &entry.id);
@@ -423,7 +435,7 @@ impl Store {
     fn remove(&mut self, now: Now, spot: &Spot, mark: bool) -> Option<Entry> {
         let entry = self.entries.remove(spot)?;
         self.count(&entry, false);
-        self.expiry.remove(&(entry.expires, entry.id));
+        self.expiry.remove(namespace(entry.kind()), entry.expires, entry.id);
         self.by_id.remove(&entry.id);
         self.writing.touch(now, rows::record_row(entry.id));
         if let (true, Held::Ours { version, .. }) = (mark, &entry.held) {

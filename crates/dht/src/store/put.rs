@@ -1,12 +1,16 @@
 //! How a record comes into the store, or doesn't.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 
 use bytes::Bytes;
 use peerage_identity::PeerId;
 use peerage_machine::Now;
 
-use super::{Entry, Equivocation, Held, MAX_EQUIVOCATIONS, Near, Put, Spot, Store, namespace};
+use super::origin::{Origin, gives_way};
+use super::{
+    Entry, Equivocation, Held, MAX_EQUIVOCATIONS, NAMESPACES, Near, Put, Spot, Store, Usage, namespace,
+};
 use crate::record::{
     Checked, Claim, Kind, MailboxRules, Named, Place, RecordFault, Records, Unverified, Version, Welcome,
 };
@@ -64,7 +68,7 @@ impl Store {
             Named::Ours(_) => {
                 self.put_record(now, records, near, sender, target, value, limits.max_ttl.as_secs())
             }
-            _ => self.put_foreign(now, records, near, target, value, limits.max_ttl.as_secs()),
+            _ => self.put_foreign(now, records, near, sender, target, value, limits.max_ttl.as_secs()),
         }
     }
 
@@ -105,24 +109,28 @@ impl Store {
         if !equivocates && self.high_water(&claim.id()).is_some_and(|mark| mark > *claim.version()) {
             return Put::Stale(self.entries.get(&spot).map(|entry| entry.value.clone()));
         }
-        let welcome = match self.welcome(now, records, claim, target) {
-            Ok(welcome) => welcome,
-            Err(put) => return put,
-        };
         let peer = match sender {
             Sender::Own => None,
             Sender::Peer { peer, .. } | Sender::Holder { peer } => Some(peer),
         };
-        if peer.is_some_and(|peer| !self.rates.may_check(now, &self.config, &peer)) {
+        // A token is a signature too, and both are paid for before either is checked.
+        let checks = 1 + u32::from(!claim.token().is_empty());
+        if peer.is_some_and(|peer| !self.rates.may_check(now, &self.config, &peer, checks)) {
             return Put::Busy;
         }
+        let stranger = match self.welcome(now, records, claim, target) {
+            Ok(welcome) => welcome == Welcome::Stranger,
+            Err(put) => return put,
+        };
+        let origin = Origin::of(&sender);
+        let goes = match self.place_for(records, &spot, claim.place().kind().into(), stranger, origin) {
+            Ok(goes) => goes,
+            Err(put) => return put,
+        };
         let Some(full) = self.with_known_body(records, &spot, claim, value) else {
             return Put::Refused(Refusal::Invalid);
         };
         let Ok(record) = unverified.verify() else { return Put::Refused(Refusal::Invalid) };
-        if equivocates {
-            return self.note_equivocation(now, &spot, &record, full);
-        }
         let unix = now.unix.as_secs();
         let expires = match records.times_count() {
             true => record.version().not_after,
@@ -131,12 +139,14 @@ impl Store {
                 .not_after
                 .clamp(unix.saturating_add(max_ttl / 4), unix.saturating_add(max_ttl)),
         };
+        if equivocates {
+            return self.note_equivocation(now, &spot, &record, full, expires);
+        }
         let held = Held::Ours {
             kind: record.place().kind(),
             publisher: record.publisher(),
             version: *record.version(),
         };
-        let stranger = welcome == Welcome::Stranger;
         let id = record.id();
         let entry = Entry {
             target: target.clone(),
@@ -147,20 +157,23 @@ impl Store {
             since: unix,
             checked: true,
             stranger,
+            origin,
             rival: None,
         };
-        let put = self.admit(now, near, records, spot, entry);
+        let put = self.admit(now, near, records, spot, entry, goes);
         if put == Put::Stored {
             self.clear_messages(now, &record);
         }
         put
     }
 
+    #[expect(clippy::too_many_arguments, reason = "all of it comes from one call and is needed at one place")]
     fn put_foreign(
         &mut self,
         now: Now,
         records: &Records,
         near: &dyn Near,
+        sender: Sender,
         target: &Target,
         value: &Bytes,
         max_ttl: u64,
@@ -177,6 +190,11 @@ impl Store {
         {
             return Put::Stale(Some(there.clone()));
         }
+        let origin = Origin::of(&sender);
+        let goes = match self.place_for(records, &spot, None, false, origin) {
+            Ok(goes) => goes,
+            Err(put) => return put,
+        };
         let expires = now.unix.as_secs().saturating_add(max_ttl);
         let id = crate::record::EntryId::of(target.key(), &spot.1);
         let held = Held::Foreign { rank };
@@ -189,9 +207,10 @@ impl Store {
             since: now.unix.as_secs(),
             checked: true,
             stranger: false,
+            origin,
             rival: None,
         };
-        self.admit(now, near, records, spot, entry)
+        self.admit(now, near, records, spot, entry, goes)
     }
 
     /// The mailbox's owner and its limits have a say.
@@ -208,19 +227,46 @@ impl Store {
             return Err(Put::Stale(None));
         }
         let distance = self.own.distance(target.key());
-        let others =
-            self.at(distance).filter(|entry| entry.id != claim.id() && entry.publisher() != Some(recipient));
-        let (mut all, mut strangers, mut of_sender) = (0, 0, 0);
-        for entry in others {
-            all += 1;
-            strangers += usize::from(entry.stranger);
-            of_sender += usize::from(entry.publisher() == Some(&claim.publisher()));
+        let entries = self.at(distance).map(|(_, entry)| entry);
+        let others = entries.filter(|entry| entry.id != claim.id() && entry.publisher() != Some(recipient));
+        let of_sender = others.filter(|entry| entry.publisher() == Some(&claim.publisher())).count();
+        match of_sender >= records.config().mailbox_per_sender {
+            true => Err(Put::Refused(Refusal::Quota)),
+            false => Ok(welcome),
         }
-        let config = records.config();
-        let full = all >= config.mailbox_messages
-            || of_sender >= config.mailbox_per_sender
-            || welcome == Welcome::Stranger && strangers >= config.mailbox_unknown;
-        if full { Err(Put::Refused(Refusal::Quota)) } else { Ok(welcome) }
+    }
+
+    /// Whose place something new takes at a full key or in a full mailbox, if anybody's. There only strangers' messages give way, and to strangers alone.
+    fn place_for(
+        &self,
+        records: &Records,
+        spot: &Spot,
+        kind: Option<Kind>,
+        stranger: bool,
+        origin: Origin,
+    ) -> Result<Option<Spot>, Put> {
+        let many = kind.is_none_or(Kind::has_many_publishers);
+        if !many || self.entries.contains_key(spot) {
+            return Ok(None);
+        }
+        let there = || self.at(spot.0);
+        let mut full = there().count() >= self.config.key_records;
+        if kind == Some(Kind::Mailbox) && spot.1.len() > OWNERS_SLOT {
+            let config = records.config();
+            let messages = || there().filter(|(spot, _)| spot.1.len() > OWNERS_SLOT);
+            full |= messages().count() >= config.mailbox_messages
+                || stranger
+                    && messages().filter(|(_, entry)| entry.stranger).count() >= config.mailbox_unknown;
+        }
+        if !full {
+            return Ok(None);
+        }
+        let may_go = |entry: &Entry| kind != Some(Kind::Mailbox) || stranger && entry.stranger;
+        let places = there()
+            .filter(|(_, entry)| may_go(entry))
+            .map(|(spot, entry)| (entry.origin, (Reverse(entry.expires), entry.bytes(), spot)));
+        let goes = gives_way(origin, places, |place| *place);
+        goes.map(|(_, _, spot)| Some(spot.clone())).ok_or(Put::Refused(Refusal::Quota))
     }
 
     /// The value with its body: its own, or for an extension the one that is there.
@@ -235,7 +281,14 @@ impl Store {
     }
 
     /// A publisher has said two things under one sequence number: the greater one is kept as the record, the other beside it as the proof.
-    fn note_equivocation(&mut self, now: Now, spot: &Spot, record: &Claim, value: Bytes) -> Put {
+    fn note_equivocation(
+        &mut self,
+        now: Now,
+        spot: &Spot,
+        record: &Claim,
+        value: Bytes,
+        expires: u64,
+    ) -> Put {
         let known = self.entries.get(spot);
         if let Some(there) =
             known.filter(|entry| entry.rival.is_some() && entry.version() > Some(record.version()))
@@ -252,7 +305,7 @@ impl Store {
         };
         if won && let Held::Ours { version, .. } = &mut entry.held {
             *version = *record.version();
-            entry.expires = record.version().not_after;
+            entry.expires = expires;
             entry.since = now.unix.as_secs();
         }
         (entry.value, entry.rival) = (winner.clone(), Some(loser.clone()));
@@ -281,33 +334,40 @@ impl Store {
     }
 
     /// Within the quotas, if need be in the place of something that goes first.
-    fn admit(&mut self, now: Now, near: &dyn Near, records: &Records, spot: Spot, entry: Entry) -> Put {
+    fn admit(
+        &mut self,
+        now: Now,
+        near: &dyn Near,
+        records: &Records,
+        spot: Spot,
+        mut entry: Entry,
+        goes: Option<Spot>,
+    ) -> Put {
         let old = self.remove(now, &spot, false);
+        if let Some(old) = old.as_ref().filter(|_| entry.origin == Origin::Unknown) {
+            entry.origin = old.origin;
+        }
         let bytes = entry.bytes();
         let publisher = entry.publisher().map(|publisher| self.used_by(publisher)).unwrap_or_default();
         let over_publisher = publisher.bytes + bytes > self.config.publisher_bytes
             || publisher.records >= self.config.publisher_records;
-        let of_key = match entry.kind().is_none_or(Kind::has_many_publishers) {
-            true => self.at(spot.0).take(self.config.key_records).count(),
-            false => 0,
-        };
-        let share = (self.config.max_bytes as f64 * self.config.namespace_share) as usize;
-        let over_namespace = self.namespaces[namespace(entry.kind())].bytes + bytes > share;
-        let verdict = if over_publisher || of_key >= self.config.key_records {
+        let mut aside: Vec<(Spot, Entry)> = old.map(|old| (spot.clone(), old)).into_iter().collect();
+        let verdict = if over_publisher {
             Err(Put::Refused(Refusal::Quota))
         } else {
-            self.make_room(now, near, records, &spot, &entry, over_namespace)
+            let gone = goes.and_then(|goes| self.remove(now, &goes, true).map(|gone| (goes, gone)));
+            aside.extend(gone);
+            self.make_room(now, near, records, &spot, &entry)
         };
-        match (verdict, old) {
-            (Ok(()), _) => {
+        match verdict {
+            Ok(()) => {
                 self.insert(now, spot, entry);
                 Put::Stored
             }
-            (Err(put), Some(old)) => {
-                self.insert(now, spot, old);
+            Err(put) => {
+                aside.into_iter().for_each(|(spot, entry)| self.insert(now, spot, entry));
                 put
             }
-            (Err(put), None) => put,
         }
     }
 
@@ -319,66 +379,55 @@ impl Store {
         records: &Records,
         spot: &Spot,
         entry: &Entry,
-        over_namespace: bool,
     ) -> Result<(), Put> {
-        let bytes = entry.bytes();
-        let newcomer = self.worth(near, records, spot, entry);
-        let mut over_namespace = over_namespace;
-        while over_namespace
-            || self.used.bytes + bytes > self.config.max_bytes
-            || self.used.records >= self.config.max_records
-        {
-            let among = over_namespace.then(|| namespace(entry.kind()));
-            let Some((first, worth)) = self.first_to_go(near, records, among) else { return Err(Put::Busy) };
-            if worth <= newcomer {
-                return Err(Put::Busy);
+        let (bytes, kind) = (entry.bytes(), namespace(entry.kind()));
+        loop {
+            let over_namespace = self.is_over_share(kind, bytes, self.config.namespace_share);
+            let over_all = self.used.bytes + bytes > self.config.max_bytes
+                || self.used.records >= self.config.max_records;
+            if !over_namespace && !over_all {
+                return Ok(());
             }
+            let crowded: [bool; NAMESPACES] = std::array::from_fn(|number| {
+                let more = if number == kind { bytes } else { 0 };
+                self.is_over_share(number, more, 1.0 / NAMESPACES as f64)
+            });
+            let judge = Judge { now, near, records, crowded };
+            let newcomer = judge.worth(spot, entry);
+            let among = over_namespace.then_some(kind);
+            let first = self.first_to_go(&judge, among).filter(|(_, worth)| *worth > newcomer);
+            let Some((first, _)) = first else { return Err(Put::Busy) };
             self.remove(now, &first, true);
-            let share = (self.config.max_bytes as f64 * self.config.namespace_share) as usize;
-            over_namespace = over_namespace && self.namespaces[namespace(entry.kind())].bytes + bytes > share;
         }
-        Ok(())
+    }
+
+    /// Whether a kind, with so many bytes more, takes more than this share of the store.
+    fn is_over_share(&self, namespace: usize, bytes: usize, share: f64) -> bool {
+        let Usage { bytes: used, records } = self.namespaces[namespace];
+        let of = |limit: usize| (limit as f64 * share) as usize;
+        used + bytes > of(self.config.max_bytes)
+            || records + usize::from(bytes > 0) > of(self.config.max_records).max(1)
     }
 
     /// The record that goes first, of all or of one namespace.
-    fn first_to_go(
-        &self,
-        near: &dyn Near,
-        records: &Records,
-        among: Option<usize>,
-    ) -> Option<(Spot, Worthless)> {
+    fn first_to_go(&self, judge: &Judge<'_>, among: Option<usize>) -> Option<(Spot, Worthless)> {
         let counts = |entry: &Entry| among.is_none_or(|among| namespace(entry.kind()) == among);
         // The furthest ones come last. Beyond the nodes responsible, the distance alone decides.
         let mut furthest = self.entries.iter().rev().filter(|(_, entry)| counts(entry));
         let (spot, entry) = furthest.next()?;
-        let worth = self.worth(near, records, spot, entry);
-        if worth.beyond.is_some() {
+        let worth = |(spot, entry)| (spot, judge.worth(spot, entry));
+        if judge.beyond(spot, entry).is_some() {
             let at_that_key = self.entries.range((spot.0, Bytes::new())..).filter(|(_, entry)| counts(entry));
-            let last = at_that_key.map(|(spot, entry)| (spot, self.worth(near, records, spot, entry)));
-            return last.max_by_key(|(_, worth)| *worth).map(|(spot, worth)| (spot.clone(), worth));
+            let last = at_that_key.map(worth).max_by_key(|(_, worth)| *worth);
+            return last.map(|(spot, worth)| (spot.clone(), worth));
         }
-        // Everything is ours to keep: what expires soonest goes, of those that expire together the largest.
-        let mut soonest: Option<(&Spot, Worthless)> = None;
-        for (expires, id) in &self.expiry {
-            let Some((spot, entry)) = self.by_id.get(id).and_then(|spot| self.entries.get_key_value(spot))
-            else {
-                continue;
-            };
-            if soonest.is_some_and(|(_, worth)| u64::MAX - worth.soon < *expires) {
-                break;
-            }
-            if counts(entry) {
-                let worth = Worthless { beyond: None, soon: u64::MAX - expires, bytes: entry.bytes() };
-                soonest = soonest.max_by_worth(spot, worth);
-            }
-        }
-        soonest.map(|(spot, worth)| (spot.clone(), worth))
-    }
-
-    fn worth(&self, near: &dyn Near, records: &Records, spot: &Spot, entry: &Entry) -> Worthless {
-        let replicas = records.keeping(entry.target.name()).map_or(0, |limits| limits.replicas);
-        let beyond = near.closer(entry.target.key(), replicas) >= replicas;
-        Worthless { beyond: beyond.then_some(spot.0), soon: u64::MAX - entry.expires, bytes: entry.bytes() }
+        // Everything is ours to keep: of each kind what expires soonest may go, of those that expire together the largest.
+        let kinds = (0..NAMESPACES).filter(|kind| among.is_none_or(|among| *kind == among));
+        let soonest = kinds.flat_map(|kind| self.expiry.soonest(kind).take(AT_ONE_TIME));
+        let entries = soonest.filter_map(|id| self.entries.get_key_value(self.by_id.get(id)?));
+        let first =
+            entries.map(|(spot, entry)| (spot, judge.worth_in_range(entry))).max_by_key(|(_, worth)| *worth);
+        first.map(|(spot, worth)| (spot.clone(), worth))
     }
 
     /// What a mailbox's owner says was read goes, and doesn't come back.
@@ -399,12 +448,18 @@ impl Store {
     }
 
     /// What stands at a distance from us.
-    fn at(&self, distance: Distance) -> impl Iterator<Item = &Entry> {
-        self.entries
-            .range((distance, Bytes::new())..)
-            .take_while(move |(spot, _)| spot.0 == distance)
-            .map(|(_, entry)| entry)
+    fn at(&self, distance: Distance) -> impl Iterator<Item = (&Spot, &Entry)> {
+        self.entries.range((distance, Bytes::new())..).take_while(move |(spot, _)| spot.0 == distance)
     }
+}
+
+/// What decides which record goes.
+struct Judge<'a> {
+    now: Now,
+    near: &'a dyn Near,
+    records: &'a Records,
+    /// Kinds that take more than an equal part of the store.
+    crowded: [bool; NAMESPACES],
 }
 
 /// How soon a record goes: the greatest first.
@@ -412,20 +467,39 @@ impl Store {
 struct Worthless {
     /// Its distance, where enough others are closer.
     beyond: Option<Distance>,
-    /// Greater the sooner it expires.
+    /// Its kind takes more than an equal part.
+    crowded: bool,
+    /// Greater the less of its kind's longest life it has before it.
     soon: u64,
     bytes: usize,
 }
 
-trait MaxByWorth<'a> {
-    fn max_by_worth(self, spot: &'a Spot, worth: Worthless) -> Self;
-}
+impl Judge<'_> {
+    fn worth(&self, spot: &Spot, entry: &Entry) -> Worthless {
+        Worthless { beyond: self.beyond(spot, entry), ..self.worth_in_range(entry) }
+    }
 
-impl<'a> MaxByWorth<'a> for Option<(&'a Spot, Worthless)> {
-    fn max_by_worth(self, spot: &'a Spot, worth: Worthless) -> Self {
-        match self {
-            Some((_, best)) if best >= worth => self,
-            _ => Some((spot, worth)),
+    /// The same of a record that is ours to keep.
+    fn worth_in_range(&self, entry: &Entry) -> Worthless {
+        let config = self.records.config();
+        let longest = entry.kind().map_or(config.foreign.max_ttl, |kind| config.of(kind).max_ttl);
+        let left = entry.expires.saturating_sub(self.now.unix.as_secs());
+        let share = (u128::from(left) << 32) / u128::from(longest.as_secs().max(1));
+        Worthless {
+            beyond: None,
+            crowded: self.crowded[namespace(entry.kind())],
+            soon: u64::MAX - u64::try_from(share).unwrap_or(u64::MAX),
+            bytes: entry.bytes(),
         }
     }
+
+    fn beyond(&self, spot: &Spot, entry: &Entry) -> Option<Distance> {
+        let replicas = self.records.keeping(entry.target.name()).map_or(0, |limits| limits.replicas);
+        (self.near.closer(entry.target.key(), replicas) >= replicas).then_some(spot.0)
+    }
 }
+
+/// Of records that expire in the same second so many are compared by their size.
+const AT_ONE_TIME: usize = 256;
+/// The slot of a mailbox's owner is its peer ID; those of messages are longer.
+const OWNERS_SLOT: usize = 38;

@@ -46,9 +46,15 @@ impl Rates {
         self.sender(now, config, from).is_some_and(|sender| sender.puts.take(1.0, now))
     }
 
-    /// Whether a signature may be checked for a peer.
-    pub(super) fn may_check(&mut self, now: Now, config: &StoreConfig, from: &PeerId) -> bool {
-        self.sender(now, config, from).is_some_and(|sender| sender.checks.take(1.0, now))
+    /// Whether so many signatures may be checked for a peer. Whoever has one left may owe the second one.
+    pub(super) fn may_check(&mut self, now: Now, config: &StoreConfig, from: &PeerId, count: u32) -> bool {
+        self.sender(now, config, from).is_some_and(|sender| {
+            let may = sender.checks.available(now) >= 1.0;
+            if may {
+                sender.checks.charge(f64::from(count), now);
+            }
+            may
+        })
     }
 
     fn sender(&mut self, now: Now, config: &StoreConfig, from: &PeerId) -> Option<&mut Sender> {

@@ -8,6 +8,8 @@ use peerage_identity::{DialAddress, PeerId, decode_peer_id};
 use peerage_machine::Now;
 
 use super::disk::{Batch, Change, checked, put_part, take_part, unchecked};
+use super::origin::Origin;
+use super::providers::{Added, Provider};
 use super::{Entry, Held, Store, StoreConfig};
 use crate::record::{Checked, EntryId, Named, Place, Records, Unverified, VERSION_BYTES, Version, Welcome};
 use crate::{Contact, Key, Target};
@@ -152,6 +154,7 @@ impl Store {
                 put_part(&mut out, entry.target.name());
                 put_part(&mut out, &entry.value);
                 put_part(&mut out, entry.rival.as_deref().unwrap_or_default());
+                put_part(&mut out, &entry.origin.to_bytes());
             }
             MARK_ROW => {
                 let mark = self.marks.get(&EntryId::from_bytes(rest.try_into().ok()?))?;
@@ -178,7 +181,7 @@ impl Store {
         let read = match *table {
             RECORD_ROW => self.restore_record(now, records, rest, expires, value),
             MARK_ROW => self.restore_mark(now, rest, expires, &value),
-            PROVIDER_ROW => self.restore_provider(rest, expires, value),
+            PROVIDER_ROW => self.restore_provider(now, rest, expires, value),
             _ => None,
         };
         read.unwrap_or(Row::Damaged)
@@ -195,6 +198,7 @@ impl Store {
         let name = take_part(&mut rest)?;
         let value = take_part(&mut rest)?;
         let rival = take_part(&mut rest).filter(|rival| !rival.is_empty());
+        let origin = take_part(&mut rest).map_or(Origin::Unknown, |origin| Origin::from_bytes(&origin));
         let target = Target::new(&name)?;
         records.keeping(&name)?;
         let (held, slot, stranger, known_good) = match Place::parse(records.network(), &name) {
@@ -229,6 +233,7 @@ impl Store {
             since: now.unix.as_secs(),
             checked: known_good,
             stranger,
+            origin,
             rival,
         };
         let spot = (self.own.distance(entry.target.key()), slot);
@@ -251,14 +256,23 @@ impl Store {
         Some(Row::Mark)
     }
 
-    fn restore_provider(&mut self, key: &[u8], until: u64, mut rest: Bytes) -> Option<Row> {
+    fn restore_provider(&mut self, now: Now, key: &[u8], until: u64, mut rest: Bytes) -> Option<Row> {
         let (hash, peer) = key.split_first_chunk::<32>()?;
         let mut addresses = Vec::new();
         while let Some(address) = take_part(&mut rest) {
             addresses.push(DialAddress::from_bytes(&address).ok()?);
         }
         let contact = Contact::new(decode_peer_id(peer).ok()?, &addresses);
-        self.providers.add(&self.config, Key::from_hash(*hash), contact, until).then_some(Row::Provider)
+        // Where it was met is not known any more: where it says that it is, is.
+        let origin = contact.subnets().next().map_or(Origin::Unknown, Origin::Subnet);
+        let provider = Provider { contact, until, origin };
+        match self.providers.add(&self.config, Key::from_hash(*hash), provider) {
+            Added::Yes(gone) => {
+                gone.iter().for_each(|(key, peer)| self.writing.touch(now, provider_row(key, peer)));
+                Some(Row::Provider)
+            }
+            Added::No => None,
+        }
     }
 }
 

@@ -146,12 +146,8 @@ impl Table {
             return Admission::Ourselves;
         }
         let second = seconds(now);
-        if let Some(entry) = self.get_mut(contact.key()) {
-            entry.contact = contact.clone();
-            if subnet.is_some() {
-                entry.subnet = subnet;
-            }
-            return Admission::Known;
+        if let Some(before) = self.get(contact.key()).map(|entry| entry.subnet) {
+            return self.verified_again(contact, before, subnet.or(before));
         }
         let mut index = self.index(contact.key());
         if subnet.is_some_and(|subnet| !self.subnet_has_room(index, subnet)) {
@@ -174,6 +170,28 @@ impl Table {
         bucket.entries.push(Entry::new(contact.clone(), subnet, second));
         self.schedule(contact.key(), second);
         Admission::Added
+    }
+
+    /// An entry has answered once more, perhaps from another subnet. Where there is no room for one more of that, it counts where it was before if it says that it is there still;
+    /// otherwise it gives its place up: nobody comes in from many subnets and gathers in one.
+    fn verified_again(
+        &mut self,
+        contact: &Contact,
+        before: Option<Subnet>,
+        subnet: Option<Subnet>,
+    ) -> Admission {
+        let index = self.index(contact.key());
+        let moved = subnet.filter(|_| subnet != before);
+        let crowded = moved.is_some_and(|subnet| !self.subnet_has_room(index, subnet));
+        if crowded && !contact.subnets().any(|stated| Some(stated) == before) {
+            self.buckets[index].entries.retain(|entry| entry.contact.key() != contact.key());
+            return Admission::SubnetFull;
+        }
+        if let Some(entry) = self.get_mut(contact.key()) {
+            entry.contact = contact.clone();
+            entry.subnet = if crowded { before } else { subnet };
+        }
+        Admission::Known
     }
 
     /// A peer is one of ours, whatever it has answered.

@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::numbered::{contact, peer};
+use crate::numbered::{address, contact, peer};
 
 mod limits;
 
@@ -311,4 +311,29 @@ fn who_was_dead_before_an_outage_is_not_pardoned() {
     table.pardon(at(600), 450);
     assert!(!table.get(&before).unwrap().is_usable());
     assert!(table.get(&meanwhile).unwrap().is_usable());
+}
+
+/// the limit for a subnet holds for those who come into it later, too.
+#[test]
+fn who_moves_into_a_full_subnet_gives_its_place_up_unless_it_is_where_it_was_too() {
+    let crowded = |number: u64| format!("/ip4/99.1.1.{number}/udp/1/quic-v1").parse().unwrap();
+    let subnet = Subnet::of([99, 1, 1, 1].into());
+    let mut table = filled(10);
+    let moved = |number| Contact::new(peer(number), &[crowded(number)]);
+    let results: Vec<Admission> = (1..=6)
+        .map(|number| {
+            let admission = table.verified(at(1), &moved(number), subnet);
+            table.check().unwrap();
+            assert_eq!(table.get(moved(number).key()).is_some(), admission == Admission::Known);
+            admission
+        })
+        .collect();
+    let stayed = results.iter().filter(|result| **result == Admission::Known).count();
+    // All ten stand in one bucket, which takes two of a subnet.
+    assert_eq!((stayed, table.len()), (2, 6));
+    // At home in both places, it counts where it was.
+    let both = Contact::new(peer(7), &[address(7), crowded(7)]);
+    assert_eq!(table.verified(at(1), &both, subnet), Admission::Known);
+    assert_eq!(table.get(both.key()).unwrap().subnet, contact(7).subnets().next());
+    table.check().unwrap();
 }

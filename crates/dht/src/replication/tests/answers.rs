@@ -117,7 +117,8 @@ fn message(sender: u64) -> Record {
     Record::sign(&key(sender), &network(), draft).unwrap()
 }
 
-/// Contract C-55: a mailbox is opened to its owner and to those who hold it.
+/// A mailbox is opened to its owner and to those who hold it.
+/// Contract C-55.
 #[test]
 fn what_lies_in_a_mailbox_is_told_to_its_holders_and_to_whoever_wrote_it() {
     let record = message(60);

@@ -126,3 +126,29 @@ fn as_many_neighbours_as_configured_tell_that_our_clock_is_off_by_more_than_conf
         assert!(!told(alarm, clock_neighbours) && !told(alarm + 1, clock_neighbours - 1));
     }
 }
+
+#[test]
+fn after_an_outage_so_many_copies_are_under_way_at_once() {
+    for max_copies_at_once in [24, 60] {
+        let mut sets = Sets::new(ReplicationConfig { max_copies_at_once, ..ReplicationConfig::default() });
+        let records: Vec<Record> = (0..50).map(|number| value(1, number, TTL)).collect();
+        for record in &records {
+            sets.publish(at(0), record.clone(), 12, Duration::from_secs(TTL), true);
+            sets.settled(at(1), &record.id(), &[]);
+        }
+        let (mut now, mut open, mut published) = (100, Vec::new(), BTreeSet::new());
+        while published.len() < records.len() {
+            assert!(now < 2000, "{} of {}", published.len(), records.len());
+            for act in sets.poll(at(now), &key(1), &mut Random::from_number(now)) {
+                let Act::Publish { id, .. } = act else { panic!("{act:?}") };
+                open.push(id);
+            }
+            assert!(!open.is_empty() && open.len() * 12 <= max_copies_at_once, "{}", open.len());
+            for id in open.drain(..) {
+                sets.settled(at(now), &id, &contacts(20..32));
+                published.insert(id);
+            }
+            now = sets.next_due().unwrap().as_secs() + 1;
+        }
+    }
+}

@@ -35,6 +35,8 @@ pub(super) fn flood(settings: &Settings) -> Report {
     let honest_records = (nodes * span / EVERY) as usize;
     setting.config.store.max_records = (3 * COPIES * honest_records / settings.nodes).max(20);
     setting.config.store.max_bytes = setting.config.store.max_records * 2_000;
+    // All that is stored here is of one kind.
+    setting.config.store.namespace_share = 1.0;
     let limit = setting.config.store.clone();
     let mut world = World::standing(setting);
     let mut stream = world.stream(0, Purpose::Attack);
