@@ -12,7 +12,7 @@ use crate::transfer::retry::Retries;
 
 mod dht;
 
-pub(crate) use dht::{DhtAction, DhtClass, DhtHow, DhtMode};
+pub(crate) use dht::{DhtAction, DhtClass, DhtHow, DhtMode, DhtPace, HeldBy};
 
 /// Secure application overlays: nodes that find one another and talk over one QUIC connection per pair.
 #[derive(Debug, Parser)]
@@ -136,8 +136,8 @@ pub(crate) struct NodeArgs {
     /// Let peers measure this node with `peerage bench`, and any libp2p node with /perf/1.0.0, within the limits bench.* that `peerage limits` shows
     #[arg(long)]
     pub(crate) serve_bench: bool,
-    /// What the node does in the network's DHT: serve keeps records and answers, client only asks, auto serves where it listens [default: off]
-    #[arg(long, value_name = "MODE")]
+    /// What the node does in the network's DHT: serve keeps records and answers, as --dht alone does; client only asks, auto serves where it listens [default: off]
+    #[arg(long, value_name = "MODE", num_args = 0..=1, default_missing_value = "serve")]
     pub(crate) dht: Option<DhtMode>,
     /// Take part in libp2p's DHT protocol /ipfs/kad/1.0.0 too, for networks of other implementations
     #[arg(long)]
@@ -535,7 +535,7 @@ const BOOK_EXAMPLE: &str =
     "Example:\n  peerage book export book.json\n  peerage book import book.json --data /tmp/b";
 const NODE_EXAMPLE: &str = "Example:
   peerage node --listen /ip4/0.0.0.0/udp/4400/quic-v1 --inbox ~/inbox
-  peerage node --data /tmp/b --seed /ip4/192.0.2.7/udp/4400/quic-v1/p2p/12D3KooW…
+  peerage node --data /tmp/b --seed /ip4/192.0.2.7/udp/4400/quic-v1/p2p/12D3KooW… --dht
   (umask 077; openssl rand -hex 32 > secret); peerage node --network-secret secret";
 
 const STATUS_EXAMPLE: &str = "Example:

@@ -34,6 +34,11 @@ impl Failure {
         self
     }
 
+    /// What went wrong, as one line.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Tells the user and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         crate::term::complain(&format!("error: {}", self.message));

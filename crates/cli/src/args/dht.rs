@@ -1,11 +1,13 @@
 //! The flags of `peerage dht`, and what a node does in the DHT.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use peerage::PeerId;
 
 use super::{Operator, peer_id};
+use crate::control::dht::{DEADLINES, MAX_MEMBERS};
 
 /// What a node does in the DHT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -25,23 +27,57 @@ pub(crate) enum DhtMode {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DhtAction {
     /// Keep a value under this node's own name; only this node can change it
-    #[command(after_help = "Example:\n  peerage dht put colour blue")]
+    ///
+    /// The value is the argument, or comes from a file or from standard input. With --immutable it is kept under its own hash, which is printed: whoever has the
+    /// hash can fetch it, and nobody can change it.
+    #[command(
+        after_help = "Example:\n  peerage dht put colour blue\n  peerage dht put card --file card.vcf\n  date | peerage dht put --immutable -"
+    )]
     Put {
-        /// What to call it, at most 64 bytes
-        name: String,
-        /// The value, at most 4 KiB
-        value: String,
+        /// What to call it, at most 64 bytes; with --immutable, where there is no name, the value
+        #[arg(required_unless_present = "immutable")]
+        name: Option<String>,
+        /// The value, at most 4 KiB; `-` is standard input
+        value: Option<String>,
+        /// Take the value from this file; `-` is standard input
+        #[arg(long, value_name = "PATH")]
+        file: Option<PathBuf>,
+        /// Keep it under its own hash, at most 8 KiB
+        #[arg(long)]
+        immutable: bool,
+        #[command(flatten)]
+        stored: Stored,
         #[command(flatten)]
         how: DhtHow,
     },
-    /// Fetch the value that a node keeps under its own name
-    #[command(after_help = "Example:\n  peerage dht get 12D3KooW… colour")]
+    /// Fetch the value that a node keeps under its own name, or content by its hash
+    ///
+    /// Exit code 1 says that it was not found, with --json too, which then has `failed`.
+    #[command(
+        after_help = "Example:\n  peerage dht get 12D3KooW… colour\n  peerage dht get 9f86d081…0f00a08 --file photo.jpg"
+    )]
     Get {
-        /// Whose
-        #[arg(value_name = "PEER", value_parser = peer_id)]
-        peer: PeerId,
+        /// Whose it is, by its peer ID; or the hash that `put --immutable` has printed
+        #[arg(value_name = "PEER|HASH", value_parser = held_by)]
+        held_by: HeldBy,
+        /// What it is called, when a peer keeps it
+        name: Option<String>,
+        /// Write the value into this file, as it is; `-` is standard output
+        #[arg(long, value_name = "PATH")]
+        file: Option<PathBuf>,
+        /// So many nodes of different networks must have it; the newest is taken [default: 2; content by its hash needs one]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=20))]
+        quorum: Option<u16>,
+        #[command(flatten)]
+        how: DhtHow,
+    },
+    /// Take away a value that this node keeps under its own name
+    #[command(after_help = "Example:\n  peerage dht remove colour")]
+    Remove {
         /// What it is called
         name: String,
+        #[command(flatten)]
+        stored: Stored,
         #[command(flatten)]
         how: DhtHow,
     },
@@ -54,11 +90,21 @@ pub(crate) enum DhtAction {
         #[command(flatten)]
         how: DhtHow,
     },
+    /// Find the nodes closest to a key or peer
+    #[command(after_help = "Example:\n  peerage dht closest holiday-photos")]
+    Closest {
+        /// A key, or a peer ID
+        key: String,
+        #[command(flatten)]
+        how: DhtHow,
+    },
     /// Tell others that this node has what a key names; for other libp2p nodes a multihash
     #[command(after_help = "Example:\n  peerage dht provide holiday-photos")]
     Provide {
         /// The key, at most 80 bytes
         key: String,
+        #[command(flatten)]
+        stored: Stored,
         #[command(flatten)]
         how: DhtHow,
     },
@@ -75,25 +121,47 @@ pub(crate) enum DhtAction {
     },
     /// Show who is in a topic, or join it
     #[command(
-        after_help = "Example:\n  peerage dht topic chess --join 'rapid games, evenings'\n  peerage dht topic chess"
+        after_help = "Example:\n  peerage dht topic chess --join 'rapid games, evenings' --tag rapid\n  peerage dht topic chess --tag rapid"
     )]
     Topic {
         /// Its name
         topic: String,
-        /// Join, with a word about this node for people
+        /// Join for an hour, renewed while the node runs, with a word about this node for people
         #[arg(long, value_name = "TEXT")]
         join: Option<String>,
+        /// With --join, a word to choose by; without, show only who says it. May be given several times
+        #[arg(long, value_name = "WORD")]
+        tag: Vec<String>,
+        /// With --join, a protocol that this node serves; without, show only who serves one of these. May be given several times
+        #[arg(long, value_name = "NAME")]
+        protocol: Vec<String>,
+        /// Show at most so many, and say when there are more [default: 100]
+        #[arg(long, value_name = "N", conflicts_with = "join", value_parser = clap::value_parser!(u16).range(1..=MAX_MEMBERS as i64))]
+        most: Option<u16>,
+        /// With --join, return when so many nodes have stored it [default: half of the replicas, or of the nodes where there are fewer]
+        #[arg(long, value_name = "N", requires = "join", value_parser = clap::value_parser!(u16).range(1..=20))]
+        quorum: Option<u16>,
         #[command(flatten)]
         how: DhtHow,
     },
     /// Leave a message for a node that may be away, which it alone can read; or read this node's own
-    #[command(after_help = "Example:\n  peerage dht mail 12D3KooW… 'back on Monday'\n  peerage dht mail")]
+    ///
+    /// Messages that were read are shown first, and then those that were shown are cleared from the mailbox, unless --keep says otherwise.
+    #[command(
+        after_help = "Example:\n  peerage dht mail 12D3KooW… 'back on Monday'\n  peerage dht mail\n  peerage dht mail --keep --json"
+    )]
     Mail {
         /// For whom; without it, this node's own messages are shown
         #[arg(value_name = "PEER", value_parser = peer_id, requires = "text")]
         peer: Option<PeerId>,
-        /// The message
+        /// The message, some 4,000 bytes at most; `-` is standard input
         text: Option<String>,
+        /// Leave the messages in the mailbox
+        #[arg(long, conflicts_with = "peer")]
+        keep: bool,
+        /// For a message, return when so many nodes have stored it [default: half of the replicas, or of the nodes where there are fewer]
+        #[arg(long, value_name = "N", requires = "peer", value_parser = clap::value_parser!(u16).range(1..=20))]
+        quorum: Option<u16>,
         #[command(flatten)]
         how: DhtHow,
     },
@@ -104,31 +172,56 @@ pub(crate) enum DhtAction {
     #[command(after_help = "Example:\n  peerage dht stats --json")]
     Stats(Operator),
     /// Look up the nodes closest to a key or peer and show each step of it as a timeline
+    ///
+    /// Other commands show theirs with --trace.
     #[command(
-        after_help = "Example:\n  peerage dht trace 12D3KooW…\n  peerage dht trace holiday-photos --class frugal"
+        after_help = "Example:\n  peerage dht trace 12D3KooW…\n  peerage dht trace holiday-photos --class frugal\n  peerage dht get 12D3KooW… colour --trace"
     )]
     Trace {
         /// A key, or a peer ID
         key: String,
         #[command(flatten)]
-        how: DhtHow,
+        pace: DhtPace,
+        #[command(flatten)]
+        operator: Operator,
     },
 }
 
-/// How an operation of the DHT is done.
+/// When a store is done.
+#[derive(Debug, Args)]
+pub(crate) struct Stored {
+    /// Return when so many nodes have stored it [default: half of the replicas, or of the nodes where there are fewer]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=20))]
+    pub(crate) quorum: Option<u16>,
+}
+
+/// How an operation of the DHT is done and shown.
 #[derive(Debug, Args)]
 pub(crate) struct DhtHow {
+    #[command(flatten)]
+    pub(crate) pace: DhtPace,
+    /// Show each step as a timeline, too
+    #[arg(long)]
+    pub(crate) trace: bool,
+    #[command(flatten)]
+    pub(crate) operator: Operator,
+}
+
+/// How fast, how wide and how long a lookup goes.
+#[derive(Debug, Args)]
+pub(crate) struct DhtPace {
     /// How urgent it is: the more, the more nodes are asked at once
     #[arg(long, value_name = "CLASS", default_value = "interactive")]
     pub(crate) class: DhtClass,
-    /// So many nodes must agree, or have stored it [default: 1; half of the replicas]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=20))]
-    pub(crate) quorum: Option<u16>,
-    /// After so long what there is, such as 3s [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// After so long what there is, such as 3s; at most 1h [default: 10s when interactive, else 30s]
+    #[arg(long, value_name = "TIME", value_parser = deadline)]
     pub(crate) deadline: Option<Duration>,
-    #[command(flatten)]
-    pub(crate) operator: Operator,
+    /// Over how many disjoint paths, 1 to 8: more than one find what a dishonest node would hide [default: 2 to store, else 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=8))]
+    pub(crate) paths: Option<u16>,
+    /// At most so many requests at once, 3 to 16 [default: the class's own]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(3..=16))]
+    pub(crate) alpha: Option<u16>,
 }
 
 /// How urgent an operation of the DHT is.
@@ -140,4 +233,31 @@ pub(crate) enum DhtClass {
     Normal,
     /// Nobody waits.
     Frugal,
+}
+
+/// What names a value's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HeldBy {
+    /// A peer that keeps it under a name.
+    Peer(PeerId),
+    /// Its own hash, as 64 hexadecimal digits.
+    Hash(String),
+}
+
+fn held_by(text: &str) -> Result<HeldBy, String> {
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(HeldBy::Hash(text.to_ascii_lowercase()));
+    }
+    let peer = text.parse().map_err(|error| {
+        format!("it is neither a peer ID ({error}) nor a hash, which has 64 hexadecimal digits")
+    })?;
+    Ok(HeldBy::Peer(peer))
+}
+
+fn deadline(text: &str) -> Result<Duration, String> {
+    let deadline = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match DEADLINES.contains(&deadline) {
+        true => Ok(deadline),
+        false => Err("give 1ms to 1h".to_owned()),
+    }
 }

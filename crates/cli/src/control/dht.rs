@@ -1,6 +1,14 @@
 //! What a running node can be told about its DHT, and what it answers.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+/// How long an operation may take.
+pub(crate) const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
+/// Members of a topic that are told at most, and those among whom is chosen by tags and protocols.
+pub(crate) const MAX_MEMBERS: usize = 4000;
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +28,18 @@ pub(crate) enum DhtAct {
     Put {
         /// What to call it.
         name: String,
-        /// The value, as text.
-        value: String,
+        /// The value.
+        value: Text,
+    },
+    /// Take a value of this node's own away.
+    Remove {
+        /// What it is called.
+        name: String,
+    },
+    /// Keep content under its own hash, which is told.
+    PutImmutable {
+        /// The content.
+        value: Text,
     },
     /// The value that a node keeps under its own name.
     Get {
@@ -29,6 +47,11 @@ pub(crate) enum DhtAct {
         peer: String,
         /// What it is called.
         name: String,
+    },
+    /// The content that has this hash.
+    GetImmutable {
+        /// 64 hexadecimal digits.
+        hash: String,
     },
     /// Tell that this node has what a key names.
     Provide {
@@ -48,21 +71,40 @@ pub(crate) enum DhtAct {
         topic: String,
         /// A word about this node, for people.
         brief: String,
+        /// Words to choose by.
+        #[serde(default)]
+        tags: Vec<String>,
+        /// Protocols that it serves.
+        #[serde(default)]
+        protocols: Vec<String>,
     },
     /// Who is in a topic.
     Topic {
         /// Which.
         topic: String,
+        /// At most so many.
+        most: usize,
+        /// Only who says all of these.
+        #[serde(default)]
+        tags: Vec<String>,
+        /// Only who serves one of these, where any are given.
+        #[serde(default)]
+        protocols: Vec<String>,
     },
     /// Leave a sealed message in a node's mailbox.
     Mail {
         /// Whose.
         peer: String,
         /// The message.
-        text: String,
+        text: Text,
     },
-    /// Read this node's mailbox.
+    /// Read this node's mailbox; the messages stay there.
     Mailbox,
+    /// Take messages that were read out of this node's mailbox.
+    ClearMailbox {
+        /// Which.
+        ids: Vec<String>,
+    },
     /// The routing table.
     Table,
     /// How it is.
@@ -82,6 +124,12 @@ pub(crate) struct DhtOptions {
     /// After so long what there is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) deadline_ms: Option<u64>,
+    /// Over how many disjoint paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) paths: Option<usize>,
+    /// At most so many requests at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) alpha: Option<usize>,
     /// Tell each step.
     #[serde(default)]
     pub(crate) trace: bool,
@@ -98,14 +146,27 @@ pub(crate) struct DhtReply {
     pub(crate) failed: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) value: Option<Text>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) peers: Vec<Named>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) messages: Vec<Letter>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) facts: Vec<(String, String)>,
+    /// Names content that was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hash: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) peers: Option<Vec<Named>>,
+    /// There are more than were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) more: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) messages: Option<Vec<Letter>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stats: Option<Stats>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) steps: Vec<StepRow>,
+    /// Further steps, which are not told.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) steps_left_out: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Bytes that are a text, or their hexadecimal digits.
@@ -120,7 +181,16 @@ impl Text {
     pub(crate) fn of(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self::Text(text.to_owned()),
-            Err(_) => Self::Hex(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+            Err(_) => Self::Hex(hex::encode(bytes)),
+        }
+    }
+
+    /// # Errors
+    /// When the digits are none.
+    pub(crate) fn into_bytes(self) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Text(text) => Ok(text.into_bytes()),
+            Self::Hex(digits) => hex::decode(&digits).map_err(|error| format!("{digits:?}: {error}")),
         }
     }
 
@@ -132,18 +202,25 @@ impl Text {
 }
 
 /// A peer and where it can be reached.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Named {
     pub(crate) peer: String,
     pub(crate) addresses: Vec<String>,
     /// What it says about itself, or what is known about it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) note: String,
+    /// What it chose to be found by, in a topic.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tags: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) protocols: Vec<String>,
 }
 
 /// A message of a mailbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Letter {
+    /// Names it, for [`DhtAct::ClearMailbox`].
+    pub(crate) id: String,
     pub(crate) from: String,
     pub(crate) text: Text,
 }
@@ -174,4 +251,54 @@ pub(crate) struct StepRow {
     pub(crate) peer: Option<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) detail: String,
+}
+
+/// How the node's DHT is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Stats {
+    /// It has found its place.
+    pub(crate) joined: bool,
+    /// Nodes in the table.
+    pub(crate) known: usize,
+    /// Those among them that may be asked.
+    pub(crate) usable: usize,
+    pub(crate) connected: usize,
+    /// About how many nodes the network has; null while too little was measured.
+    pub(crate) size: Option<f64>,
+    /// The node's own network is suspected.
+    pub(crate) outage: bool,
+    /// Under way.
+    pub(crate) operations: usize,
+    /// Under way.
+    pub(crate) requests: usize,
+    pub(crate) seen: Seen,
+    pub(crate) totals: Totals,
+}
+
+/// Different nodes that showed themselves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) hour: usize,
+    pub(crate) day: usize,
+    pub(crate) week: usize,
+    /// Since the node's start.
+    pub(crate) unique: u64,
+    /// There were more than are remembered: the counts are lower bounds.
+    pub(crate) at_least: bool,
+}
+
+/// What has happened since the node's start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Totals {
+    /// Requests to others: `asked` = `answered` + `failed` + `cancelled` + those under way.
+    pub(crate) asked: u64,
+    pub(crate) answered: u64,
+    pub(crate) failed: u64,
+    pub(crate) cancelled: u64,
+    /// Answers among `cancelled` that came all the same.
+    pub(crate) late: u64,
+    /// Questions of others that were answered.
+    pub(crate) served: u64,
+    /// Those that were told that the node is busy.
+    pub(crate) refused: u64,
 }

@@ -86,7 +86,7 @@ async fn joined(fleet: &Fleet, at: usize) -> Result<(), Fault> {
     let deadline = Instant::now() + FIND_DEADLINE;
     loop {
         let reply = ask(fleet, at, DhtAct::Stats).await.map_err(|error| fleet.fault(at, error))?;
-        if reply.facts.iter().any(|(name, value)| name == "joined" && value == "yes") {
+        if reply.stats.is_some_and(|stats| stats.joined) {
             return Ok(());
         }
         if Instant::now() >= deadline {
@@ -105,7 +105,8 @@ async fn find(fleet: &Fleet, at: usize, peer: &str) -> Result<(Way, Named), Faul
         }
         let why = match ask(fleet, at, DhtAct::Find { peer: peer.to_owned() }).await {
             Ok(DhtReply { way: Some(way), peers, failed, .. }) => {
-                match peers.into_iter().find(|found| found.peer == peer && !found.addresses.is_empty()) {
+                let known = |found: &Named| found.peer == peer && !found.addresses.is_empty();
+                match peers.into_iter().flatten().find(known) {
                     Some(found) => return Ok((way, found)),
                     None => failed.unwrap_or_else(|| "it was told no address".to_owned()),
                 }

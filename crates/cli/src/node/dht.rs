@@ -3,17 +3,21 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use peerage::dht::{Ad, Class, Contact, Counts, DhtCall, DhtReport, MailboxPolicy, Standing, Step, StepKind};
+use peerage::dht::{
+    Ad, Class, Contact, Counts, Dht, DhtCall, DhtReport, EntryId, MailboxPolicy, Member, Standing, Step,
+    StepKind,
+};
 use peerage::{DhtError, Node, PeerId};
 
 use super::service::peer_id;
-use crate::control::dht::{DhtAct, DhtOptions, DhtReply, Letter, Named, StepRow, Text, Way};
+use crate::control::dht::{
+    DEADLINES, DhtAct, DhtOptions, DhtReply, Letter, MAX_MEMBERS, Named, Seen, Stats, StepRow, Text, Totals,
+    Way,
+};
 use crate::control::millis;
 
-/// Steps that are told of one lookup; one that has more is cut, and says so.
+/// Steps that are told of one lookup; how many more there were is counted.
 const MAX_STEPS: usize = 2000;
-/// Members of a topic that are told.
-const MAX_MEMBERS: usize = 100;
 
 /// Carries out one command.
 pub(super) async fn carry_out(node: &Node, act: DhtAct, options: DhtOptions) -> Result<DhtReply, String> {
@@ -21,78 +25,95 @@ pub(super) async fn carry_out(node: &Node, act: DhtAct, options: DhtOptions) -> 
     let how = How::read(&options)?;
     match act {
         DhtAct::Find { peer } => {
-            let found = how.run(dht.find_peer(peer_id(&peer)?)).await?;
-            Ok(found.reply(|(contact, report)| {
-                (report, DhtReply { peers: vec![named(&contact)], ..DhtReply::default() })
-            }))
+            how.look(dht.find_peer(peer_id(&peer)?), |found| of_peers([named(&found)])).await
         }
         DhtAct::Closest { key } => {
             let key = key.parse::<PeerId>().map_or(key.into_bytes(), |peer| peer.to_bytes());
-            let found = how.run(dht.closest(key)).await?;
-            Ok(found.reply(|(closest, report)| {
-                (report, DhtReply { peers: closest.iter().map(named).collect(), ..DhtReply::default() })
-            }))
+            how.look(dht.closest(key), |closest| of_peers(closest.iter().map(named))).await
         }
-        DhtAct::Put { name, value } => how.run(dht.put(name, value)).await.map(Got::way),
+        DhtAct::Put { name, value } => how.store(dht.put(name, value.into_bytes()?)).await,
+        DhtAct::Remove { name } => how.store(dht.remove(name)).await,
+        DhtAct::PutImmutable { value } => {
+            let (hash, call) = dht.put_immutable(value.into_bytes()?);
+            let reply = how.store(call).await?;
+            Ok(DhtReply { hash: Some(hex::encode(hash)), ..reply })
+        }
         DhtAct::Get { peer, name } => {
-            let found = how.run(dht.get(peer_id(&peer)?, name)).await?;
-            Ok(found.reply(|(value, report)| {
-                (report, DhtReply { value: Some(Text::of(&value.body)), ..DhtReply::default() })
-            }))
+            how.look(dht.get(peer_id(&peer)?, name), |value| of_value(&value.body)).await
         }
-        DhtAct::Provide { key } => how.run(dht.provide(key)).await.map(Got::way),
+        DhtAct::GetImmutable { hash } => {
+            let call = dht.get_immutable(digits("a hash", &hash)?);
+            how.look(call, |content| of_value(&content)).await
+        }
+        DhtAct::Provide { key } => how.store(dht.provide(key)).await,
         DhtAct::Providers { key, most } => {
-            let found = how.run(dht.providers(key, most)).await?;
-            Ok(found.reply(|(providers, report)| {
-                (report, DhtReply { peers: providers.iter().map(named).collect(), ..DhtReply::default() })
-            }))
+            how.look(dht.providers(key, most), |providers| of_peers(providers.iter().map(named))).await
         }
-        DhtAct::Announce { topic, brief } => {
-            how.run(dht.announce(&Ad { topic, brief, ..Ad::default() })).await.map(Got::way)
+        DhtAct::Announce { topic, brief, tags, protocols } => {
+            announce(&dht, how, Ad { topic, brief, tags, protocols, ..Ad::default() }).await
         }
-        DhtAct::Topic { topic } => {
-            let found = how.run(dht.topic(&topic, MAX_MEMBERS)).await?;
-            Ok(found.reply(|(members, report)| {
-                let peers = members.into_iter().map(|member| Named {
-                    peer: member.peer.to_string(),
-                    addresses: Vec::new(),
-                    note: member.ad.brief,
-                });
-                (report, DhtReply { peers: peers.collect(), ..DhtReply::default() })
-            }))
+        DhtAct::Topic { topic, most, tags, protocols } => {
+            members(&dht, how, &topic, most, &tags, &protocols).await
         }
-        DhtAct::Mail { peer, text } => how.run(dht.mail(peer_id(&peer)?, text)).await.map(Got::way),
-        DhtAct::Mailbox => mailbox(node, how).await,
+        DhtAct::Mail { peer, text } => how.store(dht.mail(peer_id(&peer)?, text.into_bytes()?)).await,
+        DhtAct::Mailbox => how.look(dht.mailbox(), |letters| of_letters(&letters)).await,
+        DhtAct::ClearMailbox { ids } => {
+            let read = ids.iter().map(|id| digits("a message's ID", id).map(EntryId::from_bytes));
+            let policy = MailboxPolicy::Open { work_bits: dht.mailbox_work_bits() };
+            how.store(dht.clear_mailbox(read.collect::<Result<_, _>>()?, policy)).await
+        }
         DhtAct::Table => {
             let table = dht.table().await.map_err(|error| error.to_string())?;
             let row = |(contact, health): &(Contact, _)| Named { note: word(health), ..named(contact) };
-            Ok(DhtReply { peers: table.iter().map(row).collect(), ..DhtReply::default() })
+            Ok(of_peers(table.iter().map(row)))
         }
         DhtAct::Stats => {
             let standing = dht.standing().await.map_err(|error| error.to_string())?;
-            Ok(DhtReply { facts: facts(&standing), ..DhtReply::default() })
+            Ok(DhtReply { stats: Some(stats(&standing)), ..DhtReply::default() })
         }
     }
 }
 
-/// Reads the mailbox, and tells its holders what was read.
-async fn mailbox(node: &Node, how: How) -> Result<DhtReply, String> {
-    let dht = node.dht();
-    let found = how.run(dht.mailbox()).await?;
-    let read: Vec<_> = found.result.iter().flat_map(|(letters, _)| letters).map(|letter| letter.id).collect();
-    if !read.is_empty() {
-        let policy = MailboxPolicy::Open { work_bits: dht.mailbox_work_bits() };
-        if let Err(error) = dht.clear_mailbox(read, policy).await {
-            tracing::warn!(%error, "the messages were read, and stay in the mailbox for now");
-        }
+/// Joins a topic, unless nobody would read what is said there.
+async fn announce(dht: &Dht, how: How, ad: Ad) -> Result<DhtReply, String> {
+    if Ad::decode(&ad.encode()).is_err() {
+        return Err(
+            "this is no entry of a topic: give the topic a name of up to 128 bytes, and at most 140 \
+                    characters of text, 8 tags and 8 protocols, without control characters"
+                .to_owned(),
+        );
     }
-    Ok(found.reply(|(letters, report)| {
-        let messages = letters
-            .into_iter()
-            .map(|letter| Letter { from: letter.from.to_string(), text: Text::of(&letter.body) })
-            .collect();
-        (report, DhtReply { messages, ..DhtReply::default() })
-    }))
+    how.store(dht.announce(&ad)).await
+}
+
+/// Who is in a topic: those that have all of the tags and, where any are given, one of the protocols.
+async fn members(
+    dht: &Dht,
+    how: How,
+    topic: &str,
+    most: usize,
+    tags: &[String],
+    protocols: &[String],
+) -> Result<DhtReply, String> {
+    let most = most.min(MAX_MEMBERS);
+    let of_all = tags.is_empty() && protocols.is_empty();
+    // One more than is shown tells whether there are more.
+    let wanted = if of_all { most + 1 } else { MAX_MEMBERS };
+    let has_all = |member: &Member| {
+        let tags: Vec<_> = tags.iter().map(String::as_str).collect();
+        let protocols: Vec<_> = protocols.iter().map(String::as_str).collect();
+        member.ad.matches(&tags, &protocols)
+    };
+    let show = |found: Vec<Member>| {
+        let cut = found.len() >= wanted;
+        let (matching, mut peers) = (found.iter().filter(|member| has_all(member)).count(), Vec::new());
+        for Member { peer, ad, .. } in found.into_iter().filter(has_all).take(most) {
+            let (note, tags, protocols) = (ad.brief, ad.tags, ad.protocols);
+            peers.push(Named { peer: peer.to_string(), note, tags, protocols, ..Named::default() });
+        }
+        DhtReply { more: Some(cut || matching > most), ..of_peers(peers) }
+    };
+    how.look(dht.topic(topic, wanted), show).await
 }
 
 /// How an operation is to be done.
@@ -100,13 +121,9 @@ struct How {
     class: Class,
     quorum: Option<usize>,
     deadline: Option<Duration>,
+    paths: Option<usize>,
+    alpha: Option<usize>,
     trace: bool,
-}
-
-/// What came of it, and the steps, where they were asked for.
-struct Got<T> {
-    result: Result<T, DhtError>,
-    steps: Vec<StepRow>,
 }
 
 impl How {
@@ -118,63 +135,97 @@ impl How {
             Some(other) => return Err(format!("{other:?} is no class: give interactive, normal or frugal")),
         };
         let deadline = options.deadline_ms.map(Duration::from_millis);
-        Ok(Self { class, quorum: options.quorum, deadline, trace: options.trace })
+        if let Some(deadline) = deadline.filter(|deadline| !DEADLINES.contains(deadline)) {
+            return Err(format!("the deadline is {deadline:?}: give 1ms to 1h"));
+        }
+        let DhtOptions { quorum, paths, alpha, trace, .. } = *options;
+        Ok(Self { class, quorum, deadline, paths, alpha, trace })
     }
 
-    /// Awaits it, with its steps where they are to be told.
+    /// Looks something up, and shows what was found.
     ///
     /// # Errors
-    /// What keeps it from starting. That nothing was found is a result.
-    async fn run<T: 'static>(&self, call: DhtCall<T>) -> Result<Got<T>, String> {
+    /// What keeps it from starting. That nothing was found is a reply.
+    async fn look<T: 'static>(
+        &self,
+        call: DhtCall<(T, DhtReport)>,
+        show: impl FnOnce(T) -> DhtReply,
+    ) -> Result<DhtReply, String> {
+        self.run(call, |(found, report)| DhtReply { way: Some(way(&report)), ..show(found) }).await
+    }
+
+    /// Stores something.
+    ///
+    /// # Errors
+    /// What keeps it from starting. That too few have stored it is a reply.
+    async fn store(&self, call: DhtCall<DhtReport>) -> Result<DhtReply, String> {
+        self.run(call, |report| DhtReply { way: Some(way(&report)), ..DhtReply::default() }).await
+    }
+
+    async fn run<T: 'static>(
+        &self,
+        call: DhtCall<T>,
+        show: impl FnOnce(T) -> DhtReply,
+    ) -> Result<DhtReply, String> {
         let call = call.class(self.class);
         let call = self.quorum.into_iter().fold(call, DhtCall::quorum);
         let call = self.deadline.into_iter().fold(call, DhtCall::deadline);
-        let (result, steps) = if self.trace {
+        let call = self.paths.into_iter().fold(call, DhtCall::paths);
+        let call = self.alpha.into_iter().fold(call, DhtCall::alpha);
+        let (result, steps, steps_left_out) = if self.trace {
             let (call, mut watched) = call.watch();
             let steps = async {
-                let mut steps = Vec::new();
+                let (mut steps, mut more) = (Vec::new(), 0);
                 while let Some(step) = watched.next().await {
-                    if steps.len() < MAX_STEPS {
-                        steps.push(row(&step));
+                    match steps.len() < MAX_STEPS {
+                        true => steps.push(row(&step)),
+                        false => more += 1,
                     }
                 }
-                steps
+                (steps, more)
             };
-            tokio::join!(call.into_future(), steps)
+            let (result, (steps, more)) = tokio::join!(call.into_future(), steps);
+            (result, steps, more)
         } else {
-            (call.await, Vec::new())
+            (call.await, Vec::new(), 0)
         };
-        match result {
-            Ok(_) | Err(DhtError::NotFound { .. } | DhtError::TooFewStored { .. }) => {
-                Ok(Got { result, steps })
-            }
-            Err(error) => Err(error.to_string()),
-        }
-    }
-}
-
-impl<T> Got<T> {
-    fn reply(self, show: impl FnOnce(T) -> (DhtReport, DhtReply)) -> DhtReply {
-        let reply = match self.result {
-            Ok(found) => {
-                let (report, reply) = show(found);
-                DhtReply { way: Some(way(&report)), ..reply }
-            }
+        let reply = match result {
+            Ok(found) => show(found),
             Err(error) => {
                 let report = match &error {
-                    DhtError::NotFound { report } | DhtError::TooFewStored { report } => Some(way(report)),
-                    _ => None,
+                    DhtError::NotFound { report } | DhtError::TooFewStored { report } => way(report),
+                    _ => return Err(error.to_string()),
                 };
-                DhtReply { way: report, failed: Some(error.to_string()), ..DhtReply::default() }
+                DhtReply { way: Some(report), failed: Some(error.to_string()), ..DhtReply::default() }
             }
         };
-        DhtReply { steps: self.steps, ..reply }
+        Ok(DhtReply { steps, steps_left_out, ..reply })
     }
 }
 
-impl Got<DhtReport> {
-    fn way(self) -> DhtReply {
-        self.reply(|report| (report, DhtReply::default()))
+fn of_peers(peers: impl IntoIterator<Item = Named>) -> DhtReply {
+    DhtReply { peers: Some(peers.into_iter().collect()), ..DhtReply::default() }
+}
+
+fn of_value(bytes: &[u8]) -> DhtReply {
+    DhtReply { value: Some(Text::of(bytes)), ..DhtReply::default() }
+}
+
+fn of_letters(letters: &[peerage::dht::Letter]) -> DhtReply {
+    let letter = |letter: &peerage::dht::Letter| Letter {
+        id: hex::encode(letter.id.to_bytes()),
+        from: letter.from.to_string(),
+        text: Text::of(&letter.body),
+    };
+    DhtReply { messages: Some(letters.iter().map(letter).collect()), ..DhtReply::default() }
+}
+
+/// So many bytes as hexadecimal digits.
+fn digits<const N: usize>(what: &str, text: &str) -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    match hex::decode_to_slice(text, &mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(_) => Err(format!("{text:?} is not {what}, which has {} hexadecimal digits", 2 * N)),
     }
 }
 
@@ -198,7 +249,38 @@ fn named(contact: &Contact) -> Named {
     Named {
         peer: contact.peer().to_string(),
         addresses: contact.addresses().iter().map(ToString::to_string).collect(),
-        note: String::new(),
+        ..Named::default()
+    }
+}
+
+fn stats(standing: &Standing) -> Stats {
+    let Standing { joined, peers, usable, connected, size, outage, operations, requests, .. } = *standing;
+    let (seen, stats) = (standing.seen, standing.stats);
+    Stats {
+        joined,
+        known: peers,
+        usable,
+        connected,
+        size,
+        outage,
+        operations,
+        requests,
+        seen: Seen {
+            hour: seen.hour,
+            day: seen.day,
+            week: seen.week,
+            unique: seen.unique,
+            at_least: seen.at_least,
+        },
+        totals: Totals {
+            asked: stats.asked,
+            answered: stats.answered,
+            failed: stats.failed,
+            cancelled: stats.cancelled,
+            late: stats.late,
+            served: stats.served,
+            refused: stats.refused,
+        },
     }
 }
 
@@ -239,30 +321,4 @@ fn row(step: &Step) -> StepRow {
         _ => (None, String::new()),
     };
     StepRow { ms: millis(step.at), what: word(&step.what), peer: peer.map(ToString::to_string), detail }
-}
-
-fn facts(standing: &Standing) -> Vec<(String, String)> {
-    let Standing {
-        joined, peers, usable, connected, size, outage, operations, requests, seen, stats, ..
-    } = standing;
-    let size = size.map_or("not measured yet".to_owned(), |size| format!("about {size:.0} nodes"));
-    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
-    [
-        ("joined", yes(*joined)),
-        ("nodes known", format!("{peers}, {usable} of them can be asked")),
-        ("connected", connected.to_string()),
-        ("the network has", size),
-        ("own network suspected", yes(*outage)),
-        ("operations under way", operations.to_string()),
-        ("requests under way", requests.to_string()),
-        ("seen in an hour, a day, a week", format!("{}, {}, {}", seen.hour, seen.day, seen.week)),
-        ("asked", stats.asked.to_string()),
-        ("answered", stats.answered.to_string()),
-        ("failed", stats.failed.to_string()),
-        ("cancelled", stats.cancelled.to_string()),
-        ("served", stats.served.to_string()),
-        ("refused to serve", stats.refused.to_string()),
-    ]
-    .map(|(name, fact)| (name.to_owned(), fact))
-    .into()
 }

@@ -1,141 +1,401 @@
 //! `peerage dht`: what is asked of the running node, and how its answers are shown.
 
-use serde_json::Value;
+use std::io::{self, Read, Write as _};
+use std::path::Path;
+use std::time::Duration;
 
-use super::show::{Show, read};
-use crate::args::{DhtAction, DhtClass, DhtHow, Operator};
+use super::{PATIENCE, carry_out_within, write_whole};
+use crate::args::{DhtAction, DhtClass, DhtHow, DhtPace, HeldBy, Operator};
 use crate::control::Command;
-use crate::control::dht::{DhtAct, DhtOptions, DhtReply, Named, StepRow, Way};
-use crate::term::{one_line, plain_table, say};
+use crate::control::dht::{DhtAct, DhtOptions, DhtReply, MAX_MEMBERS, Named, Stats, StepRow, Text, Way};
+use crate::failure::Failure;
+use crate::term::{complain, one_line, plain_table};
 
-/// The command for what was asked on the command line, and how its reply is shown.
-pub(super) fn command(action: DhtAction) -> (Operator, Command, Show) {
-    let (how, act, show): (DhtHow, DhtAct, Show) = match action {
-        DhtAction::Put { name, value, how } => (how, DhtAct::Put { name, value }, way),
-        DhtAction::Get { peer, name, how } => (how, DhtAct::Get { peer: peer.to_string(), name }, found),
-        DhtAction::Find { peer, how } => (how, DhtAct::Find { peer: peer.to_string() }, found),
-        DhtAction::Provide { key, how } => (how, DhtAct::Provide { key }, way),
-        DhtAction::Providers { key, most, how } => (how, DhtAct::Providers { key, most }, found),
-        DhtAction::Topic { topic, join: Some(brief), how } => (how, DhtAct::Announce { topic, brief }, way),
-        DhtAction::Topic { topic, join: None, how } => (how, DhtAct::Topic { topic }, found),
-        DhtAction::Mail { peer: Some(peer), text, how } => {
-            let act = DhtAct::Mail { peer: peer.to_string(), text: text.unwrap_or_default() };
-            (how, act, way)
+/// Members of a topic that are shown, unless the caller says otherwise.
+const MEMBERS: usize = 100;
+/// No record holds more, whatever the network's settings are; the node knows its own limits, which are lower.
+const MAX_VALUE_BYTES: usize = 10 * 1024;
+/// The width of a timeline's bar.
+const BAR: usize = 25;
+
+/// What is asked, and what is done with the answer.
+struct Question {
+    operator: Operator,
+    act: DhtAct,
+    options: DhtOptions,
+    show: fn(&DhtReply) -> Vec<String>,
+    then: Then,
+}
+
+/// What is done when the answer has been shown.
+#[derive(Debug, PartialEq, Eq)]
+enum Then {
+    Nothing,
+    /// The value goes here, too.
+    Write(std::path::PathBuf),
+    /// The messages that were shown are cleared.
+    Clear,
+}
+
+/// Carries out `peerage dht`.
+pub(super) async fn run(action: DhtAction) -> Result<(), Failure> {
+    let Question { operator, act, options, show, then } = question(action)?;
+    let patience = patience(options.deadline_ms);
+    let command = Command::Dht { act, options: options.clone() };
+    let value = carry_out_within(&operator, &command, patience).await?;
+    let reply: DhtReply = serde_json::from_value(value.clone())
+        .map_err(|error| Failure::failed(format!("the node's answer is not understood: {error}")))?;
+    if let (Then::Write(path), Some(value)) = (&then, &reply.value) {
+        write_value(path, value)?;
+    }
+    let shown = match operator.json {
+        true => print(&[value.to_string()]),
+        false => {
+            let mut lines = timeline(&reply);
+            if !matches!(then, Then::Write(_)) {
+                lines.extend(show(&reply));
+            }
+            print(&lines)
         }
-        DhtAction::Mail { peer: None, how, .. } => (how, DhtAct::Mailbox, letters),
-        DhtAction::Trace { key, how } => {
-            let (operator, command) = with(how, DhtAct::Closest { key }, true);
-            return (operator, command, timeline);
-        }
-        DhtAction::Table(operator) => return plain(operator, DhtAct::Table, table),
-        DhtAction::Stats(operator) => return plain(operator, DhtAct::Stats, facts),
     };
-    let (operator, command) = with(how, act, false);
-    (operator, command, show)
+    if let Some(failed) = reply.failed {
+        return Err(Failure::failed(failed));
+    }
+    if let (false, Some(way)) = (operator.json, &reply.way) {
+        tell_way(way);
+    }
+    match then {
+        Then::Clear => clear(&operator, options, &reply, shown).await,
+        // Nobody may be reading it any more.
+        Then::Nothing | Then::Write(_) => Ok(()),
+    }
 }
 
-fn plain(operator: Operator, act: DhtAct, show: Show) -> (Operator, Command, Show) {
-    (operator, Command::Dht { act, options: DhtOptions::default() }, show)
+/// How long the node may take: longer than the operation.
+fn patience(deadline_ms: Option<u64>) -> Duration {
+    PATIENCE + deadline_ms.map_or(Duration::ZERO, Duration::from_millis)
 }
 
-fn with(how: DhtHow, act: DhtAct, trace: bool) -> (Operator, Command) {
-    let class = match how.class {
+/// Takes the messages that were shown out of the mailbox.
+async fn clear(
+    operator: &Operator,
+    options: DhtOptions,
+    reply: &DhtReply,
+    shown: io::Result<()>,
+) -> Result<(), Failure> {
+    let ids: Vec<_> = reply.messages.iter().flatten().map(|letter| letter.id.clone()).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let stay = |why: String| {
+        Failure::failed(format!("the messages stay in the mailbox, and are shown again next time: {why}"))
+    };
+    shown.map_err(|error| stay(format!("they cannot be shown: {error}")))?;
+    let patience = patience(options.deadline_ms);
+    let options = DhtOptions { trace: false, ..options };
+    let command = Command::Dht { act: DhtAct::ClearMailbox { ids }, options };
+    let value = carry_out_within(operator, &command, patience).await;
+    let value = value.map_err(|failure| stay(failure.message().to_owned()))?;
+    let failed = serde_json::from_value(value).map(|reply: DhtReply| reply.failed);
+    match failed {
+        Ok(None) => Ok(()),
+        Ok(Some(why)) => Err(stay(why)),
+        Err(error) => Err(stay(error.to_string())),
+    }
+}
+
+/// What is asked of the node, how its reply is shown, and what comes then.
+fn question(action: DhtAction) -> Result<Question, Failure> {
+    let nothing = |_: &DhtReply| Vec::new();
+    Ok(match action {
+        DhtAction::Put { name, value, file, immutable, stored, how } => {
+            let act = put(name, value, file.as_deref(), immutable)?;
+            ask(how, stored.quorum, act, hash)
+        }
+        DhtAction::Remove { name, stored, how } => ask(how, stored.quorum, DhtAct::Remove { name }, nothing),
+        DhtAction::Get { held_by, name, file, quorum, how } => {
+            let asked = ask(how, quorum, get(held_by, name, quorum)?, value);
+            Question { then: file.map_or(Then::Nothing, Then::Write), ..asked }
+        }
+        DhtAction::Find { peer, how } => ask(how, None, DhtAct::Find { peer: peer.to_string() }, peers),
+        DhtAction::Closest { key, how } => ask(how, None, DhtAct::Closest { key }, peers),
+        DhtAction::Provide { key, stored, how } => ask(how, stored.quorum, DhtAct::Provide { key }, nothing),
+        DhtAction::Providers { key, most, how } => ask(how, None, DhtAct::Providers { key, most }, peers),
+        DhtAction::Topic { topic, join, tag, protocol, most, quorum, how } => {
+            let (tags, protocols) = (tag, protocol);
+            match join {
+                Some(brief) => ask(how, quorum, DhtAct::Announce { topic, brief, tags, protocols }, nothing),
+                None => {
+                    let most = most.map_or(MEMBERS, usize::from).min(MAX_MEMBERS);
+                    ask(how, None, DhtAct::Topic { topic, most, tags, protocols }, peers)
+                }
+            }
+        }
+        DhtAction::Mail { peer: Some(peer), text, quorum, how, .. } => {
+            let text = Text::of(&content(text, None)?);
+            ask(how, quorum, DhtAct::Mail { peer: peer.to_string(), text }, nothing)
+        }
+        DhtAction::Mail { peer: None, keep, how, .. } => {
+            let then = if keep { Then::Nothing } else { Then::Clear };
+            Question { then, ..ask(how, None, DhtAct::Mailbox, letters) }
+        }
+        DhtAction::Trace { key, pace, operator } => {
+            ask(DhtHow { pace, trace: true, operator }, None, DhtAct::Closest { key }, peers)
+        }
+        DhtAction::Table(operator) => plain(operator, DhtAct::Table, table),
+        DhtAction::Stats(operator) => plain(operator, DhtAct::Stats, stats),
+    })
+}
+
+fn plain(operator: Operator, act: DhtAct, show: fn(&DhtReply) -> Vec<String>) -> Question {
+    Question { operator, act, options: DhtOptions::default(), show, then: Then::Nothing }
+}
+
+fn ask(how: DhtHow, quorum: Option<u16>, act: DhtAct, show: fn(&DhtReply) -> Vec<String>) -> Question {
+    let DhtHow { pace: DhtPace { class, deadline, paths, alpha }, trace, operator } = how;
+    let class = match class {
         DhtClass::Interactive => "interactive",
         DhtClass::Normal => "normal",
         DhtClass::Frugal => "frugal",
     };
-    let deadline_ms = how.deadline.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-    let quorum = how.quorum.map(usize::from);
-    let options = DhtOptions { class: Some(class.to_owned()), quorum, deadline_ms, trace };
-    (how.operator, Command::Dht { act, options })
+    let options = DhtOptions {
+        class: Some(class.to_owned()),
+        quorum: quorum.map(usize::from),
+        deadline_ms: deadline.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        paths: paths.map(usize::from),
+        alpha: alpha.map(usize::from),
+        trace,
+    };
+    Question { operator, act, options, show, then: Then::Nothing }
 }
 
-/// What was found, and how.
-fn found(value: Value) -> Result<(), String> {
-    let reply: DhtReply = read(value)?;
-    if let Some(value) = &reply.value {
-        say(value.as_str());
-    }
-    for Named { peer, addresses, note } in &reply.peers {
-        let note = if note.is_empty() { String::new() } else { format!("  {}", one_line(note)) };
-        say(&format!("{peer}{note}"));
-        addresses.iter().for_each(|address| say(&format!("  {address}")));
-    }
-    tell_way(&reply)
-}
-
-/// How it went.
-fn way(value: Value) -> Result<(), String> {
-    tell_way(&read(value)?)
-}
-
-fn tell_way(reply: &DhtReply) -> Result<(), String> {
-    if let Some(failed) = &reply.failed {
-        return Err(failed.clone());
-    }
-    if let Some(Way { asked, answered, failed, cancelled, stored, warm, hops, ms, dense, .. }) = &reply.way {
-        let stored = if *stored > 0 { format!("stored at {stored}; ") } else { String::new() };
-        eprintln!(
-            "{stored}{asked} asked ({warm} over connections that stood), {answered} answered, {failed} failed, {cancelled} cancelled; {hops} hops, {ms:.1} ms"
-        );
-        if *dense {
-            eprintln!(
-                "the nodes around the key are denser than an honest network has them: somebody may be hiding something"
-            );
+fn put(
+    name: Option<String>,
+    value: Option<String>,
+    file: Option<&Path>,
+    immutable: bool,
+) -> Result<DhtAct, Failure> {
+    // Content that its hash names has no other name: what comes first is the value.
+    let (name, value) = match (immutable, value) {
+        (true, None) => (None, name),
+        (true, Some(_)) => {
+            return Err(Failure::usage("--immutable takes a value and no name: its hash names it"));
         }
+        (false, value) => (name, value),
+    };
+    let value = Text::of(&content(value, file)?);
+    Ok(match name {
+        Some(name) => DhtAct::Put { name, value },
+        None => DhtAct::PutImmutable { value },
+    })
+}
+
+fn get(held_by: HeldBy, name: Option<String>, quorum: Option<u16>) -> Result<DhtAct, Failure> {
+    match (held_by, name) {
+        (HeldBy::Peer(peer), Some(name)) => Ok(DhtAct::Get { peer: peer.to_string(), name }),
+        (HeldBy::Peer(_), None) => {
+            Err(Failure::usage("a peer keeps several values: say what this one is called"))
+        }
+        (HeldBy::Hash(hash), None) if quorum.is_none() => Ok(DhtAct::GetImmutable { hash }),
+        (HeldBy::Hash(_), None) => Err(Failure::usage(
+            "--quorum is of no use with a hash: content that it names needs nobody else's word",
+        )),
+        (HeldBy::Hash(_), Some(_)) => Err(Failure::usage("content that its hash names has no other name")),
     }
-    Ok(())
+}
+
+/// What is to be kept or sent: the argument, a file or standard input. No more is read than a record can hold.
+fn content(argument: Option<String>, file: Option<&Path>) -> Result<Vec<u8>, Failure> {
+    let (name, content) = match (argument, file) {
+        (Some(_), Some(_)) => {
+            return Err(Failure::usage("there are two values: give one as an argument or with --file"));
+        }
+        (None, None) => {
+            return Err(Failure::usage("there is no value: give one as an argument or with --file"));
+        }
+        (Some(text), None) if text != "-" => ("the value".to_owned(), Ok(text.into_bytes())),
+        (_, Some(file)) if file.as_os_str() != "-" => {
+            let opened = std::fs::File::open(file);
+            (file.display().to_string(), opened.and_then(read_some))
+        }
+        _ => ("standard input".to_owned(), read_some(io::stdin().lock())),
+    };
+    let content = content.map_err(|error| Failure::failed(format!("{name} cannot be read: {error}")))?;
+    if content.len() <= MAX_VALUE_BYTES {
+        return Ok(content);
+    }
+    Err(Failure::failed(format!("{name} has more than {MAX_VALUE_BYTES} bytes, which no record holds")))
+}
+
+fn read_some(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(MAX_VALUE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn write_value(path: &Path, value: &Text) -> Result<(), Failure> {
+    let bytes = value
+        .clone()
+        .into_bytes()
+        .map_err(|error| Failure::failed(format!("the node's answer is not understood: {error}")))?;
+    let written = match path.as_os_str() == "-" {
+        true => io::stdout().lock().write_all(&bytes).and_then(|()| io::stdout().lock().flush()),
+        false => write_whole(path, &bytes),
+    };
+    written.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
+}
+
+/// Prints lines on stdout, and says whether they were taken.
+fn print(lines: &[String]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    out.flush()
+}
+
+fn tell_way(way: &Way) {
+    let Way { asked, answered, failed, cancelled, stored, warm, hops, ms, dense, .. } = way;
+    let stored = if *stored > 0 { format!("stored at {stored}; ") } else { String::new() };
+    complain(&format!(
+        "{stored}{asked} asked ({warm} over connections that stood), {answered} answered, {failed} failed, {cancelled} cancelled; {hops} hops, {ms:.1} ms"
+    ));
+    if *dense {
+        complain(
+            "the nodes around the key are denser than an honest network has them: somebody may be hiding something",
+        );
+    }
+}
+
+/// A value.
+fn value(reply: &DhtReply) -> Vec<String> {
+    reply.value.iter().map(|value| value.as_str().to_owned()).collect()
+}
+
+/// The name of content.
+fn hash(reply: &DhtReply) -> Vec<String> {
+    reply.hash.iter().filter(|_| reply.failed.is_none()).cloned().collect()
+}
+
+/// Peers, and where they can be reached.
+fn peers(reply: &DhtReply) -> Vec<String> {
+    let Some(peers) = &reply.peers else { return Vec::new() };
+    let mut lines = Vec::new();
+    for Named { peer, addresses, note, tags, protocols } in peers {
+        let words = [note].into_iter().chain(tags).chain(protocols).filter(|word| !word.is_empty());
+        let words: Vec<_> = words.map(|word| one_line(word)).collect();
+        lines.push(format!("{peer}  {}", words.join("  ")).trim_end().to_owned());
+        lines.extend(addresses.iter().map(|address| format!("  {address}")));
+    }
+    if peers.is_empty() {
+        lines.push("nobody".to_owned());
+    }
+    if reply.more == Some(true) {
+        lines.push(format!("there are more than these {}: --most N shows more of them", peers.len()));
+    }
+    lines
 }
 
 /// Messages of a mailbox.
-fn letters(value: Value) -> Result<(), String> {
-    let reply: DhtReply = read(value)?;
-    if reply.messages.is_empty() && reply.failed.is_none() {
-        say("no messages");
+fn letters(reply: &DhtReply) -> Vec<String> {
+    match reply.messages.as_deref() {
+        None => Vec::new(),
+        Some([]) => vec!["no messages".to_owned()],
+        Some(letters) => {
+            let line = |from: &str, text: &Text| format!("from {from}: {}", one_line(text.as_str()));
+            letters.iter().map(|letter| line(&letter.from, &letter.text)).collect()
+        }
     }
-    for letter in &reply.messages {
-        say(&format!("from {}: {}", letter.from, one_line(letter.text.as_str())));
-    }
-    tell_way(&reply)
 }
 
-/// Names and what they stand for.
-fn facts(value: Value) -> Result<(), String> {
-    let reply: DhtReply = read(value)?;
+/// How the DHT is.
+fn stats(reply: &DhtReply) -> Vec<String> {
+    let Some(stats) = &reply.stats else { return Vec::new() };
+    let Stats { known, usable, connected, operations, requests, seen, totals, .. } = stats;
+    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let size = stats.size.map_or("not measured yet".to_owned(), |size| format!("about {size:.0} nodes"));
+    let least = if seen.at_least { "at least " } else { "" };
     let mut table = plain_table();
-    for (name, fact) in &reply.facts {
-        table.add_row([name, fact]);
+    for (name, fact) in [
+        ("joined", yes(stats.joined)),
+        ("nodes known", format!("{known}, {usable} of them can be asked")),
+        ("connected", connected.to_string()),
+        ("the network has", size),
+        ("own network suspected", yes(stats.outage)),
+        ("operations under way", operations.to_string()),
+        ("requests under way", requests.to_string()),
+        ("seen in an hour, a day, a week", format!("{least}{}, {}, {}", seen.hour, seen.day, seen.week)),
+        ("asked", totals.asked.to_string()),
+        ("answered", totals.answered.to_string()),
+        ("failed", totals.failed.to_string()),
+        ("cancelled", totals.cancelled.to_string()),
+        ("served", totals.served.to_string()),
+        ("refused to serve", totals.refused.to_string()),
+    ] {
+        table.add_row([name, &fact]);
     }
-    say(&table.trim_fmt());
-    Ok(())
+    vec![table.trim_fmt()]
 }
 
 /// The routing table.
-fn table(value: Value) -> Result<(), String> {
-    let reply: DhtReply = read(value)?;
-    if reply.peers.is_empty() {
-        say("nobody is known");
-        return Ok(());
-    }
+fn table(reply: &DhtReply) -> Vec<String> {
+    let Some(peers) = reply.peers.as_deref().filter(|peers| !peers.is_empty()) else {
+        return vec!["nobody is known".to_owned()];
+    };
     let mut table = plain_table();
     table.set_header(["peer", "state", "address"]);
-    for Named { peer, addresses, note } in reply.peers {
-        table.add_row([peer, note, addresses.first().cloned().unwrap_or_default()]);
+    for Named { peer, addresses, note, .. } in peers {
+        let address = addresses.first().map_or("", String::as_str);
+        table.add_row([peer.as_str(), note, address]);
     }
-    say(&table.trim_fmt());
-    Ok(())
+    vec![table.trim_fmt()]
 }
 
-/// A lookup as a timeline: when each node was asked and how long it took.
-fn timeline(value: Value) -> Result<(), String> {
-    let reply: DhtReply = read(value)?;
+/// An operation as a timeline: when each node was asked and how long it took.
+fn timeline(reply: &DhtReply) -> Vec<String> {
     let last = reply.steps.last().map_or(0.0, |step| step.ms).max(0.001);
-    for StepRow { ms, what, peer, detail } in &reply.steps {
-        let place = ((ms / last) * 24.0).clamp(0.0, 24.0) as usize;
-        let bar: String = (0..25).map(|at| if at == place { '|' } else { '.' }).collect();
+    let row = |StepRow { ms, what, peer, detail }: &StepRow| {
+        let place = ((ms / last) * (BAR - 1) as f64).clamp(0.0, (BAR - 1) as f64) as usize;
+        let bar: String = (0..BAR).map(|at| if at == place { '|' } else { '.' }).collect();
         let peer = peer.as_deref().unwrap_or_default();
         let short = peer.get(peer.len().saturating_sub(8)..).unwrap_or(peer);
-        say(format!("{ms:>9.1} ms {bar} {what:<10} {short:<8} {detail}").trim_end());
+        format!("{ms:>9.1} ms {bar} {what:<10} {short:<8} {detail}").trim_end().to_owned()
+    };
+    let more = (reply.steps_left_out > 0).then(|| format!("and {} further steps", reply.steps_left_out));
+    reply.steps.iter().map(row).chain(more).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_waits_longer_than_the_operation_may_take() {
+        for deadline in [1, 10_000, 60_000, 3_600_000] {
+            assert!(patience(Some(deadline)) >= Duration::from_millis(deadline) + PATIENCE);
+        }
+        assert!(patience(None) >= Duration::from_secs(60));
     }
-    found(serde_json::to_value(&DhtReply { steps: Vec::new(), ..reply }).map_err(|error| error.to_string())?)
+
+    #[test]
+    fn a_list_that_was_cut_says_so() {
+        let named = |peer: &str| Named { peer: peer.to_owned(), ..Named::default() };
+        let mut reply = DhtReply { peers: Some(vec![named("a"), named("b")]), ..DhtReply::default() };
+        assert_eq!(peers(&reply), ["a", "b"]);
+        reply.more = Some(false);
+        assert_eq!(peers(&reply), ["a", "b"]);
+        reply.more = Some(true);
+        let lines = peers(&reply);
+        assert!(lines[2].contains("more than these 2") && lines[2].contains("--most"), "{lines:?}");
+        assert_eq!(peers(&DhtReply { peers: Some(Vec::new()), ..DhtReply::default() }), ["nobody"]);
+    }
+
+    #[test]
+    fn a_timeline_that_was_cut_says_so() {
+        let step = |ms| StepRow { ms, what: "asked".into(), peer: None, detail: String::new() };
+        let reply = DhtReply { steps: vec![step(0.0), step(5.0)], steps_left_out: 7, ..DhtReply::default() };
+        let lines = timeline(&reply);
+        assert_eq!(lines.len(), 3);
+        assert!(lines[2].contains('7'), "{lines:?}");
+        assert!(lines[0].contains(&format!("|{}", ".".repeat(BAR - 1))), "{lines:?}");
+        assert!(lines[1].contains(&format!("{}|", ".".repeat(BAR - 1))), "{lines:?}");
+    }
 }

@@ -46,7 +46,7 @@ pub(crate) async fn run(what: Ask) -> Result<(), Failure> {
         }
         Ask::Allow { action: AllowAction::List(operator) } => (operator, Command::Allowed, show::allowed),
         Ask::Book { action } => return book(action).await,
-        Ask::Dht { action } => dht::command(action),
+        Ask::Dht { action } => return dht::run(action).await,
         Ask::Metrics(operator) => (operator, Command::Metrics, show::text),
         Ask::Listen { action: ListenAction::Add { address, operator } } => {
             (operator, Command::Listen { address: address.to_string() }, show::listening)
@@ -90,7 +90,7 @@ async fn book(action: BookAction) -> Result<(), Failure> {
                 say(text.trim_end());
                 return Ok(());
             };
-            write_whole(&file, text)
+            write_whole(&file, text.as_bytes())
                 .map_err(|error| Failure::failed(format!("{} cannot be written: {error}", file.display())))?;
             if operator.json {
                 say(&json!({ "file": file }).to_string());
@@ -108,28 +108,36 @@ async fn book(action: BookAction) -> Result<(), Failure> {
 }
 
 /// Writes a file that others see whole or not at all.
-fn write_whole(file: &Path, text: &str) -> io::Result<()> {
+fn write_whole(file: &Path, content: &[u8]) -> io::Result<()> {
     // What is no plain file, such as a pipe, cannot be replaced.
     if file.metadata().is_ok_and(|there| !there.is_file()) {
-        return std::fs::write(file, text);
+        return std::fs::write(file, content);
     }
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut beside = tempfile::NamedTempFile::new_in(folder)?;
-    beside.write_all(text.as_bytes())?;
+    beside.write_all(content)?;
     beside.as_file().sync_all()?;
     beside.persist(file).map(drop).map_err(|error| error.error)
 }
 
 async fn carry_out(operator: &Operator, command: &Command) -> Result<Value, Failure> {
+    carry_out_within(operator, command, PATIENCE).await
+}
+
+async fn carry_out_within(
+    operator: &Operator,
+    command: &Command,
+    patience: Duration,
+) -> Result<Value, Failure> {
     let data = data_dir(operator.data.clone().map(PathText))?;
     let late = |_| {
         Failure::failed(format!(
             "the node on {} did not answer within {} s",
             data.display(),
-            PATIENCE.as_secs()
+            patience.as_secs()
         ))
     };
-    tokio::time::timeout(PATIENCE, ask(&data, command)).await.map_err(late)?
+    tokio::time::timeout(patience, ask(&data, command)).await.map_err(late)?
 }
 
 /// Sends one command and reads its reply.

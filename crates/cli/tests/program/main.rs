@@ -5,6 +5,7 @@ mod bad_input;
 mod bench;
 mod bounds;
 mod demo;
+mod dht;
 mod limits;
 mod node;
 mod operator;
