@@ -1,9 +1,10 @@
 //! What holders of the same records tell each other, and what a holder answers to it.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use peerage_dht::record::{Network, Records, RecordsConfig};
-use peerage_dht::replication::{Repair, RepairMessage, ReplicationConfig};
+use peerage_dht::replication::{Asker, Repair, RepairMessage, ReplicationConfig};
 use peerage_dht::store::{Near, Store, StoreConfig};
 use peerage_dht::{Key, MAX_REPAIR_BYTES};
 use peerage_identity::NodeKey;
@@ -35,7 +36,12 @@ pub fn run(data: &[u8]) {
     let mut store = Store::new(StoreConfig::default(), own, &records);
     let mut repair = Repair::new(ReplicationConfig::default(), own, &records);
     let now = Now { mono: Duration::ZERO, unix: Duration::from_secs(1_000) };
-    let (answer, _) = repair.asked(now, &records, &Nobody, &mut store, &speaker().peer_id(), &message);
-    assert!(answer.encode().len() <= MAX_REPAIR_BYTES);
-    assert_eq!(answer.verdicts.len(), message.records.len());
+    for verified in [false, true] {
+        let asker = Asker { peer: speaker().peer_id(), remote: Ipv4Addr::LOCALHOST.into(), verified };
+        if let Ok((answer, _)) = repair.asked(now, &records, &Nobody, &mut store, &asker, &message) {
+            assert!(answer.encode().len() <= MAX_REPAIR_BYTES);
+            assert_eq!(answer.verdicts.len(), message.records.len());
+            assert_eq!(RepairMessage::decode(&answer.encode()), Ok(answer));
+        }
+    }
 }
