@@ -196,6 +196,7 @@ const DHT: &[Bound<DhtConfig>] = bounds! { DhtConfig, "dht":
     replication.max_hand_over: 1, MANY;
     replication.max_sets: 0, MANY;
     replication.max_copies_at_once: 1, MANY;
+    replication.max_provided: 0, MANY;
     replication.probe_every: secs(1), DAY;
     replication.retry_first: ms(100), DAY;
     replication.slack: 0, 32;

@@ -2,6 +2,8 @@
 //!
 //! The wire form is the driver's affair: it decodes into these types and so bounds what comes in, see each field.
 
+use std::fmt;
+
 use bytes::Bytes;
 use peerage_identity::PeerId;
 
@@ -158,4 +160,20 @@ pub enum Refusal {
     NotServed,
     /// A reason that this version does not know.
     Other,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Invalid => "not valid",
+            Self::UnknownNamespace => "a namespace that it doesn't know",
+            Self::TooLarge => "too large",
+            Self::Quota => "over a quota",
+            Self::Policy => "against a policy",
+            Self::TooFar => "too far",
+            Self::NotTheProvider => "not by the provider itself",
+            Self::NotServed => "not served",
+            Self::Other => "for a reason of its own",
+        })
+    }
 }

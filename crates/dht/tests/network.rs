@@ -139,7 +139,8 @@ fn a_refused_copy_is_not_a_replica() {
 fn providers_are_found_and_a_foreign_acknowledgement_counts() {
     let mut net = planted(5, 200);
     let provider = net.nodes[3].contact.clone();
-    let provide = Operation::Provide { target: target("song"), provider: provider.clone(), replicas: 20 };
+    let provide =
+        Operation::Provide { target: target("song"), provider: provider.clone(), replicas: 20, renew: false };
     assert_eq!(net.find(3, provide).ended, Ended::Stored);
     net.run(S(3));
     let outcome = net.find(90, Operation::Providers { target: target("song"), wanted: 1 });

@@ -24,7 +24,11 @@ fn network() -> Network {
 
 /// A network that stands, whose nodes hold records.
 fn planted(seed: u64, count: usize) -> Net {
-    let mut net = Net::new(seed, count, &DhtConfig::default());
+    planted_with(seed, count, &DhtConfig::default())
+}
+
+fn planted_with(seed: u64, count: usize, config: &DhtConfig) -> Net {
+    let mut net = Net::new(seed, count, config);
     let config = std::sync::Arc::new(RecordsConfig { mailbox_work_bits: 0, ..RecordsConfig::default() });
     net.hold_records(move || Records::new(network(), config.clone()));
     net.checked = false;
@@ -100,7 +104,9 @@ fn a_newer_record_takes_the_place_of_the_older_one_everywhere() {
     let old = sign(&key, place, 1, unix(&net) + 7000, b"blue");
     let outcome = publish(&mut net, 7, &old, None);
     assert!(outcome.stored.is_empty() && outcome.not_stored.iter().any(|(_, why)| *why == NotStored::Stale));
-    assert_eq!(net.nodes[7].dht.published()[0].state, SetState::Critical);
+    assert!(!outcome.looked_after);
+    let views = net.nodes[7].dht.published();
+    assert_eq!((views.len(), views[0].record.version().seq, views[0].state), (1, 2, SetState::Healthy));
 }
 
 // AL-52, X-19: the publisher renews at a third of the life, without sending the content again; when it stops, the record expires.
@@ -324,11 +330,16 @@ fn providers_are_found_and_only_speak_for_themselves() {
     let target = Target::new(b"multihash").unwrap();
     for at in [3, 4, 5] {
         let provider = net.nodes[at].contact.clone();
-        let outcome = net.find(at, Operation::Provide { target: target.clone(), provider, replicas: 20 });
+        let outcome =
+            net.find(at, Operation::Provide { target: target.clone(), provider, replicas: 20, renew: false });
         assert_eq!(outcome.ended, Ended::Stored);
     }
-    let forged =
-        Operation::Provide { target: target.clone(), provider: net.nodes[9].contact.clone(), replicas: 20 };
+    let forged = Operation::Provide {
+        target: target.clone(),
+        provider: net.nodes[9].contact.clone(),
+        replicas: 20,
+        renew: false,
+    };
     assert_eq!(net.find(8, forged).ended, Ended::TooFewStored);
     net.run(S(10));
     let outcome = net.find(60, Operation::Providers { target, wanted: 100 });
@@ -342,10 +353,188 @@ fn what_we_hold_ourselves_is_found_by_ourselves() {
     let mut net = planted(13, 2);
     let target = Target::new(b"multihash").unwrap();
     let provider = net.nodes[0].contact.clone();
-    let outcome =
-        net.find(0, Operation::Provide { target: target.clone(), provider: provider.clone(), replicas: 20 });
+    let outcome = net.find(
+        0,
+        Operation::Provide { target: target.clone(), provider: provider.clone(), replicas: 20, renew: false },
+    );
     assert_eq!(outcome.stored.len(), 1);
     net.run(S(3));
     let outcome = net.find(1, Operation::Providers { target, wanted: 10 });
     assert_eq!(outcome.providers, [provider]);
+}
+
+#[test]
+fn of_two_nodes_each_finds_the_provider_that_the_other_or_it_itself_is() {
+    let mut net = planted(13, 2);
+    let target = Target::new(b"multihash").unwrap();
+    let provider = net.nodes[0].contact.clone();
+    let provide = Operation::Provide { target: target.clone(), provider, replicas: 20, renew: true };
+    assert_eq!(net.find(0, provide).ended, Ended::Stored);
+    for at in [0, 1] {
+        let outcome = net.find(at, Operation::Providers { target: target.clone(), wanted: 5 });
+        let found: Vec<_> = outcome.providers.iter().map(|contact| *contact.peer()).collect();
+        assert_eq!(found, [*net.nodes[0].contact.peer()], "asked by {at}");
+    }
+    let now = net.time();
+    assert!(net.nodes[0].dht.stop_providing(now, &target));
+    assert!(net.nodes[0].dht.provided().is_empty());
+    assert!(net.find(0, Operation::Providers { target, wanted: 5 }).providers.len() <= 1);
+}
+
+#[test]
+fn what_is_provided_is_told_again_until_it_is_provided_no_more() {
+    let mut config = DhtConfig::default();
+    config.store.provider_ttl = S(3600);
+    let mut net = planted_with(14, 30, &config);
+    let target = Target::new(b"multihash").unwrap();
+    let provider = net.nodes[3].contact.clone();
+    net.find(3, Operation::Provide { target: target.clone(), provider, replicas: 20, renew: true });
+    let found = |net: &mut Net| {
+        net.find(20, Operation::Providers { target: target.clone(), wanted: 5 }).providers.len()
+    };
+    net.run(S(3 * 3600));
+    assert_eq!(found(&mut net), 1);
+    let now = net.time();
+    assert!(net.nodes[3].dht.stop_providing(now, &target));
+    net.run(S(3700));
+    assert_eq!(found(&mut net), 0);
+}
+
+/// A publisher with a version that is looked after, and a newer one that is not published yet.
+fn two_versions(net: &Net, at: usize) -> [Record; 2] {
+    let (key, place) = (net.key(at), value_place(net, at));
+    [(1, &b"blue"[..]), (2, b"red")].map(|(seq, body)| sign(&key, place.clone(), seq, unix(net) + 7200, body))
+}
+
+#[test]
+fn a_publishing_that_nobody_has_stored_when_its_caller_gives_up_never_was() {
+    for version_before in [false, true] {
+        let mut net = planted(15, 60);
+        let [old, new] = two_versions(&net, 7);
+        if version_before {
+            assert!(publish(&mut net, 7, &old, Some(S(7200))).looked_after);
+            net.run(S(10));
+        }
+        let held = net.nodes[7].dht.held();
+        // What is on its way when it is given up may arrive: here nothing does.
+        (0..60).filter(|at| *at != 7).for_each(|at| net.nodes[at].manner = Manner::Silent);
+        let wanted = Operation::Publish { record: Box::new(new.clone()), renew: Some(S(7200)) };
+        let operation = net.start(7, wanted, Options::default());
+        assert_eq!(net.nodes[7].dht.published()[0].record.version().seq, 2);
+        net.input(7, Input::Cancel { operation });
+        let outcome = net.outcome(7, operation);
+        assert_eq!((outcome.ended, outcome.looked_after), (Ended::Cancelled, false));
+        net.run(S(1));
+        (0..60).for_each(|at| net.nodes[at].manner = Manner::Fair);
+        let seqs: Vec<_> =
+            net.nodes[7].dht.published().iter().map(|view| view.record.version().seq).collect();
+        assert_eq!(seqs, if version_before { vec![1] } else { vec![] });
+        net.run(S(3000));
+        assert!(holders(&net, &new).is_empty());
+        let found = get(&mut net, 30, old.target());
+        assert_eq!(found.is_some(), version_before);
+        assert!(net.nodes[7].dht.held().records <= held.records);
+    }
+    let mut net = planted(16, 1);
+    let [record, _] = two_versions(&net, 0);
+    let outcome = publish(&mut net, 0, &record, Some(S(7200)));
+    assert_eq!((outcome.ended, outcome.looked_after), (Ended::NoContacts, false));
+    assert!(net.nodes[0].dht.published().is_empty() && net.nodes[0].dht.held().records == 0);
+}
+
+#[test]
+fn a_publishing_that_too_few_have_stored_is_looked_after_until_enough_have() {
+    let mut net = planted(17, 40);
+    (0..40).filter(|at| *at != 7).for_each(|at| net.nodes[at].manner = Manner::Gone);
+    let [record, _] = two_versions(&net, 7);
+    let outcome = publish(&mut net, 7, &record, Some(S(7200)));
+    assert!(outcome.ended != Ended::Stored && outcome.looked_after, "{:?}", outcome.ended);
+    (0..40).for_each(|at| net.nodes[at].manner = Manner::Fair);
+    net.run(S(1500));
+    assert!(holders(&net, &record).len() >= 10);
+}
+
+///
+#[test]
+fn beyond_so_many_records_a_further_one_is_refused_and_its_publisher_is_told() {
+    let mut config = DhtConfig::default();
+    config.replication.max_sets = 1;
+    config.replication.max_provided = 1;
+    let mut net = planted_with(18, 30, &config);
+    let [record, newer] = two_versions(&net, 7);
+    assert!(publish(&mut net, 7, &record, None).looked_after);
+    assert!(publish(&mut net, 7, &newer, None).looked_after);
+    let place = Place::of_content(b"content");
+    let other = sign(&net.key(7), place, 0, unix(&net) + 7200, b"content");
+    assert_eq!(publish(&mut net, 7, &other, None).ended, Ended::TooManyKept);
+    let provider = net.nodes[7].contact.clone();
+    let ends = ["a", "b"].map(|name| {
+        let target = Target::new(name.as_bytes()).unwrap();
+        net.find(7, Operation::Provide { target, provider: provider.clone(), replicas: 20, renew: true })
+            .ended
+    });
+    assert_eq!(ends, [Ended::Stored, Ended::TooManyKept]);
+}
+
+/// A message that its recipient has read is delivered: its sender looks after it no more.
+#[test]
+fn a_message_that_was_read_is_published_no_more() {
+    let mut net = planted(19, 60);
+    let place = Place::Mailbox { recipient: *net.nodes[9].contact.peer(), slot: 0 };
+    let week = unix(&net) + 7 * 24 * 3600;
+    let message = sign(&net.key(3), place.clone(), 5, week, b"sealed");
+    assert!(publish(&mut net, 3, &message, None).looked_after);
+    net.run(S(1000));
+    assert_eq!(net.nodes[3].dht.published()[0].state, SetState::Healthy);
+    let rules = MailboxRules { policy: MailboxPolicy::Open { work_bits: 0 }, cleared: vec![message.id()] };
+    let rules = Record::sign(&net.key(9), &network(), Draft::new(place, 6, week, rules.encode())).unwrap();
+    publish(&mut net, 9, &rules, None);
+    net.run(S(2 * 3600));
+    assert!(net.nodes[3].dht.published().is_empty(), "{:?}", net.nodes[3].dht.published());
+}
+
+#[test]
+fn a_tombstone_is_not_renewed() {
+    let mut net = planted(20, 40);
+    let [record, _] = two_versions(&net, 7);
+    publish(&mut net, 7, &record, Some(S(7200)));
+    let tombstone = sign(&net.key(7), value_place(&net, 7), 2, unix(&net) + 7200, b"");
+    publish(&mut net, 7, &tombstone, Some(S(7200)));
+    net.run(S(3600));
+    assert_eq!((net.nodes[7].dht.published().len(), net.nodes[7].dht.published()[0].renews), (1, None));
+    assert_eq!(get(&mut net, 30, record.target()), Some(tombstone.to_bytes()));
+    net.run(S(5500));
+    assert!(net.nodes[7].dht.published().is_empty());
+    assert_eq!(get(&mut net, 30, record.target()), None);
+}
+
+#[test]
+fn a_store_that_returns_early_says_so_and_tells_the_final_counts() {
+    let mut net = planted(21, 200);
+    let [record, _] = two_versions(&net, 7);
+    let outcome = publish(&mut net, 7, &record, None);
+    assert!(outcome.unsettled && outcome.looked_after && outcome.ended == Ended::Stored);
+    net.run(S(30));
+    let (_, last) = net.nodes[7].settled.pop().unwrap();
+    assert!(!last.unsettled && last.stored.len() > outcome.stored.len());
+    assert!(last.stored.len() >= 12, "{}", last.stored.len());
+}
+
+/// what holders answered with is proof enough.
+#[test]
+fn a_reader_is_shown_that_a_publisher_has_said_two_things_at_once() {
+    let mut net = planted(22, 60);
+    let (key, place) = (net.key(7), value_place(&net, 7));
+    let records = [&b"blue"[..], b"red"].map(|body| sign(&key, place.clone(), 1, unix(&net) + 7200, body));
+    for record in &records {
+        let (target, value) = (record.target().clone(), record.to_bytes());
+        net.find(7, Operation::Put { target, value, replicas: 12 });
+        net.run(S(5));
+    }
+    let outcome = net.find(40, Operation::Get { target: records[0].target().clone() });
+    let proof = outcome.equivocation.unwrap();
+    assert_eq!(proof.publisher, *net.nodes[7].contact.peer());
+    assert!(records.iter().all(|record| proof.values.contains(&record.to_bytes())));
+    let other = net.find(40, Operation::Get { target: Target::new(b"/acme/value/none").unwrap() });
+    assert_eq!(other.equivocation, None);
 }

@@ -137,6 +137,7 @@ fn in_code() -> Vec<Limit> {
         "ChannelConfig::overflow" = each(overflow), "What a full queue to a peer does";
         "ChannelConfig::linger" = each(|c| time(c.linger)), "How long what is queued is sent after the last handle was dropped";
         "DhtConfig::max_events_behind" = crate::DhtConfig::default().max_events_behind.to_string(), "Events of the DHT that a slow watcher may fall behind before it misses some";
+        "DhtConfig::most_mail_work_bits" = crate::DhtConfig::default().most_mail_work_bits.to_string(), "Zero bits of work that is done for a message to a stranger; where more is asked for it is not sent";
         "CallConfig::deadline" = optional(call.deadline.map(time)) + "; a stream of answers: none", "How long a request of ours may take";
         "CallConfig::max_request_bytes" = bytes(call.max_request_bytes), "The largest request that is sent";
         "CallConfig::max_answer_bytes" = bytes(call.max_answer_bytes), "The largest answer, or item of a stream of answers, that is taken";

@@ -5,7 +5,11 @@ mod common;
 
 use std::time::Duration;
 
-use peerage::dht::{Ad, Authority, Class, Kind, MailboxPolicy, Mode, Place, StepKind};
+use futures::FutureExt;
+use peerage::dht::{
+    Ad, Authority, Class, DhtReport, Ended, Failure, Kind, MailboxPolicy, Mode, NotStored, Place, Published,
+    Refusal, SetState, StepKind,
+};
 use peerage::{Dht, DhtConfig, DhtError, Node, NodeBuilder, PeerId};
 
 fn builder() -> NodeBuilder {
@@ -108,7 +112,198 @@ async fn values_are_kept_by_others_and_only_their_publisher_changes_them() {
     bob.put_raw("/interop/key", "raw").await.unwrap();
     assert_eq!(alice.get_raw("/interop/key").await.unwrap().0, "raw");
     let refused = bob.put_raw("/unknown/key", "raw").await;
-    assert!(matches!(refused, Err(DhtError::TooFewStored { .. } | DhtError::Refused { .. })), "{refused:?}");
+    let Err(DhtError::TooFewStored { report }) = &refused else { panic!("{refused:?}") };
+    // Who did not store it, and why, is told: in full and in words.
+    assert!(report.stored.is_empty() && !report.looked_after && !report.not_stored.is_empty());
+    assert!(report.not_stored.iter().all(|(_, why)| reason(why) == "unknown namespace"), "{report:?}");
+    let words = refused.unwrap_err().to_string();
+    assert!(words.contains("refused: a namespace that it doesn't know"), "{words}");
+    close(nodes).await;
+}
+
+/// All that a result is made of has a name in `peerage::dht`.
+fn reason(why: &NotStored) -> &'static str {
+    match why {
+        NotStored::Refused(Refusal::UnknownNamespace) => "unknown namespace",
+        NotStored::Refused(_) => "refused",
+        NotStored::Busy | NotStored::Stale => "not now",
+        NotStored::Failed(Failure::Timeout) => "silent",
+        NotStored::Failed(_) => "failed",
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_final_counts_of_a_store_can_be_awaited() {
+    let nodes = network(5).await;
+    let (storing, mut settled) = nodes[1].dht().put("colour", "blue").quorum(1).settled();
+    let early: DhtReport = storing.await.unwrap();
+    assert!(!early.stored.is_empty() && early.looked_after);
+    let last = settled.report().await.unwrap();
+    assert!(!last.unsettled && last.stored.len() >= early.stored.len().max(3), "{last}");
+    assert!(early.stored.iter().all(|peer| last.stored.contains(peer)));
+    assert_eq!((last.ended, settled.report().await), (Ended::Stored, None));
+    // Of one that failed there is nothing to await.
+    let (refused, mut settled) = nodes[1].dht().put("colour", vec![0; 5000]).settled();
+    assert!(refused.await.is_err());
+    assert_eq!(settled.report().await, None);
+    close(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_nodes_each_finds_what_the_other_provides_and_what_it_provides_itself() {
+    let nodes = network(2).await;
+    let (alice, bob) = (nodes[0].dht(), nodes[1].dht());
+    alice.provide("photos").await.unwrap();
+    for dht in [&bob, &alice] {
+        let (providers, _) = dht.providers("photos", 5).await.unwrap();
+        let providers: Vec<_> = providers.iter().map(|contact| *contact.peer()).collect();
+        assert_eq!(providers, [nodes[0].peer_id()]);
+    }
+    assert_eq!(alice.provided().await.unwrap(), ["photos"]);
+    bob.provide("once").once().await.unwrap();
+    assert!(bob.provided().await.unwrap().is_empty());
+    assert!(alice.stop_providing("photos").await.unwrap());
+    assert!(!alice.stop_providing("photos").await.unwrap());
+    assert!(alice.provided().await.unwrap().is_empty());
+    close(nodes).await;
+}
+
+/// What a node has published, but for where it can be reached.
+async fn published(dht: &Dht) -> Vec<Published> {
+    let all = dht.published().await.unwrap();
+    all.into_iter().filter(|one| one.place.kind() != Kind::Endpoint).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_published_can_be_seen_and_taken_back() {
+    let nodes = network(5).await;
+    let (alice, bob, me) = (nodes[1].dht(), nodes[3].dht(), nodes[1].peer_id());
+    let hour = Duration::from_secs(3600);
+    alice.put("colour", "blue").lasts(hour).await.unwrap();
+    let (value, _) = bob.get(me, "colour").await.unwrap();
+    let [one] = &published(&alice).await[..] else { panic!("one record") };
+    assert_eq!((&one.what[..], one.wanted, one.renewed, one.tombstone), ("value colour", 12, true, false));
+    assert_eq!(one.not_after, value.not_after);
+    assert!(one.live >= 1 && one.holders.len() == one.live && one.state != SetState::Expired, "{one:?}");
+    assert!(alice.standing().await.unwrap().published >= 1);
+    assert!(bob.standing().await.unwrap().held.bytes > 100);
+    // Renewed no more, it is there until its time is over.
+    assert!(alice.forget("colour").await.unwrap() && !alice.forget("colour").await.unwrap());
+    assert!(published(&alice).await.is_empty());
+    assert_eq!(bob.get(me, "colour").await.unwrap().0.body, "blue");
+    let (hash, storing) = alice.put_immutable("content");
+    storing.once().await.unwrap();
+    let [one] = &published(&alice).await[..] else { panic!("one record") };
+    assert!(one.what.starts_with("content ") && !one.renewed, "{one:?}");
+    assert!(alice.forget_immutable(hash).await.unwrap());
+    let ad = Ad { topic: "chess".into(), ..Ad::default() };
+    alice.announce(&ad).await.unwrap();
+    assert_eq!(published(&alice).await[0].what, "topic chess");
+    assert_eq!(bob.topic("chess", 5).await.unwrap().0.len(), 1);
+    alice.leave("chess").await.unwrap();
+    until("the member is gone", || async { bob.topic("chess", 5).await.unwrap().0.is_empty().then_some(()) })
+        .await;
+    let [one] = &published(&alice).await[..] else { panic!("one record") };
+    assert!(one.tombstone && !one.renewed, "{one:?}");
+    for lasts in [Duration::from_secs(1), 50 * hour] {
+        let refused = alice.put("colour", "blue").lasts(lasts).await.unwrap_err();
+        assert!(matches!(refused, DhtError::Record(_)), "{refused}");
+    }
+    close(nodes).await;
+}
+
+/// The caller's task is the only one that runs between its first step and its end.
+#[tokio::test]
+async fn a_put_that_is_dropped_before_anybody_has_stored_it_leaves_nothing_behind() {
+    let nodes = network(3).await;
+    let dht = nodes[1].dht();
+    let mut storing = dht.put("colour", "blue").into_future();
+    assert!((&mut storing).now_or_never().is_none());
+    drop(storing);
+    until("the operation is over", || async {
+        (dht.standing().await.unwrap().operations == 0).then_some(())
+    })
+    .await;
+    assert!(published(&dht).await.is_empty());
+    let lone = builder().start().await.unwrap();
+    assert_eq!(lone.dht().put("colour", "blue").await, Err(DhtError::NoContacts));
+    assert!(published(&lone.dht()).await.is_empty());
+    close(nodes).await;
+    lone.close().await;
+}
+
+///
+#[tokio::test]
+async fn a_node_that_looks_after_as_much_as_it_may_says_which_limit_that_is() {
+    let mut config = DhtConfig::default();
+    config.limits.replication.max_sets = 1;
+    config.limits.replication.max_provided = 0;
+    let start = |config: DhtConfig| {
+        Node::builder().network("dht-test").dht(config).listen("/ip4/127.0.0.1/udp/0/quic-v1").start()
+    };
+    let (full, other) = (start(config).await.unwrap(), start(DhtConfig::default()).await.unwrap());
+    full.connect(&other.listen_addresses()[0]).await.unwrap();
+    knows(&full.dht(), 1).await;
+    until("the endpoint is published", || async {
+        (full.dht().published().await.unwrap().len() == 1).then_some(())
+    })
+    .await;
+    let refused = full.dht().put("colour", "blue").await.unwrap_err();
+    assert!(refused.to_string().contains("dht.replication.max_sets"), "{refused}");
+    let refused = full.dht().provide("song").await.unwrap_err();
+    assert!(refused.to_string().contains("dht.replication.max_provided"), "{refused}");
+    full.dht().provide("song").once().await.unwrap();
+    close(vec![full, other]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_goes_by_the_rules_of_the_mailbox_that_it_writes_to() {
+    let nodes = network(5).await;
+    let (alice, bob, to) = (nodes[1].dht(), nodes[3].dht(), nodes[3].peer_id());
+    let says = async |policy: MailboxPolicy| {
+        bob.clear_mailbox(Vec::new(), policy).quorum(4).await.unwrap();
+        until("the rules are known", || async {
+            (alice.mailbox_policy(to).await.unwrap().0 == policy).then_some(())
+        })
+        .await;
+    };
+    let refused = async |word: &str| {
+        let error = alice.mail(to, "hello").await.unwrap_err();
+        assert!(matches!(error, DhtError::NotWelcome { .. }) && error.to_string().contains(word), "{error}");
+    };
+    says(MailboxPolicy::Open { work_bits: 15 }).await;
+    alice.mail(to, "with more work").await.unwrap();
+    says(MailboxPolicy::Open { work_bits: 23 }).await;
+    refused("23 bits").await;
+    says(MailboxPolicy::Closed).await;
+    refused("none").await;
+    says(MailboxPolicy::Contacts).await;
+    refused("token").await;
+    let other = nodes[2].dht().mailbox_token(&nodes[1].peer_id(), Duration::from_secs(60));
+    let forged = alice.mail(to, "hello").token(other).await;
+    assert!(matches!(forged, Err(DhtError::NotWelcome { .. })), "{forged:?}");
+    let token = bob.mailbox_token(&nodes[1].peer_id(), Duration::from_secs(60));
+    alice.mail(to, "with a token").token(token).await.unwrap();
+    let letters = until("both messages are there", || async {
+        let (letters, _) = bob.mailbox().await.ok()?;
+        (letters.len() == 2).then_some(letters)
+    })
+    .await;
+    assert!(letters.iter().any(|letter| letter.body == "with a token"));
+    // What was read once is not shown again, whoever has not heard of it.
+    bob.clear_mailbox(vec![letters[0].id], MailboxPolicy::Contacts).await.unwrap();
+    bob.clear_mailbox(vec![letters[1].id], MailboxPolicy::Contacts).await.unwrap();
+    assert_eq!(bob.mailbox().await.unwrap().0, []);
+    // The endpoint record tells the same.
+    let place = Place::Endpoint { peer: to };
+    let network = peerage_dht::record::Network::new("dht-test").unwrap();
+    until("the endpoint names the policy", || async {
+        let (value, _) = alice.get_raw(place.name(&network)).await.ok()?;
+        let record = peerage_dht::record::Record::open(&network, &value).unwrap();
+        let body = peerage_dht::record::EndpointBody::decode(&to, record.body().unwrap()).unwrap();
+        (body.mailbox == Some(MailboxPolicy::Contacts)).then_some(())
+    })
+    .await;
     close(nodes).await;
 }
 

@@ -302,6 +302,7 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit count dht.replication.max_hand_over: "Records of one comparison that wait to be handed over, and as many to be asked for"
     Limit count dht.replication.max_sets: "Records of our own that are looked after"
     Limit count dht.replication.max_copies_at_once: "Copies of our records that are stored, renewed or asked after at once; the next records wait their turn"
+    Limit count dht.replication.max_provided: "Things that we provide and tell others again"
     Limit time dht.replication.probe_every: "How often we ask the holders of our records whether they still have them"
     Limit time dht.replication.retry_first: "The first pause before we publish again what too few have stored; each further one doubles, up to `probe_every`"
     Limit count dht.replication.slack: "A set is degraded when it is short of more than so many replicas"

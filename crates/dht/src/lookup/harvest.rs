@@ -7,6 +7,7 @@ use bytes::Bytes;
 use peerage_identity::PeerId;
 use peerage_machine::Now;
 
+use crate::store::Equivocation;
 use crate::{Contact, Found, Judge, LookupConfig, Subnet, Target};
 
 /// What was found so far.
@@ -22,6 +23,8 @@ pub(crate) struct Harvest {
     /// Groups of addresses, or peers where no group applies, that answered with a valid value.
     voters: Vec<Voter>,
     is_final: bool,
+    /// The first proof that a publisher has said two things at once.
+    pub(crate) equivocation: Option<Box<Equivocation>>,
 }
 
 #[derive(Debug)]
@@ -113,6 +116,9 @@ impl Harvest {
             brought.good += 1;
             self.is_final |= judged.is_final;
             let before = self.slots.get(&judged.slot);
+            if let (Some(best), None) = (before, &self.equivocation) {
+                self.equivocation = judge.contradiction(target, [&best.value, value]).map(Box::new);
+            }
             let room =
                 self.bytes + value.len() <= limits.max_value_bytes && self.slots.len() < limits.max_values;
             if before.map_or(room, |best| judged.rank > best.rank) {

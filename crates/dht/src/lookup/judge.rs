@@ -4,6 +4,7 @@ use bytes::Bytes;
 use peerage_machine::Now;
 
 use crate::Target;
+use crate::store::Equivocation;
 
 /// Says of values that others answered with whether they may stand where they were found, and which of two is the better one.
 ///
@@ -14,6 +15,11 @@ pub trait Judge {
     /// # Errors
     /// [`Invalid`] when it must not be used: it is not signed by whom the key names, has expired, has the wrong form.
     fn judge(&self, now: Now, target: &Target, value: &Bytes) -> Result<Judged, Invalid>;
+
+    /// Whether two valid values of one slot prove that their publisher has said two things at once. Unless an implementation says otherwise, nothing does.
+    fn contradiction(&self, _target: &Target, _values: [&Bytes; 2]) -> Option<Equivocation> {
+        None
+    }
 }
 
 /// What a valid value is worth.

@@ -16,7 +16,7 @@ impl Dht {
     pub(super) fn test_density(&mut self, now: Now, operation: u64) -> bool {
         let Some(op) = self.operations.get_mut(&operation) else { return false };
         let config = &self.config.lookup;
-        let guarded = matches!(op.aim, Aim::Caller(_) | Aim::Replica(_)) && !op.wary;
+        let guarded = matches!(op.aim, Aim::Caller(_) | Aim::Replica(..)) && !op.wary;
         let (true, Some(size), Some(kth)) = (guarded, op.lookup.size(), op.lookup.kth()) else {
             return false;
         };

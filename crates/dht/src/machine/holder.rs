@@ -1,4 +1,4 @@
-//! Records in the machine: what we hold for others and serve, what we have published and look after (dht.md B.3 to B.5).
+//! Records in the machine: what we hold for others and serve, and what is done about it as time goes by (dht.md B.3 to B.5). What is ours is `published`'s.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,13 +10,14 @@ use peerage_machine::{Now, Random};
 
 use super::memory::MEMORY_ROW;
 use super::operation::Aim;
+use super::published::Keep;
 use super::requests::Purpose;
 use super::store::Store as Copies;
 use super::{Class, Dht, Event, Failure, Mode, OperationId, Options, Output};
 use crate::lookup::{Goal, Harvest, Voter};
-use crate::record::{ClockChanged, EntryId, Named, Place, Record, Records};
+use crate::record::{ClockChanged, EntryId, Named, Place, Records};
 use crate::replication::{
-    Act, Asker, Declined, Repair, RepairMessage, RepairStats, SetState, SetView, Sets, period,
+    Act, Asker, Declined, Provided, Repair, RepairMessage, RepairStats, SetState, Sets, period,
 };
 use crate::store::{Batch, Near, Put, Restored, Sender, Store, Usage};
 use crate::table::Table;
@@ -25,12 +26,13 @@ use crate::{Answer, Contact, Key, MAX_PROVIDERS, Query, Refusal, Status, Target}
 /// Everything about records.
 pub(super) struct Holder {
     key: NodeKey,
-    records: Records,
-    store: Store,
+    pub(super) records: Records,
+    pub(super) store: Store,
     repair: Repair,
-    sets: Sets,
-    /// Publishings that callers have started.
-    publishes: BTreeMap<OperationId, EntryId>,
+    pub(super) sets: Sets,
+    pub(super) provided: Provided,
+    /// What callers have started to publish or to provide.
+    pub(super) keeps: BTreeMap<OperationId, Keep>,
     /// When the neighbours are looked at again.
     look: Duration,
     /// When something is to be done.
@@ -89,7 +91,8 @@ impl Dht {
             sets: Sets::new(self.config.replication.clone()),
             key,
             records,
-            publishes: BTreeMap::new(),
+            provided: Provided::new(self.config.replication.clone(), self.config.store.provider_ttl),
+            keeps: BTreeMap::new(),
             look: Duration::ZERO,
             due: None,
         }));
@@ -113,24 +116,17 @@ impl Dht {
         self.holder.as_mut()?.store.flush(now)
     }
 
-    /// How the records that we have published stand.
-    pub fn published(&self) -> Vec<SetView> {
-        self.holder.as_ref().map(|holder| holder.sets.views()).unwrap_or_default()
-    }
-
-    /// Renews a record that we have published no more. Says whether it was looked after. Others keep it until it expires; a tombstone hides it at once.
-    pub fn forget(&mut self, now: Now, id: &EntryId) -> bool {
-        let known = self.holder.as_mut().is_some_and(|holder| holder.sets.forget(id));
-        self.note_due(now);
-        known
-    }
-
     /// How many live replicas of a record that we hold are known, ours included, how many are wanted, and its state.
     pub fn replicas(&mut self, now: Now, id: &EntryId) -> Option<(usize, usize, SetState)> {
         let holder = self.holder.as_mut()?;
         let (live, wanted) = holder.repair.live(now, &holder.records, &mut holder.store, id)?;
         let state = holder.repair.state(now, &holder.records, &mut holder.store, id)?;
         Some((live, wanted, state))
+    }
+
+    /// Provider records that are held for others.
+    pub fn held_providers(&self) -> usize {
+        self.holder.as_ref().map(|holder| holder.store.provider_count()).unwrap_or_default()
     }
 
     /// How much is held for others.
@@ -157,46 +153,6 @@ impl Dht {
         put
     }
 
-    /// What a caller wants to publish goes into our own store too, where that is one of its places, and is looked after from now on.
-    pub(super) fn on_publish(
-        &mut self,
-        now: Now,
-        id: OperationId,
-        record: &Record,
-        renew: Option<Duration>,
-    ) -> Option<(Target, Bytes, usize)> {
-        let serves = self.mode == Mode::Server;
-        let peer = self.peer;
-        let (target, value) = (record.target().clone(), record.to_bytes());
-        let wanted = self.with_holder(now, |holder, near, _| {
-            let wanted = holder.records.config().of(record.place().kind()).replicas;
-            let left = Duration::from_secs(record.version().not_after).saturating_sub(now.unix);
-            if holder.sets.publish(now, record.clone(), wanted, renew.unwrap_or(left), renew.is_some()) {
-                holder.publishes.insert(id, record.id());
-            }
-            if serves {
-                holder.store.put(now, &holder.records, near, Sender::Holder { peer }, &target, &value);
-            }
-            wanted
-        });
-        self.settle_holder(now);
-        wanted.map(|wanted| (target, value, wanted))
-    }
-
-    /// A store that we or a caller have started for a record of ours is over, or has nobody to go to.
-    pub(super) fn published_at(&mut self, now: Now, aim: Aim, stored: &[Contact]) {
-        let Some(holder) = self.holder.as_mut() else { return };
-        let id = match aim {
-            Aim::Replica(id) => Some(id),
-            Aim::Caller(caller) => holder.publishes.remove(&caller),
-            _ => None,
-        };
-        if let Some(id) = id {
-            holder.sets.settled(now, &id, stored);
-            self.note_due(now);
-        }
-    }
-
     /// What we hold ourselves counts as an answer too, as far as more is wanted: the best for a value, all for a collection, providers.
     pub(super) fn add_own(&mut self, now: Now, target: &Target, goal: &Goal, harvest: &mut Harvest) {
         let limits = &self.lookups;
@@ -215,7 +171,8 @@ impl Dht {
                 }
             }
             Goal::Providers(_) => {
-                let own = holder.store.providers(target.key(), None, limits.max_values, usize::MAX).0;
+                let held = holder.store.providers(target.key(), None, limits.max_values, usize::MAX).0;
+                let own: Vec<_> = holder.provided.of(target.key()).cloned().into_iter().chain(held).collect();
                 harvest.providers(limits, us, &own);
             }
             Goal::Peer(_) | Goal::Closest => {}
@@ -380,19 +337,20 @@ impl Dht {
         for act in acts {
             self.act(now, act);
         }
+        self.drive_provided(now);
         self.settle_holder(now);
     }
 
     fn act(&mut self, now: Now, act: Act) {
         match act {
-            Act::Publish { id, target, value, replicas } => {
+            Act::Publish { id, seq, target, value, replicas } => {
                 let query = Query::PutValue { target: target.clone(), value };
                 let options = Options { class: Class::Frugal, ..Options::default() };
                 let replicas = replicas.clamp(1, self.config.table.k);
                 let copies = Copies::new(query, replicas, replicas);
-                match self.create(now, Aim::Replica(id), target, Goal::Closest, Some(copies), options) {
+                match self.create(now, Aim::Replica(id, seq), target, Goal::Closest, Some(copies), options) {
                     Some(operation) => self.drive(now, operation),
-                    None => self.published_at(now, Aim::Replica(id), &[]),
+                    None => drop(self.set_settled(now, &id, seq, &[], &[])),
                 }
             }
             Act::Extend { token, contact, target, value } => {
@@ -410,7 +368,7 @@ impl Dht {
     }
 
     /// Runs something that needs both the records and the table.
-    fn with_holder<R>(
+    pub(super) fn with_holder<R>(
         &mut self,
         now: Now,
         run: impl FnOnce(&mut Holder, &dyn Near, &mut Random) -> R,
@@ -422,7 +380,7 @@ impl Dht {
     }
 
     /// Reports what has come up, hands out what is to be written, and notes when there is something to do next.
-    fn settle_holder(&mut self, now: Now) {
+    pub(super) fn settle_holder(&mut self, now: Now) {
         let Some(holder) = self.holder.as_mut() else { return };
         for found in holder.store.take_equivocations() {
             self.outputs.push_back(Output::Event(Event::Equivocation(Box::new(found))));
@@ -433,14 +391,14 @@ impl Dht {
         self.note_due(now);
     }
 
-    fn note_due(&mut self, now: Now) {
+    pub(super) fn note_due(&mut self, now: Now) {
         let serves = self.mode == Mode::Server;
         let Some(holder) = self.holder.as_mut() else { return };
         let repairs = serves && holder.store.used().records > 0;
         let repair =
             repairs.then(|| holder.repair.next_due().map_or(holder.look, |due| due.min(holder.look)));
-        holder.due =
-            [holder.store.poll_timeout(now), holder.sets.next_due(), repair].into_iter().flatten().min();
+        let ours = [holder.sets.next_due(), holder.provided.next_due()];
+        holder.due = ours.into_iter().chain([holder.store.poll_timeout(now), repair]).flatten().min();
     }
 
     /// While our clock is wrong, records are not refused for their times.

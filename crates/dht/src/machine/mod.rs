@@ -5,6 +5,7 @@ mod holder;
 mod links;
 mod memory;
 mod operation;
+mod published;
 mod requests;
 mod serve;
 mod store;
@@ -23,6 +24,7 @@ use peerage_machine::{Machine, Now, Random};
 
 use crate::outage::Outages;
 use crate::rtt::{FirstHops, Spread};
+use crate::store::Usage;
 use crate::{Contact, DhtConfig, Judge, Key, LookupConfig, Seen, SeenCounts, SizeEstimate, Table};
 use holder::Holder;
 use links::Links;
@@ -106,6 +108,14 @@ pub struct Standing {
     pub tracked: usize,
     /// Peers seen lately.
     pub seen: SeenCounts,
+    /// Records that are held for others, and for ourselves where this is one of their places.
+    pub held: Usage,
+    /// Provider records among what is held, beside `held`.
+    pub held_providers: usize,
+    /// Records of our own that are looked after.
+    pub published: usize,
+    /// Things that we provide and tell others again.
+    pub provided: usize,
     /// Totals since the start.
     pub stats: Stats,
 }
@@ -192,6 +202,10 @@ impl Dht {
             requests: self.requests.len(),
             tracked: self.limiter.tracked(),
             seen: self.seen.counts(now),
+            held: self.held(),
+            held_providers: self.held_providers(),
+            published: self.holder.as_ref().map_or(0, |holder| holder.sets.len()),
+            provided: self.holder.as_ref().map_or(0, |holder| holder.provided.len()),
             stats: self.stats,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use peerage_machine::Now;
 
+use super::published::{Accepted, NotTaken};
 use super::requests::Purpose;
 use super::store::Store;
 use super::upkeep::random_target;
@@ -31,8 +32,10 @@ pub(super) enum Aim {
     Compare,
     /// It looks a place in a dense neighbourhood up, for this operation.
     Cover(u64),
-    /// It publishes a record of ours again.
-    Replica(EntryId),
+    /// It publishes a record of ours again, the one of this number.
+    Replica(EntryId, u64),
+    /// It tells again that we provide something.
+    Provided(Key),
 }
 
 /// An operation under way.
@@ -78,13 +81,17 @@ impl Dht {
                 (target, Goal::Closest, Some(Store::new(query, replicas_or(replicas), options.quorum)))
             }
             Operation::Publish { record, renew } => {
-                let Some((target, value, replicas)) = self.on_publish(now, id, &record, renew) else {
-                    return self.outputs.push_back(refuse(Ended::Refused(Refusal::NotServed)));
+                let Accepted { target, value, replicas } = match self.on_publish(now, id, &record, renew) {
+                    Ok(accepted) => accepted,
+                    Err(why) => return self.outputs.push_back(refuse(not_taken(&why))),
                 };
                 let query = Query::PutValue { target: target.clone(), value };
                 (target, Goal::Closest, Some(Store::new(query, replicas_or(replicas), options.quorum)))
             }
-            Operation::Provide { target, provider, replicas } => {
+            Operation::Provide { target, provider, replicas, renew } => {
+                if let Err(why) = self.on_provide(now, id, &target, &provider, replicas, renew) {
+                    return self.outputs.push_back(refuse(not_taken(&why)));
+                }
                 let query = Query::AddProvider { target: target.clone(), provider };
                 (target, Goal::Closest, Some(Store::new(query, replicas_or(replicas), options.quorum)))
             }
@@ -103,9 +110,11 @@ impl Dht {
             None => {
                 let mut harvest = Harvest::default();
                 self.add_own(now, &target, &goal, &mut harvest);
+                let equivocation = harvest.equivocation.take();
                 let (values, providers) = harvest.take();
-                let outcome = Outcome { values, providers, ..Outcome::empty(Ended::NoContacts) };
-                self.published_at(now, Aim::Caller(id), &[]);
+                let mut outcome =
+                    Outcome { values, providers, equivocation, ..Outcome::empty(Ended::NoContacts) };
+                self.published_at(now, id, &mut outcome);
                 self.outputs.push_back(Output::Done { operation: id, outcome: Box::new(outcome) });
                 self.check_alone(now);
             }
@@ -360,8 +369,8 @@ impl Dht {
                 let told = op.store.as_ref().is_some_and(|store| store.told);
                 let (target, goal) = (op.lookup.target().clone(), op.lookup.goal().clone());
                 self.add_own(now, &target, &goal, &mut op.lookup.harvest);
-                let outcome = Box::new(self.outcome(now, op, ended));
-                self.published_at(now, Aim::Caller(id), &outcome.stored);
+                let mut outcome = Box::new(self.outcome(now, op, ended));
+                self.published_at(now, id, &mut outcome);
                 self.outputs.push_back(match told {
                     true => Output::Settled { operation: id, outcome },
                     false => Output::Done { operation: id, outcome },
@@ -369,10 +378,11 @@ impl Dht {
             }
             Aim::Join => self.joined(now),
             Aim::Neighbours => {}
-            Aim::Replica(id) => {
+            Aim::Replica(id, seq) => {
                 let outcome = self.outcome(now, op, ended);
-                self.published_at(now, Aim::Replica(id), &outcome.stored);
+                self.set_settled(now, &id, seq, &outcome.stored, &outcome.not_stored);
             }
+            Aim::Provided(key) => self.told_again(now, &key, ended),
             Aim::Refresh => {
                 if let (Ended::Complete, Some(kth)) = (ended, op.lookup.kth()) {
                     self.measured(now, kth);
@@ -390,6 +400,7 @@ impl Dht {
     fn outcome(&self, now: Now, mut op: Op, ended: Ended) -> Outcome {
         let (values, providers) = op.lookup.harvest.take();
         let mut outcome = Outcome {
+            equivocation: op.lookup.harvest.equivocation.take(),
             closest: op.lookup.closest().take(self.config.table.k).map(|c| c.contact.clone()).collect(),
             found: op.lookup.found.take(),
             values,
@@ -421,9 +432,11 @@ impl Dht {
             took: now.mono.saturating_sub(op.lookup.started()),
             counts: Counts { around: op.around, ..op.lookup.counts },
             dense: op.dense,
+            unsettled: true,
             ..Outcome::empty(ended)
         };
         store.fill(&mut outcome);
+        outcome.looked_after = self.is_kept(id);
         self.outputs.push_back(Output::Done { operation: id, outcome: Box::new(outcome) });
     }
 
@@ -440,6 +453,13 @@ impl Dht {
         if let Some(operation) = self.begin(now, Aim::Refresh, target, Class::Normal) {
             self.drive(now, operation);
         }
+    }
+}
+
+fn not_taken(why: &NotTaken) -> Ended {
+    match why {
+        NotTaken::NoRecords => Ended::Refused(Refusal::NotServed),
+        NotTaken::TooMany => Ended::TooManyKept,
     }
 }
 

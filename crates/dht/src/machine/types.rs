@@ -1,5 +1,6 @@
 //! What goes into the machine and what comes out of it.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -147,6 +148,19 @@ pub enum Failure {
     Local,
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "not let in",
+            Self::Unreachable => "not reached",
+            Self::Timeout => "silent",
+            Self::Broken => "not understood",
+            Self::Unsupported => "without a DHT",
+            Self::Local => "not asked, for a fault of our own",
+        })
+    }
+}
+
 /// How urgent something is. It decides how many requests a lookup starts at once and how soon it starts the next (dht.md B.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Class {
@@ -205,7 +219,8 @@ pub enum Operation {
     Publish {
         /// The record.
         record: Box<Record>,
-        /// Renewed for so long each time, at a third of that, until [`crate::Dht::forget`]; `None` to let it expire.
+        /// Renewed for so long each time, at a third of that, until [`crate::Dht::forget`]; `None` to let it expire. A tombstone is never renewed: when it expires, so
+        /// has what it hides.
         renew: Option<Duration>,
     },
     /// Tell the peers closest to the target that we provide it.
@@ -216,6 +231,8 @@ pub enum Operation {
         provider: Contact,
         /// How many peers are told.
         replicas: usize,
+        /// Told again before they forget it, until [`crate::Dht::stop_providing`]. Needs [`crate::Dht::with_records`].
+        renew: bool,
     },
 }
 
@@ -332,6 +349,13 @@ pub struct Outcome {
     pub counts: Counts,
     /// Whether the neighbourhood of the target looks too dense to be honest (dht.md B.6).
     pub dense: bool,
+    /// Copies are still on the way: [`Output::Settled`] follows with the final counts.
+    pub unsettled: bool,
+    /// For [`Operation::Publish`]: the record is looked after from now on, whether or not enough have stored it. It isn't when the operation was cancelled, or had nobody
+    /// to go to, before anybody stored it; nor when most holders have a newer one, or were told that this one was read.
+    pub looked_after: bool,
+    /// A publisher was found to have signed two bodies under one sequence number: the first such proof among the values that holders answered with.
+    pub equivocation: Option<Box<Equivocation>>,
 }
 
 impl Outcome {
@@ -349,6 +373,9 @@ impl Outcome {
             took: Duration::ZERO,
             counts: Counts::default(),
             dense: false,
+            unsettled: false,
+            looked_after: false,
+            equivocation: None,
         }
     }
 }
@@ -375,6 +402,17 @@ pub enum NotStored {
     Stale,
     /// The holder was not reached, or did not answer.
     Failed(Failure),
+}
+
+impl fmt::Display for NotStored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(why) => write!(f, "refused: {why}"),
+            Self::Busy => f.write_str("busy"),
+            Self::Stale => f.write_str("with a newer one"),
+            Self::Failed(why) => why.fmt(f),
+        }
+    }
 }
 
 /// How often what happened in an operation. `asked` = `answered` + `failed` + `cancelled` when it is over.
@@ -426,6 +464,9 @@ pub enum Ended {
     NoContacts,
     /// Too many operations are under way: [`crate::LookupConfig::max_operations`].
     TooMany,
+    /// As many of our own are looked after as may be: records ([`crate::replication::ReplicationConfig::max_sets`]), or things that we provide
+    /// ([`crate::replication::ReplicationConfig::max_provided`]).
+    TooManyKept,
     /// What is wanted is not served by this version, or makes no sense.
     Refused(crate::Refusal),
 }

@@ -13,6 +13,7 @@ use super::{
     EndpointBody, Keeping, Kind, KindLimits, MailboxPolicy, MailboxRules, MailboxToken, Named, Network,
     Place, Record, RecordFault, RecordsConfig, Unverified, meets_work,
 };
+use crate::store::Equivocation;
 use crate::topic::Ad;
 use crate::{Invalid, Judge, Judged, Target};
 
@@ -249,6 +250,18 @@ impl Judge for Records {
             }),
             Checked::Foreign(judged) => Ok(judged),
         }
+    }
+
+    fn contradiction(&self, target: &Target, values: [&Bytes; 2]) -> Option<Equivocation> {
+        let [first, second] = values.map(|value| Unverified::read(&self.network, value).ok());
+        let (first, second) = (first?, second?);
+        let (one, other) = (first.claim(), second.claim());
+        let same = one.publisher() == other.publisher() && one.slot() == other.slot();
+        (same && one.version().equivocates(other.version())).then(|| Equivocation {
+            publisher: one.publisher(),
+            target: target.clone(),
+            values: values.map(Bytes::clone),
+        })
     }
 }
 

@@ -4,7 +4,7 @@
 //! - [`Repair`], at every holder. Neighbours in the keyspace compare digests of the records that both should have, and hand over what one of them lacks. The cost is that of a digest
 //!   for each neighbour and period, however many records there are. So records outlive their publisher's connection, and a joiner gets what is now its own.
 //! - [`Sets`], at the publisher: for each record of ours who has it, as far as we know, and whether those are enough. It probes, publishes again when they are too few, and renews
-//!   at a third of the record's life, with a small signed extension where the content is the same.
+//!   at a third of the record's life, with a small signed extension where the content is the same. [`Provided`] is the same for what we provide.
 //!
 //! Repair passes on what the publisher signed: it never lengthens a record's life, never raises its sequence. A copy that a holder refused is no replica.
 
@@ -13,6 +13,7 @@ mod clock;
 mod digest;
 mod index;
 mod message;
+mod provided;
 mod repair;
 mod sets;
 
@@ -26,6 +27,7 @@ pub use digest::{Digest, Prefix};
 pub use message::{
     Item, MAX_DIGESTS, MAX_IDS, MAX_ITEMS, MAX_RECORDS, Malformed, PartItems, RepairMessage, Verdict,
 };
+pub use provided::{Provided, Tell};
 pub use repair::{Repair, RepairStats};
 pub use sets::{Act, SetView, Sets};
 
@@ -58,6 +60,8 @@ pub struct ReplicationConfig {
     pub max_sets: usize,
     /// Copies of our records that are stored, renewed or asked after at once; the next records wait their turn. A single record may have more.
     pub max_copies_at_once: usize,
+    /// Things that we provide and tell others again.
+    pub max_provided: usize,
     /// How often we ask the holders of our records whether they still have them.
     pub probe_every: Duration,
     /// The first pause before we publish again what too few have stored; each further one doubles, up to `probe_every`.
@@ -82,6 +86,7 @@ impl Default for ReplicationConfig {
             max_hand_over: 1024,
             max_sets: 1024,
             max_copies_at_once: 256,
+            max_provided: 1024,
             probe_every: Duration::from_secs(15 * 60),
             retry_first: Duration::from_secs(15),
             slack: 2,

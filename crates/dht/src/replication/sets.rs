@@ -10,7 +10,7 @@ use peerage_machine::{Now, Random};
 use super::message::{Item, RepairMessage};
 use super::{ReplicationConfig, SetState};
 use crate::record::{EntryId, Record};
-use crate::{Contact, Key, Target};
+use crate::{Contact, Key, NotStored, Target};
 
 /// Our records, each with those who have it.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ struct Set {
     failures: u32,
     /// Answers that are still out.
     open: usize,
+    /// The version before, as long as nobody has stored this one.
+    before: Option<Box<Set>>,
 }
 
 #[derive(Debug, Clone)]
@@ -53,8 +55,10 @@ struct Holder {
 /// How a record of ours stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetView {
-    /// The record.
+    /// The record's name.
     pub id: EntryId,
+    /// The record.
+    pub record: Record,
     /// Where it stands.
     pub target: Target,
     /// Its state.
@@ -78,6 +82,8 @@ pub enum Act {
     Publish {
         /// Its name.
         id: EntryId,
+        /// Its number.
+        seq: u64,
         /// Where.
         target: Target,
         /// The record.
@@ -113,19 +119,25 @@ impl Sets {
         Self { config, sets: BTreeMap::new(), asked: BTreeMap::new(), next_token: 0 }
     }
 
-    /// Takes a record of ours in, whose publishing is under way. A newer one takes the place of an older one, with its holders. Says whether there is room.
+    /// Takes a record of ours in, whose publishing is under way. A newer one takes the place of an older one, with its holders. A tombstone is never kept beyond its
+    /// time, which outlasts what it hides. Says whether there is room.
     pub fn publish(&mut self, now: Now, record: Record, wanted: usize, ttl: Duration, keep: bool) -> bool {
         let id = record.id();
         if self.sets.len() >= self.config.max_sets && !self.sets.contains_key(&id) {
             return false;
         }
-        let holders = self.sets.remove(&id).map(|set| set.holders).unwrap_or_default();
-        let holders = holders.into_iter().map(|holder| Holder { confirmed: None, ..holder }).collect();
+        let before = self.sets.remove(&id);
+        let holders = before.iter().flat_map(|set| &set.holders);
+        let holders = holders.map(|holder| Holder { confirmed: None, ..holder.clone() }).collect();
+        // Of several that nobody has stored the first is the one before.
+        let before =
+            before.and_then(|set| if set.before.is_some() { set.before } else { Some(Box::new(set)) });
         let set = Set {
+            before,
+            keep: keep && !record.is_tombstone(),
             record,
             wanted,
             ttl,
-            keep,
             state: SetState::Publishing,
             publishing: true,
             again: false,
@@ -135,8 +147,33 @@ impl Sets {
             failures: 0,
             open: 0,
         };
+        self.asked.retain(|_, (of, _)| *of != id);
         self.sets.insert(id, set);
         true
+    }
+
+    /// A publishing was given up before anybody had stored the record: it is as if it had never begun, and the version before is looked after again.
+    pub fn abandon(&mut self, now: Now, id: &EntryId) {
+        let Some(set) = self.sets.remove(id) else { return };
+        if let Some(before) = set.before {
+            self.sets
+                .insert(*id, Set { publishing: false, again: false, open: 0, next: now.mono, ..*before });
+        }
+        self.asked.retain(|_, (of, _)| of != id);
+    }
+
+    /// The number of a record that is looked after.
+    pub fn seq(&self, id: &EntryId) -> Option<u64> {
+        self.sets.get(id).map(|set| set.record.version().seq)
+    }
+
+    /// Whether holders say that a record is of no use any more: most of those that answered have a newer one, or were told that it was read and is to be kept no longer,
+    /// as a message is that its recipient has cleared. Then nobody needs it from us.
+    pub fn is_over(stored: usize, not_stored: &[(Contact, NotStored)]) -> bool {
+        let count = |is: fn(&NotStored) -> bool| not_stored.iter().filter(|(_, why)| is(why)).count();
+        let stale = count(|why| *why == NotStored::Stale);
+        let answered = stored + count(|why| !matches!(why, NotStored::Failed(_)));
+        2 * stale > answered
     }
 
     /// Looks after a record no more; what is out expires by itself. Says whether it was looked after.
@@ -150,6 +187,7 @@ impl Sets {
         let (slack, retry, most) = (self.config.slack, self.config.retry_first, self.config.probe_every);
         let Some(set) = self.sets.get_mut(id) else { return };
         (set.publishing, set.again) = (false, false);
+        set.before = None;
         for contact in stored {
             set.confirm(now, contact.key(), Some(contact));
         }
@@ -245,6 +283,16 @@ impl Sets {
         self.sets.iter().map(|(id, set)| set.view(*id)).collect()
     }
 
+    /// How many records are looked after.
+    pub fn len(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.sets.is_empty()
+    }
+
     /// How one record stands.
     pub fn view(&self, id: &EntryId) -> Option<SetView> {
         self.sets.get(id).map(|set| set.view(*id))
@@ -298,7 +346,8 @@ impl Set {
 
     fn act(&self, id: EntryId) -> Act {
         let target = self.record.target().clone();
-        Act::Publish { id, target, value: self.record.to_bytes(), replicas: self.wanted }
+        let seq = self.record.version().seq;
+        Act::Publish { id, seq, target, value: self.record.to_bytes(), replicas: self.wanted }
     }
 
     /// Signs a longer life. Content and sequence stay.
@@ -336,6 +385,7 @@ impl Set {
     fn view(&self, id: EntryId) -> SetView {
         SetView {
             id,
+            record: self.record.clone(),
             target: self.record.target().clone(),
             state: self.state,
             live: self.holders.iter().filter(|holder| holder.confirmed.is_some()).count(),

@@ -219,7 +219,7 @@ impl Store {
         Page { values: rules.map(|entry| entry.value.clone()).into_iter().collect(), cursor: None }
     }
 
-    /// Takes in that `contact` provides what `name` names. The caller has made sure that it is the sender.
+    /// Takes in that `contact` provides what `name` names. The caller has made sure that it is the sender. Without `remote` it is ourselves, for whom no rate applies.
     pub fn provide(
         &mut self,
         now: Now,
@@ -234,7 +234,8 @@ impl Store {
         if contact.peer() != from {
             return Put::Refused(Refusal::NotTheProvider);
         }
-        if !self.rates.may_put(now, &self.config, from, remote) || self.writing.is_behind(&self.config) {
+        let may_put = remote.is_none() || self.rates.may_put(now, &self.config, from, remote);
+        if !may_put || self.writing.is_behind(&self.config) {
             return Put::Busy;
         }
         let until = now.unix.as_secs().saturating_add(self.config.provider_ttl.as_secs());
@@ -249,6 +250,24 @@ impl Store {
         }
         self.writing.touch(now, rows::provider_row(target.key(), from));
         Put::Stored
+    }
+
+    /// Takes out that a peer provides something. Says whether it was there.
+    pub fn unprovide(&mut self, now: Now, key: &Key, peer: &PeerId) -> bool {
+        let was = self.providers.remove(key, peer);
+        if was {
+            self.writing.touch(now, rows::provider_row(key, peer));
+        }
+        was
+    }
+
+    /// Takes a record out as if it had never come, where it is still the one of this version: an older one may stand there again.
+    pub fn take_back(&mut self, now: Now, id: &EntryId, version: &Version) {
+        if self.version(id) == Some(*version)
+            && let Some(spot) = self.by_id.get(id).cloned()
+        {
+            self.remove(now, &spot, false);
+        }
     }
 
     /// Providers of a key after `cursor`, as many as fit, and where to go on.

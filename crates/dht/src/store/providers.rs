@@ -131,6 +131,14 @@ impl Providers {
         Some((key, peer))
     }
 
+    /// Takes one out. Says whether it was there.
+    pub(super) fn remove(&mut self, key: &Key, peer: &PeerId) -> bool {
+        let Some(until) = self.get(key, peer).map(|provider| provider.until) else { return false };
+        self.expiry.remove(&(until, *key, *peer));
+        self.forget(key, peer);
+        true
+    }
+
     fn forget(&mut self, key: &Key, peer: &PeerId) {
         let distance = self.own.distance(key);
         if let Some(providers) = self.by_key.get_mut(&distance) {

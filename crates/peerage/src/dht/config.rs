@@ -18,6 +18,8 @@ pub struct DhtConfig {
     pub libp2p: bool,
     /// Events of the DHT that a slow watcher may fall behind before it misses some. Default: 256.
     pub max_events_behind: usize,
+    /// Zero bits of work that this node does at most for a message to a stranger: each doubles the work, of which a processor does some millions a second. Default: 22.
+    pub most_mail_work_bits: u32,
     /// The machine's limits and times.
     pub limits: peerage_dht::DhtConfig,
     /// The limits of records. All nodes of a network must agree on them.
@@ -43,6 +45,10 @@ impl DhtConfig {
         if !(1..=1 << 20).contains(&self.max_events_behind) {
             let many = self.max_events_behind;
             return Err(format!("the limit max_events_behind of the DHT is {many}: give 1 to {}", 1 << 20));
+        }
+        if self.most_mail_work_bits > 40 {
+            let bits = self.most_mail_work_bits;
+            return Err(format!("the limit most_mail_work_bits of the DHT is {bits}: give 0 to 40"));
         }
         self.limits.validate()?;
         self.records.validate()
@@ -70,6 +76,7 @@ impl Default for DhtConfig {
             mode: None,
             libp2p: false,
             max_events_behind: 256,
+            most_mail_work_bits: 22,
             limits: peerage_dht::DhtConfig::default(),
             records: RecordsConfig::default(),
             validators: Vec::new(),
@@ -85,6 +92,7 @@ impl fmt::Debug for DhtConfig {
             .field("mode", &self.mode)
             .field("libp2p", &self.libp2p)
             .field("max_events_behind", &self.max_events_behind)
+            .field("most_mail_work_bits", &self.most_mail_work_bits)
             .field("limits", &self.limits)
             .field("records", &self.records)
             .field("validators", &validators)

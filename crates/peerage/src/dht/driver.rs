@@ -54,7 +54,7 @@ pub(crate) type MachineCall = dyn FnOnce(Now, &mut Dht) + Send;
 pub(crate) struct Caller {
     pub(crate) done: oneshot::Sender<Outcome>,
     /// Told of a store that went on after its caller was answered.
-    pub(crate) settled: Option<oneshot::Sender<Outcome>>,
+    pub(crate) settled: Option<mpsc::Sender<Outcome>>,
     pub(crate) steps: Option<mpsc::Sender<Step>>,
 }
 
@@ -76,7 +76,7 @@ struct Driver {
     asked: BTreeMap<QueryId, oneshot::Sender<Answer>>,
     callers: BTreeMap<OperationId, Caller>,
     /// Stores that go on after their callers were answered.
-    settling: BTreeMap<OperationId, oneshot::Sender<Outcome>>,
+    settling: BTreeMap<OperationId, mpsc::Sender<Outcome>>,
     /// Who is connected, as the machine was told.
     connected: BTreeMap<PeerId, Told>,
     next_query: u64,
@@ -232,7 +232,7 @@ impl Driver {
                 Output::Done { operation, outcome } => {
                     if let Some(caller) = self.callers.remove(&operation) {
                         self.settling.retain(|_, waiting| !waiting.is_closed());
-                        if let Some(settled) = caller.settled {
+                        if let Some(settled) = caller.settled.filter(|_| outcome.unsettled) {
                             self.settling.insert(operation, settled);
                         }
                         let _ = caller.done.send(*outcome);
@@ -240,7 +240,8 @@ impl Driver {
                 }
                 Output::Settled { operation, outcome } => {
                     if let Some(settled) = self.settling.remove(&operation) {
-                        let _ = settled.send(*outcome);
+                        // Whoever waited for it may be gone.
+                        let _ = settled.try_send(*outcome);
                     }
                 }
                 Output::Write(batch) => self.write(batch),

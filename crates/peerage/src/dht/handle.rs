@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_dht::record::Kind;
 use peerage_dht::{
-    Class, Contact, Counts, Ended, Event, Health, Input, Operation, OperationId, Options, Outcome, Standing,
-    Step, Target,
+    Class, Contact, Ended, Event, Health, Input, Operation, OperationId, Options, Outcome, Standing, Step,
+    Target,
 };
 use peerage_identity::PeerId;
 use peerage_machine::Now;
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::DhtCore;
 use super::driver::{Caller, DhtMessage, MAX_STEPS_BEHIND};
+use super::report::{DhtReport, Settled};
 use crate::shared::Shared;
 
 /// An operation of a node that knows nobody waits so long for somebody, and then says so.
@@ -48,20 +49,36 @@ pub enum DhtError {
     NoContacts,
     /// Too many operations are under way.
     #[error(
-        "too many operations of the DHT are under way: wait for some, or raise dht.limits.lookup.max_operations"
+        "too many operations of the DHT are under way: wait for some, or raise dht.lookup.max_operations"
     )]
     TooMany,
+    /// As many records of this node, or things that it provides, are looked after as may be.
+    #[error(
+        "this node looks after as much as it may: take something back (forget, leave, stop_providing), or raise {limit}"
+    )]
+    TooManyKept {
+        /// The limit.
+        limit: &'static str,
+    },
+    /// A mailbox takes no message of this node's.
+    #[error("{peer} does not take this message: {why}")]
+    NotWelcome {
+        /// Whose it is.
+        peer: PeerId,
+        /// The reason, and what can be done.
+        why: String,
+    },
     /// It was not found.
     #[error("not found: {report}")]
     NotFound {
         /// How it went.
-        report: DhtReport,
+        report: Box<DhtReport>,
     },
-    /// It was stored at fewer nodes than were asked for.
-    #[error("stored at too few nodes: {report}")]
+    /// It was stored at fewer nodes than were asked for. Where the report says that it is looked after, the node tries on by itself.
+    #[error("stored at too few nodes{}: {report}", if report.looked_after { ", the node tries on" } else { "" })]
     TooFewStored {
         /// How it went.
-        report: DhtReport,
+        report: Box<DhtReport>,
     },
     /// A record cannot be what it should be, and why.
     #[error("this cannot be published: {0}")]
@@ -72,45 +89,6 @@ pub enum DhtError {
         /// The reason.
         why: String,
     },
-}
-
-/// How an operation went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DhtReport {
-    /// Why it ended.
-    pub ended: Ended,
-    /// So many answers stand before the result, one after another.
-    pub hops: u32,
-    /// From the start to the end.
-    pub took: Duration,
-    /// How often what happened.
-    pub counts: Counts,
-    /// Whether the neighbourhood of the target looks too dense to be honest.
-    pub dense: bool,
-}
-
-impl DhtReport {
-    pub(super) fn of(outcome: &Outcome) -> Self {
-        let Outcome { ended, hops, took, counts, dense, .. } = outcome;
-        Self { ended: *ended, hops: *hops, took: *took, counts: *counts, dense: *dense }
-    }
-}
-
-impl fmt::Display for DhtReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { asked, answered, failed, cancelled, stored, .. } = self.counts;
-        write!(f, "{asked} asked, {answered} answered, {failed} failed, {cancelled} cancelled")?;
-        if stored > 0 {
-            write!(f, ", {stored} stored")?;
-        }
-        write!(f, ", in {} ms", self.took.as_millis())?;
-        match self.ended {
-            Ended::Deadline => f.write_str(" (the time was up)"),
-            Ended::Cancelled => f.write_str(" (cancelled)"),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// The DHT of a node: [`Node::dht`](crate::Node::dht). Clones are handles to the same.
@@ -130,7 +108,7 @@ impl Dht {
     pub fn find_peer(&self, peer: PeerId) -> DhtCall<(Contact, DhtReport)> {
         let read = |outcome: &Outcome| match outcome.found.clone() {
             Some(contact) => Ok((contact, DhtReport::of(outcome))),
-            None => Err(DhtError::NotFound { report: DhtReport::of(outcome) }),
+            None => Err(not_found(DhtReport::of(outcome))),
         };
         self.call(Ok(Operation::FindPeer { peer }), read)
     }
@@ -141,13 +119,18 @@ impl Dht {
         self.call(wanted, |outcome| Ok((outcome.closest.clone(), DhtReport::of(outcome))))
     }
 
-    /// Tells the nodes closest to `key`, a multihash for other libp2p nodes, that this node provides what it names, with the addresses at which it listens.
+    /// Tells the nodes closest to `key`, a multihash for other libp2p nodes, that this node provides what it names, with the addresses at which it listens. Holders keep that for
+    /// two days ([`dht.store.provider_ttl`](peerage_dht::store::StoreConfig::provider_ttl)); the node tells them again after half of that, and when its addresses change, until
+    /// [`Dht::stop_providing`]. With [`DhtCall::once`] it does not.
     pub fn provide(&self, target: impl AsRef<[u8]>) -> DhtCall<DhtReport> {
         let addresses = self.shared.listening.here().addresses.clone();
         let provider = Contact::new(self.shared.me, &addresses);
         let replicas = self.replicas(Kind::Value);
-        let wanted = key(target.as_ref()).map(|target| Operation::Provide { target, provider, replicas });
-        self.call(wanted, stored)
+        let target = key(target.as_ref());
+        let make = move |_: Options, terms: Terms| async move {
+            Ok(Operation::Provide { target: target?, provider, replicas, renew: !terms.once })
+        };
+        self.make(make, stored)
     }
 
     /// Who provides what `key` names, up to `wanted` of them.
@@ -157,6 +140,7 @@ impl Dht {
     }
 
     /// Stores a value as it is under a key as it is, as libp2p's PUT_VALUE does: for namespaces that this node and the others have a validator for.
+    /// Nobody looks after it: its holders keep it for two days, and whoever wants it for longer puts it again.
     pub fn put_raw(&self, target: impl AsRef<[u8]>, value: impl Into<Bytes>) -> DhtCall<DhtReport> {
         let (value, replicas) = (value.into(), self.replicas(Kind::Value));
         let wanted = key(target.as_ref()).map(|target| Operation::Put { target, value, replicas });
@@ -168,7 +152,7 @@ impl Dht {
         let wanted = key(target.as_ref()).map(|target| Operation::Get { target });
         self.call(wanted, |outcome| match outcome.values.first() {
             Some(found) => Ok((found.value.clone(), DhtReport::of(outcome))),
-            None => Err(DhtError::NotFound { report: DhtReport::of(outcome) }),
+            None => Err(not_found(DhtReport::of(outcome))),
         })
     }
 
@@ -228,12 +212,26 @@ impl Dht {
         read: impl FnOnce(&Outcome) -> Result<T, DhtError> + Send + 'static,
     ) -> DhtCall<T> {
         let core = self.core().cloned();
-        let wanted = core.and_then(|core| Ok((core, wanted?)));
-        DhtCall { wanted, options: Options::default(), steps: None, read: Box::new(read) }
+        let wanted = core.and_then(|core| Ok((core, Wanted::Known(wanted?))));
+        DhtCall::new(wanted, Box::new(read))
+    }
+
+    /// An operation that is only made when the call is awaited, by what its options say then.
+    pub(super) fn make<T, F>(
+        &self,
+        make: impl FnOnce(Options, Terms) -> F + Send + 'static,
+        read: impl FnOnce(&Outcome) -> Result<T, DhtError> + Send + 'static,
+    ) -> DhtCall<T>
+    where
+        F: Future<Output = Result<Operation, DhtError>> + Send + 'static,
+    {
+        let make: Make = Box::new(move |options, terms| Box::pin(make(options, terms)));
+        let wanted = self.core().cloned().map(|core| (core, Wanted::Made(make)));
+        DhtCall::new(wanted, Box::new(read))
     }
 }
 
-fn key(bytes: &[u8]) -> Result<Target, DhtError> {
+pub(super) fn key(bytes: &[u8]) -> Result<Target, DhtError> {
     let most = peerage_dht::MAX_TARGET_BYTES;
     Target::new(bytes).ok_or(DhtError::Key { length: bytes.len(), most })
 }
@@ -242,22 +240,68 @@ pub(super) fn stored(outcome: &Outcome) -> Result<DhtReport, DhtError> {
     let report = DhtReport::of(outcome);
     match outcome.ended {
         Ended::Stored => Ok(report),
-        _ => Err(DhtError::TooFewStored { report }),
+        _ => Err(DhtError::TooFewStored { report: Box::new(report) }),
     }
 }
 
+pub(super) fn not_found(report: DhtReport) -> DhtError {
+    DhtError::NotFound { report: Box::new(report) }
+}
+
 type ReadOutcome<T> = Box<dyn FnOnce(&Outcome) -> Result<T, DhtError> + Send>;
+type Making = Pin<Box<dyn Future<Output = Result<Operation, DhtError>> + Send>>;
+type Make = Box<dyn FnOnce(Options, Terms) -> Making + Send>;
+
+/// What a call wants.
+enum Wanted {
+    Known(Operation),
+    Made(Make),
+}
+
+/// What the caller of a store says of what it stores.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Terms {
+    /// How long it lasts.
+    pub(super) lasts: Option<Duration>,
+    /// It is not renewed.
+    pub(super) once: bool,
+    /// Shown to the recipient's holders.
+    pub(super) token: Bytes,
+}
 
 /// An operation of the DHT that is about to start: await it. Dropping what awaits it cancels it, with every request that it has under way.
 #[must_use = "nothing happens before it is awaited"]
 pub struct DhtCall<T> {
-    wanted: Result<(Arc<DhtCore>, Operation), DhtError>,
+    wanted: Result<(Arc<DhtCore>, Wanted), DhtError>,
     options: Options,
+    terms: Terms,
     steps: Option<mpsc::Sender<Step>>,
+    settled: Option<mpsc::Sender<Outcome>>,
     read: ReadOutcome<T>,
 }
 
 impl<T> DhtCall<T> {
+    fn new(wanted: Result<(Arc<DhtCore>, Wanted), DhtError>, read: ReadOutcome<T>) -> Self {
+        Self {
+            wanted,
+            options: Options::default(),
+            terms: Terms::default(),
+            steps: None,
+            settled: None,
+            read,
+        }
+    }
+
+    /// The same call with another result.
+    pub(super) fn map<U: 'static>(self, map: impl FnOnce(T) -> U + Send + 'static) -> DhtCall<U>
+    where
+        T: 'static,
+    {
+        let Self { wanted, options, terms, steps, settled, read } = self;
+        let read: ReadOutcome<U> = Box::new(move |outcome| read(outcome).map(map));
+        DhtCall { wanted, options, terms, steps, settled, read }
+    }
+
     /// How urgent it is: how many requests are under way at once, and how soon the next one starts. Default: interactive.
     pub fn class(mut self, class: Class) -> Self {
         self.options.class = class;
@@ -265,13 +309,14 @@ impl<T> DhtCall<T> {
     }
 
     /// For a value: so many valid answers from different networks, of which the best is taken. For a store: the call returns after so many nodes have stored
-    /// it, and the rest is asked on. Default: one, and half of the replicas.
+    /// it, and the rest is asked on ([`DhtCall::settled`]). Default: two for a value that may change, one for content that never does; half of the replicas for a store.
     pub fn quorum(mut self, quorum: usize) -> Self {
         self.options.quorum = quorum;
         self
     }
 
-    /// After so long whatever is there is returned. Default: 10 s; for what nobody waits for 30 s.
+    /// After so long whatever is there is returned. Default: 10 s for [`Class::Interactive`], 30 s for the other classes (`dht.lookup.interactive_deadline`,
+    /// `dht.lookup.background_deadline`).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.options.deadline = Some(deadline);
         self
@@ -283,7 +328,7 @@ impl<T> DhtCall<T> {
         self
     }
 
-    /// At most so many requests under way at once, 3 to 16. Default: the class's own.
+    /// At most so many requests under way at once, 1 to 16 and no more than `dht.lookup.alpha`; what lies beyond is taken as the nearest of those. Default: the class's own.
     pub fn alpha(mut self, alpha: usize) -> Self {
         self.options.alpha = alpha;
         self
@@ -295,6 +340,45 @@ impl<T> DhtCall<T> {
         self.steps = Some(steps);
         self.options.watch = true;
         (self, Steps(receiver))
+    }
+}
+
+impl DhtCall<DhtReport> {
+    /// How long what is published lasts, a minute or more, unless it is renewed; and for how long it is renewed each time. Default: what is configured for its kind, such as
+    /// `dht.records.value.default_ttl`; at most its `max_ttl`. What is stored as it is and what is provided lasts for as long as holders keep it.
+    pub fn lasts(mut self, lasts: Duration) -> Self {
+        self.terms.lasts = Some(lasts);
+        self
+    }
+
+    /// Lets it expire: it is not renewed. Without this, what is published and what is provided is renewed while the node runs. Messages are not.
+    pub fn once(mut self) -> Self {
+        self.terms.once = true;
+        self
+    }
+
+    /// For a message: the recipient's leave, as [`Dht::mailbox_token`] gives it there. With it no work is done.
+    pub fn token(mut self, token: impl Into<Bytes>) -> Self {
+        self.terms.token = token.into();
+        self
+    }
+
+    /// Lets the final counts be awaited: a store returns when enough nodes have stored, and goes on to the others.
+    ///
+    /// ```no_run
+    /// # async fn example(dht: peerage::Dht) -> Result<(), peerage::DhtError> {
+    /// let (storing, mut settled) = dht.put("colour", "blue").settled();
+    /// println!("enough have it: {}", storing.await?);
+    /// if let Some(last) = settled.report().await {
+    ///     println!("all were asked: {last}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn settled(mut self) -> (Self, Settled) {
+        let (settled, receiver) = mpsc::channel(1);
+        self.settled = Some(settled);
+        (self, Settled(receiver))
     }
 }
 
@@ -311,10 +395,14 @@ impl Steps {
 
 impl<T> fmt::Debug for DhtCall<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wanted = self.wanted.as_ref().map(|(_, wanted)| wanted);
+        let wanted = self.wanted.as_ref().map(|(_, wanted)| match wanted {
+            Wanted::Known(operation) => Some(operation),
+            Wanted::Made(_) => None,
+        });
         f.debug_struct("DhtCall")
             .field("wanted", &wanted)
             .field("options", &self.options)
+            .field("terms", &self.terms)
             .finish_non_exhaustive()
     }
 }
@@ -324,11 +412,16 @@ impl<T: 'static> IntoFuture for DhtCall<T> {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { wanted, mut options, steps, read } = self;
+        let Self { wanted, mut options, terms, steps, settled, read } = self;
         Box::pin(async move {
             let (core, wanted) = wanted?;
+            let wanted = match wanted {
+                Wanted::Known(operation) => operation,
+                Wanted::Made(make) => make(options, terms).await?,
+            };
+            let limit = limit_of(&wanted);
             let mut events = core.events.subscribe();
-            let mut outcome = run(&core, wanted.clone(), options, steps.clone()).await?;
+            let mut outcome = run(&core, wanted.clone(), options, steps.clone(), settled.clone()).await?;
             if outcome.ended == Ended::NoContacts {
                 // A node that has just been started, or has just been connected to, is about to know somebody.
                 let joined = async {
@@ -339,15 +432,30 @@ impl<T: 'static> IntoFuture for DhtCall<T> {
                 let start = Instant::now();
                 let _ = tokio::time::timeout(patience, joined).await;
                 options.deadline = options.deadline.map(|deadline| deadline.saturating_sub(start.elapsed()));
-                outcome = run(&core, wanted, options, steps).await?;
+                outcome = run(&core, wanted, options, steps, settled.clone()).await?;
             }
             match outcome.ended {
                 Ended::NoContacts => Err(DhtError::NoContacts),
                 Ended::TooMany => Err(DhtError::TooMany),
-                Ended::Refused(why) => Err(DhtError::Refused { why: format!("{why:?}") }),
-                _ => read(&outcome),
+                Ended::TooManyKept => Err(DhtError::TooManyKept { limit }),
+                Ended::Refused(why) => Err(DhtError::Refused { why: why.to_string() }),
+                _ => {
+                    if let Some(settled) = settled.filter(|_| !outcome.unsettled) {
+                        // Whoever waited for the end may be gone.
+                        let _ = settled.try_send(outcome.clone());
+                    }
+                    read(&outcome)
+                }
             }
         })
+    }
+}
+
+/// The limit that a publisher of so much is up against.
+fn limit_of(wanted: &Operation) -> &'static str {
+    match wanted {
+        Operation::Provide { .. } => "dht.replication.max_provided",
+        _ => "dht.replication.max_sets",
     }
 }
 
@@ -356,10 +464,11 @@ async fn run(
     wanted: Operation,
     options: Options,
     steps: Option<mpsc::Sender<Step>>,
+    settled: Option<mpsc::Sender<Outcome>>,
 ) -> Result<Outcome, DhtError> {
     let operation = core.next_operation();
     let (done, outcome) = oneshot::channel();
-    let caller = Caller { done, settled: None, steps };
+    let caller = Caller { done, settled, steps };
     let start = DhtMessage::Start { operation, wanted, options, caller };
     core.to_driver.send(start).await.map_err(|_| DhtError::Closed)?;
     let mut guard = CancelOnDrop { core: Some(core), operation };
@@ -392,12 +501,7 @@ mod tests {
     /// X-29: a watcher that does not look keeps so many steps, and no more.
     #[tokio::test]
     async fn a_watcher_of_a_lookup_may_be_four_thousand_steps_behind() {
-        let call = DhtCall {
-            wanted: Err::<(Arc<DhtCore>, Operation), _>(DhtError::Off),
-            options: Options::default(),
-            steps: None,
-            read: Box::new(|_| Ok(())),
-        };
+        let call = DhtCall::new(Err(DhtError::Off), Box::new(|_| Ok(())));
         let (call, mut steps) = call.watch();
         assert!(call.options.watch);
         let sender = call.steps.unwrap();

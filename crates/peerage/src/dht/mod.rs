@@ -32,18 +32,21 @@ pub(crate) mod codec;
 mod config;
 mod driver;
 mod handle;
+mod mail;
+mod published;
 mod records;
+mod report;
 mod serve;
 mod streams;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use peerage_dht::record::{Network, Records};
 use peerage_dht::{AcceptAll, Input, OperationId};
 use peerage_machine::{Machine as _, Random};
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use crate::error::RegisterError;
 use crate::peer::Peer;
@@ -53,17 +56,23 @@ use crate::store::Row;
 
 pub use config::DhtConfig;
 pub(crate) use handle::CONTACT_PATIENCE;
-pub use handle::{Dht, DhtCall, DhtError, DhtReport, Steps};
+pub use handle::{Dht, DhtCall, DhtError, Steps};
+pub use mail::Letter;
 pub use peerage_dht::record::{
-    Authority, EntryId, ForeignLimits, Kind, KindLimits, MailboxPolicy, Place, RecordsConfig, Validator,
+    Authority, EntryId, ForeignLimits, Kind, KindLimits, MailboxPolicy, MailboxToken, Place, RecordsConfig,
+    Validator,
 };
+pub use peerage_dht::replication::SetState;
+pub use peerage_dht::store::{Equivocation, Usage};
 pub use peerage_dht::topic::Ad;
 pub use peerage_dht::{
-    Class, Contact, Counts, DhtConfig as DhtLimits, Ended, Event, Health, Invalid, Judged, Mode, Standing,
-    Step, StepKind, Target,
+    Cause, Class, Contact, Counts, DhtConfig as DhtLimits, Ended, Event, Failure, Family, Health, Invalid,
+    Judged, Mode, NotStored, Refusal, SeenCounts, Standing, Stats, Step, StepKind, Target,
 };
+pub use published::Published;
 pub(crate) use records::addresses_of;
-pub use records::{Letter, Member, Value};
+pub use records::{Member, Value};
+pub use report::{DhtReport, Settled};
 
 use driver::run;
 pub(crate) use driver::{DhtMessage, MAX_STEPS_BEHIND, QUEUE};
@@ -91,6 +100,11 @@ pub(crate) struct DhtCore {
     /// A peer was admitted, has gone, or has told what it serves.
     pub(crate) peers_changed: Notify,
     pub(crate) events: broadcast::Sender<Event>,
+    /// Who may write to this node's mailbox, once it has said so.
+    policy: watch::Sender<Option<MailboxPolicy>>,
+    /// Messages in it that were read, the last so many.
+    cleared: Mutex<Vec<EntryId>>,
+    most_mail_work_bits: u32,
     next_operation: AtomicU64,
 }
 
@@ -125,9 +139,7 @@ pub(crate) fn start(
     let restored = machine.restore(now, rows);
     tracing::debug!(?restored, "the DHT's records are read");
     shared.spawn(run(shared.clone(), core, machine, messages));
-    if mode == Mode::Server {
-        shared.spawn(records::keep_published(shared.clone()));
-    }
+    shared.spawn(records::keep_published(shared.clone(), mode == Mode::Server));
     Ok(())
 }
 
@@ -174,6 +186,9 @@ impl DhtCore {
             to_driver,
             peers_changed: Notify::new(),
             events: broadcast::Sender::new(config.max_events_behind),
+            policy: watch::Sender::new(None),
+            cleared: Mutex::default(),
+            most_mail_work_bits: config.most_mail_work_bits,
             next_operation: AtomicU64::new(0),
         };
         (Arc::new(core), messages)

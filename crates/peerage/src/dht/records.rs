@@ -3,20 +3,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_dht::record::{
-    Draft, EndpointBody, EntryId, Kind, MailboxPolicy, MailboxRules, Place, Record, mailbox_context,
-    solve_work,
-};
+use peerage_dht::record::{Draft, EndpointBody, Kind, MailboxPolicy, Place, Record};
 use peerage_dht::topic::Ad;
-use peerage_dht::{Class, Operation, Outcome};
-use peerage_identity::{DialAddress, NodeKey, PeerId, inlined_public_key, open_sealed, seal_to};
+use peerage_dht::{Class, Contact, Operation, Options, Outcome};
+use peerage_identity::{DialAddress, PeerId};
 
 use super::DhtCore;
-use super::handle::{Dht, DhtCall, DhtError, DhtReport, stored};
-use crate::environment::seed;
+use super::handle::{Dht, DhtCall, DhtError, Terms, not_found, stored};
+use super::report::DhtReport;
 
-/// How many numbers are tried at most for a message's proof of work: some seconds of one processor.
-const MOST_WORK: u64 = 1 << 26;
+/// Nothing is published for less: it would be renewed without a pause.
+const SHORTEST_LIFE: Duration = Duration::from_secs(60);
 
 /// How long a node waits before it publishes its addresses again when nobody has taken them.
 const RETRY_PUBLISH: Duration = Duration::from_secs(10);
@@ -45,34 +42,23 @@ pub struct Member {
     pub ad: Ad,
 }
 
-/// A message from a mailbox, opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Letter {
-    /// Who signed it.
-    pub from: PeerId,
-    /// The content.
-    pub body: Bytes,
-    /// Names it, for [`Dht::clear_mailbox`].
-    pub id: EntryId,
-}
-
 impl Dht {
-    /// Publishes where this node can be reached, under its peer ID, so that others can connect to it by its ID alone.
+    /// Publishes where this node can be reached, under its peer ID, so that others can connect to it by its ID alone, and who may write to its mailbox. A node that serves does
+    /// so by itself, again whenever that changes.
     pub fn publish(&self) -> DhtCall<DhtReport> {
-        let (shared, me) = (&self.shared, self.shared.me);
-        let body = EndpointBody {
-            addresses: shared.listening.here().addresses.clone(),
-            mailbox: None,
-            protocols: Vec::new(),
-        };
-        self.store(|_| Ok((Place::Endpoint { peer: me }, body.encode())))
+        let body = self.core().map(|core| {
+            let default = MailboxPolicy::Open { work_bits: core.records.mailbox_work_bits };
+            let mailbox = Some((*core.policy.borrow()).unwrap_or(default));
+            let addresses = self.shared.listening.here().addresses.clone();
+            EndpointBody { addresses, mailbox, protocols: Vec::new() }.encode()
+        });
+        self.store(Place::Endpoint { peer: self.shared.me }, body)
     }
 
     /// Where a peer says that it can be reached: its own signed word, unlike [`Dht::find_peer`].
     pub fn endpoint(&self, peer: PeerId) -> DhtCall<(Vec<DialAddress>, DhtReport)> {
         self.fetch(&Place::Endpoint { peer }, move |record, report| {
-            let body = record.body().ok_or(DhtError::NotFound { report })?;
+            let Some(body) = record.body() else { return Err(not_found(report)) };
             let endpoint =
                 EndpointBody::decode(&peer, body).map_err(|fault| DhtError::Record(fault.to_string()))?;
             Ok((endpoint.addresses, report))
@@ -80,9 +66,13 @@ impl Dht {
     }
 
     /// Keeps a value under this node's own name, where only this node can change it. `name` has up to 64 bytes, the value up to 4 KiB.
+    ///
+    /// It is kept for two days at a time and renewed while the node runs ([`DhtCall::lasts`], [`DhtCall::once`]), until [`Dht::remove`] takes it away or [`Dht::forget`] lets it
+    /// expire. A call that is dropped, or finds nobody, before anybody has stored the value leaves nothing behind; where too few have stored it the call says so, and the
+    /// node looks after it all the same: [`DhtReport::looked_after`].
     pub fn put(&self, name: impl Into<Bytes>, value: impl Into<Bytes>) -> DhtCall<DhtReport> {
         let (publisher, salt, value) = (self.shared.me, name.into(), value.into());
-        self.store(|_| Ok((Place::Value { publisher, salt }, value)))
+        self.store(Place::Value { publisher, salt }, Ok(value))
     }
 
     /// The value that a node keeps under its own name.
@@ -90,7 +80,7 @@ impl Dht {
         self.fetch(&Place::Value { publisher, salt: name.into() }, value)
     }
 
-    /// Takes a value away: what is left says that there is none any more.
+    /// Takes a value away: what is left says that there is none any more, for as long as a value can last.
     pub fn remove(&self, name: impl Into<Bytes>) -> DhtCall<DhtReport> {
         self.put(name, Bytes::new())
     }
@@ -103,20 +93,21 @@ impl Dht {
             Place::Immutable { hash } => *hash,
             _ => [0; 32],
         };
-        (hash, self.store(|_| Ok((place, content))))
+        (hash, self.store(place, Ok(content)))
     }
 
     /// The content with this hash.
     pub fn get_immutable(&self, hash: [u8; 32]) -> DhtCall<(Bytes, DhtReport)> {
         self.fetch(&Place::Immutable { hash }, |record, report| {
-            let body = record.body().ok_or(DhtError::NotFound { report })?;
+            let Some(body) = record.body() else { return Err(not_found(report)) };
             Ok((body.clone(), report))
         })
     }
 
-    /// Joins a topic for an hour: others who ask for it find this node and what it says about itself.
+    /// Joins a topic: others who ask for it find this node and what it says about itself. The ad lasts for an hour at a time and is renewed while the node runs
+    /// ([`DhtCall::lasts`], [`DhtCall::once`]), until [`Dht::leave`].
     pub fn announce(&self, ad: &Ad) -> DhtCall<DhtReport> {
-        self.store(|_| Ok((Place::of_topic(&ad.topic, 0), ad.encode())))
+        self.store(Place::of_topic(&ad.topic, 0), Ok(ad.encode()))
     }
 
     /// Who is in a topic, up to `wanted` of them.
@@ -133,82 +124,47 @@ impl Dht {
         self.collect(&Place::of_topic(topic, 0), wanted, read)
     }
 
-    /// Leaves a message of up to some 4,000 bytes for a node that may be away: sealed, so that it alone can read it, and signed by this one. It is kept for a
-    /// week. A stranger's message costs the sender a proof of work, for which this call takes its time.
-    pub fn mail(&self, to: PeerId, message: impl AsRef<[u8]>) -> DhtCall<DhtReport> {
-        let (shared, place) = (&self.shared, Place::Mailbox { recipient: to, slot: 0 });
-        let sealed = self.core().cloned().and_then(|core| {
-            let key = inlined_public_key(&to).ok_or_else(|| {
-                DhtError::Record(format!("{to} does not hold its key, so nothing can be sealed to it"))
-            })?;
-            let entropy = seed(shared.environment.as_ref())
-                .map_err(|error| DhtError::Record(format!("there is no randomness: {error}")))?;
-            let context = mailbox_context(&core.network, &shared.me, &to);
-            let sealed = seal_to(&key, &context, message.as_ref(), &entropy);
-            sealed.map_err(|error| DhtError::Record(error.to_string()))
-        });
-        self.store(|_| Ok((place, sealed?)))
-    }
-
-    /// The messages in this node's mailbox, those that open, by sender. What cannot be opened was sealed to somebody else and is passed over.
-    pub fn mailbox(&self) -> DhtCall<(Vec<Letter>, DhtReport)> {
-        let (me, key) = (self.shared.me, self.shared.key.clone());
-        let read = move |core: &DhtCore, outcome: &Outcome| {
-            let records =
-                outcome.values.iter().filter_map(|found| Record::open(&core.network, &found.value).ok());
-            records
-                .filter(|record| record.publisher() != me)
-                .filter_map(|record| letter(core, &key, &record))
-                .collect()
+    /// Signs a record on `place` with `body` and stores it at as many nodes as its kind asks for.
+    pub(super) fn store(&self, place: Place, body: Result<Bytes, DhtError>) -> DhtCall<DhtReport> {
+        let dht = self.clone();
+        let make = move |_: Options, terms: Terms| async move {
+            let core = dht.core()?.clone();
+            let (draft, renew) = dht.draft(&core, place, body?, &terms)?;
+            Ok(Operation::Publish { record: Box::new(dht.sign(&core, draft)?), renew })
         };
-        let wanted = self.shared.dht.as_ref().map_or(0, |dht| dht.records.mailbox_messages);
-        self.collect(&Place::Mailbox { recipient: me, slot: 0 }, wanted, read)
+        self.make(make, stored)
     }
 
-    /// Tells the holders of this node's mailbox which messages were read, so that they drop them, and who may write: whoever does the work, only contacts with
-    /// a token, or nobody.
-    pub fn clear_mailbox(&self, read: Vec<EntryId>, policy: MailboxPolicy) -> DhtCall<DhtReport> {
-        let place = Place::Mailbox { recipient: self.shared.me, slot: 0 };
-        self.store(|_| Ok((place, MailboxRules { policy, cleared: read }.encode())))
-    }
-
-    /// The leading zero bits of work that a stranger's message needs by default; 0 without a DHT.
-    pub fn mailbox_work_bits(&self) -> u32 {
-        self.shared.dht.as_ref().map_or(0, |dht| dht.records.mailbox_work_bits)
-    }
-
-    /// Signs what `make` gives and stores it at as many nodes as its kind asks for.
-    fn store(&self, make: impl FnOnce(&DhtCore) -> Result<(Place, Bytes), DhtError>) -> DhtCall<DhtReport> {
-        let wanted = self.core().cloned().and_then(|core| {
-            let (place, body) = make(&core)?;
-            // A message is kept for a week and then it is old; content that never changes is published again by whoever wants it kept.
-            let kind = place.kind();
-            let renew = (kind != Kind::Mailbox).then(|| core.records.of(kind).default_ttl);
-            let record = Box::new(self.sign(&core, place, body)?);
-            Ok(Operation::Publish { record, renew })
-        });
-        self.call(wanted, stored)
-    }
-
-    fn sign(&self, core: &DhtCore, place: Place, body: Bytes) -> Result<Record, DhtError> {
-        let unix = self.shared.clock.now().unix;
-        let kind = place.kind();
+    /// What is to be signed, and for how long it is renewed each time, if it is.
+    pub(super) fn draft(
+        &self,
+        core: &DhtCore,
+        place: Place,
+        body: Bytes,
+        terms: &Terms,
+    ) -> Result<(Draft, Option<Duration>), DhtError> {
+        let (unix, kind) = (self.shared.clock.now().unix, place.kind());
         let limits = core.records.of(kind);
         if body.len() > limits.max_body_bytes {
             let most = limits.max_body_bytes;
             return Err(DhtError::Record(format!("it has {} bytes: at most {most} are kept", body.len())));
         }
-        let seq = if kind == Kind::Immutable { 0 } else { core.next_seq(unix) };
-        let not_after = (unix + limits.default_ttl).as_secs();
-        let mut draft = Draft::new(place, seq, not_after, body);
-        if let Place::Mailbox { recipient, .. } = &draft.place
-            && *recipient != self.shared.me
-        {
-            let (me, bits) = (self.shared.me, core.records.mailbox_work_bits);
-            let work = solve_work(&core.network, &draft.place, &me, seq, &draft.body, bits, MOST_WORK);
-            draft.work =
-                work.ok_or_else(|| DhtError::Record(format!("no proof of {bits} bits of work was found")))?;
+        // What says that there is nothing any more outlasts what it hides; then both are forgotten.
+        let tombstone = body.is_empty() && kind != Kind::Immutable;
+        let life = terms.lasts.unwrap_or(if tombstone { limits.max_ttl } else { limits.default_ttl });
+        if !(SHORTEST_LIFE.min(limits.max_ttl)..=limits.max_ttl).contains(&life) {
+            let (least, most) = (SHORTEST_LIFE, limits.max_ttl);
+            let why = format!("it is to last {life:?}: {least:?} to {most:?} is what nodes keep it for");
+            return Err(DhtError::Record(why));
         }
+        // A message to somebody is kept until it was read, or is old.
+        let message = matches!(&place, Place::Mailbox { recipient, .. } if *recipient != self.shared.me);
+        let renew = (!message && !tombstone && !terms.once).then_some(life);
+        let seq = if kind == Kind::Immutable { 0 } else { core.next_seq(unix) };
+        Ok((Draft::new(place, seq, (unix + life).as_secs(), body), renew))
+    }
+
+    pub(super) fn sign(&self, core: &DhtCore, draft: Draft) -> Result<Record, DhtError> {
         Record::sign(&self.shared.key, &core.network, draft)
             .map_err(|fault| DhtError::Record(fault.to_string()))
     }
@@ -230,14 +186,14 @@ impl Dht {
         self.call(wanted, move |outcome| {
             let report = DhtReport::of(outcome);
             let found = outcome.values.first().zip(network.as_ref());
-            let (found, network) = found.ok_or(DhtError::NotFound { report })?;
+            let Some((found, network)) = found else { return Err(not_found(report)) };
             let record = Record::open(network, &found.value);
             read(&record.map_err(|fault| DhtError::Record(fault.to_string()))?, report)
         })
     }
 
     /// Looks up all records at a place that holds several.
-    fn collect<T: 'static>(
+    pub(super) fn collect<T: 'static>(
         &self,
         place: &Place,
         wanted: usize,
@@ -269,15 +225,22 @@ pub(crate) async fn addresses_of(dht: &Dht, peer: PeerId) -> Vec<DialAddress> {
     found.map(|(contact, _)| named(contact.addresses())).unwrap_or_default()
 }
 
-/// Publishes where this node can be reached, at once and whenever that changes, and again before the record expires.
-pub(crate) async fn keep_published(shared: std::sync::Arc<crate::shared::Shared>) {
-    let mut changes = shared.listening.changes();
+/// Publishes where this node can be reached, at once and whenever that or who may write to it changes, and again before the record expires; and tells those whom it told what it
+/// provides where it is now. A node that does not serve does only that.
+pub(crate) async fn keep_published(shared: std::sync::Arc<crate::shared::Shared>, serves: bool) {
     let dht = Dht { shared: shared.clone() };
-    let every = shared.dht.as_ref().map_or(RETRY_PUBLISH, |core| core.records.endpoint.default_ttl / 3);
+    let Ok(core) = dht.core().cloned() else { return };
+    let (mut changes, mut policies) = (shared.listening.changes(), core.policy.subscribe());
+    let every = core.records.endpoint.default_ttl / 3;
     loop {
         changes.borrow_and_update();
-        let reachable = !shared.listening.here().addresses.is_empty();
-        let wait = match reachable {
+        policies.borrow_and_update();
+        let addresses = shared.listening.here().addresses.clone();
+        let provider = Contact::new(shared.me, &addresses);
+        if dht.of_machine(move |now, machine| machine.moved(now, &provider)).await.is_err() {
+            return;
+        }
+        let wait = match serves && !addresses.is_empty() {
             false => every,
             true => match dht.publish().class(Class::Normal).await {
                 Ok(_) => every,
@@ -291,6 +254,7 @@ pub(crate) async fn keep_published(shared: std::sync::Arc<crate::shared::Shared>
         tokio::select! {
             biased;
             changed = changes.changed() => if changed.is_err() { return },
+            _ = policies.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -298,18 +262,12 @@ pub(crate) async fn keep_published(shared: std::sync::Arc<crate::shared::Shared>
 
 fn value(record: &Record, report: DhtReport) -> Result<(Value, DhtReport), DhtError> {
     // A tombstone says that there is nothing any more.
-    let body = record.body().filter(|_| !record.is_tombstone()).ok_or(DhtError::NotFound { report })?;
+    let body = record.body().filter(|_| !record.is_tombstone());
+    let Some(body) = body else { return Err(not_found(report)) };
     let version = record.version();
     let not_after = Duration::from_secs(version.not_after);
     let value = Value { body: body.clone(), publisher: record.publisher(), seq: version.seq, not_after };
     Ok((value, report))
-}
-
-fn letter(core: &DhtCore, key: &NodeKey, record: &Record) -> Option<Letter> {
-    let (from, me) = (record.publisher(), key.peer_id());
-    let context = mailbox_context(&core.network, &from, &me);
-    let opened = open_sealed(key, &context, record.body()?).ok()?;
-    Some(Letter { from, body: Bytes::copy_from_slice(&opened), id: record.id() })
 }
 
 #[cfg(test)]
@@ -345,8 +303,9 @@ mod tests {
         let now = node.dht().shared.clock.now().unix.as_secs();
         for (minutes, place) in (10..).zip(places) {
             let kind = place.kind();
-            let record = dht.sign(core, place, Bytes::from_static(b"body")).unwrap();
-            let life = record.version().not_after - now;
+            let body = Bytes::from_static(b"body");
+            let (draft, _) = dht.draft(core, place, body, &Terms::default()).unwrap();
+            let life = draft.not_after - now;
             assert!((60 * minutes..60 * minutes + 5).contains(&life), "{kind:?}: {life} s");
         }
         node.close().await;

@@ -4,6 +4,7 @@
 //! address is a label, so the number of samples stays small and nothing private is in them.
 
 mod channels;
+mod dht;
 mod events;
 mod requests;
 
@@ -82,6 +83,7 @@ impl Node {
         metrics.extend(memory(shared));
         metrics.extend(channels::metrics(shared));
         metrics.extend(requests::metrics(shared));
+        metrics.extend(dht::metrics(shared).await);
         metrics.push(single(
             "peerage_lost_messages",
             MetricKind::Counter,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use peerage::dht::Mode;
 use peerage::{DhtConfig, DhtError, MemoryStore, Node, Store as _};
 use peerage_transport::{NegotiationError, ReadError, Stream, StreamCode};
 use peerage_wire::hello::Hello;
@@ -342,4 +343,69 @@ async fn an_operation_of_a_node_that_knows_nobody_waits_two_seconds_for_somebody
     assert_eq!(found.unwrap().0.len(), 1);
     first.close().await;
     second.close().await;
+}
+
+/// Waits until something is so, as virtual time passes.
+async fn until<F: Future<Output = bool>>(what: &str, mut is: impl FnMut() -> F) {
+    within(what, async {
+        while !is().await {
+            pass(SECOND / 10).await;
+        }
+    })
+    .await;
+}
+
+/// Who serves nobody stands in no table, and who is away is connected to nobody: what leads to it is the record that it has published, and nothing else.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_no_table_names_is_reached_by_its_id_where_its_record_lives() {
+    for published in [false, true] {
+        let world = World::new();
+        let seed = server(&world).await;
+        let address = &seed.listen_addresses()[0];
+        let mut config = DhtConfig::default();
+        config.mode = Some(Mode::Client);
+        let listen = "/ip4/10.0.0.3/udp/4001/quic-v1";
+        let machine = world.machine(3, &["10.0.0.3"]);
+        let publisher = machine.node().max_outbound(0).dht(config).listen(listen).start().await.unwrap();
+        publisher.connect(address).await.unwrap();
+        if published {
+            publisher.dht().publish().await.unwrap();
+        }
+        publisher.peers().disconnect(seed.peer_id()).await;
+        let asker = world.machine(2, &["10.0.0.2"]).node().max_outbound(0).dht(DhtConfig::default());
+        let asker = asker.listen("/ip4/10.0.0.2/udp/4001/quic-v1").start().await.unwrap();
+        asker.connect(address).await.unwrap();
+        let dht = asker.dht();
+        until("a table", async || dht.standing().await.unwrap().usable == 1).await;
+        let named = dht.find_peer(publisher.peer_id()).await;
+        assert!(matches!(named, Err(DhtError::NotFound { .. })), "{named:?}");
+        assert_eq!(dht.endpoint(publisher.peer_id()).await.is_ok(), published);
+        let connected = asker.connect(publisher.peer_id()).await;
+        assert_eq!(connected.is_ok(), published, "{connected:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_to_be_reached_elsewhere_publishes_it_and_tells_what_it_provides_anew() {
+    let world = World::new();
+    let seed = server(&world).await;
+    let machine = world.machine(2, &["10.0.0.2", "10.0.0.4"]);
+    let node = machine.node().max_outbound(0).dht(DhtConfig::default());
+    let node = node.listen("/ip4/10.0.0.2/udp/4001/quic-v1").start().await.unwrap();
+    node.connect(&seed.listen_addresses()[0]).await.unwrap();
+    let (dht, peer) = (seed.dht(), node.peer_id());
+    let published = async |address: &str| {
+        let found = dht.endpoint(peer).await;
+        found.is_ok_and(|(addresses, _)| addresses.iter().any(|known| known.to_string().contains(address)))
+    };
+    until("the first address", async || published("10.0.0.2").await).await;
+    assert!(!published("10.0.0.4").await);
+    node.dht().provide("song").await.unwrap();
+    node.listen("/ip4/10.0.0.4/udp/4002/quic-v1").await.unwrap();
+    until("the second address", async || published("10.0.0.4").await).await;
+    until("the provider's second address", async || {
+        let (providers, _) = dht.providers("song", 1).await.unwrap();
+        providers[0].addresses().iter().any(|known| known.to_string().contains("10.0.0.4"))
+    })
+    .await;
 }

@@ -350,3 +350,25 @@ async fn a_length_that_is_only_announced_takes_no_memory_from_other_requests() {
     let answer = within("an answer", client.request::<Raw, Raw>(server.peer_id(), PROTOCOL, &question)).await;
     assert_eq!(answer.unwrap(), question);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_dht_holds_and_has_asked_is_counted_where_there_is_one() {
+    let mut machines = machines();
+    let with_dht = |builder: NodeBuilder| builder.dht(peerage::DhtConfig::default());
+    let (first, second) = pair(with_dht(machines()), with_dht(machines())).await;
+    becomes(&first, "peerage_dht_peers", &[], 1.0).await;
+    becomes(&second, "peerage_dht_peers", &[], 1.0).await;
+    second.dht().put("colour", "blue").await.unwrap();
+    second.dht().provide("song").await.unwrap();
+    let metrics = first.metrics().await;
+    assert!(value(&metrics, "peerage_dht_records", &[]) >= 1.0);
+    assert!(value(&metrics, "peerage_dht_record_bytes", &[]) >= 100.0);
+    assert_eq!(value(&metrics, "peerage_dht_provider_records", &[]), 1.0);
+    assert!(value(&metrics, "peerage_dht_queries", &[("answer", "served")]) >= 2.0);
+    let metrics = second.metrics().await;
+    assert_eq!(value(&metrics, "peerage_dht_provided", &[]), 1.0);
+    assert!(value(&metrics, "peerage_dht_published", &[]) >= 1.0);
+    assert!(value(&metrics, "peerage_dht_requests", &[("end", "answered")]) >= 2.0);
+    let without = machines().start().await.unwrap();
+    assert!(without.metrics().await.iter().all(|metric| !metric.name.starts_with("peerage_dht")));
+}

@@ -117,7 +117,7 @@ async fn look(world: World, node: SimNode, ask: Ask) -> Option<Done> {
     let (found, closest, report) = match ask {
         Ask::Get(hash) => match dht.get_immutable(hash).await {
             Ok((_, report)) => (true, Vec::new(), report),
-            Err(peerage::DhtError::NotFound { report }) => (false, Vec::new(), report),
+            Err(peerage::DhtError::NotFound { report }) => (false, Vec::new(), *report),
             Err(_) => return None,
         },
         Ask::Closest(name) => {
