@@ -235,6 +235,7 @@ fn fixed() -> Vec<Limit> {
         "dht.end_within" = time(dht::END_WITHIN), "How long a peer may take to end a stream after a question that has no answer";
         "dht.max_question_bytes" = bytes(dht::codec::MAX_QUESTION_BYTES), "A question to the DHT";
         "dht.max_read_answer_bytes" = bytes(dht::codec::MAX_ANSWER_BYTES), "An answer of another's DHT";
+        "dht.max_late" = n(dht::MAX_LATE), "Questions that nobody waits for any more and whose answers are listened to for a while";
         "dht.max_steps_behind" = n(dht::MAX_STEPS_BEHIND), "Steps of a lookup that a watcher may be behind before it misses some";
         "dht.max_key_bytes" = bytes(peerage_dht::MAX_TARGET_BYTES), "A key in the DHT, before it is hashed";
         "dht.max_provider_key_bytes" = bytes(dht::codec::MAX_PROVIDER_KEY_BYTES), "The key of a provider record";

@@ -318,6 +318,9 @@ fn row(step: &Step) -> StepRow {
         | StepKind::Storing { peer }
         | StepKind::Stored { peer } => (Some(peer), String::new()),
         StepKind::Ended(why) => (None, word(why)),
+        StepKind::Later { peer, rtt, newer } => {
+            (Some(peer), format!("in {:.1} ms: {newer} values that are newer", millis(*rtt)))
+        }
         _ => (None, String::new()),
     };
     StepRow { ms: millis(step.at), what: word(&step.what), peer: peer.map(ToString::to_string), detail }

@@ -139,6 +139,11 @@ impl Harvest {
         brought
     }
 
+    /// How new the best value of each slot is.
+    pub(crate) fn ranks(&self) -> BTreeMap<Bytes, Bytes> {
+        self.slots.iter().map(|(slot, best)| (slot.clone(), best.rank.clone())).collect()
+    }
+
     /// Takes in the providers of one answer.
     pub(crate) fn providers(
         &mut self,

@@ -92,6 +92,15 @@ pub enum StepKind {
     },
     /// The lookup ended.
     Ended(Ended),
+    /// It answered after the end, and had something newer than what was handed over.
+    Later {
+        /// Who.
+        peer: PeerId,
+        /// How long it took.
+        rtt: Duration,
+        /// So many values are newer, or were not there at all.
+        newer: usize,
+    },
 }
 
 /// What set a request off.

@@ -153,6 +153,14 @@ impl Dht {
         put
     }
 
+    /// Keeps a value that came by the way, if it is newer than what is here and ours to keep: by the same rules and quotas as one that was put.
+    pub(super) fn keep_value(&mut self, now: Now, sender: Sender, target: &Target, value: &Bytes) {
+        self.with_holder(now, |holder, near, _| {
+            holder.store.put(now, &holder.records, near, sender, target, value)
+        });
+        self.settle_holder(now);
+    }
+
     /// What we hold ourselves counts as an answer too, as far as more is wanted: the best for a value, all for a collection, providers.
     pub(super) fn add_own(&mut self, now: Now, target: &Target, goal: &Goal, harvest: &mut Harvest) {
         let limits = &self.lookups;

@@ -2,6 +2,7 @@
 
 mod density;
 mod holder;
+mod late;
 mod links;
 mod memory;
 mod operation;
@@ -27,6 +28,7 @@ use crate::rtt::{FirstHops, Spread};
 use crate::store::Usage;
 use crate::{Contact, DhtConfig, Judge, Key, LookupConfig, Seen, SeenCounts, SizeEstimate, Table};
 use holder::Holder;
+use late::Late;
 use links::Links;
 use operation::Op;
 use requests::Requests;
@@ -49,6 +51,7 @@ pub struct Dht {
     table: Table,
     links: Links,
     requests: Requests,
+    late: Late,
     /// By the machine's own numbers.
     operations: BTreeMap<u64, Op>,
     last_operation: u64,
@@ -142,6 +145,7 @@ impl Dht {
             table: Table::new(key, config.table.clone()),
             links: Links::default(),
             requests: Requests::new(),
+            late: Late::default(),
             operations: BTreeMap::new(),
             last_operation: 0,
             callers: BTreeMap::new(),
@@ -291,6 +295,7 @@ impl Machine for Dht {
 
     fn handle_timeout(&mut self, now: Now) {
         self.expire_requests(now);
+        self.stop_listening(now);
         self.drive_due(now);
         if self.holder_due() <= now.mono {
             self.drive_holder(now);
@@ -307,8 +312,9 @@ impl Machine for Dht {
     fn poll_timeout(&self) -> Option<Duration> {
         let operations = self.operations.values().map(|op| op.wake).min().unwrap_or(Duration::MAX);
         let requests = self.requests.first_deadline().unwrap_or(Duration::MAX);
-        let next = operations.min(requests).min(self.upkeep.next()).min(self.holder_due());
-        (next != Duration::MAX).then_some(next)
+        let late = self.late.first_due().unwrap_or(Duration::MAX);
+        let next = [operations, requests, late, self.upkeep.next(), self.holder_due()].into_iter().min();
+        next.filter(|next| *next != Duration::MAX)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use peerage_machine::Now;
 
+use super::late::{LISTEN, Watched};
 use super::published::{Accepted, NotTaken};
 use super::requests::Purpose;
 use super::store::Store;
@@ -309,7 +310,7 @@ impl Dht {
             self.first_hops.add(rtt);
         }
         for request in taken.needless {
-            self.drop_request(now, request, false);
+            self.drop_request(now, request, false, false);
         }
         self.drive(now, operation);
     }
@@ -335,7 +336,7 @@ impl Dht {
         let Some(op) = self.operations.get_mut(&operation) else { return };
         if op.store.is_some() && ended != Ended::NoContacts {
             op.walked = Some(ended);
-            self.end_walk(now, operation);
+            self.end_walk(now, operation, true);
             self.glance(now, operation);
             self.begin_store(now, operation);
         } else {
@@ -344,13 +345,13 @@ impl Dht {
     }
 
     /// Ends what is under way of a walk, and tells advisors who was silent.
-    fn end_walk(&mut self, now: Now, operation: u64) {
+    fn end_walk(&mut self, now: Now, operation: u64, listen: bool) {
         let Some(op) = self.operations.get_mut(&operation) else { return };
         let silent: Vec<(Contact, Contact)> =
             op.lookup.silent(now).map(|(peer, advisor)| (peer.clone(), advisor.clone())).collect();
         let cancelled = op.lookup.cancel(now);
         for (request, suspect) in cancelled {
-            self.drop_request(now, request, suspect);
+            self.drop_request(now, request, suspect, listen);
         }
         self.hint(now, &silent);
     }
@@ -358,7 +359,8 @@ impl Dht {
     /// An operation is over: everything it holds is freed, and whoever wanted it is told.
     pub(super) fn finish(&mut self, now: Now, operation: u64, ended: Ended) {
         self.end_covers(now, operation);
-        self.end_walk(now, operation);
+        // Whoever cancels wants nothing any more.
+        self.end_walk(now, operation, ended != Ended::Cancelled);
         self.end_store(now, operation);
         let Some(mut op) = self.operations.remove(&operation) else { return };
         op.lookup.step(now, StepKind::Ended(ended));
@@ -369,6 +371,11 @@ impl Dht {
                 let told = op.store.as_ref().is_some_and(|store| store.told);
                 let (target, goal) = (op.lookup.target().clone(), op.lookup.goal().clone());
                 self.add_own(now, &target, &goal, &mut op.lookup.harvest);
+                if op.watch && ended != Ended::Cancelled {
+                    let (started, ranks) = (op.lookup.started(), op.lookup.harvest.ranks());
+                    let watched = Watched { id, started, until: now.mono + LISTEN, ranks };
+                    self.listen_on(operation, watched);
+                }
                 let mut outcome = Box::new(self.outcome(now, op, ended));
                 self.published_at(now, id, &mut outcome);
                 self.outputs.push_back(match told {

@@ -1,15 +1,16 @@
 //! Requests of ours: what each is for, and who is credited or blamed for its end.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use peerage_machine::{Now, Recent};
 
 use super::holder::Matter;
+use super::late::LISTEN;
 use super::{Dht, Event, Failure, Output, RequestId};
 use crate::outage::Change;
-use crate::{Answer, Class, Contact, Family, Key, Query, Status, Subnet};
+use crate::{Answer, Class, Contact, Family, Key, Query, Status, Subnet, Target};
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(super) struct Pending {
     deadline: Duration,
     /// Whether an answer shows that the peer serves: it is one to FIND_NODE or to something that answers like it.
     proves: bool,
+    /// Whose values it asks for.
+    pub(super) wants: Option<Target>,
 }
 
 /// The requests under way.
@@ -41,25 +44,18 @@ pub(super) struct Pending {
 pub(super) struct Requests {
     next: u64,
     pending: BTreeMap<RequestId, Pending>,
-    /// Those that nobody waits for any more, and whose answers are used all the same.
-    dropped: VecDeque<(RequestId, Pending)>,
     /// Peers that were asked for an entry and didn't answer: not to be asked again at once.
     failed: Recent<Key, Duration>,
 }
 
 impl Requests {
-    /// So many dropped requests are remembered.
-    const DROPPED: usize = 64;
+    /// So many peers that failed are remembered.
+    const FAILED: usize = 64;
     /// How long a peer that failed is not asked for an entry.
     const SHUNNED: Duration = Duration::from_secs(300);
 
     pub(super) fn new() -> Self {
-        Self {
-            next: 0,
-            pending: BTreeMap::new(),
-            dropped: VecDeque::new(),
-            failed: Recent::new(Self::DROPPED),
-        }
+        Self { next: 0, pending: BTreeMap::new(), failed: Recent::new(Self::FAILED) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -98,25 +94,27 @@ impl Dht {
         let proves =
             matches!(query, Query::FindNode { .. } | Query::GetValue { .. } | Query::GetProviders { .. });
         let deadline = now.mono + self.config.lookup.hard;
-        let pending = Pending { contact: contact.clone(), purpose, deadline, proves };
+        let wants = match &query {
+            Query::GetValue { target, .. } => Some(target.clone()),
+            _ => None,
+        };
+        let pending = Pending { contact: contact.clone(), purpose, deadline, proves, wants };
         self.requests.pending.insert(request, pending);
         self.stats.asked += 1;
         self.outputs.push_back(Output::Ask { request, contact: contact.clone(), query, class, deadline });
         request
     }
 
-    /// Nobody waits for the answer any more. A suspect's silence is a miss.
-    pub(super) fn drop_request(&mut self, now: Now, request: RequestId, suspect: bool) {
+    /// Nobody waits for the answer any more. A suspect's silence is a miss. `listen`: what it holds may be newer than what was found.
+    pub(super) fn drop_request(&mut self, now: Now, request: RequestId, suspect: bool, listen: bool) {
         let Some(pending) = self.requests.pending.remove(&request) else { return };
-        self.outputs.push_back(Output::CancelAsk { request });
+        let listen = if listen && pending.wants.is_some() { LISTEN } else { Duration::ZERO };
+        self.outputs.push_back(Output::CancelAsk { request, listen });
         self.stats.cancelled += 1;
         if suspect {
             self.blame(now, &pending.contact);
         }
-        if self.requests.dropped.len() >= Requests::DROPPED {
-            self.requests.dropped.pop_front();
-        }
-        self.requests.dropped.push_back((request, pending));
+        self.note_dropped(request, pending);
     }
 
     pub(super) fn on_answered(
@@ -128,17 +126,10 @@ impl Dht {
         answer: &Answer,
     ) {
         let Some(pending) = self.requests.pending.remove(&request) else {
-            // Late: it still says something of the peer.
-            let dropped = &mut self.requests.dropped;
-            let place = dropped.iter().position(|(of, _)| *of == request);
-            if let Some((_, pending)) = place.and_then(|place| dropped.remove(place)) {
-                self.stats.late += 1;
-                self.credit(now, &pending, rtt, remote, answer);
-            }
-            return;
+            return self.late_answer(now, request, rtt, remote, answer);
         };
         self.stats.answered += 1;
-        self.credit(now, &pending, rtt, remote, answer);
+        self.credit(now, &pending, Some(rtt), remote, answer);
         self.learn(now, remote, answer);
         match pending.purpose {
             Purpose::Walk(operation) => self.walk_answered(now, operation, request, rtt, remote, answer),
@@ -149,7 +140,9 @@ impl Dht {
     }
 
     pub(super) fn on_failed(&mut self, now: Now, request: RequestId, why: Failure) {
-        let Some(pending) = self.requests.pending.remove(&request) else { return };
+        let Some(pending) = self.requests.pending.remove(&request) else {
+            return self.late_failure(request);
+        };
         self.stats.failed += 1;
         let key = pending.contact.key();
         match why {
@@ -177,16 +170,24 @@ impl Dht {
                 break;
             }
             let request = *request;
-            self.outputs.push_back(Output::CancelAsk { request });
+            self.outputs.push_back(Output::CancelAsk { request, listen: Duration::ZERO });
             self.on_failed(now, request, Failure::Timeout);
         }
     }
 
     /// A peer has answered: it is alive, and when it was reached at an address of its own and serves, it may stand in the table.
-    fn credit(&mut self, now: Now, pending: &Pending, rtt: Duration, remote: IpAddr, answer: &Answer) {
+    /// `rtt` is missing where the peer took its time as it was asked to.
+    pub(super) fn credit(
+        &mut self,
+        now: Now,
+        pending: &Pending,
+        rtt: Option<Duration>,
+        remote: IpAddr,
+        answer: &Answer,
+    ) {
         let contact = self.links.get(pending.contact.key()).unwrap_or(&pending.contact).clone();
         self.seen.note(now, contact.key());
-        if rtt <= self.config.lookup.soft_most {
+        if let Some(rtt) = rtt.filter(|rtt| *rtt <= self.config.lookup.soft_most) {
             self.round_trips.add(rtt);
         }
         for change in self.outages.answered(now, contact.key(), Family::of(remote)) {

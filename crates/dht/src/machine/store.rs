@@ -278,7 +278,7 @@ impl Dht {
             }
         }
         for (request, suspect) in dropped {
-            self.drop_request(now, request, suspect);
+            self.drop_request(now, request, suspect, false);
         }
     }
 

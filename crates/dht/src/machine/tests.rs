@@ -6,6 +6,7 @@ use super::*;
 use crate::numbered::{address, contact, peer};
 use crate::{AcceptAll, Answer, Family, MAX_ANSWER_BYTES, Query, ServeConfig, Status, Target};
 
+mod late;
 mod limits;
 
 const S: fn(u64) -> Duration = Duration::from_secs;
@@ -163,7 +164,7 @@ fn a_request_is_given_up_after_five_seconds() {
     let request = story.dht.ask(story.now, &contact(4), find("x"), Class::Normal, requests::Purpose::Probe);
     story.outputs();
     let cancelled = |outputs: &[Output]| {
-        outputs.iter().any(|output| matches!(output, Output::CancelAsk { request: of } if *of == request))
+        outputs.iter().any(|output| matches!(output, Output::CancelAsk { request: of, .. } if *of == request))
     };
     assert!(!cancelled(&story.wait(MS(4999))));
     assert!(cancelled(&story.wait(MS(1))));

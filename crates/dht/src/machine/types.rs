@@ -287,6 +287,8 @@ pub enum Output {
     CancelAsk {
         /// Which one.
         request: RequestId,
+        /// The answer to a question that was sent already is of use for so long, as what it holds may be newer than all that was found. Zero where it isn't.
+        listen: Duration,
     },
     /// The answer to an [`Input::Asked`].
     Reply {
@@ -295,12 +297,17 @@ pub enum Output {
         /// The answer, of less than [`crate::MAX_ANSWER_BYTES`].
         answer: Answer,
     },
-    /// A step of an operation that is watched.
+    /// A step of an operation that is watched. A [`crate::StepKind::Later`] may come after [`Output::Done`].
     Step {
         /// Which one.
         operation: OperationId,
         /// What happened.
         step: Step,
+    },
+    /// A watched operation has no more steps although [`crate::Dht::is_listening`] said so at its end.
+    Listened {
+        /// Which one.
+        operation: OperationId,
     },
     /// An operation has ended for its caller.
     Done {

@@ -202,12 +202,20 @@ impl Table {
     }
 
     /// A request to the peer was answered.
-    pub(crate) fn answered(&mut self, now: Now, key: &Key, rtt: std::time::Duration, extended: bool) {
+    pub(crate) fn answered(
+        &mut self,
+        now: Now,
+        key: &Key,
+        rtt: impl Into<Option<std::time::Duration>>,
+        extended: bool,
+    ) {
         let second = seconds(now);
         self.look(second, key, false);
         let Some(entry) = self.get_mut(key) else { return };
         let (uptime, before) = (entry.uptime(), entry.answered);
-        entry.rtt.add(rtt);
+        if let Some(rtt) = rtt.into() {
+            entry.rtt.add(rtt);
+        }
         entry.answered = second;
         entry.success += (1.0 - entry.success) / 8.0;
         entry.failures = 0;

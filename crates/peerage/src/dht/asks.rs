@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use peerage_dht::{Answer, Class, Contact, Failure, Query};
@@ -23,13 +24,14 @@ pub(crate) struct Got {
     pub(crate) answer: Answer,
 }
 
-/// Asks a peer and reads its answer. Dropping it gives up the stream; a dial that was begun goes on.
+/// Asks a peer and reads its answer; `sent` says when the question is out. Dropping it gives up the stream; a dial that was begun goes on.
 pub(crate) async fn carry_out(
     shared: Arc<Shared>,
     core: Arc<DhtCore>,
     contact: Contact,
     query: Query,
     class: Class,
+    sent: Arc<AtomicBool>,
 ) -> Result<Got, Failure> {
     let peer = match shared.peer(contact.peer()) {
         Some(peer) => peer,
@@ -37,11 +39,17 @@ pub(crate) async fn carry_out(
     };
     // A visit that is used is not ended for the next one. A driver that has no room now hears of the next question.
     let _ = shared.to_driver.try_send(Message::Input(Input::Used { peer: peer.id }));
-    let asked = ask(&core, &peer, &query, class).await;
+    let asked = ask(&core, &peer, &query, class, &sent).await;
     asked.map_err(|error| failed(&peer, &error))
 }
 
-async fn ask(core: &DhtCore, peer: &Arc<Peer>, query: &Query, class: Class) -> Result<Got, AskError> {
+async fn ask(
+    core: &DhtCore,
+    peer: &Arc<Peer>,
+    query: &Query,
+    class: Class,
+    sent: &AtomicBool,
+) -> Result<Got, AskError> {
     let extras = !peer.foreign;
     let unsupported = || AskError::NotSupported { peer: peer.id, protocol: core.protocols[0].clone() };
     if codec::needs_extras(query) && !extras {
@@ -51,7 +59,8 @@ async fn ask(core: &DhtCore, peer: &Arc<Peer>, query: &Query, class: Class) -> R
     let remote = peer.connection.remote_address().ip();
     let question = codec::question(query, extras, peer.shared.clock.now().unix);
     let answered = codec::is_answered(query, extras);
-    let got = streams::ask(peer, &protocol, &question, answered, streams::priority(class)).await?;
+    let question = streams::Question { message: &question, answered, sent };
+    let got = streams::ask(peer, &protocol, &question, streams::priority(class)).await?;
     let answer = match got.message {
         Some(message) => codec::read_answer(query, message, extras).map_err(|error| {
             let detail = error.to_string();

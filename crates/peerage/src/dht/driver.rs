@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use peerage_dht::store::{Batch, Change};
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::late::Late;
 use super::{DhtCore, asks};
 use crate::driver::Message;
 use crate::peer::Peer;
@@ -65,16 +67,29 @@ struct Told {
     contact: Contact,
 }
 
+/// A question of ours under way.
+struct Asking {
+    task: AbortHandle,
+    /// Whether the peer has been asked.
+    sent: Arc<AtomicBool>,
+    /// Says that nobody waits any more, and for how long its answer is still of use.
+    listen: oneshot::Sender<Duration>,
+}
+
 /// The driver's own state.
 struct Driver {
     shared: Arc<Shared>,
     core: Arc<DhtCore>,
     machine: Dht,
     /// Questions of ours under way.
-    asks: BTreeMap<RequestId, AbortHandle>,
+    asks: BTreeMap<RequestId, Asking>,
+    /// Those that nobody waits for any more, and that are listened to.
+    late: Late,
     /// Questions of peers that are not answered yet.
     asked: BTreeMap<QueryId, oneshot::Sender<Answer>>,
     callers: BTreeMap<OperationId, Caller>,
+    /// Who watches operations that have ended and may hear of late answers.
+    listening: BTreeMap<OperationId, mpsc::Sender<Step>>,
     /// Stores that go on after their callers were answered.
     settling: BTreeMap<OperationId, mpsc::Sender<Outcome>>,
     /// Who is connected, as the machine was told.
@@ -98,8 +113,10 @@ pub(crate) async fn run(
         core: core.clone(),
         machine,
         asks: BTreeMap::new(),
+        late: Late::default(),
         asked: BTreeMap::new(),
         callers: BTreeMap::new(),
+        listening: BTreeMap::new(),
         settling: BTreeMap::new(),
         connected: BTreeMap::new(),
         next_query: 0,
@@ -153,6 +170,7 @@ impl Driver {
             DhtMessage::Input(input) => {
                 if let Input::Answered { request, .. } | Input::Failed { request, .. } = &input {
                     self.asks.remove(request);
+                    self.late.ended(*request);
                     self.trim.get_or_insert_with(|| Instant::now() + TRIM_EVERY);
                 }
                 self.machine.handle(now, input);
@@ -209,11 +227,7 @@ impl Driver {
                 Output::Ask { request, contact, query, class, deadline } => {
                     self.ask(request, contact, query, class, deadline);
                 }
-                Output::CancelAsk { request } => {
-                    if let Some(task) = self.asks.remove(&request) {
-                        task.abort();
-                    }
-                }
+                Output::CancelAsk { request, listen } => self.give_up(request, listen),
                 Output::Reply { query, mut answer } => {
                     answer.closer.retain(|contact| !self.shared.is_private(contact.peer()));
                     answer.providers.retain(|contact| !self.shared.is_private(contact.peer()));
@@ -223,14 +237,20 @@ impl Driver {
                     }
                 }
                 Output::Step { operation, step } => {
-                    if let Some(steps) = self.callers.get(&operation).and_then(|caller| caller.steps.as_ref())
-                    {
+                    let caller = self.callers.get(&operation).and_then(|caller| caller.steps.as_ref());
+                    if let Some(steps) = caller.or(self.listening.get(&operation)) {
                         // A watcher that is behind misses steps, not the result.
                         let _ = steps.try_send(step);
                     }
                 }
+                Output::Listened { operation } => {
+                    self.listening.remove(&operation);
+                }
                 Output::Done { operation, outcome } => {
                     if let Some(caller) = self.callers.remove(&operation) {
+                        if let Some(steps) = caller.steps.filter(|_| self.machine.is_listening(operation)) {
+                            self.listening.insert(operation, steps);
+                        }
                         self.settling.retain(|_, waiting| !waiting.is_closed());
                         if let Some(settled) = caller.settled.filter(|_| outcome.unsettled) {
                             self.settling.insert(operation, settled);
@@ -257,14 +277,23 @@ impl Driver {
     }
 
     fn ask(&mut self, request: RequestId, contact: Contact, query: Query, class: Class, deadline: Duration) {
-        let asking = asks::carry_out(self.shared.clone(), self.core.clone(), contact, query, class);
+        let sent = Arc::new(AtomicBool::new(false));
+        let (shared, core) = (self.shared.clone(), self.core.clone());
+        let asking = asks::carry_out(shared, core, contact, query, class, sent.clone());
         let (by, core) = (self.shared.clock.instant(deadline), self.core.clone());
+        let (listen, needless) = oneshot::channel();
         let stop = self.shared.stop.clone();
         let task = self.shared.tasks.spawn(async move {
+            tokio::pin!(asking);
             let result = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                result = tokio::time::timeout_at(by, asking) => result,
+                result = tokio::time::timeout_at(by, &mut asking) => result,
+                Ok(time) = needless => tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    result = tokio::time::timeout(time, asking) => result,
+                },
             };
             let input = match result {
                 Ok(Ok(asks::Got { rtt, remote, answer })) => Input::Answered { request, rtt, remote, answer },
@@ -274,7 +303,17 @@ impl Driver {
             };
             let _ = core.to_driver.send(DhtMessage::Input(input)).await;
         });
-        self.asks.insert(request, task.abort_handle());
+        self.asks.insert(request, Asking { task: task.abort_handle(), sent, listen });
+    }
+
+    /// Nobody waits for an answer any more. One that may still be of use is listened to, if the peer has been asked.
+    fn give_up(&mut self, request: RequestId, listen: Duration) {
+        let Some(asking) = self.asks.remove(&request) else { return };
+        let asked = asking.sent.load(Ordering::Relaxed) && !listen.is_zero();
+        if !asked || asking.listen.send(listen).is_err() {
+            return asking.task.abort();
+        }
+        self.late.listen(request, asking.task);
     }
 
     /// Writes what the machine keeps, beside it; the machine hands out one batch at a time.
@@ -334,7 +373,7 @@ impl Driver {
 /// Every caller and asker learns that the node is gone by the end of its channel.
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.asks.values().for_each(AbortHandle::abort);
+        self.asks.values().for_each(|asking| asking.task.abort());
     }
 }
 

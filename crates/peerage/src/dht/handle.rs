@@ -334,7 +334,8 @@ impl<T> DhtCall<T> {
         self
     }
 
-    /// Lets each step be watched, while the call is awaited. A watcher that falls behind by thousands misses some.
+    /// Lets each step be watched, while the call is awaited; of a value also answers that come up to 2.5 s after the end with something newer. A watcher that falls
+    /// behind by thousands misses some.
     pub fn watch(mut self) -> (Self, Steps) {
         let (steps, receiver) = mpsc::channel(MAX_STEPS_BEHIND);
         self.steps = Some(steps);

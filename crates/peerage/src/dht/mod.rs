@@ -34,6 +34,7 @@ mod driver;
 mod handle;
 mod mail;
 mod published;
+mod late;
 mod records;
 mod report;
 mod serve;
@@ -76,6 +77,7 @@ pub use report::{DhtReport, Settled};
 
 use driver::run;
 pub(crate) use driver::{DhtMessage, MAX_STEPS_BEHIND, QUEUE};
+pub(crate) use late::MAX_LATE;
 pub(crate) use serve::{IDLE, MAX_STREAMS_PER_PEER, WRITE_TIMEOUT, serve};
 pub(crate) use streams::{END_WITHIN, IDLE_FOR, Idle, MAX_IDLE};
 

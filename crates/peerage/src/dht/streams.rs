@@ -1,5 +1,6 @@
 //! The streams on which peers are asked: kept for the next question, and taken away when they have been idle.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use peerage_dht::Class;
@@ -38,6 +39,16 @@ pub(crate) struct Idle {
     since: Instant,
 }
 
+/// What is to be asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question<'a> {
+    pub(crate) message: &'a kad::Message,
+    /// Whether there is an answer to it.
+    pub(crate) answered: bool,
+    /// Says when it is out.
+    pub(crate) sent: &'a AtomicBool,
+}
+
 /// An answer, and how long it took from the question on.
 #[derive(Debug)]
 pub(crate) struct Answered {
@@ -65,23 +76,22 @@ pub(crate) enum AskError {
 pub(crate) async fn ask(
     peer: &Peer,
     protocol: &str,
-    question: &kad::Message,
-    answered: bool,
+    question: &Question<'_>,
     priority: i32,
 ) -> Result<Answered, AskError> {
     while let Some(stream) = take_idle(peer, protocol) {
         stream.send.set_priority(priority);
         // The peer may have given it up meanwhile, as it may at any time: then a new one is opened.
-        if let Ok((stream, answer)) = exchange(peer, stream, question, answered).await {
-            put_away(peer, protocol, stream, answered).await;
+        if let Ok((stream, answer)) = exchange(peer, stream, question).await {
+            put_away(peer, protocol, stream, question.answered).await;
             return Ok(answer);
         }
     }
     let opened = peer.connection.open_lazy(protocol).await;
     let stream = opened.map_err(|error: OpenError| lost(peer, &error))?;
     stream.send.set_priority(priority);
-    let (stream, answer) = exchange(peer, stream, question, answered).await?;
-    put_away(peer, protocol, stream, answered).await;
+    let (stream, answer) = exchange(peer, stream, question).await?;
+    put_away(peer, protocol, stream, question.answered).await;
     Ok(answer)
 }
 
@@ -101,13 +111,13 @@ async fn put_away(peer: &Peer, protocol: &str, mut stream: Stream, answered: boo
 async fn exchange(
     peer: &Peer,
     mut stream: Stream,
-    question: &kad::Message,
-    answered: bool,
+    question: &Question<'_>,
 ) -> Result<(Stream, Answered), AskError> {
     let start = Instant::now();
-    let sent = stream.send.write_frame(question).await;
-    sent.map_err(|error: WriteError| lost(peer, &error))?;
-    if !answered {
+    let written = stream.send.write_frame(question.message).await;
+    written.map_err(|error: WriteError| lost(peer, &error))?;
+    question.sent.store(true, Ordering::Relaxed);
+    if !question.answered {
         // The peer's word on the stream's name is the only sign that it takes the question.
         stream.recv.negotiated().await.map_err(|error| read_failed(peer, &stream, error))?;
         return Ok((stream, Answered { message: None, took: start.elapsed() }));

@@ -1,9 +1,11 @@
 //! How much and how long a peer may ask of the DHT, and how much it may answer: the node's own limits, beside those of its machine.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use peerage::dht::Mode;
+use peerage::dht::StepKind;
 use peerage::{DhtConfig, DhtError, MemoryStore, Node, Store as _};
 use peerage_transport::{NegotiationError, ReadError, Stream, StreamCode};
 use peerage_wire::hello::Hello;
@@ -248,6 +250,55 @@ async fn a_peer_that_does_not_read_what_it_asked_for_loses_its_stream_after_ten_
     // The connection goes on.
     let mut next = stranger.begin(KAD, get).await;
     answered(&mut next).await.unwrap();
+    node.close().await;
+}
+
+/// Answers whatever is asked; with `value`, after a while, what is asked for under `key`.
+async fn answer_all(stranger: &Stranger, key: &[u8], value: &'static [u8], after: Duration) {
+    loop {
+        let mut stream = stranger.next(KAD).await;
+        let Ok(Some(asked)) = stream.recv.read_message::<Message>(1 << 20).await else { continue };
+        let mut answer = asked.clone();
+        if asked.r#type == Some(MessageType::GetValue.into()) && asked.key.as_deref() == Some(key) {
+            pass(after).await;
+            let value = Some(Bytes::from_static(value));
+            answer.record = Some(peerage_wire::kad::Record { value, ..Default::default() });
+        }
+        let _ = stream.send.write_chunk(framed(answer.encode_to_vec())).await;
+        let _ = stream.send.finish();
+    }
+}
+
+/// AL-31: what is asked already is not cut off when the lookup ends, and what it brings is told.
+#[tokio::test(start_paused = true)]
+async fn a_value_that_comes_after_the_end_of_its_lookup_is_told_to_its_watcher() {
+    let world = World::new();
+    let (node, quick) = pair(&world).await;
+    let slow = Stranger::dial(&world, "10.0.0.3", &node).await;
+    slow.meet(1, &Hello { services: vec![KAD.into()], ..slow.hello(1) }).await;
+    let key = b"/any/thing";
+    let asking = async {
+        let dht = node.dht();
+        // Whoever has not asked yet whether they serve is told so when it looks for its own place.
+        dht.closest("elsewhere").await.unwrap();
+        let start = Instant::now();
+        let (call, mut steps) = dht.get_raw(key).quorum(1).watch();
+        let (value, report) = call.await.unwrap();
+        assert_eq!((&value[..], start.elapsed() < SECOND / 2), (&b"old"[..], true), "{report}");
+        let mut newer = Vec::new();
+        while let Some(step) = within("a step", steps.next()).await {
+            if let StepKind::Later { peer, newer: many, .. } = step.what {
+                newer.push((peer, many));
+            }
+        }
+        assert_eq!(newer, [(slow.id(), 1)]);
+        assert!(start.elapsed() < 3 * SECOND, "{:?}", start.elapsed());
+    };
+    tokio::select! {
+        () = asking => {}
+        () = answer_all(&quick, key, b"old", Duration::ZERO) => {}
+        () = answer_all(&slow, key, b"this is newer", SECOND) => {}
+    }
     node.close().await;
 }
 

@@ -84,7 +84,7 @@ impl<'a> Ours<'a> {
                     self.requests.push((request, node));
                     return Some(Step::Ask(node));
                 }
-                Output::CancelAsk { request } => {
+                Output::CancelAsk { request, .. } => {
                     if let Some((_, node)) = self.requests.iter().find(|(known, _)| *known == request) {
                         return Some(Step::Cancel(*node));
                     }
