@@ -138,6 +138,12 @@ pub struct LookupConfig {
     pub interactive_deadline: Duration,
     /// How long any other operation may take.
     pub background_deadline: Duration,
+    /// Holders of a value that are asked at once to tell when it changes.
+    pub watch_holders: usize,
+    /// Where no holder does, the value is looked up again after so long: half of it to one and a half.
+    pub watch_poll: Duration,
+    /// How long an operation waits for a change, unless its caller says otherwise.
+    pub watch_deadline: Duration,
 }
 
 impl LookupConfig {
@@ -190,6 +196,9 @@ impl Default for LookupConfig {
             max_operations: 256,
             interactive_deadline: Duration::from_secs(10),
             background_deadline: Duration::from_secs(30),
+            watch_holders: 3,
+            watch_poll: Duration::from_secs(30),
+            watch_deadline: Duration::from_secs(60),
         }
     }
 }
@@ -217,6 +226,12 @@ pub struct ServeConfig {
     pub node_bytes_per_second: f64,
     /// Peers whose queries are counted. While that many have asked within the last seconds, further ones are told that we are busy.
     pub tracked_peers: usize,
+    /// Queries that are kept until something changes, in all; further ones are answered at once.
+    pub watchers: usize,
+    /// The same of one peer.
+    pub watchers_per_peer: usize,
+    /// No query is kept for longer, whatever it asks for.
+    pub watch_most: Duration,
 }
 
 impl Default for ServeConfig {
@@ -232,6 +247,9 @@ impl Default for ServeConfig {
             node_byte_burst: 10_000_000.0,
             node_bytes_per_second: 4_000_000.0,
             tracked_peers: 1024,
+            watchers: 1024,
+            watchers_per_peer: 16,
+            watch_most: Duration::from_secs(60),
         }
     }
 }

@@ -99,7 +99,7 @@ pub use machine::{
 };
 pub use message::{
     Answer, MAX_ANSWER_BYTES, MAX_CLOSER, MAX_CURSOR_BYTES, MAX_PROVIDERS, MAX_REPAIR_BYTES, MAX_SILENT,
-    MAX_VALUE_BYTES, MAX_VALUES, Query, Refusal, Status,
+    MAX_VALUE_BYTES, MAX_VALUES, Query, Refusal, Status, Wait, digest_of,
 };
 pub use seen::{Seen, SeenCounts};
 pub use table::{Admission, Health, Table};

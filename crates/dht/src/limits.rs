@@ -134,6 +134,9 @@ const DHT: &[Bound<DhtConfig>] = bounds! { DhtConfig, "dht":
     lookup.max_operations: 1, 65_536;
     lookup.interactive_deadline: ms(100), secs(3600);
     lookup.background_deadline: ms(100), secs(3600);
+    lookup.watch_holders: 1, 20;
+    lookup.watch_poll: secs(1), DAY;
+    lookup.watch_deadline: secs(1), YEAR;
     serve.max_answer_bytes: MAX_VALUE_BYTES + 1024, MAX_ANSWER_BYTES;
     serve.peer_burst: 1.0, OFTEN;
     serve.peer_per_second: 0.0, OFTEN;
@@ -144,6 +147,9 @@ const DHT: &[Bound<DhtConfig>] = bounds! { DhtConfig, "dht":
     serve.node_byte_burst: MAX_ANSWER_BYTES as f64, OFTEN;
     serve.node_bytes_per_second: 0.0, OFTEN;
     serve.tracked_peers: 1, MANY;
+    serve.watchers: 0, MANY;
+    serve.watchers_per_peer: 0, MANY;
+    serve.watch_most: Duration::ZERO, DAY;
     upkeep.refresh_every: secs(1), YEAR;
     upkeep.early_every: ms(100), YEAR;
     upkeep.early_refreshes: 0, 10_000;

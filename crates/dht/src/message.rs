@@ -6,6 +6,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use peerage_identity::PeerId;
+use sha2::{Digest as _, Sha256};
 
 use crate::{Contact, Target};
 
@@ -40,6 +41,8 @@ pub enum Query {
         target: Target,
         /// Goes on where an earlier page ended; of Peerage nodes only. At most [`MAX_CURSOR_BYTES`].
         cursor: Option<Bytes>,
+        /// To be answered when something else stands there; of Peerage nodes only.
+        wait: Option<Wait>,
     },
     /// PUT_VALUE: store this.
     PutValue {
@@ -87,6 +90,25 @@ impl Query {
     }
 }
 
+/// What a GET_VALUE waits for (AL-54).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait {
+    /// What the one who is asked last answered with: [`digest_of`] its values.
+    pub known: [u8; 32],
+    /// For how long at most, in seconds.
+    pub seconds: u32,
+}
+
+/// The digest of an answer's values by which a [`Wait`] knows whether something has changed: SHA-256 of each, in their order, after its length in four bytes.
+pub fn digest_of(values: &[Bytes]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for value in values {
+        hash.update(u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes());
+        hash.update(value);
+    }
+    hash.finalize().into()
+}
+
 /// What is answered. Which fields are filled depends on the query; all may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Answer {
@@ -104,6 +126,8 @@ pub struct Answer {
     pub repair: Option<Bytes>,
     /// Whether the answerer understands what Peerage nodes add to libp2p's messages: nobody else is sent a repair or a list of silent peers, or pinged.
     pub extended: bool,
+    /// The question was kept as its [`Wait`] asked for. Without values nothing has changed meanwhile.
+    pub waited: bool,
 }
 
 impl Answer {

@@ -538,3 +538,32 @@ fn a_reader_is_shown_that_a_publisher_has_said_two_things_at_once() {
     let other = net.find(40, Operation::Get { target: Target::new(b"/acme/value/none").unwrap() });
     assert_eq!(other.equivocation, None);
 }
+
+// AL-54: a holder tells of a change as soon as it has it, and nobody asks meanwhile.
+#[test]
+fn a_change_is_told_as_soon_as_a_holder_has_it() {
+    for seed in 13..=15 {
+        let mut net = planted(seed, 150);
+        let (key, place) = (net.key(7), value_place(&net, 7));
+        let old = sign(&key, place.clone(), 1, unix(&net) + 7200, b"blue");
+        publish(&mut net, 7, &old, None);
+        net.run(S(20));
+        let rank = Bytes::copy_from_slice(&old.version().to_bytes());
+        let known = Some(Judged { slot: old.slot(), rank, is_final: false });
+        let wanted = Operation::Changed { target: old.target().clone(), known };
+        let operation = net.start(60, wanted, Options { deadline: Some(S(900)), ..Options::default() });
+        net.run(S(70));
+        let waiting: usize = net.nodes.iter().map(|node| node.dht.standing(net.time()).watchers).sum();
+        assert_eq!((waiting, net.nodes[60].done.len()), (3, 0), "seed {seed}");
+        let new = sign(&key, place, 2, unix(&net) + 7200, b"red");
+        let begun = net.now;
+        let wanted = Operation::Publish { record: Box::new(new.clone()), renew: None };
+        net.start(7, wanted, Options::default());
+        let outcome = net.outcome(60, operation);
+        let took = net.now - begun;
+        assert_eq!((outcome.ended, &outcome.values[0].value), (Ended::Found, &new.to_bytes()), "seed {seed}");
+        assert!(took < S(2), "seed {seed}: {took:?} with the lookup of the publisher");
+        net.run(S(90));
+        assert_eq!(net.nodes.iter().map(|node| node.dht.standing(net.time()).watchers).sum::<usize>(), 0);
+    }
+}

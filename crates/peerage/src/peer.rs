@@ -75,6 +75,8 @@ pub(crate) struct Asked {
     dht_streams: Mutex<Vec<Idle>>,
     /// Streams on which it asks our DHT.
     pub(crate) dht_served: AtomicUsize,
+    /// Our questions to its DHT that it is to answer when something changes: as long as there is one its connection is of use.
+    pub(crate) dht_waits: AtomicUsize,
     /// Something has changed that the peer is still to be told of.
     pub(crate) push_due: AtomicBool,
     /// Held while it is told, so that it hears of changes in their order.
@@ -91,6 +93,7 @@ impl Asked {
             ping_stream: tokio::sync::Mutex::new(None),
             dht_streams: Mutex::default(),
             dht_served: AtomicUsize::new(0),
+            dht_waits: AtomicUsize::new(0),
             push_due: AtomicBool::new(false),
             pushing: tokio::sync::Mutex::new(()),
         }
@@ -223,7 +226,8 @@ impl Peer {
 
     /// Whether an application's message has passed since this was last asked.
     pub(crate) fn was_lively(&self) -> bool {
-        self.lively.swap(false, Ordering::Relaxed)
+        let awaited = self.if_asked().is_some_and(|asked| asked.dht_waits.load(Ordering::Relaxed) > 0);
+        self.lively.swap(false, Ordering::Relaxed) || awaited
     }
 
     /// Whether it keeps to credit and tells what it has accepted.

@@ -23,13 +23,18 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Questions and answers of the DHT, in libp2p's form and with what Peerage adds.
 fn dht(corpus: &mut Corpus) {
-    use peerage_dht::{Answer, Contact, Query, Status, Target};
+    use peerage_dht::{Answer, Contact, Query, Status, Target, Wait};
     let address = "/ip4/20.1.2.3/udp/4400/quic-v1".parse();
     let contact = Contact::new(speaker().peer_id(), &address.into_iter().collect::<Vec<_>>());
     let (value, Some(target)) = (Bytes::from_static(b"value"), Target::new(b"/acme/value/1")) else { return };
     let queries = [
         Query::FindNode { target: Target::of_peer(contact.peer()) },
-        Query::GetValue { target: target.clone(), cursor: Some(Bytes::from_static(b"next")) },
+        Query::GetValue { target: target.clone(), cursor: Some(Bytes::from_static(b"next")), wait: None },
+        Query::GetValue {
+            target: target.clone(),
+            cursor: None,
+            wait: Some(Wait { known: [7; 32], seconds: 60 }),
+        },
         Query::PutValue { target: target.clone(), value: value.clone() },
         Query::AddProvider { target: target.clone(), provider: contact.clone() },
         Query::GetProviders { target, cursor: None },
@@ -45,6 +50,7 @@ fn dht(corpus: &mut Corpus) {
         cursor: Some(Bytes::from_static(b"more")),
         repair: Some(value),
         extended: true,
+        waited: true,
     };
     for query in &queries {
         for extras in [false, true] {

@@ -30,7 +30,7 @@ fn questions() -> Vec<Query> {
     let provider = Contact::new(speaker().peer_id(), &[]);
     vec![
         Query::FindNode { target: target.clone() },
-        Query::GetValue { target: target.clone(), cursor: None },
+        Query::GetValue { target: target.clone(), cursor: None, wait: None },
         Query::PutValue { target: target.clone(), value: Bytes::from_static(b"value") },
         Query::AddProvider { target: target.clone(), provider },
         Query::GetProviders { target, cursor: None },

@@ -54,7 +54,7 @@ pub(crate) enum DhtAction {
     ///
     /// Exit code 1 says that it was not found, with --json too, which then has `failed`.
     #[command(
-        after_help = "Example:\n  peerage dht get 12D3KooW… colour\n  peerage dht get 9f86d081…0f00a08 --file photo.jpg"
+        after_help = "Example:\n  peerage dht get 12D3KooW… colour\n  peerage dht get 12D3KooW… colour --watch\n  peerage dht get 9f86d081…0f00a08 --file photo.jpg"
     )]
     Get {
         /// Whose it is, by its peer ID; or the hash that `put --immutable` has printed
@@ -68,6 +68,9 @@ pub(crate) enum DhtAction {
         /// So many nodes of different networks must have it; the newest is taken [default: 2; content by its hash needs one]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=20))]
         quorum: Option<u16>,
+        /// Show it now and whenever it changes, until the command is interrupted
+        #[arg(long, requires = "name", conflicts_with_all = ["file", "quorum", "class", "deadline", "paths", "alpha", "trace"])]
+        watch: bool,
         #[command(flatten)]
         how: DhtHow,
     },

@@ -53,6 +53,16 @@ pub(crate) enum DhtAct {
         /// 64 hexadecimal digits.
         hash: String,
     },
+    /// The value that a node keeps under its own name, once it is newer than the one that is known: the reply comes when it is, or with nothing after a while.
+    Watch {
+        /// Whose.
+        peer: String,
+        /// What it is called.
+        name: String,
+        /// The number of the known one, as an earlier reply has it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u64>,
+    },
     /// Tell that this node has what a key names.
     Provide {
         /// The key.
@@ -158,6 +168,9 @@ pub(crate) struct DhtReply {
     pub(crate) messages: Option<Vec<Letter>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stats: Option<Stats>,
+    /// The number of a value that is watched; without a value it was taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seq: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) steps: Vec<StepRow>,
     /// Further steps, which are not told.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use peerage::dht::{
     Ad, Class, Contact, Counts, Dht, DhtCall, DhtReport, EntryId, MailboxPolicy, Member, Standing, Step,
-    StepKind,
+    StepKind, Update,
 };
 use peerage::{DhtError, Node, PeerId};
 
@@ -18,6 +18,8 @@ use crate::control::millis;
 
 /// Steps that are told of one lookup; how many more there were is counted.
 const MAX_STEPS: usize = 2000;
+/// After so long whoever watches a value is told that nothing has changed, and asks again: sooner than the program stops waiting for the node.
+const WATCH_TURN: Duration = Duration::from_secs(45);
 
 /// Carries out one command.
 pub(super) async fn carry_out(node: &Node, act: DhtAct, options: DhtOptions) -> Result<DhtReply, String> {
@@ -41,6 +43,7 @@ pub(super) async fn carry_out(node: &Node, act: DhtAct, options: DhtOptions) -> 
         DhtAct::Get { peer, name } => {
             how.look(dht.get(peer_id(&peer)?, name), |value| of_value(&value.body)).await
         }
+        DhtAct::Watch { peer, name, after } => watch(&dht, peer_id(&peer)?, name, after).await,
         DhtAct::GetImmutable { hash } => {
             let call = dht.get_immutable(digits("a hash", &hash)?);
             how.look(call, |content| of_value(&content)).await
@@ -207,6 +210,22 @@ fn of_peers(peers: impl IntoIterator<Item = Named>) -> DhtReply {
     DhtReply { peers: Some(peers.into_iter().collect()), ..DhtReply::default() }
 }
 
+/// Waits for a while for a value that is newer than the known one.
+async fn watch(dht: &Dht, peer: PeerId, name: String, after: Option<u64>) -> Result<DhtReply, String> {
+    let changes = dht.watch(peer, name);
+    let mut changes = after.into_iter().fold(changes, peerage::dht::Changes::after);
+    let update = match tokio::time::timeout(WATCH_TURN, changes.next()).await {
+        Ok(Some(update)) => update.map_err(|error| error.to_string())?,
+        Ok(None) | Err(_) => return Ok(DhtReply::default()),
+    };
+    let seq = Some(update.seq());
+    let value = match update {
+        Update::Value(value) => Some(Text::of(&value.body)),
+        _ => None,
+    };
+    Ok(DhtReply { value, seq, ..DhtReply::default() })
+}
+
 fn of_value(bytes: &[u8]) -> DhtReply {
     DhtReply { value: Some(Text::of(bytes)), ..DhtReply::default() }
 }
@@ -316,6 +335,7 @@ fn row(step: &Step) -> StepRow {
         StepKind::Cancelled { peer }
         | StepKind::Implausible { peer }
         | StepKind::Storing { peer }
+        | StepKind::Waiting { peer }
         | StepKind::Stored { peer } => (Some(peer), String::new()),
         StepKind::Ended(why) => (None, word(why)),
         StepKind::Later { peer, rtt, newer } => {

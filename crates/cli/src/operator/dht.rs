@@ -39,6 +39,9 @@ enum Then {
 
 /// Carries out `peerage dht`.
 pub(super) async fn run(action: DhtAction) -> Result<(), Failure> {
+    if let DhtAction::Get { held_by: HeldBy::Peer(peer), name: Some(name), watch: true, how, .. } = action {
+        return watch(&how.operator, &peer.to_string(), &name).await;
+    }
     let Question { operator, act, options, show, then } = question(action)?;
     let patience = patience(options.deadline_ms);
     let command = Command::Dht { act, options: options.clone() };
@@ -68,6 +71,36 @@ pub(super) async fn run(action: DhtAction) -> Result<(), Failure> {
         Then::Clear => clear(&operator, options, &reply, shown).await,
         // Nobody may be reading it any more.
         Then::Nothing | Then::Write(_) => Ok(()),
+    }
+}
+
+/// Shows a value now and whenever it changes, until the node is gone or the command is interrupted.
+async fn watch(operator: &Operator, peer: &str, name: &str) -> Result<(), Failure> {
+    let mut after = None;
+    loop {
+        let act = DhtAct::Watch { peer: peer.to_owned(), name: name.to_owned(), after };
+        let command = Command::Dht { act, options: DhtOptions::default() };
+        let told = carry_out_within(operator, &command, PATIENCE).await?;
+        let text = told.to_string();
+        let reply: DhtReply = serde_json::from_value(told)
+            .map_err(|error| Failure::failed(format!("the node's answer is not understood: {error}")))?;
+        if let Some(failed) = reply.failed {
+            return Err(Failure::failed(failed));
+        }
+        let Some(seq) = reply.seq else { continue };
+        after = Some(seq);
+        let shown = match (operator.json, reply.value.is_some()) {
+            (true, _) => print(&[text]),
+            (false, true) => print(&value(&reply)),
+            (false, false) => {
+                complain("it was taken away");
+                Ok(())
+            }
+        };
+        if shown.is_err() {
+            // Nobody reads it any more.
+            return Ok(());
+        }
     }
 }
 
@@ -113,7 +146,7 @@ fn question(action: DhtAction) -> Result<Question, Failure> {
             ask(how, stored.quorum, act, hash)
         }
         DhtAction::Remove { name, stored, how } => ask(how, stored.quorum, DhtAct::Remove { name }, nothing),
-        DhtAction::Get { held_by, name, file, quorum, how } => {
+        DhtAction::Get { held_by, name, file, quorum, how, watch: _ } => {
             let asked = ask(how, quorum, get(held_by, name, quorum)?, value);
             Question { then: file.map_or(Then::Nothing, Then::Write), ..asked }
         }

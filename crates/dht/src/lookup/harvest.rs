@@ -8,7 +8,7 @@ use peerage_identity::PeerId;
 use peerage_machine::Now;
 
 use crate::store::Equivocation;
-use crate::{Contact, Found, Judge, LookupConfig, Subnet, Target};
+use crate::{Contact, Found, Judge, Judged, LookupConfig, Subnet, Target};
 
 /// What was found so far.
 #[derive(Debug, Default)]
@@ -142,6 +142,16 @@ impl Harvest {
     /// How new the best value of each slot is.
     pub(crate) fn ranks(&self) -> BTreeMap<Bytes, Bytes> {
         self.slots.iter().map(|(slot, best)| (slot.clone(), best.rank.clone())).collect()
+    }
+
+    /// What the best value of each slot is worth.
+    pub(crate) fn judged(&self) -> impl Iterator<Item = Judged> {
+        let is_final = self.is_final;
+        self.slots.iter().map(move |(slot, best)| Judged {
+            slot: slot.clone(),
+            rank: best.rank.clone(),
+            is_final,
+        })
     }
 
     /// Takes in the providers of one answer.

@@ -94,6 +94,8 @@ pub(crate) struct Came<'a> {
 pub(crate) struct Taken {
     /// The peer was not asked on behalf of somebody else: the round trip is that of a first hop.
     pub(crate) first_hop: bool,
+    /// Valid values, or providers, in it.
+    pub(crate) good: usize,
     /// Requests that it made needless.
     pub(crate) needless: Vec<RequestId>,
 }
@@ -160,6 +162,11 @@ impl Lookup {
         self.started
     }
 
+    /// It goes on with what was begun then: its steps count from there.
+    pub(crate) fn begun(&mut self, started: Duration) {
+        self.started = started;
+    }
+
     pub(crate) fn size(&self) -> Option<f64> {
         self.plan.size
     }
@@ -191,7 +198,7 @@ impl Lookup {
         });
         match self.plan.goal {
             Goal::Peer(_) | Goal::Closest => Query::FindNode { target },
-            Goal::Value(_) | Goal::Values(_) => Query::GetValue { target, cursor: page },
+            Goal::Value(_) | Goal::Values(_) => Query::GetValue { target, cursor: page, wait: None },
             Goal::Providers(_) => Query::GetProviders { target, cursor: page },
         }
     }
@@ -327,7 +334,7 @@ impl Lookup {
         let (peer, closer) = (*contact.peer(), answer.closer.len());
         self.step(now, StepKind::Answered { peer, rtt, closer, fresh, values: brought.good, late });
         let needless = self.needless(now);
-        Some(Taken { first_hop: hops == 0, needless })
+        Some(Taken { first_hop: hops == 0, good: brought.good, needless })
     }
 
     /// A request came to nothing. The peer that named the candidate, if anybody did.

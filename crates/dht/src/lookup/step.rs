@@ -90,6 +90,11 @@ pub enum StepKind {
         /// Why.
         why: crate::NotStored,
     },
+    /// It was asked to tell when the value changes.
+    Waiting {
+        /// Who.
+        peer: PeerId,
+    },
     /// The lookup ended.
     Ended(Ended),
     /// It answered after the end, and had something newer than what was handed over.

@@ -197,9 +197,9 @@ impl Dht {
         ask: &Query,
     ) -> Option<Answer> {
         self.holder.as_ref()?;
-        let room = (self.config.serve.max_answer_bytes as f64 * VALUES_SHARE) as usize;
+        let room = self.room_for_values();
         let mut answer = match ask {
-            Query::GetValue { target, cursor } => {
+            Query::GetValue { target, cursor, .. } => {
                 let holder = self.holder.as_mut()?;
                 let (values, cursor) = holder.values(target, from, cursor.as_ref(), room);
                 Answer { values, cursor, ..Answer::default() }
@@ -237,6 +237,24 @@ impl Dht {
         }
         self.settle_holder(now);
         Some(answer)
+    }
+
+    /// The bytes that values may take of an answer.
+    pub(super) fn room_for_values(&self) -> usize {
+        (self.config.serve.max_answer_bytes as f64 * VALUES_SHARE) as usize
+    }
+
+    /// Changes under a key are noted from now on, until [`Dht::unfollow`] was called as often.
+    pub(super) fn follow(&mut self, key: &Key) {
+        if let Some(holder) = self.holder.as_mut() {
+            holder.store.follow(key);
+        }
+    }
+
+    pub(super) fn unfollow(&mut self, key: &Key) {
+        if let Some(holder) = self.holder.as_mut() {
+            holder.store.unfollow(key);
+        }
     }
 
     fn serve_repair(&mut self, now: Now, from: &PeerId, remote: IpAddr, bytes: &Bytes) -> Option<Answer> {
@@ -397,6 +415,7 @@ impl Dht {
             self.outputs.push_back(Output::Write(batch));
         }
         self.note_due(now);
+        self.tell_changes(now);
     }
 
     pub(super) fn note_due(&mut self, now: Now) {
@@ -418,8 +437,13 @@ impl Dht {
 }
 
 impl Holder {
+    /// The followed keys under which something has changed.
+    pub(super) fn take_followed(&mut self) -> Vec<Key> {
+        self.store.take_followed()
+    }
+
     /// What is stored under a target, as `reader` may see it.
-    fn values(
+    pub(super) fn values(
         &mut self,
         target: &Target,
         reader: &PeerId,

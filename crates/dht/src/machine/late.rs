@@ -106,6 +106,7 @@ impl Dht {
                 self.outputs.push_back(Output::Step { operation: watched.id, step });
             }
             self.end_listening(operation);
+            self.note_late(now, operation, &pending.contact, remote, answer);
         }
     }
 

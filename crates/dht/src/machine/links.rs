@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use peerage_identity::PeerId;
 use peerage_machine::Now;
 
 use super::Dht;
@@ -72,8 +73,9 @@ impl Dht {
         }
     }
 
-    pub(super) fn on_disconnected(&mut self, key: &Key) {
-        self.links.0.remove(key);
+    pub(super) fn on_disconnected(&mut self, peer: &PeerId) {
+        self.links.0.remove(&Key::of_peer(peer));
+        self.forget_watcher(peer);
     }
 
     pub(super) fn on_supports(&mut self, now: Now, key: &Key, serves: bool) {

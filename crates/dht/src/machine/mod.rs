@@ -1,5 +1,6 @@
 //! The machine: a whole node of the DHT.
 
+mod changes;
 mod density;
 mod holder;
 mod late;
@@ -14,6 +15,7 @@ mod store;
 mod tests;
 mod types;
 mod upkeep;
+mod watchers;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -38,6 +40,7 @@ pub use types::{
     Outcome, Output, QueryId, RequestId, Source,
 };
 use upkeep::Upkeep;
+use watchers::Watchers;
 
 /// A node of the DHT.
 pub struct Dht {
@@ -57,6 +60,7 @@ pub struct Dht {
     last_operation: u64,
     callers: BTreeMap<OperationId, u64>,
     limiter: Limiter,
+    watchers: Watchers,
     upkeep: Upkeep,
     outages: Outages,
     size: SizeEstimate,
@@ -109,6 +113,8 @@ pub struct Standing {
     pub requests: usize,
     /// Peers whose queries are being counted.
     pub tracked: usize,
+    /// Queries of others that wait for something to change.
+    pub watchers: usize,
     /// Peers seen lately.
     pub seen: SeenCounts,
     /// Records that are held for others, and for ourselves where this is one of their places.
@@ -150,6 +156,7 @@ impl Dht {
             last_operation: 0,
             callers: BTreeMap::new(),
             limiter: Limiter::new(config.serve.clone(), now),
+            watchers: Watchers::default(),
             upkeep: Upkeep::new(&config.upkeep, now),
             outages: Outages::default(),
             size: SizeEstimate::new(config.table.k),
@@ -205,6 +212,7 @@ impl Dht {
             operations: self.operations.len(),
             requests: self.requests.len(),
             tracked: self.limiter.tracked(),
+            watchers: self.watchers.len(),
             seen: self.seen.counts(now),
             held: self.held(),
             held_providers: self.held_providers(),
@@ -277,7 +285,7 @@ impl Machine for Dht {
     fn handle(&mut self, now: Now, input: Input) {
         match input {
             Input::Connected { contact, remote, rtt } => self.on_connected(now, &contact, remote, rtt),
-            Input::Disconnected { peer } => self.on_disconnected(&Key::of_peer(&peer)),
+            Input::Disconnected { peer } => self.on_disconnected(&peer),
             Input::Supports { peer, serves } => self.on_supports(now, &Key::of_peer(&peer), serves),
             Input::Answered { request, rtt, remote, answer } => {
                 self.on_answered(now, request, rtt, remote, &answer);
@@ -288,7 +296,8 @@ impl Machine for Dht {
             Input::Cancel { operation } => self.on_cancel(now, operation),
             Input::Known { contacts, source } => self.on_known(now, contacts, source),
             Input::NetworkChanged => self.on_network_changed(now),
-            Input::Mode(mode) => self.mode = mode,
+            Input::Withdrawn { query } => self.on_withdrawn(query),
+            Input::Mode(mode) => self.on_mode(mode),
             Input::Written { number, ok } => self.on_written(now, number, ok),
         }
     }
@@ -296,6 +305,7 @@ impl Machine for Dht {
     fn handle_timeout(&mut self, now: Now) {
         self.expire_requests(now);
         self.stop_listening(now);
+        self.end_waits(now);
         self.drive_due(now);
         if self.holder_due() <= now.mono {
             self.drive_holder(now);
@@ -313,7 +323,9 @@ impl Machine for Dht {
         let operations = self.operations.values().map(|op| op.wake).min().unwrap_or(Duration::MAX);
         let requests = self.requests.first_deadline().unwrap_or(Duration::MAX);
         let late = self.late.first_due().unwrap_or(Duration::MAX);
-        let next = [operations, requests, late, self.upkeep.next(), self.holder_due()].into_iter().min();
+        let watchers = self.watchers.first_due().unwrap_or(Duration::MAX);
+        let next =
+            [operations, requests, late, watchers, self.upkeep.next(), self.holder_due()].into_iter().min();
         next.filter(|next| *next != Duration::MAX)
     }
 }

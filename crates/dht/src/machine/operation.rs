@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use peerage_machine::Now;
 
+use super::changes::Change;
 use super::late::{LISTEN, Watched};
 use super::published::{Accepted, NotTaken};
 use super::requests::Purpose;
@@ -13,7 +14,7 @@ use super::upkeep::random_target;
 use super::{
     Class, Counts, Dht, Ended, Failure, Operation, OperationId, Options, Outcome, Output, RequestId,
 };
-use crate::lookup::{Came, Goal, Harvest, Hint, Lookup, Next, Pace, Plan, StepKind};
+use crate::lookup::{Came, Goal, Harvest, Hint, Judged, Lookup, Next, Pace, Plan, StepKind};
 use crate::record::EntryId;
 use crate::table::Table;
 use crate::{Answer, Contact, Key, Query, Refusal, Target};
@@ -46,7 +47,9 @@ pub(super) struct Op {
     pub(super) class: Class,
     pub(super) lookup: Lookup,
     pub(super) store: Option<Store>,
-    /// The walk is over: what goes on is the store.
+    /// It waits for a value to change.
+    pub(super) change: Option<Change>,
+    /// The walk is over: what goes on is the store, or the wait.
     pub(super) walked: Option<Ended>,
     pub(super) deadline: Duration,
     /// Lookups of its neighbourhood that are under way for it.
@@ -89,6 +92,9 @@ impl Dht {
                 let query = Query::PutValue { target: target.clone(), value };
                 (target, Goal::Closest, Some(Store::new(query, replicas_or(replicas), options.quorum)))
             }
+            Operation::Changed { target, known } => {
+                return self.start_change(now, id, &target, known, options);
+            }
             Operation::Provide { target, provider, replicas, renew } => {
                 if let Err(why) = self.on_provide(now, id, &target, &provider, replicas, renew) {
                     return self.outputs.push_back(refuse(not_taken(&why)));
@@ -117,6 +123,50 @@ impl Dht {
                     Outcome { values, providers, equivocation, ..Outcome::empty(Ended::NoContacts) };
                 self.published_at(now, id, &mut outcome);
                 self.outputs.push_back(Output::Done { operation: id, outcome: Box::new(outcome) });
+                self.check_alone(now);
+            }
+        }
+    }
+
+    /// A caller wants to know when a value changes.
+    fn start_change(
+        &mut self,
+        now: Now,
+        id: OperationId,
+        target: &Target,
+        known: Option<Judged>,
+        options: Options,
+    ) {
+        let limits = &self.config.lookup;
+        let wait = options.deadline.unwrap_or(limits.watch_deadline).min(Options::MOST_DEADLINE);
+        // As many again as are asked to tell: some will fail.
+        let goal = Goal::Value(options.quorum.max(2 * limits.watch_holders));
+        let full = self.waiting() >= limits.max_operations.div_ceil(2);
+        // The deadline is that of the wait; a lookup has the one of its class.
+        let lookup = Options {
+            deadline: options.deadline.filter(|time| *time < limits.deadline(options.class)),
+            ..options
+        };
+        let begun = match full {
+            true => Err(Ended::TooMany),
+            false => {
+                let begun = self.create(now, Aim::Caller(id), target.clone(), goal, None, lookup);
+                begun.ok_or(Ended::NoContacts)
+            }
+        };
+        match begun {
+            Ok(operation) => {
+                self.follow(target.key());
+                if let Some(op) = self.operations.get_mut(&operation) {
+                    op.change = Some(Change::new(known, lookup));
+                    op.deadline = now.mono + wait;
+                }
+                self.callers.insert(id, operation);
+                self.drive(now, operation);
+            }
+            Err(ended) => {
+                let outcome = Box::new(Outcome::empty(ended));
+                self.outputs.push_back(Output::Done { operation: id, outcome });
                 self.check_alone(now);
             }
         }
@@ -155,15 +205,55 @@ impl Dht {
         store: Option<Store>,
         options: Options,
     ) -> Option<u64> {
+        let lookup = self.lookup_for(now, aim, target, goal, store.is_some(), options);
+        if lookup.is_empty() {
+            return None;
+        }
+        self.last_operation += 1;
+        let deadline = self.deadline(now, options);
+        let op = Op {
+            aim,
+            class: options.class,
+            lookup,
+            store,
+            change: None,
+            walked: None,
+            deadline,
+            covering: 0,
+            around: 0,
+            dense: false,
+            wary: false,
+            ending: false,
+            watch: options.watch,
+            wake: now.mono,
+        };
+        self.operations.insert(self.last_operation, op);
+        Some(self.last_operation)
+    }
+
+    fn deadline(&self, now: Now, options: Options) -> Duration {
+        let time = options.deadline.unwrap_or(self.config.lookup.deadline(options.class));
+        now.mono.saturating_add(time.min(Options::MOST_DEADLINE))
+    }
+
+    /// A lookup that begins with those who are known.
+    pub(super) fn lookup_for(
+        &self,
+        now: Now,
+        aim: Aim,
+        target: Target,
+        goal: Goal,
+        stores: bool,
+        options: Options,
+    ) -> Lookup {
         let config = &self.config.lookup;
         let pace = match aim {
             Aim::Join => Pace::eager(config, options.class),
             _ => Pace::new(config, options.class, options.alpha, self.first_hops.median()),
         };
-        let deadline = options.deadline.unwrap_or(config.deadline(options.class));
-        let deadline = now.mono.saturating_add(deadline.min(Options::MOST_DEADLINE));
+        let deadline = self.deadline(now, options);
         let usual = self.first_hops.median().unwrap_or(config.usual_rtt);
-        let own_paths = if store.is_some() || aim == Aim::Join { 2 } else { 1 };
+        let own_paths = if stores || aim == Aim::Join { 2 } else { 1 };
         let paths = if options.paths == 0 { own_paths } else { options.paths };
         let plan = Plan {
             target,
@@ -184,28 +274,7 @@ impl Dht {
         let mut lookup = Lookup::new(self.lookups.clone(), plan, now);
         let seeds = self.seeds(lookup.target().key());
         lookup.seed(seeds);
-        if lookup.is_empty() {
-            return None;
-        }
-        self.last_operation += 1;
-        let watch = options.watch;
-        let op = Op {
-            aim,
-            class: options.class,
-            lookup,
-            store,
-            walked: None,
-            deadline,
-            covering: 0,
-            around: 0,
-            dense: false,
-            wary: false,
-            ending: false,
-            watch,
-            wake: now.mono,
-        };
-        self.operations.insert(self.last_operation, op);
-        Some(self.last_operation)
+        lookup
     }
 
     /// Whom to begin with: the closest of the table and of the connected; as long as those are few, also whom we were told of at the start.
@@ -271,6 +340,7 @@ impl Dht {
             self.walk_ended(now, operation, ended);
         }
         self.drive_store(now, operation);
+        self.drive_change(now, operation);
     }
 
     /// Drives those operations whose time has come.
@@ -306,6 +376,11 @@ impl Dht {
         };
         let came = Came { request, rtt, remote, answer };
         let Some(taken) = op.lookup.answered(now, &*self.judge, &came, &mut known) else { return };
+        if let (Some(change), true) = (op.change.as_mut(), answer.extended && taken.good > 0) {
+            let contact = op.lookup.candidates().find(|one| one.request == Some(request));
+            let (key, most) = (op.lookup.target().key(), self.lookups.watch_holders);
+            contact.into_iter().for_each(|one| change.holds(key, &one.contact, answer, most));
+        }
         if taken.first_hop {
             self.first_hops.add(rtt);
         }
@@ -339,6 +414,13 @@ impl Dht {
             self.end_walk(now, operation, true);
             self.glance(now, operation);
             self.begin_store(now, operation);
+        } else if op.change.is_some() {
+            op.walked = Some(ended);
+            self.end_covers(now, operation);
+            self.end_walk(now, operation, true);
+            if let Some(op) = self.operations.get_mut(&operation) {
+                op.ending = false;
+            }
         } else {
             self.finish(now, operation, ended);
         }
@@ -362,6 +444,7 @@ impl Dht {
         // Whoever cancels wants nothing any more.
         self.end_walk(now, operation, ended != Ended::Cancelled);
         self.end_store(now, operation);
+        self.end_change(now, operation);
         let Some(mut op) = self.operations.remove(&operation) else { return };
         op.lookup.step(now, StepKind::Ended(ended));
         self.report(&mut op);
@@ -423,6 +506,9 @@ impl Dht {
         }
         if let Some(store) = op.store {
             store.fill(&mut outcome);
+        }
+        if let Some(change) = op.change {
+            change.add_to(&mut outcome.counts);
         }
         outcome
     }
@@ -505,4 +591,7 @@ pub(super) fn add_counts(counts: &mut Counts, store: &Counts) {
     counts.suspected += store.suspected;
     counts.stored += store.stored;
     counts.refused += store.refused;
+    counts.late += store.late;
+    counts.invalid += store.invalid;
+    counts.warm += store.warm;
 }

@@ -1,6 +1,6 @@
 //! Requests of ours: what each is for, and who is credited or blamed for its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub(super) enum Purpose {
     Notice,
     /// Something about records.
     Records(Matter),
+    /// A word from a holder when a value changes, for which an operation waits.
+    Change(u64),
 }
 
 #[derive(Debug, Clone)]
@@ -44,6 +46,8 @@ pub(super) struct Pending {
 pub(super) struct Requests {
     next: u64,
     pending: BTreeMap<RequestId, Pending>,
+    /// When each is given up.
+    deadlines: BTreeSet<(Duration, RequestId)>,
     /// Peers that were asked for an entry and didn't answer: not to be asked again at once.
     failed: Recent<Key, Duration>,
 }
@@ -55,7 +59,12 @@ impl Requests {
     const SHUNNED: Duration = Duration::from_secs(300);
 
     pub(super) fn new() -> Self {
-        Self { next: 0, pending: BTreeMap::new(), failed: Recent::new(Self::FAILED) }
+        Self {
+            next: 0,
+            pending: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            failed: Recent::new(Self::FAILED),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -67,14 +76,26 @@ impl Requests {
         self.pending.values().filter(|pending| pending.purpose == Purpose::Probe).count()
     }
 
-    /// When the first of them is given up. They are given up in the order in which they were sent: each has the same time.
+    /// When the first of them is given up.
     pub(super) fn first_deadline(&self) -> Option<Duration> {
-        self.pending.values().next().map(|pending| pending.deadline)
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    fn insert(&mut self, request: RequestId, pending: Pending) {
+        self.deadlines.insert((pending.deadline, request));
+        self.pending.insert(request, pending);
+    }
+
+    fn remove(&mut self, request: RequestId) -> Option<Pending> {
+        let pending = self.pending.remove(&request)?;
+        self.deadlines.remove(&(pending.deadline, request));
+        Some(pending)
     }
 
     /// Whether a peer is being looked at, or was and didn't answer.
     pub(super) fn has_tried(&self, now: Now, key: &Key) -> bool {
-        self.pending.values().any(|pending| pending.contact.key() == key)
+        let looks = |pending: &Pending| !matches!(pending.purpose, Purpose::Change(_));
+        self.pending.values().any(|pending| pending.contact.key() == key && looks(pending))
             || self.failed.get(key).is_some_and(|at| now.mono.saturating_sub(*at) < Self::SHUNNED)
     }
 }
@@ -93,13 +114,17 @@ impl Dht {
         let request = RequestId(self.requests.next);
         let proves =
             matches!(query, Query::FindNode { .. } | Query::GetValue { .. } | Query::GetProviders { .. });
-        let deadline = now.mono + self.config.lookup.hard;
+        let asked_to_wait = match &query {
+            Query::GetValue { wait: Some(wait), .. } => Duration::from_secs(wait.seconds.into()),
+            _ => Duration::ZERO,
+        };
+        let deadline = now.mono + asked_to_wait + self.config.lookup.hard;
         let wants = match &query {
-            Query::GetValue { target, .. } => Some(target.clone()),
+            Query::GetValue { target, wait: None, .. } => Some(target.clone()),
             _ => None,
         };
         let pending = Pending { contact: contact.clone(), purpose, deadline, proves, wants };
-        self.requests.pending.insert(request, pending);
+        self.requests.insert(request, pending);
         self.stats.asked += 1;
         self.outputs.push_back(Output::Ask { request, contact: contact.clone(), query, class, deadline });
         request
@@ -107,14 +132,16 @@ impl Dht {
 
     /// Nobody waits for the answer any more. A suspect's silence is a miss. `listen`: what it holds may be newer than what was found.
     pub(super) fn drop_request(&mut self, now: Now, request: RequestId, suspect: bool, listen: bool) {
-        let Some(pending) = self.requests.pending.remove(&request) else { return };
+        let Some(pending) = self.requests.remove(request) else { return };
         let listen = if listen && pending.wants.is_some() { LISTEN } else { Duration::ZERO };
         self.outputs.push_back(Output::CancelAsk { request, listen });
         self.stats.cancelled += 1;
         if suspect {
             self.blame(now, &pending.contact);
         }
-        self.note_dropped(request, pending);
+        if !matches!(pending.purpose, Purpose::Change(_)) {
+            self.note_dropped(request, pending);
+        }
     }
 
     pub(super) fn on_answered(
@@ -125,22 +152,25 @@ impl Dht {
         remote: IpAddr,
         answer: &Answer,
     ) {
-        let Some(pending) = self.requests.pending.remove(&request) else {
+        let Some(pending) = self.requests.remove(request) else {
             return self.late_answer(now, request, rtt, remote, answer);
         };
         self.stats.answered += 1;
-        self.credit(now, &pending, Some(rtt), remote, answer);
+        // Whoever was asked to wait says nothing of the way by when it answers.
+        let measured = (!matches!(pending.purpose, Purpose::Change(_))).then_some(rtt);
+        self.credit(now, &pending, measured, remote, answer);
         self.learn(now, remote, answer);
         match pending.purpose {
             Purpose::Walk(operation) => self.walk_answered(now, operation, request, rtt, remote, answer),
             Purpose::Store(operation) => self.store_answered(now, operation, request, answer),
             Purpose::Records(matter) => self.matter_ended(now, matter, Ok(answer)),
+            Purpose::Change(operation) => self.change_answered(now, operation, request, remote, answer),
             Purpose::Probe | Purpose::Notice => {}
         }
     }
 
     pub(super) fn on_failed(&mut self, now: Now, request: RequestId, why: Failure) {
-        let Some(pending) = self.requests.pending.remove(&request) else {
+        let Some(pending) = self.requests.remove(request) else {
             return self.late_failure(request);
         };
         self.stats.failed += 1;
@@ -148,6 +178,8 @@ impl Dht {
         match why {
             Failure::Local => self.table.unprobe(key),
             Failure::Unsupported => self.table.remove(key),
+            // A connection that was lent for a question may be needed for another one.
+            Failure::Refused if matches!(pending.purpose, Purpose::Change(_)) => {}
             Failure::Refused | Failure::Unreachable | Failure::Timeout | Failure::Broken => {
                 if pending.purpose == Purpose::Probe && self.table.get(key).is_none() {
                     self.requests.failed.put(*key, now.mono);
@@ -159,17 +191,17 @@ impl Dht {
             Purpose::Walk(operation) => self.walk_failed(now, operation, request, why),
             Purpose::Store(operation) => self.store_failed(now, operation, request, why),
             Purpose::Records(matter) => self.matter_ended(now, matter, Err(why)),
+            Purpose::Change(operation) => self.change_failed(now, operation, request, why),
             Purpose::Probe | Purpose::Notice => {}
         }
     }
 
     /// Gives up those that have taken too long.
     pub(super) fn expire_requests(&mut self, now: Now) {
-        while let Some((request, pending)) = self.requests.pending.first_key_value() {
-            if pending.deadline > now.mono {
+        while let Some((deadline, request)) = self.requests.deadlines.first().copied() {
+            if deadline > now.mono {
                 break;
             }
-            let request = *request;
             self.outputs.push_back(Output::CancelAsk { request, listen: Duration::ZERO });
             self.on_failed(now, request, Failure::Timeout);
         }

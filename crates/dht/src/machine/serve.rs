@@ -60,26 +60,35 @@ impl Dht {
     pub(super) fn on_asked(&mut self, now: Now, query: QueryId, from: PeerId, remote: IpAddr, ask: &Query) {
         let asker = Key::of_peer(&from);
         self.seen.note(now, &asker);
-        let mut answer = if self.mode == Mode::Client {
-            Answer::status(Status::Refused(Refusal::NotServed))
+        let answer = if self.mode == Mode::Client {
+            Some(Answer::status(Status::Refused(Refusal::NotServed)))
         } else if !self.limiter.admits(now, &from) {
             // A few bytes, which nobody is charged for: otherwise a flood of refusals would use up what is there for others.
             self.stats.refused += 1;
-            Answer::status(Status::Busy)
+            Some(Answer::status(Status::Busy))
+        } else if self.keep_question(now, query, &from, ask) {
+            self.stats.served += 1;
+            None
         } else {
             self.stats.served += 1;
             let mut answer = self.serve(now, &from, &asker, remote, ask);
             trim(&mut answer, self.config.serve.max_answer_bytes);
             self.limiter.charge(now, &from, answer.wire_bytes());
-            answer
+            Some(answer)
         };
-        answer.extended = true;
-        self.outputs.push_back(Output::Reply { query, answer });
+        if let Some(answer) = answer {
+            self.outputs.push_back(Output::Reply { query, answer: Answer { extended: true, ..answer } });
+        }
         if let Some(contact) = self.links.get(&asker).cloned()
             && self.links.serves(&asker) == Some(true)
         {
             self.consider(now, &contact);
         }
+    }
+
+    /// Charges a peer for an answer that it was given later.
+    pub(super) fn charge(&mut self, now: Now, from: &PeerId, bytes: usize) {
+        self.limiter.charge(now, from, bytes);
     }
 
     fn serve(&mut self, now: Now, from: &PeerId, asker: &Key, remote: IpAddr, ask: &Query) -> Answer {

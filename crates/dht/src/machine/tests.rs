@@ -6,8 +6,11 @@ use super::*;
 use crate::numbered::{address, contact, peer};
 use crate::{AcceptAll, Answer, Family, MAX_ANSWER_BYTES, Query, ServeConfig, Status, Target};
 
+mod changes;
+mod keeping;
 mod late;
 mod limits;
+mod watchers;
 
 const S: fn(u64) -> Duration = Duration::from_secs;
 const MS: fn(u64) -> Duration = Duration::from_millis;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_identity::PeerId;
 
-use crate::lookup::Step;
+use crate::lookup::{Judged, Step};
 use crate::record::Record;
 use crate::store::{Batch, Equivocation};
 use crate::{Answer, Contact, Family, Query, Target};
@@ -67,7 +67,7 @@ pub enum Input {
         /// Why.
         why: Failure,
     },
-    /// Somebody asks us. It is answered by [`Output::Reply`], always.
+    /// Somebody asks us. It is answered by [`Output::Reply`], always; one with a [`crate::Wait`] maybe later.
     Asked {
         /// The driver's name for it.
         query: QueryId,
@@ -77,6 +77,11 @@ pub enum Input {
         remote: IpAddr,
         /// What it asks.
         ask: Query,
+    },
+    /// Whoever asked us this doesn't wait for the answer any more. Unknown ones, and those that are answered, are left alone.
+    Withdrawn {
+        /// Which one.
+        query: QueryId,
     },
     /// A caller wants something. It ends with [`Output::Done`], always and once.
     Start {
@@ -191,6 +196,14 @@ pub enum Operation {
     Get {
         /// Its key.
         target: Target,
+    },
+    /// Waits until a value is newer than the one that the caller has, for [`crate::LookupConfig::watch_deadline`] unless [`Options::deadline`] says otherwise; ends with
+    /// [`Ended::Found`] then. For keys with one value. Half of [`crate::LookupConfig::max_operations`] may be of this kind; further ones end with [`Ended::TooMany`].
+    Changed {
+        /// Its key.
+        target: Target,
+        /// What the caller's is worth, as the judge says; `None` for nothing, so that any value ends the wait.
+        known: Option<Judged>,
     },
     /// All values that the holders of a key have, page by page: a topic's members, a mailbox.
     Collect {

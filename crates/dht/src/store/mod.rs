@@ -14,6 +14,7 @@ mod config;
 pub(crate) mod disk;
 mod entry;
 mod expiry;
+mod followed;
 mod origin;
 mod providers;
 mod put;
@@ -36,6 +37,7 @@ pub use config::StoreConfig;
 pub use disk::{Batch, Change, Disk, DiskError, DiskFault, MAX_ROW_KEY, MemoryDisk};
 use entry::{Entry, Held, Spot};
 use expiry::Expiry;
+use followed::Followed;
 use origin::Origin;
 pub use providers::MAX_PROVIDER_KEY;
 use providers::{Added, Provider, Providers};
@@ -130,6 +132,7 @@ pub struct Store {
     damaged: u64,
     /// Records that have come, changed or gone since somebody took note of it; `None` when they are too many to name.
     changed: Option<BTreeSet<EntryId>>,
+    followed: Followed,
 }
 
 /// How new a record was that is gone.
@@ -164,6 +167,7 @@ impl Store {
             writing: rows::Writing::default(),
             damaged: 0,
             changed: Some(BTreeSet::new()),
+            followed: Followed::default(),
         }
     }
 
@@ -447,6 +451,7 @@ impl Store {
         }
         self.writing.touch(now, rows::record_row(entry.id));
         self.note_change(entry.id);
+        self.followed.touch(spot.0);
         self.entries.insert(spot, entry);
     }
 
@@ -457,6 +462,7 @@ impl Store {
         self.expiry.remove(namespace(entry.kind()), entry.expires, entry.id);
         self.by_id.remove(&entry.id);
         self.writing.touch(now, rows::record_row(entry.id));
+        self.followed.touch(spot.0);
         if let (true, Held::Ours { version, .. }) = (mark, &entry.held) {
             self.mark(now, entry.id, *version, entry.expires.saturating_add(self.longest_ttl.as_secs()));
         }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use peerage_dht::{Answer, Class, Contact, Failure, Query};
@@ -59,6 +59,8 @@ async fn ask(
     let remote = peer.connection.remote_address().ip();
     let question = codec::question(query, extras, peer.shared.clock.now().unix);
     let answered = codec::is_answered(query, extras);
+    let _awaited =
+        matches!(query, Query::GetValue { wait: Some(_), .. }).then(|| Awaited::of(&peer.asked().dht_waits));
     let question = streams::Question { message: &question, answered, sent };
     let got = streams::ask(peer, &protocol, &question, streams::priority(class)).await?;
     let answer = match got.message {
@@ -69,6 +71,22 @@ async fn ask(
         None => Answer::default(),
     };
     Ok(Got { rtt: got.took, remote, answer })
+}
+
+/// An answer that may take its time, and for which the connection is held meanwhile.
+struct Awaited<'a>(&'a AtomicUsize);
+
+impl<'a> Awaited<'a> {
+    fn of(waits: &'a AtomicUsize) -> Self {
+        waits.fetch_add(1, Ordering::Relaxed);
+        Self(waits)
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Connects to a peer for a while, within the peer manager's limits for visits.

@@ -42,7 +42,7 @@ pub(crate) enum DhtMessage {
     /// Something that goes to the machine as it is.
     Input(Input),
     /// A peer asks.
-    Asked { from: PeerId, remote: IpAddr, query: Query, reply: oneshot::Sender<Answer> },
+    Asked { id: QueryId, from: PeerId, remote: IpAddr, query: Query, reply: oneshot::Sender<Answer> },
     /// The user wants something.
     Start { operation: OperationId, wanted: Operation, options: Options, caller: Caller },
     /// Something that only the machine can tell or do.
@@ -94,7 +94,6 @@ struct Driver {
     settling: BTreeMap<OperationId, mpsc::Sender<Outcome>>,
     /// Who is connected, as the machine was told.
     connected: BTreeMap<PeerId, Told>,
-    next_query: u64,
     /// When streams that nobody used for a while are looked for next; never while none are kept.
     trim: Option<Instant>,
     /// When the machine's memory was written last.
@@ -119,7 +118,6 @@ pub(crate) async fn run(
         listening: BTreeMap::new(),
         settling: BTreeMap::new(),
         connected: BTreeMap::new(),
-        next_query: 0,
         trim: None,
         remembered: Instant::now(),
     };
@@ -175,9 +173,7 @@ impl Driver {
                 }
                 self.machine.handle(now, input);
             }
-            DhtMessage::Asked { from, remote, query: ask, reply } => {
-                self.next_query += 1;
-                let query = QueryId(self.next_query);
+            DhtMessage::Asked { id: query, from, remote, query: ask, reply } => {
                 self.asked.insert(query, reply);
                 self.machine.handle(now, Input::Asked { query, from, remote, ask });
             }

@@ -32,22 +32,23 @@ pub(crate) mod codec;
 mod config;
 mod driver;
 mod handle;
+mod late;
 mod mail;
 mod published;
-mod late;
 mod records;
 mod report;
 mod serve;
 mod streams;
+mod watch;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use peerage_dht::record::{Network, Records};
-use peerage_dht::{AcceptAll, Input, OperationId};
+use peerage_dht::{AcceptAll, Input, OperationId, QueryId};
 use peerage_machine::{Machine as _, Random};
-use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::error::RegisterError;
 use crate::peer::Peer;
@@ -74,6 +75,7 @@ pub use published::Published;
 pub(crate) use records::addresses_of;
 pub use records::{Member, Value};
 pub use report::{DhtReport, Settled};
+pub use watch::{Changes, Update};
 
 use driver::run;
 pub(crate) use driver::{DhtMessage, MAX_STEPS_BEHIND, QUEUE};
@@ -103,11 +105,12 @@ pub(crate) struct DhtCore {
     pub(crate) peers_changed: Notify,
     pub(crate) events: broadcast::Sender<Event>,
     /// Who may write to this node's mailbox, once it has said so.
-    policy: watch::Sender<Option<MailboxPolicy>>,
+    policy: tokio::sync::watch::Sender<Option<MailboxPolicy>>,
     /// Messages in it that were read, the last so many.
     cleared: Mutex<Vec<EntryId>>,
     most_mail_work_bits: u32,
     next_operation: AtomicU64,
+    next_query: AtomicU64,
 }
 
 /// Starts the driver, and serves where the node is a server.
@@ -188,10 +191,11 @@ impl DhtCore {
             to_driver,
             peers_changed: Notify::new(),
             events: broadcast::Sender::new(config.max_events_behind),
-            policy: watch::Sender::new(None),
+            policy: tokio::sync::watch::Sender::new(None),
             cleared: Mutex::default(),
             most_mail_work_bits: config.most_mail_work_bits,
             next_operation: AtomicU64::new(0),
+            next_query: AtomicU64::new(0),
         };
         (Arc::new(core), messages)
     }
@@ -207,6 +211,10 @@ impl DhtCore {
 
     fn next_operation(&self) -> OperationId {
         OperationId(self.next_operation.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn next_query(&self) -> QueryId {
+        QueryId(self.next_query.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The name under which a peer says that it serves the DHT.

@@ -261,13 +261,16 @@ pub(crate) async fn keep_published(shared: std::sync::Arc<crate::shared::Shared>
 }
 
 fn value(record: &Record, report: DhtReport) -> Result<(Value, DhtReport), DhtError> {
-    // A tombstone says that there is nothing any more.
-    let body = record.body().filter(|_| !record.is_tombstone());
-    let Some(body) = body else { return Err(not_found(report)) };
+    let Some(value) = value_of(record) else { return Err(not_found(report)) };
+    Ok((value, report))
+}
+
+/// The value that a record holds. A tombstone says that there is none any more.
+pub(super) fn value_of(record: &Record) -> Option<Value> {
+    let body = record.body().filter(|_| !record.is_tombstone())?.clone();
     let version = record.version();
     let not_after = Duration::from_secs(version.not_after);
-    let value = Value { body: body.clone(), publisher: record.publisher(), seq: version.seq, not_after };
-    Ok((value, report))
+    Some(Value { body, publisher: record.publisher(), seq: version.seq, not_after })
 }
 
 #[cfg(test)]

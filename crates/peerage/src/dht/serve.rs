@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use peerage_dht::{Answer, Input, Query, QueryId};
 use peerage_transport::{Stream, StreamCode};
 use peerage_wire::kad;
 use tokio::sync::oneshot;
@@ -50,6 +51,44 @@ pub(crate) async fn serve(peer: &Arc<Peer>, core: &DhtCore, mut stream: Stream) 
     }
 }
 
+/// What the machine answers. A question that waits for something is taken back when its sender, or the connection, is gone.
+async fn answer_to(
+    peer: &Arc<Peer>,
+    core: &DhtCore,
+    stream: &Stream,
+    query: &Query,
+) -> Result<Answer, StreamCode> {
+    let (reply, answer) = oneshot::channel();
+    let (id, remote) = (core.next_query(), peer.connection.remote_address().ip());
+    let asked = DhtMessage::Asked { id, from: peer.id, remote, query: query.clone(), reply };
+    core.to_driver.send(asked).await.map_err(|_| StreamCode::Cancelled)?;
+    if !matches!(query, Query::GetValue { wait: Some(_), .. }) {
+        return answer.await.map_err(|_| StreamCode::Overloaded);
+    }
+    let mut withdrawn = Withdrawn { core: Some(core), id };
+    let answered = tokio::select! {
+        biased;
+        answer = answer => answer.map_err(|_| StreamCode::Overloaded),
+        _ = stream.send.stopped() => return Err(StreamCode::Cancelled),
+    };
+    withdrawn.core = None;
+    answered
+}
+
+/// Takes a question back that nobody waits for any more.
+struct Withdrawn<'a> {
+    core: Option<&'a DhtCore>,
+    id: QueryId,
+}
+
+impl Drop for Withdrawn<'_> {
+    fn drop(&mut self) {
+        let Some(core) = self.core else { return };
+        // Where the queue is full, it goes with its peer, or when its time is up.
+        let _ = core.to_driver.try_send(DhtMessage::Input(Input::Withdrawn { query: self.id }));
+    }
+}
+
 async fn answer_all(peer: &Arc<Peer>, core: &DhtCore, stream: &mut Stream) -> Result<(), StreamCode> {
     let extras = !peer.foreign;
     loop {
@@ -68,11 +107,7 @@ async fn answer_all(peer: &Arc<Peer>, core: &DhtCore, stream: &mut Stream) -> Re
             tracing::debug!(peer = %peer.id, %error, "a question for the DHT makes no sense");
             StreamCode::ProtocolViolation
         })?;
-        let (reply, answer) = oneshot::channel();
-        let remote = peer.connection.remote_address().ip();
-        let asked = DhtMessage::Asked { from: peer.id, remote, query: query.clone(), reply };
-        core.to_driver.send(asked).await.map_err(|_| StreamCode::Cancelled)?;
-        let answer = answer.await.map_err(|_| StreamCode::Overloaded)?;
+        let answer = answer_to(peer, core, stream, &query).await?;
         let unix = peer.shared.clock.now().unix;
         if let Some(message) = codec::answer(&query, &answer, extras, unix) {
             match tokio::time::timeout(WRITE_TIMEOUT, stream.send.write_frame(&message)).await {

@@ -15,3 +15,4 @@ mod racing;
 mod rates;
 mod stranger;
 mod times;
+mod watching;

@@ -157,6 +157,12 @@ pub struct Additions {
     /// A message of dht_repair.proto: of REPAIR, and its answer.
     #[prost(bytes = "bytes", optional, tag = "6")]
     pub repair: ::core::option::Option<::prost::bytes::Bytes>,
+    /// Of GET_VALUE: to be answered when something else stands there, or when the time is up.
+    #[prost(message, optional, tag = "7")]
+    pub wait: ::core::option::Option<Wait>,
+    /// In an answer: the question was kept as it asked for. Without values nothing has changed meanwhile.
+    #[prost(bool, optional, tag = "8")]
+    pub waited: ::core::option::Option<bool>,
 }
 /// Nested message and enum types in `Additions`.
 pub mod additions {
@@ -267,4 +273,13 @@ pub mod additions {
             }
         }
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Wait {
+    /// SHA-256 of the values that the receiver last answered with, each after its length in four bytes, big-endian.
+    #[prost(bytes = "bytes", optional, tag = "1")]
+    pub known: ::core::option::Option<::prost::bytes::Bytes>,
+    /// For how long at most. Zero is no wait.
+    #[prost(uint32, optional, tag = "2")]
+    pub seconds: ::core::option::Option<u32>,
 }

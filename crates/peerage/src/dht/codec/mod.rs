@@ -7,11 +7,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use peerage_dht::{
     Answer, Contact, MAX_CLOSER, MAX_CONTACT_ADDRESSES, MAX_CURSOR_BYTES, MAX_PROVIDERS, MAX_REPAIR_BYTES,
-    MAX_SILENT, MAX_VALUE_BYTES, MAX_VALUES, Query, Refusal, Status, Target,
+    MAX_SILENT, MAX_VALUE_BYTES, MAX_VALUES, Query, Refusal, Status, Target, Wait,
 };
 use peerage_identity::{DialAddress, PeerId, decode_peer_id};
 use peerage_wire::kad::message::{MessageType, Peer};
-use peerage_wire::kad::{Additions, Message, Record, additions};
+use peerage_wire::kad::{self, Additions, Message, Record, additions};
 
 /// Longest question that is read, in bytes: a record of the largest kind with its envelope, and room for others' fields.
 pub(crate) const MAX_QUESTION_BYTES: usize = 16 * 1024;
@@ -65,15 +65,20 @@ fn message(query: &Query, extras: bool, unix: Duration) -> Message {
         ..Message::default()
     };
     let target = query.target();
-    let paged = |kind, cursor: &Option<Bytes>| {
-        let cursor = cursor.clone().filter(|_| extras);
-        let additions = cursor.map(|cursor| Additions { cursor: Some(cursor), ..Additions::default() });
+    let paged = |kind, cursor: &Option<Bytes>, wait: Option<Wait>| {
+        let cursor = cursor.clone();
+        let wait = wait.map(|wait| kad::Wait {
+            known: Some(Bytes::copy_from_slice(&wait.known)),
+            seconds: Some(wait.seconds),
+        });
+        let needed = extras && (cursor.is_some() || wait.is_some());
+        let additions = needed.then(|| Additions { cursor, wait, ..Additions::default() });
         Message { additions, ..of(kind, target) }
     };
     match query {
         Query::FindNode { .. } => of(MessageType::FindNode, target),
-        Query::GetValue { cursor, .. } => paged(MessageType::GetValue, cursor),
-        Query::GetProviders { cursor, .. } => paged(MessageType::GetProviders, cursor),
+        Query::GetValue { cursor, wait, .. } => paged(MessageType::GetValue, cursor, *wait),
+        Query::GetProviders { cursor, .. } => paged(MessageType::GetProviders, cursor, None),
         Query::PutValue { target: key, value } => {
             Message { record: Some(record(key, value, unix)), ..of(MessageType::PutValue, target) }
         }
@@ -115,7 +120,9 @@ pub(crate) fn read_question(message: Message, extras: bool) -> Read<Query> {
     }
     Ok(match kind {
         MessageType::FindNode => Query::FindNode { target: target()? },
-        MessageType::GetValue => Query::GetValue { target: target()?, cursor },
+        MessageType::GetValue => {
+            Query::GetValue { target: target()?, cursor, wait: additions.wait.map(read_wait).transpose()? }
+        }
         MessageType::GetProviders => Query::GetProviders { target: provided(&key)?, cursor },
         MessageType::PutValue => {
             let record = message.record.ok_or(Malformed("there is no record to put"))?;
@@ -145,6 +152,12 @@ pub(crate) fn read_question(message: Message, extras: bool) -> Read<Query> {
         }
         MessageType::Repair | MessageType::Silent => return Err(Malformed("its type is for Peerage nodes")),
     })
+}
+
+fn read_wait(wait: kad::Wait) -> Read<Wait> {
+    let known = wait.known.unwrap_or_default();
+    let known = known[..].try_into().map_err(|_| Malformed("what its sender knows is no digest"))?;
+    Ok(Wait { known, seconds: wait.seconds.unwrap_or_default() })
 }
 
 fn provided(key: &[u8]) -> Read<Target> {
@@ -179,6 +192,8 @@ pub(crate) fn answer(query: &Query, answer: &Answer, extras: bool, unix: Duratio
         cursor: answer.cursor.clone(),
         silent: Vec::new(),
         repair: answer.repair.clone(),
+        wait: None,
+        waited: answer.waited.then_some(true),
     });
     Some(message)
 }
@@ -215,6 +230,7 @@ pub(crate) fn read_answer(query: &Query, message: Message, extras: bool) -> Read
         cursor,
         repair,
         extended: extras,
+        waited: additions.waited.unwrap_or_default(),
     })
 }
 

@@ -60,8 +60,13 @@ fn queries() -> Vec<Query> {
     let target = target(b"/acme/kv/1");
     vec![
         Query::FindNode { target: Target::of_peer(contact(1, 0).peer()) },
-        Query::GetValue { target: target.clone(), cursor: None },
-        Query::GetValue { target: target.clone(), cursor: Some(Bytes::from_static(b"next")) },
+        Query::GetValue { target: target.clone(), cursor: None, wait: None },
+        Query::GetValue {
+            target: target.clone(),
+            cursor: None,
+            wait: Some(Wait { known: [7; 32], seconds: 60 }),
+        },
+        Query::GetValue { target: target.clone(), cursor: Some(Bytes::from_static(b"next")), wait: None },
         Query::PutValue { target: target.clone(), value: Bytes::from_static(b"value") },
         Query::AddProvider { target: target.clone(), provider: contact(1, 2) },
         Query::GetProviders { target, cursor: None },
@@ -91,7 +96,10 @@ fn what_peerage_adds_is_neither_sent_to_others_nor_read_of_them() {
         assert!(plain.additions.is_none(), "{query:?}");
         let read = read_question(question(&query, true, NOW), false).unwrap();
         assert_eq!(read.target(), query.target());
-        assert!(!matches!(read, Query::GetValue { cursor: Some(_), .. }));
+        assert!(!matches!(
+            read,
+            Query::GetValue { cursor: Some(_), .. } | Query::GetValue { wait: Some(_), .. }
+        ));
         let said = Answer::status(Status::Busy);
         let sent = answer(&query, &said, false, NOW);
         assert_eq!(sent.is_none(), matches!(query, Query::AddProvider { .. }), "{query:?}");
@@ -110,15 +118,16 @@ fn an_answer_arrives_as_it_was_given() {
         cursor: Some(Bytes::from_static(b"more")),
         repair: None,
         extended: true,
+        waited: true,
     };
-    let get = Query::GetValue { target: target(b"/acme/tp/1"), cursor: None };
+    let get = Query::GetValue { target: target(b"/acme/tp/1"), cursor: None, wait: None };
     let sent = answer(&get, &full, true, NOW).unwrap();
     assert!(sent.encoded_len() <= full.wire_bytes(), "{} {}", sent.encoded_len(), full.wire_bytes());
     assert_eq!(read_answer(&get, sent, true), Ok(full.clone()));
     // Others get the first value, and all that their protocol has.
     let sent = answer(&get, &full, false, NOW).unwrap();
     assert_eq!(sent.key.as_deref(), Some(&b"/acme/tp/1"[..]));
-    let expected = Answer { values: vec![value(1)], cursor: None, extended: false, ..full };
+    let expected = Answer { values: vec![value(1)], cursor: None, extended: false, waited: false, ..full };
     assert_eq!(read_answer(&get, sent, false), Ok(expected));
     let repair = Query::Repair(Bytes::from_static(b"digest"));
     let said = Answer { repair: Some(value(4)), extended: true, ..Answer::default() };
@@ -156,7 +165,7 @@ fn records_say_when_they_were_handed_on_in_the_form_that_js_reads() {
 #[test]
 fn what_makes_no_sense_is_refused() {
     let good = |query: &Query| question(query, true, NOW);
-    let get = good(&Query::GetValue { target: target(b"k"), cursor: None });
+    let get = good(&Query::GetValue { target: target(b"k"), cursor: None, wait: None });
     let put = good(&Query::PutValue { target: target(b"k"), value: Bytes::from_static(b"v") });
     let provide = good(&Query::AddProvider { target: target(b"k"), provider: contact(1, 1) });
     let long = |bytes: usize| Bytes::from(vec![7; bytes]);
@@ -185,7 +194,7 @@ fn what_makes_no_sense_is_refused() {
 
 #[test]
 fn more_than_is_read_of_an_answer_is_left_out() {
-    let get = Query::GetValue { target: target(b"k"), cursor: None };
+    let get = Query::GetValue { target: target(b"k"), cursor: None, wait: None };
     let many = Message {
         closer_peers: vec![peer(&contact(1, 1)); 1000],
         provider_peers: vec![peer(&contact(2, 1)); 1000],
