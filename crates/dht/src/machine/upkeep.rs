@@ -99,14 +99,21 @@ impl Dht {
 
     pub(super) fn on_known(&mut self, now: Now, contacts: Vec<Contact>, source: Source) {
         let most = self.config.upkeep.known_contacts;
+        let mut added = false;
         for contact in &contacts {
             let news = !self.upkeep.known.iter().any(|known| known.key() == contact.key());
             if news && contact.key() != &self.key {
                 if self.upkeep.known.len() >= most {
                     self.upkeep.known.remove(0);
+                } else {
+                    added = true;
                 }
                 self.upkeep.known.push(contact.clone());
             }
+        }
+        // Those of the book are brought after every attempt: whoever has just failed waits for the end of the pause, or there would be none.
+        if source == Source::Book && self.upkeep.rejoin.is_some() && !added {
+            return;
         }
         if source == Source::Bootstrap && !self.upkeep.joined {
             let room = Self::COMPARED.saturating_sub(self.upkeep.first.len());

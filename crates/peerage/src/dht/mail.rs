@@ -106,7 +106,10 @@ impl Dht {
         let make = move |_: Options, terms: Terms| async move {
             let core = dht.core()?.clone();
             core.remember_cleared(&read);
-            core.policy.send_if_modified(|known| known.replace(policy) != Some(policy));
+            let news = *core.policy.borrow() != Some(policy);
+            if news {
+                core.policy.send_replace(Some(policy));
+            }
             let place = Place::Mailbox { recipient: dht.shared.me, slot: 0 };
             let body = MailboxRules { policy, cleared: core.cleared() }.encode();
             let (draft, renew) = dht.draft(&core, place, body, &terms)?;

@@ -105,7 +105,7 @@ pub(crate) struct DhtCore {
     pub(crate) peers_changed: Notify,
     pub(crate) events: broadcast::Sender<Event>,
     /// Who may write to this node's mailbox, once it has said so.
-    policy: tokio::sync::watch::Sender<Option<MailboxPolicy>>,
+    policy: crate::watch::Sender<Option<MailboxPolicy>>,
     /// Messages in it that were read, the last so many.
     cleared: Mutex<Vec<EntryId>>,
     most_mail_work_bits: u32,
@@ -191,7 +191,7 @@ impl DhtCore {
             to_driver,
             peers_changed: Notify::new(),
             events: broadcast::Sender::new(config.max_events_behind),
-            policy: tokio::sync::watch::Sender::new(None),
+            policy: crate::watch::Sender::new(None),
             cleared: Mutex::default(),
             most_mail_work_bits: config.most_mail_work_bits,
             next_operation: AtomicU64::new(0),

@@ -9,9 +9,9 @@ use crate::record::Record;
 const ID: OperationId = OperationId(1);
 
 /// A lookup that has ended with the value of number 2, and its requests that were dropped.
-fn ended(story: &mut Story, salt: u32, watch: bool) -> Vec<(RequestId, Contact, Query)> {
+fn ended(story: &mut Story, salt: u32, watched: bool) -> Vec<(RequestId, Contact, Query)> {
     let wanted = Operation::Get { target: record(salt, 1).target().clone() };
-    let options = Options { quorum: 1, watch, ..Options::default() };
+    let options = Options { quorum: 1, watch: watched, ..Options::default() };
     let mut outputs = story.input(Input::Start { operation: ID, wanted, options });
     let (request, from, _) = asks(&outputs)[0].clone();
     outputs.extend(late(story, request, &from, &[&record(salt, 2)]));

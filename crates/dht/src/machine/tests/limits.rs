@@ -1,5 +1,7 @@
 //! each limit of a whole node has an effect, on both sides of its edge.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use super::*;
@@ -246,6 +248,39 @@ fn attempts_to_join_come_in_pauses_that_double_up_to_a_limit() {
         assert!(gap >= S(most / 2) && gap <= S(most), "pause {round} is {gap:?}");
     }
     assert!(wants.len() > 10);
+}
+
+/// AL-58: a driver brings whom its book names whenever it is asked for somebody. That they fail at once, as peers do that must not be dialled yet, shortens no pause.
+#[test]
+fn contacts_that_fail_at_once_are_tried_in_the_same_pauses() {
+    for names in [1, 64, 500] {
+        let mut story = Story::new(DhtConfig::default());
+        let mut attempts = 0;
+        let known = vec![contact(1)];
+        let mut outputs = VecDeque::from(story.input(Input::Known { contacts: known, source: Source::Book }));
+        let end = story.now.mono + S(600);
+        loop {
+            let more = match outputs.pop_front() {
+                Some(Output::Ask { request, .. }) => {
+                    story.input(Input::Failed { request, why: Failure::Local })
+                }
+                Some(Output::WantContacts) => {
+                    attempts += 1;
+                    assert!(attempts < 200, "{names} in the book: all at {:?}", story.now.mono);
+                    // A book may hold more than are kept, and tell of others each time.
+                    let contacts = (0..64).map(|at| contact(1 + (attempts * 64 + at) % names)).collect();
+                    story.input(Input::Known { contacts, source: Source::Book })
+                }
+                Some(_) => continue,
+                None => match story.dht.poll_timeout().filter(|due| *due <= end) {
+                    Some(due) => story.wait(due.saturating_sub(story.now.mono)),
+                    None => break,
+                },
+            };
+            outputs.extend(more);
+        }
+        assert!((12..=40).contains(&attempts), "{names} in the book: {attempts} attempts in ten minutes");
+    }
 }
 
 #[test]
