@@ -102,10 +102,17 @@ pub(crate) enum DhtAction {
         how: DhtHow,
     },
     /// Tell others that this node has what a key names; for other libp2p nodes a multihash
-    #[command(after_help = "Example:\n  peerage dht provide holiday-photos")]
+    ///
+    /// They are told again while the node runs. Nobody can be told that it has it no more: with --stop they forget it within two days.
+    #[command(
+        after_help = "Example:\n  peerage dht provide holiday-photos\n  peerage dht provide holiday-photos --stop"
+    )]
     Provide {
         /// The key, at most 80 bytes
         key: String,
+        /// Tell it no more
+        #[arg(long, conflicts_with = "quorum")]
+        stop: bool,
         #[command(flatten)]
         stored: Stored,
         #[command(flatten)]
@@ -122,7 +129,7 @@ pub(crate) enum DhtAction {
         #[command(flatten)]
         how: DhtHow,
     },
-    /// Show who is in a topic, or join it
+    /// Show who is in a topic, join it or leave it
     #[command(
         after_help = "Example:\n  peerage dht topic chess --join 'rapid games, evenings' --tag rapid\n  peerage dht topic chess --tag rapid"
     )]
@@ -132,6 +139,9 @@ pub(crate) enum DhtAction {
         /// Join for an hour, renewed while the node runs, with a word about this node for people
         #[arg(long, value_name = "TEXT")]
         join: Option<String>,
+        /// Leave it: readers are told that this node is not there any more
+        #[arg(long, conflicts_with_all = ["join", "tag", "protocol", "most"])]
+        leave: bool,
         /// With --join, a word to choose by; without, show only who says it. May be given several times
         #[arg(long, value_name = "WORD")]
         tag: Vec<String>,
@@ -141,8 +151,8 @@ pub(crate) enum DhtAction {
         /// Show at most so many, and say when there are more [default: 100]
         #[arg(long, value_name = "N", conflicts_with = "join", value_parser = clap::value_parser!(u16).range(1..=MAX_MEMBERS as i64))]
         most: Option<u16>,
-        /// With --join, return when so many nodes have stored it [default: half of the replicas, or of the nodes where there are fewer]
-        #[arg(long, value_name = "N", requires = "join", value_parser = clap::value_parser!(u16).range(1..=20))]
+        /// With --join or --leave, return when so many nodes have stored it [default: half of the replicas, or of the nodes where there are fewer]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=20))]
         quorum: Option<u16>,
         #[command(flatten)]
         how: DhtHow,

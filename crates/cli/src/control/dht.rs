@@ -68,6 +68,11 @@ pub(crate) enum DhtAct {
         /// The key.
         key: String,
     },
+    /// Tell no more that this node has what a key names.
+    StopProviding {
+        /// The key.
+        key: String,
+    },
     /// Who has what a key names.
     Providers {
         /// The key.
@@ -87,6 +92,11 @@ pub(crate) enum DhtAct {
         /// Protocols that it serves.
         #[serde(default)]
         protocols: Vec<String>,
+    },
+    /// Leave a topic.
+    Leave {
+        /// Which.
+        topic: String,
     },
     /// Who is in a topic.
     Topic {
@@ -250,6 +260,9 @@ pub(crate) struct Way {
     pub(crate) warm: u32,
     pub(crate) hops: u32,
     pub(crate) ms: f64,
+    /// Why copies were not stored, and how many for each reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) not_stored: Vec<(String, usize)>,
     /// The peers around the key are denser than in an honest network.
     pub(crate) dense: bool,
 }
@@ -285,7 +298,37 @@ pub(crate) struct Stats {
     /// Under way.
     pub(crate) requests: usize,
     pub(crate) seen: Seen,
+    pub(crate) held: Held,
+    /// Records of this node's own, and how they stand.
+    pub(crate) published: Vec<PublishedRow>,
+    /// Keys that this node provides, and tells again.
+    pub(crate) provided: Vec<Text>,
     pub(crate) totals: Totals,
+}
+
+/// What the node keeps for the network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    pub(crate) records: usize,
+    pub(crate) bytes: usize,
+    /// Who has what, beside the records.
+    pub(crate) providers: usize,
+}
+
+/// A record of this node's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PublishedRow {
+    /// Such as `value colour`.
+    pub(crate) what: String,
+    /// `publishing`, `healthy`, `degraded`, `critical` or `expired`.
+    pub(crate) state: String,
+    /// So many nodes have said that they have it.
+    pub(crate) live: usize,
+    /// So many should.
+    pub(crate) wanted: usize,
+    /// When it expires unless it is renewed, in seconds since 1970.
+    pub(crate) not_after_unix: u64,
+    pub(crate) renewed: bool,
 }
 
 /// Different nodes that showed themselves.

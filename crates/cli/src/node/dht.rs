@@ -4,15 +4,15 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use peerage::dht::{
-    Ad, Class, Contact, Counts, Dht, DhtCall, DhtReport, EntryId, MailboxPolicy, Member, Standing, Step,
+    Ad, Class, Contact, Counts, Dht, DhtCall, DhtReport, EntryId, Member, Published, Standing, Step,
     StepKind, Update,
 };
 use peerage::{DhtError, Node, PeerId};
 
 use super::service::peer_id;
 use crate::control::dht::{
-    DEADLINES, DhtAct, DhtOptions, DhtReply, Letter, MAX_MEMBERS, Named, Seen, Stats, StepRow, Text, Totals,
-    Way,
+    DEADLINES, DhtAct, DhtOptions, DhtReply, Held, Letter, MAX_MEMBERS, Named, PublishedRow, Seen, Stats,
+    StepRow, Text, Totals, Way,
 };
 use crate::control::millis;
 
@@ -49,12 +49,20 @@ pub(super) async fn carry_out(node: &Node, act: DhtAct, options: DhtOptions) -> 
             how.look(call, |content| of_value(&content)).await
         }
         DhtAct::Provide { key } => how.store(dht.provide(key)).await,
+        DhtAct::StopProviding { key } => match dht.stop_providing(&key).await {
+            Ok(true) => Ok(DhtReply::default()),
+            Ok(false) => {
+                Err(format!("this node does not provide {key:?}: `peerage dht stats` shows what it does"))
+            }
+            Err(error) => Err(error.to_string()),
+        },
         DhtAct::Providers { key, most } => {
             how.look(dht.providers(key, most), |providers| of_peers(providers.iter().map(named))).await
         }
         DhtAct::Announce { topic, brief, tags, protocols } => {
             announce(&dht, how, Ad { topic, brief, tags, protocols, ..Ad::default() }).await
         }
+        DhtAct::Leave { topic } => how.store(dht.leave(&topic)).await,
         DhtAct::Topic { topic, most, tags, protocols } => {
             members(&dht, how, &topic, most, &tags, &protocols).await
         }
@@ -62,8 +70,11 @@ pub(super) async fn carry_out(node: &Node, act: DhtAct, options: DhtOptions) -> 
         DhtAct::Mailbox => how.look(dht.mailbox(), |letters| of_letters(&letters)).await,
         DhtAct::ClearMailbox { ids } => {
             let read = ids.iter().map(|id| digits("a message's ID", id).map(EntryId::from_bytes));
-            let policy = MailboxPolicy::Open { work_bits: dht.mailbox_work_bits() };
-            how.store(dht.clear_mailbox(read.collect::<Result<_, _>>()?, policy)).await
+            let read = read.collect::<Result<_, _>>()?;
+            // Who may write stays as it is.
+            let found = dht.mailbox_policy(node.peer_id()).class(how.class).await;
+            let (policy, _) = found.map_err(|error| error.to_string())?;
+            how.store(dht.clear_mailbox(read, policy)).await
         }
         DhtAct::Table => {
             let table = dht.table().await.map_err(|error| error.to_string())?;
@@ -72,7 +83,14 @@ pub(super) async fn carry_out(node: &Node, act: DhtAct, options: DhtOptions) -> 
         }
         DhtAct::Stats => {
             let standing = dht.standing().await.map_err(|error| error.to_string())?;
-            Ok(DhtReply { stats: Some(stats(&standing)), ..DhtReply::default() })
+            let published = dht.published().await.map_err(|error| error.to_string())?;
+            let provided = dht.provided().await.map_err(|error| error.to_string())?;
+            let stats = Stats {
+                published: published.iter().map(published_row).collect(),
+                provided: provided.iter().map(|key| Text::of(key)).collect(),
+                ..stats(&standing)
+            };
+            Ok(DhtReply { stats: Some(stats), ..DhtReply::default() })
         }
     }
 }
@@ -261,6 +279,7 @@ fn way(report: &DhtReport) -> Way {
         hops: report.hops,
         ms: millis(report.took),
         dense: report.dense,
+        not_stored: report.reasons().iter().map(|(why, count)| (why.to_string(), *count)).collect(),
     }
 }
 
@@ -269,6 +288,17 @@ fn named(contact: &Contact) -> Named {
         peer: contact.peer().to_string(),
         addresses: contact.addresses().iter().map(ToString::to_string).collect(),
         ..Named::default()
+    }
+}
+
+fn published_row(published: &Published) -> PublishedRow {
+    PublishedRow {
+        what: published.what.clone(),
+        state: word(&published.state),
+        live: published.live,
+        wanted: published.wanted,
+        not_after_unix: published.not_after.as_secs(),
+        renewed: published.renewed,
     }
 }
 
@@ -291,6 +321,13 @@ fn stats(standing: &Standing) -> Stats {
             unique: seen.unique,
             at_least: seen.at_least,
         },
+        held: Held {
+            records: standing.held.records,
+            bytes: standing.held.bytes,
+            providers: standing.held_providers,
+        },
+        published: Vec::new(),
+        provided: Vec::new(),
         totals: Totals {
             asked: stats.asked,
             answered: stats.answered,

@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::{PATIENCE, carry_out_within, write_whole};
 use crate::args::{DhtAction, DhtClass, DhtHow, DhtPace, HeldBy, Operator};
 use crate::control::Command;
-use crate::control::dht::{DhtAct, DhtOptions, DhtReply, MAX_MEMBERS, Named, Stats, StepRow, Text, Way};
+use crate::control::dht::{
+    DhtAct, DhtOptions, DhtReply, MAX_MEMBERS, Named, PublishedRow, Stats, StepRow, Text, Way,
+};
 use crate::failure::Failure;
 use crate::term::{complain, one_line, plain_table};
 
@@ -152,9 +154,20 @@ fn question(action: DhtAction) -> Result<Question, Failure> {
         }
         DhtAction::Find { peer, how } => ask(how, None, DhtAct::Find { peer: peer.to_string() }, peers),
         DhtAction::Closest { key, how } => ask(how, None, DhtAct::Closest { key }, peers),
-        DhtAction::Provide { key, stored, how } => ask(how, stored.quorum, DhtAct::Provide { key }, nothing),
+        DhtAction::Provide { key, stop: true, how, .. } => {
+            plain(how.operator, DhtAct::StopProviding { key }, nothing)
+        }
+        DhtAction::Provide { key, stored, how, .. } => {
+            ask(how, stored.quorum, DhtAct::Provide { key }, nothing)
+        }
         DhtAction::Providers { key, most, how } => ask(how, None, DhtAct::Providers { key, most }, peers),
-        DhtAction::Topic { topic, join, tag, protocol, most, quorum, how } => {
+        DhtAction::Topic { topic, leave: true, quorum, how, .. } => {
+            ask(how, quorum, DhtAct::Leave { topic }, nothing)
+        }
+        DhtAction::Topic { join: None, quorum: Some(_), .. } => {
+            return Err(Failure::usage("--quorum is of use with --join and --leave: to read needs none"));
+        }
+        DhtAction::Topic { topic, join, tag, protocol, most, quorum, how, .. } => {
             let (tags, protocols) = (tag, protocol);
             match join {
                 Some(brief) => ask(how, quorum, DhtAct::Announce { topic, brief, tags, protocols }, nothing),
@@ -286,11 +299,14 @@ fn print(lines: &[String]) -> io::Result<()> {
 }
 
 fn tell_way(way: &Way) {
-    let Way { asked, answered, failed, cancelled, stored, warm, hops, ms, dense, .. } = way;
+    let Way { asked, answered, failed, cancelled, stored, warm, hops, ms, dense, not_stored, .. } = way;
     let stored = if *stored > 0 { format!("stored at {stored}; ") } else { String::new() };
     complain(&format!(
         "{stored}{asked} asked ({warm} over connections that stood), {answered} answered, {failed} failed, {cancelled} cancelled; {hops} hops, {ms:.1} ms"
     ));
+    for (why, count) in not_stored {
+        complain(&format!("not stored at {count}: {why}"));
+    }
     if *dense {
         complain(
             "the nodes around the key are denser than an honest network has them: somebody may be hiding something",
@@ -342,7 +358,7 @@ fn letters(reply: &DhtReply) -> Vec<String> {
 /// How the DHT is.
 fn stats(reply: &DhtReply) -> Vec<String> {
     let Some(stats) = &reply.stats else { return Vec::new() };
-    let Stats { known, usable, connected, operations, requests, seen, totals, .. } = stats;
+    let Stats { known, usable, connected, operations, requests, seen, held, totals, .. } = stats;
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let size = stats.size.map_or("not measured yet".to_owned(), |size| format!("about {size:.0} nodes"));
     let least = if seen.at_least { "at least " } else { "" };
@@ -356,6 +372,7 @@ fn stats(reply: &DhtReply) -> Vec<String> {
         ("operations under way", operations.to_string()),
         ("requests under way", requests.to_string()),
         ("seen in an hour, a day, a week", format!("{least}{}, {}, {}", seen.hour, seen.day, seen.week)),
+        ("records held", format!("{} of {} bytes, {} providers", held.records, held.bytes, held.providers)),
         ("asked", totals.asked.to_string()),
         ("answered", totals.answered.to_string()),
         ("failed", totals.failed.to_string()),
@@ -364,6 +381,13 @@ fn stats(reply: &DhtReply) -> Vec<String> {
         ("refused to serve", totals.refused.to_string()),
     ] {
         table.add_row([name, &fact]);
+    }
+    for PublishedRow { what, state, live, wanted, .. } in &stats.published {
+        let what = format!("published: {}", one_line(what));
+        table.add_row([&what, &format!("{state}, at {live} of {wanted} nodes")]);
+    }
+    for key in &stats.provided {
+        table.add_row(["provided", &one_line(key.as_str())]);
     }
     vec![table.trim_fmt()]
 }

@@ -190,6 +190,7 @@ async fn content_comes_from_files_and_pipes_and_is_fetched_by_its_hash() {
         (&["find", first.id(), "--quorum", "2"], "--quorum"),
         (&["trace", first.id(), "--quorum", "2"], "--quorum"),
         (&["topic", "chess", "--quorum", "2"], "--join"),
+        (&["topic", "chess", "--leave", "--join", "x"], "--leave"),
         (&["mail", "--quorum", "2"], "<PEER>"),
         (&["closest", "x", "--deadline", "2h"], "1ms to 1h"),
     ] {
@@ -236,6 +237,14 @@ async fn who_has_something_and_who_is_in_a_topic_is_found() {
     assert_eq!((ids(&cut).len(), &cut["more"]), (1, &json!(true)));
     let text = third.text(&["topic", "chess", "--most", "1"]).await;
     assert!(text.contains("there are more than these 1: --most N shows more"), "{text}");
+    // Whoever leaves is there no more.
+    first.text(&["topic", "chess", "--leave", "--quorum", "2"]).await;
+    assert_eq!(ids(&third.json(&["topic", "chess"]).await), [second.id()]);
+    let provides = |stats: Value| stats["stats"]["provided"].clone();
+    assert_eq!(provides(first.json(&["stats"]).await), json!([{"text": "photos"}]));
+    first.text(&["provide", "photos", "--stop"]).await;
+    assert_eq!(provides(first.json(&["stats"]).await), json!([]));
+    assert!(first.dht(&["provide", "photos", "--stop"]).await.error(1).contains("does not provide"));
     let wrong = first.dht(&["topic", "chess", "--join", &"x".repeat(141)]).await;
     assert!(wrong.error(1).contains("140 characters"), "{wrong:?}");
 }
@@ -314,6 +323,24 @@ async fn the_table_the_counts_and_the_closest_are_shown() {
     assert!(total("asked") >= total("answered") + total("failed") + total("cancelled"), "{stats}");
     assert!(total("answered") >= 2 && total("served") >= 1, "{stats}");
     assert_eq!((total("refused"), total("late") <= total("cancelled")), (0, true));
+    // What it keeps for others, and how its own is kept.
+    second.text(&["put", "colour", "blue", "--quorum", "2"]).await;
+    let held = |reply: &Value| reply["stats"]["held"]["records"].as_u64() >= Some(1);
+    let holds = first.until("a record being held", &["stats"], held).await;
+    assert!(holds["stats"]["held"]["bytes"].as_u64() > Some(100), "{holds}");
+    let colour = |reply: &Value| {
+        let rows = reply["stats"]["published"].as_array().unwrap();
+        rows.iter().find(|row| row["what"] == "value colour").cloned().unwrap_or_default()
+    };
+    let kept = |reply: &Value| colour(reply)["live"].as_u64() >= Some(2);
+    let row = colour(&second.until("both others having it", &["stats"], kept).await);
+    assert!(
+        row["wanted"].as_u64() >= Some(2) && row["not_after_unix"].as_u64() > Some(1_700_000_000),
+        "{row}"
+    );
+    assert!(row["state"].is_string() && row["renewed"] == true, "{row}");
+    let text = second.text(&["stats"]).await;
+    assert!(text.contains("published: value colour") && text.contains("records held"), "{text}");
     assert!(stats["operations"].is_u64() && stats["requests"].is_u64() && stats.get("size").is_some());
     let text = first.text(&["stats"]).await;
     assert!(text.contains("2, 2 of them can be asked") && text.contains("seen in an hour"), "{text}");
