@@ -107,9 +107,10 @@ impl Change {
         self.holders.iter_mut().find(|holding| matches!(holding.state, State::Asked(of, _) if of == request))
     }
 
-    fn wake(&self) -> Duration {
+    /// When a holder that rests may be asked again, or the value looked up. Whoever has rested for long enough waits until another makes room.
+    fn wake(&self, now: Now) -> Duration {
         let rests = self.holders.iter().filter_map(|holding| match holding.state {
-            State::Rests(until) => Some(until),
+            State::Rests(until) if until > now.mono => Some(until),
             _ => None,
         });
         rests.chain(self.poll).min().unwrap_or(Duration::MAX)
@@ -149,7 +150,7 @@ impl Dht {
         if change.is_alone() {
             change.poll.get_or_insert_with(|| now.mono + pause / 2 + random.up_to(pause));
         }
-        op.wake = op.deadline.min(change.wake());
+        op.wake = op.deadline.min(change.wake(now));
         let mut op = self.operations.remove(&operation);
         op.iter_mut().for_each(|op| self.report(op));
         self.operations.extend(op.map(|op| (operation, op)));
@@ -303,7 +304,7 @@ impl Dht {
         let Some(change) = op.change.as_mut() else { return };
         if fresh.is_empty() {
             change.poll = Some(now.mono + pause / 2 + random.up_to(pause));
-            op.wake = op.deadline.min(change.wake());
+            op.wake = op.deadline.min(change.wake(now));
             return;
         }
         add_counts(&mut change.counts, &op.lookup.counts);

@@ -57,7 +57,10 @@ impl Story {
     fn wait(&mut self, time: Duration) -> Vec<Output> {
         let end = self.now.mono + time;
         let mut outputs = Vec::new();
+        let mut still = 0;
         while let Some(due) = self.dht.poll_timeout().filter(|due| *due <= end) {
+            still = if due > self.now.mono { 0 } else { still + 1 };
+            assert!(still < 1000, "time stands still at {:?}", self.now.mono);
             self.now = at(due.max(self.now.mono));
             self.dht.handle_timeout(self.now);
             outputs.extend(self.outputs());

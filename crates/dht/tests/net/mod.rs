@@ -55,6 +55,9 @@ enum Parcel {
     Wake,
 }
 
+/// So many events at one time are a node that never rests.
+const MOST_AT_ONCE: u32 = 100_000;
+
 pub struct Net {
     pub nodes: Vec<Node>,
     index: BTreeMap<Key, usize>,
@@ -62,6 +65,8 @@ pub struct Net {
     parcels: BTreeMap<u64, Parcel>,
     sequence: u64,
     pub now: Duration,
+    /// Events since time went on.
+    still: u32,
     pub random: Random,
     /// Holders accept what they are asked to store.
     pub stores: bool,
@@ -103,6 +108,7 @@ impl Net {
             queue: BinaryHeap::new(),
             parcels: BTreeMap::new(),
             sequence: 0,
+            still: 0,
             now: Duration::from_secs(1),
             random: Random::from_number(seed),
             stores: true,
@@ -296,6 +302,11 @@ impl Net {
     pub fn step(&mut self) -> bool {
         let Some(Reverse((time, sequence, at))) = self.queue.pop() else { return false };
         let Some(parcel) = self.parcels.remove(&sequence) else { return true };
+        self.still = if time > self.now { 0 } else { self.still + 1 };
+        assert!(
+            self.still < MOST_AT_ONCE,
+            "time stands still at {time:?}: node {at} wants to be woken again and again"
+        );
         self.now = self.now.max(time);
         self.hash = (self.hash ^ time.as_nanos() as u64 ^ (at as u64) << 40).wrapping_mul(0x100_0000_01b3);
         let now = self.time_of(at);
