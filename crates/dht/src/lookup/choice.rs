@@ -46,14 +46,6 @@ impl Lookup {
         let mut implausible = false;
         for named in closer.iter().take(self.plan.k) {
             let Some((contact, hint)) = known(named) else { continue };
-            if let Goal::Peer(wanted) = &self.plan.goal
-                && contact.peer() == wanted
-                && !contact.has_no_address()
-                && self.found.is_none()
-            {
-                self.hops = u32::from(hops) + 1;
-                self.found = Some(contact.clone());
-            }
             implausible |= hint.success.is_none() && self.is_implausible(&contact);
             fresh += usize::from(self.insert(contact, hint, hops.saturating_add(1), path, Some(from)));
         }
@@ -192,7 +184,7 @@ impl Lookup {
 
     fn has_found(&self, now: Now) -> bool {
         match &self.plan.goal {
-            Goal::Peer(_) => self.found.is_some(),
+            Goal::Peer(_, tellers) => self.whereabouts.is_certain(if *tellers == 0 { 2 } else { *tellers }),
             Goal::Closest => false,
             Goal::Value(quorum) => {
                 let votes = self.harvest.votes();
@@ -234,7 +226,7 @@ impl Lookup {
     }
 
     fn complete(&mut self) -> Ended {
-        if matches!(self.plan.goal, Goal::Peer(_) | Goal::Closest) && self.hops == 0 {
+        if matches!(self.plan.goal, Goal::Peer(..) | Goal::Closest) && self.hops == 0 {
             let hops = self.closest().next().map_or(0, |closest| u32::from(closest.hops) + 1);
             self.hops = hops;
         }
@@ -280,7 +272,7 @@ impl Lookup {
 
     /// Whether all of the closest are asked in the end, so that nothing is saved by waiting.
     pub(super) fn needs_all(&self) -> bool {
-        !matches!(self.plan.goal, Goal::Peer(_) | Goal::Value(_))
+        !matches!(self.plan.goal, Goal::Peer(..) | Goal::Value(_))
     }
 
     /// Whether it lies where about k peers are expected: all of those are asked in the end.

@@ -11,6 +11,7 @@ mod pace;
 mod step;
 #[cfg(test)]
 mod tests;
+mod whereabouts;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,12 +30,13 @@ pub(crate) use harvest::{Harvest, Voter};
 pub use judge::{AcceptAll, Invalid, Judge, Judged};
 pub(crate) use pace::Pace;
 pub use step::{Cause, Step, StepKind};
+use whereabouts::Whereabouts;
 
 /// When a lookup has what it was started for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Goal {
-    /// Somebody names the peer with an address.
-    Peer(PeerId),
+    /// The peer itself answers, or so many networks name one address of it; zero: two.
+    Peer(PeerId, usize),
     /// The k closest have answered.
     Closest,
     /// So many valid answers from distinct address groups; zero: one that is final, or two.
@@ -116,8 +118,8 @@ pub(crate) struct Lookup {
     next_launch: Duration,
     pub(crate) counts: Counts,
     pub(crate) harvest: Harvest,
-    /// The peer that was looked for.
-    pub(crate) found: Option<Contact>,
+    /// Where the peer is that is looked for.
+    pub(crate) whereabouts: Whereabouts,
     /// A value is there that a better one may still supersede: until when that is waited for.
     settles: Option<Duration>,
     /// Paths whose answers were implausible are followed last.
@@ -143,7 +145,7 @@ impl Lookup {
             next_launch: now.mono,
             counts: Counts::default(),
             harvest: Harvest::default(),
-            found: None,
+            whereabouts: Whereabouts::default(),
             settles: None,
             distrusted: 0,
             cover: None,
@@ -197,7 +199,7 @@ impl Lookup {
             self.cursors.iter().find(|(of, _)| *of == request).map(|(_, cursor)| cursor.clone())
         });
         match self.plan.goal {
-            Goal::Peer(_) | Goal::Closest => Query::FindNode { target },
+            Goal::Peer(..) | Goal::Closest => Query::FindNode { target },
             Goal::Value(_) | Goal::Values(_) => Query::GetValue { target, cursor: page, wait: None },
             Goal::Providers(_) => Query::GetProviders { target, cursor: page },
         }
@@ -274,6 +276,7 @@ impl Lookup {
             _ => self.credits = self.credits.saturating_sub(1),
         }
         self.next_launch = now.mono + self.plan.pace.stagger;
+        self.tries(at);
         let patience = self.patience(&self.candidates[at].hint);
         let candidate = &mut self.candidates[at];
         if cause == Cause::Page {
@@ -321,7 +324,8 @@ impl Lookup {
         self.earn(Cause::Answer);
         self.met(at, Subnet::of(remote));
         let before = self.harvest.found();
-        let brought = self.reap(now, judge, (contact.peer(), Voter::new(contact.peer(), remote)), answer);
+        let voter = Voter::new(contact.peer(), remote);
+        let brought = self.reap(now, judge, (contact.peer(), voter), answer);
         self.counts.invalid += brought.invalid;
         if before == 0 && brought.good > 0 {
             self.hops = u32::from(hops) + 1;
@@ -331,6 +335,7 @@ impl Lookup {
             self.turn_page(at, request, cursor, brought.fresh > 0);
         }
         let fresh = self.merge(now, &contact, hops, path, &answer.closer, known);
+        self.locate(&contact, voter, remote, hops, &answer.closer);
         let (peer, closer) = (*contact.peer(), answer.closer.len());
         self.step(now, StepKind::Answered { peer, rtt, closer, fresh, values: brought.good, late });
         let needless = self.needless(now);
@@ -340,9 +345,10 @@ impl Lookup {
     /// A request came to nothing. The peer that named the candidate, if anybody did.
     pub(crate) fn failed(&mut self, now: Now, request: RequestId, why: Failure) -> Option<Contact> {
         let at = self.pending(request)?;
+        let again = self.is_elsewhere(at);
         let candidate = &mut self.candidates[at];
         let held_a_slot = candidate.state == State::InFlight;
-        candidate.state = State::Failed;
+        candidate.state = if again { State::New } else { State::Failed };
         let (peer, advisor) = (*candidate.contact.peer(), candidate.advisor.clone());
         self.counts.failed += 1;
         if held_a_slot {
@@ -470,7 +476,7 @@ impl Lookup {
                 self.harvest.values(now, &self.config, judge, &self.plan.target, from, &answer.values)
             }
             Goal::Providers(_) => self.harvest.providers(&self.config, from, &answer.providers),
-            Goal::Peer(_) | Goal::Closest => harvest::Brought::default(),
+            Goal::Peer(..) | Goal::Closest => harvest::Brought::default(),
         }
     }
 

@@ -3,6 +3,7 @@ use crate::numbered::{address, contact, peer};
 use crate::{Class, Key, Status};
 use peerage_identity::DialAddress;
 
+mod find;
 mod limits;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;

@@ -183,7 +183,7 @@ impl Dht {
                 let own: Vec<_> = holder.provided.of(target.key()).cloned().into_iter().chain(held).collect();
                 harvest.providers(limits, us, &own);
             }
-            Goal::Peer(_) | Goal::Closest => {}
+            Goal::Peer(..) | Goal::Closest => {}
         }
     }
 

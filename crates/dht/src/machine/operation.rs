@@ -75,7 +75,7 @@ impl Dht {
         let k = self.config.table.k;
         let replicas_or = |replicas: usize| replicas.clamp(1, k);
         let (target, goal, store) = match wanted {
-            Operation::FindPeer { peer } => (Target::of_peer(&peer), Goal::Peer(peer), None),
+            Operation::FindPeer { peer } => (Target::of_peer(&peer), Goal::Peer(peer, options.quorum), None),
             Operation::Closest { target } => (target, Goal::Closest, None),
             Operation::Get { target } => (target, Goal::Value(options.quorum), None),
             Operation::Collect { target, wanted } => (target, Goal::Values(wanted), None),
@@ -103,7 +103,7 @@ impl Dht {
                 (target, Goal::Closest, Some(Store::new(query, replicas_or(replicas), options.quorum)))
             }
         };
-        if let Goal::Peer(_) = goal
+        if let Goal::Peer(..) = goal
             && let Some(found) = self.acquainted(target.key())
         {
             let outcome = Outcome { found: Some(found), ..Outcome::empty(Ended::Found) };
@@ -492,7 +492,7 @@ impl Dht {
         let mut outcome = Outcome {
             equivocation: op.lookup.harvest.equivocation.take(),
             closest: op.lookup.closest().take(self.config.table.k).map(|c| c.contact.clone()).collect(),
-            found: op.lookup.found.take(),
+            found: op.lookup.whereabouts.best(),
             values,
             providers,
             hops: op.lookup.hops,

@@ -182,7 +182,8 @@ pub enum Class {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation {
-    /// The addresses of a peer: ends as soon as somebody names it.
+    /// The addresses of a peer: ends when it answers itself, or when as many distinct address groups name one of them as [`Options::quorum`] says, two by default. What fewer
+    /// have named is told when nobody is left to ask, or when time is up.
     FindPeer {
         /// Who.
         peer: PeerId,

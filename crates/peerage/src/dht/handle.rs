@@ -104,7 +104,8 @@ impl fmt::Debug for Dht {
 }
 
 impl Dht {
-    /// Where a peer can be reached, by its ID alone: as soon as somebody names it.
+    /// Where a peer can be reached, by its ID alone: as soon as it answers itself or two networks name one address of it; with a [`DhtCall::quorum`] of one, as soon as anybody
+    /// names it. First come the addresses that are proved, then those that most networks name.
     pub fn find_peer(&self, peer: PeerId) -> DhtCall<(Contact, DhtReport)> {
         let read = |outcome: &Outcome| match outcome.found.clone() {
             Some(contact) => Ok((contact, DhtReport::of(outcome))),
