@@ -476,6 +476,27 @@ fn beyond_so_many_records_a_further_one_is_refused_and_its_publisher_is_told() {
     assert_eq!(ends, [Ended::Stored, Ended::TooManyKept]);
 }
 
+/// Content is the same whoever signs for it: where another has published it for longer it is stored, and each publisher looks after it for as long as it wants.
+#[test]
+fn content_that_another_has_published_for_longer_is_stored_and_looked_after() {
+    for seed in 31..=32 {
+        let mut net = planted(seed, 100);
+        let place = Place::of_content(b"content");
+        let longer = sign(&net.key(3), place.clone(), 0, unix(&net) + 7200, b"content");
+        assert!(publish(&mut net, 3, &longer, None).looked_after);
+        let shorter = sign(&net.key(9), place, 0, unix(&net) + 3600, b"content");
+        let outcome = publish(&mut net, 9, &shorter, Some(S(3600)));
+        let what = (outcome.ended, outcome.looked_after, outcome.superseded);
+        assert_eq!(what, (Ended::Stored, true, false), "seed {seed}");
+        net.run(S(4000));
+        let view = net.nodes[9].dht.published()[0].clone();
+        assert_eq!((view.state, view.live >= 10), (SetState::Healthy, true), "seed {seed}: {view:?}");
+        net.nodes[3].manner = Manner::Gone;
+        net.run(S(3 * 3600));
+        assert!(get(&mut net, 50, shorter.target()).is_some(), "seed {seed}");
+    }
+}
+
 /// A message that its recipient has read is delivered: its sender looks after it no more.
 #[test]
 fn a_message_that_was_read_is_published_no_more() {

@@ -9,7 +9,9 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
-use peerage_dht::record::{Draft, EndpointBody, MailboxPolicy, MailboxRules, Network, Place, Record};
+use peerage_dht::record::{
+    Draft, EndpointBody, MailboxPolicy, MailboxRules, Network, Place, Record, Records, RecordsConfig,
+};
 use peerage_dht::replication::{Digest, Item, PartItems, Prefix, RepairMessage, Verdict};
 use peerage_dht::topic::Ad;
 use peerage_fuzz_targets::{certificate_extension, hello, multistream_dial, public_key, speaker};
@@ -127,9 +129,46 @@ fn records(corpus: &mut Corpus) -> Result<()> {
             .push(PartItems { prefix: Prefix::ALL, items: vec![Item::of(record.id(), record.version())] });
         message.records.push(record.to_bytes());
         message.verdicts.push(Verdict::Stored);
+        rows(corpus, &record)?;
     }
     corpus.add("dht_repair", message.encode());
     corpus.add("dht_repair", RepairMessage::at(1_000).encode());
+    Ok(())
+}
+
+/// How a node writes a record to its disk, and with it a provider and whom it knows.
+fn rows(corpus: &mut Corpus, record: &Record) -> Result<()> {
+    use peerage_dht::store::Change;
+    use peerage_dht::{AcceptAll, Contact, Dht, DhtConfig, Input, Mode, Query, QueryId};
+    use peerage_machine::{Machine as _, Now, Random};
+    let now = Now { mono: std::time::Duration::from_secs(1), unix: std::time::Duration::from_secs(1_000) };
+    let (key, judge) = (NodeKey::from_seed([3; 32]), Box::new(AcceptAll));
+    let records = Records::new(Network::new("acme")?, RecordsConfig::default());
+    let random = Random::from_number(1);
+    let node = Dht::new(DhtConfig::default(), key.peer_id(), Mode::Server, judge, random, now);
+    let mut node = node.with_records(key, records);
+    let address = "/ip4/20.1.2.3/udp/4400/quic-v1".parse()?;
+    let provider = Contact::new(speaker().peer_id(), &[address]);
+    node.plant(now, [provider.clone()]);
+    let target = record.target().clone();
+    let put = Query::PutValue { target: target.clone(), value: record.to_bytes() };
+    for (number, ask) in [put, Query::AddProvider { target, provider }].into_iter().enumerate() {
+        let (query, from) = (QueryId(number as u64), speaker().peer_id());
+        node.handle(now, Input::Asked { query, from, remote: [20, 1, 2, 3].into(), ask });
+    }
+    let mut rows = vec![node.memory()];
+    while let Some(batch) = node.flush(now) {
+        node.handle(now, Input::Written { number: batch.number, ok: true });
+        rows.extend(batch.changes.into_iter().filter_map(|change| match change {
+            Change::Put { key, value } => Some((key, value)),
+            Change::Delete { .. } => None,
+        }));
+    }
+    for (key, value) in rows {
+        // Without its checksum.
+        let value = &value[..value.len().saturating_sub(8)];
+        corpus.add("dht_row", [&[u8::try_from(key.len())?], &key[..], value].concat());
+    }
     Ok(())
 }
 

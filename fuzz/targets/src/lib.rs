@@ -44,6 +44,7 @@ targets! {
     dht_question,
     dht_record,
     dht_repair,
+    dht_row,
     envelope,
     exchange,
     frames,

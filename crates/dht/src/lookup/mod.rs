@@ -164,6 +164,11 @@ impl Lookup {
         self.started
     }
 
+    /// When it ends whatever was found, as [`Now::mono`].
+    pub(crate) fn deadline(&self) -> Duration {
+        self.plan.deadline
+    }
+
     /// It goes on with what was begun then: its steps count from there.
     pub(crate) fn begun(&mut self, started: Duration) {
         self.started = started;

@@ -42,6 +42,8 @@ pub(super) struct Change {
 #[derive(Debug)]
 struct Holding {
     contact: Contact,
+    /// The network in which it was met.
+    voter: Voter,
     /// What it last answered with.
     known: [u8; 32],
     state: State,
@@ -63,15 +65,42 @@ impl Change {
         Self { known, options, holders: Vec::new(), poll: None, own: true, counts }
     }
 
-    /// A peer has answered the lookup with a value. So many may be asked at once.
-    pub(super) fn holds(&mut self, target: &Key, contact: &Contact, answer: &Answer, most: usize) {
+    /// A peer has answered the lookup with a value. So many may be asked at once. A question to one that is too far away now is to be dropped.
+    pub(super) fn holds(
+        &mut self,
+        target: &Key,
+        contact: &Contact,
+        remote: IpAddr,
+        answer: &Answer,
+        most: usize,
+    ) -> Option<RequestId> {
         let distance = contact.key().distance(target);
         let place = self.holders.partition_point(|other| other.contact.key().distance(target) < distance);
-        if self.holders.get(place).is_none_or(|other| other.contact.key() != contact.key()) {
-            let known = digest_of(&answer.values);
-            self.holders.insert(place, Holding { contact: contact.clone(), known, state: State::Spare });
-            self.holders.truncate(SPARE * most);
+        if self.holders.get(place).is_some_and(|other| other.contact.key() == contact.key()) {
+            return None;
         }
+        let (known, voter) = (digest_of(&answer.values), Voter::new(contact.peer(), remote));
+        self.holders.insert(place, Holding { contact: contact.clone(), voter, known, state: State::Spare });
+        // It may tell.
+        self.poll = None;
+        if self.holders.len() <= SPARE * most {
+            return None;
+        }
+        let gone = self.holders.pop()?;
+        let State::Asked(request, _) = gone.state else { return None };
+        self.counts.cancelled += 1;
+        Some(request)
+    }
+
+    /// Forgets who held it. Their questions are to be dropped.
+    fn forget_holders(&mut self) -> Vec<RequestId> {
+        let asked = |holding: Holding| match holding.state {
+            State::Asked(request, _) => Some(request),
+            _ => None,
+        };
+        let dropped: Vec<RequestId> = self.holders.drain(..).filter_map(asked).collect();
+        self.counts.cancelled += dropped.len() as u32;
+        dropped
     }
 
     /// What it cost beside the last lookup.
@@ -83,8 +112,9 @@ impl Change {
         self.known.as_ref().is_none_or(|known| known.slot != found.slot || known.rank < found.rank)
     }
 
-    /// Who is to be asked now, as long as fewer than `most` are.
-    fn next(&self, now: Now, most: usize) -> Option<usize> {
+    /// Who is to be asked now, as long as fewer than `most` are: whoever was before and has rested; else the closest, but one of them drawn by `lot`, and of each network one only
+    /// as long as there are others. So whoever sits nearest to the key, and says nothing, is not the only one to be asked.
+    fn next(&self, now: Now, most: usize, lot: impl FnOnce(usize) -> usize) -> Option<usize> {
         let busy = |holding: &&Holding| match holding.state {
             State::Asked(..) => true,
             State::Rests(until) => until > now.mono,
@@ -95,7 +125,24 @@ impl Change {
             State::Spare => true,
             State::Asked(..) | State::Failed => false,
         };
-        (self.holders.iter().filter(busy).count() < most).then(|| self.holders.iter().position(free))?
+        let taken: Vec<Voter> = self.holders.iter().filter(busy).map(|holding| holding.voter).collect();
+        if taken.len() >= most {
+            return None;
+        }
+        let all: Vec<usize> = (0..self.holders.len()).filter(|at| free(&self.holders[*at])).collect();
+        let rested = |at: &&usize| matches!(self.holders[**at].state, State::Rests(_));
+        if let Some(again) = all.iter().find(rested) {
+            return Some(*again);
+        }
+        let apart = |at: &usize| !taken.contains(&self.holders[*at].voter);
+        let others: Vec<usize> = all.iter().copied().filter(apart).collect();
+        let choice = if others.is_empty() { all } else { others };
+        let last = taken.len() + 1 == most && most > 1;
+        match (last, choice.len()) {
+            (_, 0) => None,
+            (true, many) => choice.get(lot(many)).copied(),
+            (false, _) => choice.first().copied(),
+        }
     }
 
     /// Whether nobody is left who could tell.
@@ -159,8 +206,10 @@ impl Dht {
     /// Asks one more holder to tell. Says whether there was one.
     fn ask_to_tell(&mut self, now: Now, operation: u64, most: usize) -> bool {
         let Some(op) = self.operations.get_mut(&operation) else { return false };
+        let random = &mut self.random;
+        let lot = |many| random.index(many);
         let Some((change, at)) =
-            op.change.as_ref().and_then(|change| Some((change, change.next(now, most)?)))
+            op.change.as_ref().and_then(|change| Some((change, change.next(now, most, lot)?)))
         else {
             return false;
         };
@@ -226,10 +275,12 @@ impl Dht {
         let (limits, harvest) = (&self.config.lookup, &mut op.lookup.harvest);
         let from = (contact.peer(), Voter::new(contact.peer(), remote));
         let brought = harvest.values(now, limits, &*self.judge, &target, from, &answer.values);
+        let mut dropped = None;
         if let (Some(change), true) = (op.change.as_mut(), answer.extended && brought.good > 0) {
-            change.holds(target.key(), contact, answer, limits.watch_holders);
+            dropped = change.holds(target.key(), contact, remote, answer, limits.watch_holders);
         }
         op.wake = now.mono;
+        dropped.into_iter().for_each(|request| self.drop_request(now, request, false, false));
     }
 
     /// A holder that was to tell came to nothing.
@@ -238,7 +289,16 @@ impl Dht {
         let Some(change) = op.change.as_mut() else { return };
         change.counts.failed += 1;
         if let Some(holding) = change.asked(request) {
-            holding.state = State::Failed;
+            let State::Asked(_, at) = holding.state else { return };
+            // One that waited until its connection was wanted for something else may wait again; one that can't be reached may not.
+            let lasted = now.mono >= at + RENEW_LEAST;
+            holding.state = match why {
+                Failure::Refused | Failure::Local if lasted => {
+                    let pause = self.config.lookup.watch_poll;
+                    State::Rests(now.mono + pause / 2 + self.random.up_to(pause))
+                }
+                _ => State::Failed,
+            };
             let peer = *holding.contact.peer();
             op.lookup.step(now, StepKind::Failed { peer, why });
         }
@@ -295,7 +355,11 @@ impl Dht {
             return;
         };
         let (aim, target, goal) = (*aim, lookup.target().clone(), lookup.goal().clone());
-        let (options, started) = (change.options, lookup.started());
+        let left =
+            self.operations.get(&operation).map_or(Duration::ZERO, |op| op.deadline.saturating_sub(now.mono));
+        let class = self.config.lookup.deadline(change.options.class);
+        let options = Options { deadline: Some(class.min(left)), ..change.options };
+        let started = lookup.started();
         let mut fresh = self.lookup_for(now, aim, target, goal, false, options);
         fresh.begun(started);
         let pause = self.config.lookup.watch_poll;
@@ -309,9 +373,79 @@ impl Dht {
         }
         add_counts(&mut change.counts, &op.lookup.counts);
         change.poll = None;
-        change.holders.clear();
+        let dropped = change.forget_holders();
         op.lookup = fresh;
         (op.walked, op.wary, op.wake) = (None, false, now.mono);
+        dropped.into_iter().for_each(|request| self.drop_request(now, request, false, false));
         self.drive(now, operation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::numbered::contact;
+
+    fn at(seconds: u64) -> Now {
+        Now::ZERO.after(Duration::from_secs(seconds))
+    }
+
+    /// Twelve holders, of which the nearest three are of one network.
+    fn waiting() -> Change {
+        let target = Key::of(b"key");
+        let mut contacts: Vec<Contact> = (1..=12).map(contact).collect();
+        contacts.sort_by_key(|contact| contact.key().distance(&target));
+        let mut change = Change::new(None, Options::default());
+        for (place, contact) in contacts.iter().enumerate() {
+            let network = if place < 3 { 0 } else { place as u8 };
+            let remote = IpAddr::from([44, 1, network, place as u8]);
+            assert_eq!(change.holds(&target, contact, remote, &Answer::default(), 3), None);
+        }
+        change
+    }
+
+    fn ask(change: &mut Change, now: Now, lot: usize) -> Option<usize> {
+        let next = change.next(now, 3, |many| lot % many)?;
+        change.holders[next].state = State::Asked(RequestId(next as u64), now.mono);
+        Some(next)
+    }
+
+    #[test]
+    fn of_a_network_one_is_asked_and_the_last_is_drawn_by_lot() {
+        let mut change = waiting();
+        let asked = [0, 0, 4].map(|lot| ask(&mut change, at(0), lot));
+        assert_eq!(asked, [Some(0), Some(3), Some(8)]);
+        assert_eq!(ask(&mut change, at(0), 0), None, "three are asked");
+        // Where nobody else is left, neighbours are asked too.
+        change.holders.iter_mut().skip(3).for_each(|holding| holding.state = State::Failed);
+        assert_eq!([1, 0].map(|lot| ask(&mut change, at(0), lot)), [Some(1), Some(2)]);
+    }
+
+    #[test]
+    fn whoever_has_rested_wakes_nobody_while_there_is_no_room_to_ask_it() {
+        let mut change = waiting();
+        change.holders[5..9]
+            .iter_mut()
+            .for_each(|holding| holding.state = State::Rests(Duration::from_secs(5)));
+        assert_eq!(change.wake(at(4)), Duration::from_secs(5));
+        assert_eq!([0; 3].map(|lot| ask(&mut change, at(6), lot)), [Some(5), Some(6), Some(7)]);
+        assert_eq!(change.wake(at(6)), Duration::MAX);
+    }
+
+    #[test]
+    fn a_nearer_holder_takes_the_place_of_the_farthest_and_its_question_is_dropped() {
+        let target = Key::of(b"key");
+        let mut change = waiting();
+        change.holders[11].state = State::Asked(RequestId(7), Duration::ZERO);
+        change.poll = Some(Duration::from_secs(9));
+        let nearer = (13..).map(contact).find(|contact| {
+            contact.key().distance(&target) < change.holders[3].contact.key().distance(&target)
+        });
+        let remote = IpAddr::from([45, 1, 1, 1]);
+        let dropped = change.holds(&target, &nearer.unwrap(), remote, &Answer::default(), 3);
+        assert_eq!((dropped, change.holders.len()), (Some(RequestId(7)), 12));
+        assert_eq!((change.poll, change.counts.cancelled), (None, 1), "it may tell");
+        change.holders[2].state = State::Asked(RequestId(8), Duration::ZERO);
+        assert_eq!((change.forget_holders(), change.counts.cancelled), (vec![RequestId(8)], 2));
     }
 }

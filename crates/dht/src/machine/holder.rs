@@ -284,6 +284,7 @@ impl Dht {
             .and_then(|answer| answer.repair.as_ref())
             .and_then(|bytes| RepairMessage::decode(bytes).ok());
         let stored = answer.is_ok_and(|answer| matches!(answer.status, Status::Ok | Status::Stored));
+        let stale = answer.ok().filter(|answer| answer.status == Status::Stale);
         match (matter, message) {
             (Matter::Repair(token), Some(message)) => {
                 let next = self.with_holder(now, |holder, near, random| {
@@ -304,7 +305,16 @@ impl Dht {
             }
             (Matter::Extend(token), _) => {
                 if let Some(holder) = self.holder.as_mut() {
-                    holder.sets.answered(now, token, stored);
+                    // What is named by its hash is the same content, whoever has signed for it to live longer.
+                    let judge = |target, value| self.judge.judge(now, target, value);
+                    let same = holder.sets.target_of(token).zip(stale).is_some_and(|(target, answer)| {
+                        answer
+                            .values
+                            .iter()
+                            .take(1)
+                            .any(|value| judge(target, value).is_ok_and(|it| it.is_final))
+                    });
+                    holder.sets.answered(now, token, stored || same);
                 }
             }
             (Matter::Probe(token), message) => {
@@ -376,7 +386,7 @@ impl Dht {
                 let copies = Copies::new(query, replicas, replicas);
                 match self.create(now, Aim::Replica(id, seq), target, Goal::Closest, Some(copies), options) {
                     Some(operation) => self.drive(now, operation),
-                    None => drop(self.set_settled(now, &id, seq, &[], &[])),
+                    None => drop(self.set_settled(now, &id, seq, &[], false)),
                 }
             }
             Act::Extend { token, contact, target, value } => {
@@ -443,6 +453,17 @@ impl Holder {
     }
 
     /// What is stored under a target, as `reader` may see it.
+    /// Whether it is the mailbox of this peer, which alone is shown all of it.
+    pub(super) fn is_mailbox_of(&self, target: &Target, reader: &PeerId) -> bool {
+        let place = Place::parse(self.records.network(), target.name());
+        matches!(place, Named::Ours(Place::Mailbox { recipient, .. }) if recipient == *reader)
+    }
+
+    /// Whether it is a mailbox, whosever.
+    pub(super) fn is_mailbox(&self, target: &Target) -> bool {
+        matches!(Place::parse(self.records.network(), target.name()), Named::Ours(Place::Mailbox { .. }))
+    }
+
     pub(super) fn values(
         &mut self,
         target: &Target,

@@ -142,11 +142,8 @@ impl Dht {
         // As many again as are asked to tell: some will fail.
         let goal = Goal::Value(options.quorum.max(2 * limits.watch_holders));
         let full = self.waiting() >= limits.max_operations.div_ceil(2);
-        // The deadline is that of the wait; a lookup has the one of its class.
-        let lookup = Options {
-            deadline: options.deadline.filter(|time| *time < limits.deadline(options.class)),
-            ..options
-        };
+        // The deadline is that of the wait; a lookup has the one of its class, and ends with the wait.
+        let lookup = Options { deadline: Some(limits.deadline(options.class).min(wait)), ..options };
         let begun = match full {
             true => Err(Ended::TooMany),
             false => {
@@ -379,7 +376,8 @@ impl Dht {
         if let (Some(change), true) = (op.change.as_mut(), answer.extended && taken.good > 0) {
             let contact = op.lookup.candidates().find(|one| one.request == Some(request));
             let (key, most) = (op.lookup.target().key(), self.lookups.watch_holders);
-            contact.into_iter().for_each(|one| change.holds(key, &one.contact, answer, most));
+            let dropped = contact.and_then(|one| change.holds(key, &one.contact, remote, answer, most));
+            dropped.into_iter().for_each(|request| self.drop_request(now, request, false, false));
         }
         if taken.first_hop {
             self.first_hops.add(rtt);
@@ -402,7 +400,7 @@ impl Dht {
         let Some(op) = self.operations.get_mut(&operation) else { return };
         if op.covering > 0 && ended == Ended::Complete {
             // The lookups of the neighbourhood may bring more.
-            op.wake = op.deadline;
+            op.wake = op.deadline.min(op.lookup.deadline());
             return;
         }
         if ended == Ended::Complete && self.test_density(now, operation) {
@@ -470,7 +468,7 @@ impl Dht {
             Aim::Neighbours => {}
             Aim::Replica(id, seq) => {
                 let outcome = self.outcome(now, op, ended);
-                self.set_settled(now, &id, seq, &outcome.stored, &outcome.not_stored);
+                self.set_settled(now, &id, seq, &outcome.stored, outcome.superseded);
             }
             Aim::Provided(key) => self.told_again(now, &key, ended),
             Aim::Refresh => {

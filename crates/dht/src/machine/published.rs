@@ -10,10 +10,10 @@ use peerage_machine::Now;
 
 use super::operation::Aim;
 use super::store::Store as Copies;
-use super::{Class, Dht, Ended, Mode, NotStored, OperationId, Options, Outcome};
+use super::{Class, Dht, Ended, Mode, OperationId, Options, Outcome};
 use crate::lookup::Goal;
 use crate::record::{EntryId, Record, Version};
-use crate::replication::{SetView, Sets, Tell};
+use crate::replication::{SetView, Tell};
 use crate::store::Sender;
 use crate::{Contact, Key, Query, Target};
 
@@ -65,6 +65,11 @@ impl Dht {
         let Some(holder) = self.holder.as_mut() else { return false };
         let was = holder.provided.stop(target.key());
         let was = holder.store.unprovide(now, target.key(), &peer) || was;
+        let aim = Aim::Provided(*target.key());
+        let telling = self.operations.iter().find(|(_, op)| op.aim == aim).map(|(operation, _)| *operation);
+        if let Some(operation) = telling {
+            self.finish(now, operation, Ended::Cancelled);
+        }
         self.settle_holder(now);
         was
     }
@@ -160,7 +165,7 @@ impl Dht {
                     holder.store.take_back(now, &id, &version);
                 } else {
                     outcome.looked_after =
-                        self.set_settled(now, &id, version.seq, &outcome.stored, &outcome.not_stored);
+                        self.set_settled(now, &id, version.seq, &outcome.stored, outcome.superseded);
                 }
             }
             Some(Keep::Provided(key)) => {
@@ -182,21 +187,20 @@ impl Dht {
         id: &EntryId,
         seq: u64,
         stored: &[Contact],
-        not_stored: &[(Contact, NotStored)],
+        superseded: bool,
     ) -> bool {
         let Some(holder) = self.holder.as_mut() else { return false };
         // A newer version has its own stores.
         if holder.sets.seq(id) != Some(seq) {
             return false;
         }
-        let over = Sets::is_over(stored.len(), not_stored);
-        match over {
+        match superseded {
             // A newer version of our own, looked after until just now, is again.
             true => holder.sets.abandon(now, id),
             false => holder.sets.settled(now, id, stored),
         }
         self.note_due(now);
-        !over
+        !superseded
     }
 
     /// Tells again that we provide something, if it is time.

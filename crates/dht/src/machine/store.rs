@@ -42,6 +42,8 @@ struct Copy {
     /// When somebody else is asked in its stead.
     due: Duration,
     state: State,
+    /// It has shown that there is something newer.
+    outdone: bool,
     /// It is beyond the replicas.
     extra: bool,
 }
@@ -81,6 +83,11 @@ impl Store {
                 State::Sent | State::Suspect => {}
             }
         }
+        let outdone = self.copies.iter().filter(|copy| copy.outdone).count();
+        let failed = |why: &NotStored| matches!(why, NotStored::Failed(_));
+        let answered =
+            outcome.stored.len() + outcome.not_stored.iter().filter(|(_, why)| !failed(why)).count();
+        outcome.superseded = 2 * outdone > answered;
         add_counts(&mut outcome.counts, &self.counts);
     }
 
@@ -250,18 +257,34 @@ impl Dht {
     }
 
     pub(super) fn store_answered(&mut self, now: Now, operation: u64, request: RequestId, answer: &Answer) {
-        let state = match answer.status {
+        let (state, outdone) = match answer.status {
             // A foreign node has no word for it: it repeats what it was sent.
-            Status::Ok | Status::Stored => State::Stored,
-            Status::Busy => State::Not(NotStored::Busy),
-            Status::Stale => State::Not(NotStored::Stale),
-            Status::Refused(why) => State::Not(NotStored::Refused(why)),
+            Status::Ok | Status::Stored => (State::Stored, false),
+            Status::Busy => (State::Not(NotStored::Busy), false),
+            Status::Stale => self.read_stale(now, operation, answer),
+            Status::Refused(why) => (State::Not(NotStored::Refused(why)), false),
         };
-        self.copy_ended(now, operation, request, state);
+        self.copy_ended(now, operation, request, state, outdone);
+    }
+
+    /// What it means that a holder says it has something newer, and whether it has shown that. What is named by its hash is the same content, whoever has signed for it to live
+    /// longer. That a message was read is believed without: its sender is not shown the recipient's word.
+    fn read_stale(&self, now: Now, operation: u64, answer: &Answer) -> (State, bool) {
+        let store = self.operations.get(&operation).and_then(|op| op.store.as_ref());
+        let Some(Query::PutValue { target, value }) = store.map(|store| &store.query) else {
+            return (State::Not(NotStored::Stale), false);
+        };
+        let judge = |value| self.judge.judge(now, target, value).ok();
+        let outdone = match (answer.values.first().and_then(judge), judge(value)) {
+            (Some(theirs), _) if theirs.is_final => return (State::Stored, false),
+            (Some(theirs), Some(ours)) => theirs.slot == ours.slot && theirs.rank > ours.rank,
+            _ => self.holder.as_ref().is_some_and(|holder| holder.is_mailbox(target)),
+        };
+        (State::Not(NotStored::Stale), outdone)
     }
 
     pub(super) fn store_failed(&mut self, now: Now, operation: u64, request: RequestId, why: Failure) {
-        self.copy_ended(now, operation, request, State::Not(NotStored::Failed(why)));
+        self.copy_ended(now, operation, request, State::Not(NotStored::Failed(why)), false);
     }
 
     /// Frees what a store holds.
@@ -294,14 +317,21 @@ impl Dht {
         let Some(store) = op.store.as_mut() else { return };
         store.counts.asked += 1;
         // Holders verify and may write before they answer: twice the patience of a question.
-        store.copies.push(Copy { contact, request, due: now.mono + 2 * patience, state: State::Sent, extra });
+        store.copies.push(Copy {
+            contact,
+            request,
+            due: now.mono + 2 * patience,
+            state: State::Sent,
+            outdone: false,
+            extra,
+        });
     }
 
-    fn copy_ended(&mut self, now: Now, operation: u64, request: RequestId, state: State) {
+    fn copy_ended(&mut self, now: Now, operation: u64, request: RequestId, state: State, outdone: bool) {
         let Some(op) = self.operations.get_mut(&operation) else { return };
         let Some(store) = op.store.as_mut() else { return };
         let Some(copy) = store.copies.iter_mut().find(|copy| copy.request == request) else { return };
-        copy.state = state;
+        (copy.state, copy.outdone) = (state, outdone);
         let peer = *copy.contact.peer();
         let what = match state {
             State::Stored => StepKind::Stored { peer },

@@ -375,6 +375,9 @@ pub struct Outcome {
     /// For [`Operation::Publish`]: the record is looked after from now on, whether or not enough have stored it. It isn't when the operation was cancelled, or had nobody
     /// to go to, before anybody stored it; nor when most holders have a newer one, or were told that this one was read.
     pub looked_after: bool,
+    /// For a store: most of the holders that answered have shown something newer that stands there, or say of a message that its recipient has read it. Nobody needs it from us
+    /// then.
+    pub superseded: bool,
     /// A publisher was found to have signed two bodies under one sequence number: the first such proof among the values that holders answered with.
     pub equivocation: Option<Box<Equivocation>>,
 }
@@ -396,6 +399,7 @@ impl Outcome {
             dense: false,
             unsettled: false,
             looked_after: false,
+            superseded: false,
             equivocation: None,
         }
     }

@@ -132,21 +132,29 @@ impl Dht {
     pub(super) fn tell_changes(&mut self, now: Now) {
         let changed = self.holder.as_mut().map(|holder| holder.take_followed()).unwrap_or_default();
         for key in changed {
-            for query in self.watchers.by_key.get(&key).cloned().unwrap_or_default() {
-                self.look_again(now, query);
-            }
+            self.look_again(now, &key);
             self.look_at_own(now, &key);
         }
     }
 
-    fn look_again(&mut self, now: Now, query: QueryId) {
-        let Some(Watcher { from, target, known, .. }) = self.watchers.kept.get(&query) else { return };
-        let (from, target, known) = (*from, target.clone(), *known);
-        let values = self.shown(&target, &from);
-        if digest_of(&values) != known {
-            // What is gone is not told as a change: others may have it still.
-            let waited = !values.is_empty();
-            self.tell(now, query, Answer { values, waited, ..Answer::default() });
+    /// Tells those of one key for whom what they are shown is another now. It is looked up once for all who are shown the same.
+    fn look_again(&mut self, now: Now, key: &Key) {
+        let mut shown: BTreeMap<bool, (Vec<Bytes>, [u8; 32])> = BTreeMap::new();
+        for query in self.watchers.by_key.get(key).cloned().unwrap_or_default() {
+            let Some(Watcher { from, target, known, .. }) = self.watchers.kept.get(&query) else { continue };
+            let (from, target, known) = (*from, target.clone(), *known);
+            let owner = self.holder.as_ref().is_some_and(|holder| holder.is_mailbox_of(&target, &from));
+            let (values, digest) = shown.entry(owner).or_insert_with(|| {
+                let values = self.shown(&target, &from);
+                let digest = digest_of(&values);
+                (values, digest)
+            });
+            if *digest != known {
+                // What is gone is not told as a change: others may have it still.
+                let waited = !values.is_empty();
+                let values = values.clone();
+                self.tell(now, query, Answer { values, waited, ..Answer::default() });
+            }
         }
     }
 

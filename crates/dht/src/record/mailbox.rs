@@ -111,7 +111,8 @@ pub fn mailbox_context(network: &Network, sender: &PeerId, recipient: &PeerId) -
     [head, sender.to_bytes(), recipient.to_bytes()].concat()
 }
 
-/// Finds the number that gives a message the work that is asked for, in at most `tries`; 2^bits are needed on average. It takes time: a few million a second.
+/// Finds the number that gives a message the work that is asked for; 2^bits tries are needed on average. It takes time, a few million a second: `go_on` is asked after each 65,536
+/// tries, with how many there were, and ends it.
 pub fn solve_work(
     network: &Network,
     place: &Place,
@@ -119,10 +120,18 @@ pub fn solve_work(
     seq: u64,
     body: &[u8],
     bits: u32,
-    tries: u64,
+    mut go_on: impl FnMut(u64) -> bool,
 ) -> Option<u64> {
     let start = work_start(&place.name(network), sender, seq, &Sha256::digest(body).into());
-    (0..tries).find(|work| zero_bits(&start, *work) >= bits)
+    let mut next = 0u64;
+    while go_on(next) {
+        let end = next.checked_add(1 << 16)?;
+        if let Some(work) = (next..end).find(|work| zero_bits(&start, *work) >= bits) {
+            return Some(work);
+        }
+        next = end;
+    }
+    None
 }
 
 /// Whether a message has the work that is asked for.
@@ -199,7 +208,7 @@ mod tests {
     #[test]
     fn work_is_found_and_is_good_for_one_message() {
         let place = Place::Mailbox { recipient: peer(1), slot: 0 };
-        let work = solve_work(&network(), &place, &peer(2), 7, b"hello", 8, 1 << 20).unwrap();
+        let work = solve_work(&network(), &place, &peer(2), 7, b"hello", 8, |tried| tried < 1 << 20).unwrap();
         let signed = |sender: u64, seq, body: &'static [u8], work| {
             let draft = Draft { work, ..Draft::new(place.clone(), seq, 9, Bytes::from_static(body)) };
             Record::sign(&key(sender), &network(), draft).unwrap()
@@ -210,13 +219,13 @@ mod tests {
             meets_work(&record, 8)
         });
         assert!(others.count() < 8);
-        assert_eq!(solve_work(&network(), &place, &peer(2), 7, b"hello", 60, 10), None);
+        assert_eq!(solve_work(&network(), &place, &peer(2), 7, b"hello", 60, |tried| tried < 10), None);
     }
 
     #[test]
     fn a_longer_life_needs_no_new_work() {
         let place = Place::Mailbox { recipient: peer(1), slot: 0 };
-        let work = solve_work(&network(), &place, &peer(2), 7, b"x", 6, 1 << 20).unwrap();
+        let work = solve_work(&network(), &place, &peer(2), 7, b"x", 6, |tried| tried < 1 << 20).unwrap();
         let draft = Draft { work, ..Draft::new(place, 7, 9, Bytes::from_static(b"x")) };
         let record = Record::sign(&key(2), &network(), draft).unwrap();
         assert!(meets_work(&record.extended(&key(2), 99).unwrap(), 6));

@@ -28,6 +28,8 @@ struct Thing {
     due: Duration,
     /// A caller or we ourselves are telling it.
     under_way: bool,
+    /// We have moved since that began: those who are being told hear of where we were.
+    moved: bool,
     /// Nobody was told of it yet.
     fresh: bool,
 }
@@ -56,7 +58,8 @@ impl Provided {
             return false;
         }
         let (fresh, due) = (known.is_none_or(|thing| thing.fresh), now.mono + self.every);
-        let thing = Thing { target: target.clone(), provider, replicas, due, under_way: true, fresh };
+        let thing =
+            Thing { target: target.clone(), provider, replicas, due, under_way: true, moved: false, fresh };
         self.things.insert(*target.key(), thing);
         true
     }
@@ -72,11 +75,12 @@ impl Provided {
         thing.under_way = false;
         thing.fresh &= dropped;
         // A little early each time, so that what was told together is not told together for ever.
-        thing.due = now.mono
-            + match enough {
-                true => self.every - random.up_to(self.every / 10),
-                false => self.config.probe_every.min(self.every),
-            };
+        let pause = match (std::mem::take(&mut thing.moved), enough) {
+            (true, _) => Duration::ZERO,
+            (false, true) => self.every - random.up_to(self.every / 10),
+            (false, false) => self.config.probe_every.min(self.every),
+        };
+        thing.due = now.mono + pause;
         true
     }
 
@@ -95,7 +99,7 @@ impl Provided {
     pub fn moved(&mut self, now: Now, provider: &Contact) {
         for thing in self.things.values_mut().filter(|thing| thing.provider != *provider) {
             thing.provider = provider.clone();
-            thing.due = now.mono;
+            (thing.due, thing.moved) = (now.mono, thing.under_way);
         }
     }
 
@@ -130,7 +134,7 @@ impl Provided {
         let due = |thing: &&mut Thing| !thing.under_way && thing.due <= now.mono;
         let waiting = self.things.values_mut().filter(due);
         let thing = waiting.filter(|_| !self.telling).min_by_key(|thing| thing.due)?;
-        (thing.under_way, self.telling) = (true, true);
+        (thing.under_way, thing.moved, self.telling) = (true, false, true);
         let Thing { target, provider, replicas, .. } = thing;
         Some(Tell { target: target.clone(), provider: provider.clone(), replicas: *replicas })
     }
@@ -174,8 +178,12 @@ mod tests {
         assert_eq!(provided.next_due(), Some(Duration::from_secs(25 * HOUR + 900)), "too few were told");
         provided.moved(at(25 * HOUR + 1), &contact(2));
         assert_eq!(provided.poll(at(25 * HOUR + 1)).unwrap().provider, contact(2));
+        // Whoever moves while it is being told is told of once more.
+        provided.moved(at(25 * HOUR + 2), &contact(3));
+        provided.told_again(at(25 * HOUR + 3), song.key(), true, &mut random);
+        assert_eq!(provided.poll(at(25 * HOUR + 3)).unwrap().provider, contact(3));
         assert!(provided.stop(song.key()) && !provided.stop(song.key()));
-        provided.told_again(at(25 * HOUR + 2), song.key(), true, &mut random);
+        provided.told_again(at(25 * HOUR + 4), song.key(), true, &mut random);
         assert_eq!((provided.next_due(), provided.len()), (None, 0));
     }
 

@@ -10,7 +10,7 @@ use peerage_machine::{Now, Random};
 use super::message::{Item, RepairMessage};
 use super::{ReplicationConfig, SetState};
 use crate::record::{EntryId, Record};
-use crate::{Contact, Key, NotStored, Target};
+use crate::{Contact, Key, Target};
 
 /// Our records, each with those who have it.
 #[derive(Debug)]
@@ -167,15 +167,6 @@ impl Sets {
         self.sets.get(id).map(|set| set.record.version().seq)
     }
 
-    /// Whether holders say that a record is of no use any more: most of those that answered have a newer one, or were told that it was read and is to be kept no longer,
-    /// as a message is that its recipient has cleared. Then nobody needs it from us.
-    pub fn is_over(stored: usize, not_stored: &[(Contact, NotStored)]) -> bool {
-        let count = |is: fn(&NotStored) -> bool| not_stored.iter().filter(|(_, why)| is(why)).count();
-        let stale = count(|why| *why == NotStored::Stale);
-        let answered = stored + count(|why| !matches!(why, NotStored::Failed(_)));
-        2 * stale > answered
-    }
-
     /// Looks after a record no more; what is out expires by itself. Says whether it was looked after.
     pub fn forget(&mut self, id: &EntryId) -> bool {
         self.asked.retain(|_, (of, _)| of != id);
@@ -266,6 +257,12 @@ impl Sets {
                 set.next = now.mono;
             }
         }
+    }
+
+    /// Where the record stands about which a holder was asked.
+    pub fn target_of(&self, token: u64) -> Option<&Target> {
+        let (id, _) = self.asked.get(&token)?;
+        self.sets.get(id).map(|set| set.record.target())
     }
 
     /// What a holder says it has: whether our record is among it, as it is now.

@@ -138,6 +138,9 @@ pub(crate) async fn run(
             () = timer => {}
             () = trim => driver.trim(),
         }
+        if core.left.swap(false, Ordering::Acquire) {
+            driver.sweep();
+        }
         shared.clock.set(shared.environment.unix_now());
         // Messages that never pause would keep the timer waiting.
         let now = shared.clock.now();
@@ -162,9 +165,24 @@ impl Driver {
         self.trim = (kept > 0).then(|| Instant::now() + TRIM_EVERY);
     }
 
+    /// Ends what nobody waits for any more, for those who had no room to say so.
+    fn sweep(&mut self) {
+        let now = self.shared.clock.now();
+        let gone =
+            |(operation, caller): (&OperationId, &Caller)| caller.done.is_closed().then_some(*operation);
+        let callers: Vec<OperationId> = self.callers.iter().filter_map(gone).collect();
+        let gone = |(query, reply): (&QueryId, &oneshot::Sender<Answer>)| reply.is_closed().then_some(*query);
+        let asked: Vec<QueryId> = self.asked.iter().filter_map(gone).collect();
+        callers.into_iter().for_each(|operation| self.machine.handle(now, Input::Cancel { operation }));
+        asked.into_iter().for_each(|query| self.machine.handle(now, Input::Withdrawn { query }));
+    }
+
     fn handle(&mut self, message: DhtMessage) {
         let now = self.shared.clock.now();
         match message {
+            // Whoever wanted it has gone while it stood in the queue.
+            DhtMessage::Start { caller, .. } if caller.done.is_closed() => {}
+            DhtMessage::Asked { reply, .. } if reply.is_closed() => {}
             DhtMessage::Input(input) => {
                 if let Input::Answered { request, .. } | Input::Failed { request, .. } = &input {
                     self.asks.remove(request);

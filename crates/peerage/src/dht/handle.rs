@@ -419,7 +419,13 @@ impl<T: 'static> IntoFuture for DhtCall<T> {
             let (core, wanted) = wanted?;
             let wanted = match wanted {
                 Wanted::Known(operation) => operation,
-                Wanted::Made(make) => make(options, terms).await?,
+                Wanted::Made(make) => {
+                    let start = Instant::now();
+                    let wanted = make(options, terms).await?;
+                    options.deadline =
+                        options.deadline.map(|deadline| deadline.saturating_sub(start.elapsed()));
+                    wanted
+                }
             };
             let limit = limit_of(&wanted);
             let mut events = core.events.subscribe();
@@ -487,10 +493,9 @@ struct CancelOnDrop<'a> {
 
 impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
-        let Some(core) = self.core else { return };
-        let cancel = DhtMessage::Input(Input::Cancel { operation: self.operation });
-        // Where the queue is full, the operation ends at its deadline.
-        let _ = core.to_driver.try_send(cancel);
+        if let Some(core) = self.core {
+            core.gone(Input::Cancel { operation: self.operation });
+        }
     }
 }
 

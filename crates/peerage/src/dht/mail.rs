@@ -4,6 +4,7 @@
 //! token that it was given, or learns that it is not welcome before it has done anything.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,7 +53,7 @@ impl Dht {
             let (mut draft, renew) = dht.draft(&core, place, sealed, &terms)?;
             draft.token = terms.token;
             if bits > 0 {
-                draft.work = work(core.network.clone(), draft.clone(), dht.shared.me, bits).await?;
+                draft.work = work(&dht, &core, draft.clone(), bits, options.deadline).await?;
             }
             let record = dht.sign(&core, draft)?;
             Ok(Operation::Publish { record: Box::new(record), renew })
@@ -69,8 +70,10 @@ impl Dht {
         };
         let default = MailboxPolicy::Open { work_bits: self.mailbox_work_bits() };
         let found = self.collect(&Place::Mailbox { recipient: of, slot: 0 }, 1, read);
+        // Our own we know.
+        let own = self.core().ok().filter(|_| of == self.shared.me).and_then(|core| *core.policy.borrow());
         found.map(move |(policies, report): (Vec<_>, _)| {
-            (policies.first().copied().unwrap_or(default), report)
+            (own.or(policies.first().copied()).unwrap_or(default), report)
         })
     }
 
@@ -87,6 +90,10 @@ impl Dht {
             let values = || outcome.values.iter().map(|found| &found.value);
             if let Some(rules) = values().find_map(|value| rules(&core.network, &me, value)) {
                 core.remember_cleared(&rules.cleared);
+                // After a restart they are known from there.
+                if core.policy.borrow().is_none() {
+                    core.rules_are(rules.policy);
+                }
             }
             let records = values().filter_map(|value| Record::open(&core.network, value).ok());
             let others = records.filter(|record| record.publisher() != me);
@@ -106,16 +113,21 @@ impl Dht {
         let make = move |_: Options, terms: Terms| async move {
             let core = dht.core()?.clone();
             core.remember_cleared(&read);
-            let news = *core.policy.borrow() != Some(policy);
-            if news {
-                core.policy.send_replace(Some(policy));
-            }
             let place = Place::Mailbox { recipient: dht.shared.me, slot: 0 };
             let body = MailboxRules { policy, cleared: core.cleared() }.encode();
             let (draft, renew) = dht.draft(&core, place, body, &terms)?;
             Ok(Operation::Publish { record: Box::new(dht.sign(&core, draft)?), renew })
         };
-        self.make(make, stored)
+        let core = self.core().cloned();
+        let read = move |outcome: &Outcome| {
+            let report = stored(outcome);
+            // What holders are about to hear stands in the endpoint record, and not what nobody has heard.
+            if let (Ok(core), true) = (&core, report.is_ok() || outcome.looked_after) {
+                core.rules_are(policy);
+            }
+            report
+        };
+        self.make(make, read)
     }
 
     /// The leading zero bits of work that a stranger's message needs by default; 0 without a DHT.
@@ -173,6 +185,14 @@ impl Dht {
 }
 
 impl DhtCore {
+    /// Who may write to this node's mailbox, as its holders know.
+    fn rules_are(&self, policy: MailboxPolicy) {
+        let news = *self.policy.borrow() != Some(policy);
+        if news {
+            self.policy.send_replace(Some(policy));
+        }
+    }
+
     /// Messages that were read, so that no later word of ours says less than an earlier one.
     fn remember_cleared(&self, read: &[EntryId]) {
         let mut cleared = self.cleared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -191,12 +211,32 @@ impl DhtCore {
     }
 }
 
-/// Finds the number that gives a message its work, beside the tasks that must not wait for it.
-async fn work(network: Network, draft: Draft, me: PeerId, bits: u32) -> Result<u64, DhtError> {
+/// Finds the number that gives a message its work, beside the tasks that must not wait for it. It ends with whoever wanted it, with the node, and with the time of the call.
+async fn work(
+    dht: &Dht,
+    core: &DhtCore,
+    draft: Draft,
+    bits: u32,
+    deadline: Option<Duration>,
+) -> Result<u64, DhtError> {
     let tries = 1u64.checked_shl(bits + SPARE_WORK).unwrap_or(u64::MAX);
-    let solve = move || solve_work(&network, &draft.place, &me, draft.seq, &draft.body, bits, tries);
-    let found = tokio::task::spawn_blocking(solve).await.ok().flatten();
-    found.ok_or_else(|| DhtError::Record(format!("no proof of {bits} bits of work was found")))
+    let (network, me, stop) = (core.network.clone(), dht.shared.me, dht.shared.stop.clone());
+    // Dropped with the call.
+    let wanted = Arc::new(());
+    let still = Arc::downgrade(&wanted);
+    let go_on = move |tried| tried < tries && still.strong_count() > 0 && !stop.is_cancelled();
+    let solve = move || solve_work(&network, &draft.place, &me, draft.seq, &draft.body, bits, go_on);
+    let solving = tokio::task::spawn_blocking(solve);
+    let found = match deadline {
+        Some(deadline) => tokio::time::timeout(deadline, solving).await.map_err(|_| {
+            DhtError::Record(format!("no proof of {bits} bits of work was found in the time of the call"))
+        })?,
+        None => solving.await,
+    };
+    if dht.shared.stop.is_cancelled() {
+        return Err(DhtError::Closed);
+    }
+    found.ok().flatten().ok_or_else(|| DhtError::Record(format!("no proof of {bits} bits of work was found")))
 }
 
 /// The rules that a mailbox's owner keeps in it, if a value is those.
@@ -210,4 +250,29 @@ fn letter(core: &DhtCore, key: &NodeKey, record: &Record) -> Option<Letter> {
     let context = mailbox_context(&core.network, &from, &me);
     let opened = open_sealed(key, &context, record.body()?).ok()?;
     Some(Letter { from, body: Bytes::copy_from_slice(&opened), id: record.id() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DhtConfig, Node};
+
+    #[tokio::test]
+    async fn work_ends_with_the_time_of_its_call_and_with_the_node() {
+        let node = Node::builder().dht(DhtConfig::default()).start().await.unwrap();
+        let dht = node.dht();
+        let core = dht.core().unwrap().clone();
+        let place = Place::Mailbox { recipient: node.peer_id(), slot: 0 };
+        let draft = Draft::new(place, 1, 9, Bytes::from_static(b"hello"));
+        let time = Some(Duration::from_millis(20));
+        let late = work(&dht, &core, draft.clone(), 60, time).await.unwrap_err();
+        assert!(late.to_string().contains("in the time of the call"), "{late}");
+        let working = tokio::spawn({
+            let (dht, core) = (dht.clone(), core.clone());
+            async move { work(&dht, &core, draft, 60, None).await }
+        });
+        tokio::task::yield_now().await;
+        node.close().await;
+        assert_eq!(working.await.unwrap(), Err(DhtError::Closed));
+    }
 }

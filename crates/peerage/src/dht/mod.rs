@@ -41,7 +41,7 @@ mod serve;
 mod streams;
 mod watch;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -111,6 +111,8 @@ pub(crate) struct DhtCore {
     most_mail_work_bits: u32,
     next_operation: AtomicU64,
     next_query: AtomicU64,
+    /// Somebody has gone, and the driver's queue had no room to say so.
+    pub(crate) left: AtomicBool,
 }
 
 /// Starts the driver, and serves where the node is a server.
@@ -176,6 +178,13 @@ fn network_of(name: &str) -> Network {
 }
 
 impl DhtCore {
+    /// Tells the driver that nobody waits for something any more. Where its queue is full, it looks by itself.
+    pub(crate) fn gone(&self, input: Input) {
+        if self.to_driver.try_send(DhtMessage::Input(input)).is_err() {
+            self.left.store(true, Ordering::Release);
+        }
+    }
+
     /// The core of a node's DHT, and what its driver hears.
     pub(crate) fn new(network: &str, config: &DhtConfig) -> (Arc<Self>, mpsc::Receiver<DhtMessage>) {
         let mut protocols = vec![protocol_of_network(network)];
@@ -195,6 +204,7 @@ impl DhtCore {
             cleared: Mutex::default(),
             most_mail_work_bits: config.most_mail_work_bits,
             next_operation: AtomicU64::new(0),
+            left: AtomicBool::new(false),
             next_query: AtomicU64::new(0),
         };
         (Arc::new(core), messages)

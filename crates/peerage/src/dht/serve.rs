@@ -83,9 +83,9 @@ struct Withdrawn<'a> {
 
 impl Drop for Withdrawn<'_> {
     fn drop(&mut self) {
-        let Some(core) = self.core else { return };
-        // Where the queue is full, it goes with its peer, or when its time is up.
-        let _ = core.to_driver.try_send(DhtMessage::Input(Input::Withdrawn { query: self.id }));
+        if let Some(core) = self.core {
+            core.gone(Input::Withdrawn { query: self.id });
+        }
     }
 }
 

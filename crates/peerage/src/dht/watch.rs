@@ -48,10 +48,10 @@ impl Dht {
     /// Holders tell of a change at once; where none can, the value is looked up every half a minute. That a value lives longer is not told, and neither is that it has
     /// expired.
     ///
-    /// An error ends it: [`DhtError::Off`], [`DhtError::Closed`], [`DhtError::TooMany`]. Nothing happens before it is polled; dropping it ends all that is under way.
+    /// An error ends it: [`DhtError::Off`], [`DhtError::Closed`], and at the start [`DhtError::TooMany`]; once it is under way it waits for room. Nothing happens before it is polled; dropping it ends all that is under way.
     pub fn watch(&self, publisher: PeerId, name: impl Into<Bytes>) -> Changes {
         let place = Place::Value { publisher, salt: name.into() };
-        let watching = Watching { dht: self.clone(), place, known: None, is_told: false };
+        let watching = Watching { dht: self.clone(), place, known: None, is_told: false, has_looked: false };
         Changes { idle: Some(watching), under_way: None }
     }
 }
@@ -109,6 +109,8 @@ struct Watching {
     known: Option<Version>,
     /// Whether a value was told, so that its end is worth a word.
     is_told: bool,
+    /// A round has begun, and ended without an error.
+    has_looked: bool,
 }
 
 impl Watching {
@@ -118,12 +120,15 @@ impl Watching {
             let start = Instant::now();
             match self.look().await {
                 Ok(found) => {
+                    self.has_looked = true;
                     if let Some(update) = found.and_then(|record| self.take(&record)) {
                         return Ok(update);
                     }
                 }
                 // Somebody may come.
                 Err(DhtError::NoContacts) => {}
+                // Others are done soon.
+                Err(DhtError::TooMany) if self.has_looked => {}
                 Err(error) => return Err(error),
             }
             tokio::time::sleep_until(start + LEAST_ROUND).await;

@@ -1,5 +1,7 @@
 //! A node that keeps records, for stories about them.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use super::*;
@@ -38,4 +40,52 @@ pub(super) fn holder_with(change: impl FnOnce(&mut DhtConfig)) -> (Story, u32) {
     };
     let salt = (0..1000).find(|salt| closer(salt) < 3).unwrap();
     (story, salt)
+}
+
+/// Publishes a record where each holder answers so, and says what came of it.
+fn published(record: Record, told: &Answer) -> Box<Outcome> {
+    let (mut story, _) = holder();
+    let wanted = Operation::Publish { record: Box::new(record), renew: Some(S(7200)) };
+    let start = Input::Start { operation: OperationId(1), wanted, options: Options::default() };
+    let mut outputs = VecDeque::from(story.input(start));
+    let end = story.now.mono + S(60);
+    loop {
+        let more = match outputs.pop_front() {
+            Some(Output::Done { outcome, .. }) => return outcome,
+            Some(Output::Ask { request, contact, query, .. }) => {
+                let answer = match query {
+                    Query::PutValue { .. } => told.clone(),
+                    _ => Answer { extended: true, ..Answer::default() },
+                };
+                let remote = contact.addresses()[0].socket_addr().unwrap().ip();
+                story.input(Input::Answered { request, rtt: MS(50), remote, answer })
+            }
+            Some(_) => continue,
+            None => {
+                let due = story.dht.poll_timeout().filter(|due| *due <= end).unwrap();
+                story.wait(due.saturating_sub(story.now.mono))
+            }
+        };
+        outputs.extend(more);
+    }
+}
+
+/// Holders' word alone, that there is something newer, ends nothing; what they show does.
+#[test]
+fn a_record_is_looked_after_until_holders_show_a_newer_one() {
+    let stale = |values: Vec<Bytes>| Answer { values, extended: true, ..Answer::status(Status::Stale) };
+    let of = |outcome: Box<Outcome>| (outcome.ended, outcome.looked_after, outcome.superseded);
+    let kept = (Ended::TooFewStored, true, false);
+    assert_eq!(of(published(record(1, 2), &stale(vec![]))), kept);
+    assert_eq!(of(published(record(1, 2), &stale(vec![record(1, 1).to_bytes()]))), kept, "it is older");
+    assert_eq!(of(published(record(1, 2), &stale(vec![record(2, 9).to_bytes()]))), kept, "of another place");
+    let newer = stale(vec![record(1, 3).to_bytes()]);
+    assert_eq!(of(published(record(1, 2), &newer)), (Ended::TooFewStored, false, true));
+    // What is named by its hash is what it is.
+    let content = |publisher: u64, until| {
+        let draft = Draft::new(Place::of_content(b"content"), 0, until, Bytes::from_static(b"content"));
+        Record::sign(&crate::numbered::key(publisher), &network(), draft).unwrap()
+    };
+    let same = stale(vec![content(901, 3600).to_bytes()]);
+    assert_eq!(of(published(content(900, 1800), &same)), (Ended::Stored, true, false));
 }

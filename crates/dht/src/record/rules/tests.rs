@@ -148,7 +148,8 @@ fn a_namespace_has_the_validator_that_the_application_gives_it() {
 fn message(sender: u64, token: Bytes, bits: u32) -> Record {
     let place = Place::Mailbox { recipient: peer(1), slot: 0 };
     let body = Bytes::from_static(b"sealed");
-    let work = solve_work(&network(), &place, &peer(sender), 1, &body, bits, 1 << 24).unwrap();
+    let work =
+        solve_work(&network(), &place, &peer(sender), 1, &body, bits, |tried| tried < 1 << 24).unwrap();
     let draft = Draft { work, token, ..Draft::new(place, 1, TTL, body) };
     Record::sign(&key(sender), &network(), draft).unwrap()
 }
