@@ -24,7 +24,7 @@ pub fn run(data: &[u8]) {
     let sum = Sha256::new().chain_update(key).chain_update(value).finalize();
     let row = [value, &sum[..CHECKSUM_BYTES]].concat();
     let rows = vec![(Bytes::copy_from_slice(key), Bytes::from(row))];
-    let mut now = Now { mono: Duration::from_secs(1), unix: Duration::from_secs(1_800_000_000) };
+    let mut now = Now { mono: Duration::from_secs(1), unix: Duration::from_secs(1_000) };
     let mut node = node(now);
     let restored = node.restore(now, rows);
     assert!(restored.records + restored.providers + restored.expired + restored.damaged <= 1);
