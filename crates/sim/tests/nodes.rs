@@ -1,10 +1,13 @@
 //! Whole nodes on paths of each kind.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage::{ChannelConfig, NodeKey, PeerEvent, Raw};
+use peerage::dht::StepKind;
+use peerage::{ChannelConfig, DhtConfig, NodeKey, PeerEvent, Raw};
 use peerage_sim::{Failed, Link, Nat, NatKind, SimNode, Skew, World, ensure, simulate};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -190,6 +193,52 @@ fn duplicates_and_late_packets_change_no_message() -> Result<(), Failed> {
         tokio::try_join!(all_are_sent, all_come)?;
         let counters = world.counters();
         ensure!(counters.duplicated > 100 && counters.reordered > 100, "too few faults: {counters:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn questions_to_the_dht_go_before_bulk_on_a_full_path() -> Result<(), Failed> {
+    simulate(9, async |world| {
+        world.default_link(Link::latency_ms(25).bandwidth(100_000_000, 312_500));
+        let there = world.node("there", |builder| builder.dht(DhtConfig::default())).await?;
+        let address = there.address();
+        let here =
+            world.node("here", move |builder| builder.dht(DhtConfig::default()).persistent(&address)).await?;
+        connected(&world, &here, &there).await?;
+        let taken = Arc::new(AtomicUsize::new(0));
+        for (from, to) in [(&here, &there), (&there, &here)] {
+            let name = format!("/sim/bulk-{}/1", from.name());
+            let sending = from.node().channel::<Raw>(ChannelConfig::bulk(&name))?;
+            let receiving = to.node().channel::<Raw>(ChannelConfig::bulk(&name))?;
+            let (message, peer) = (Raw(Bytes::from(vec![7; 100_000])), to.peer_id());
+            tokio::spawn(async move { while sending.send(peer, &message).await.is_ok() {} });
+            let taken = taken.clone();
+            tokio::spawn(async move {
+                while let Some((_, Raw(body))) = receiving.recv().await {
+                    taken.fetch_add(body.len(), Ordering::Relaxed);
+                }
+            });
+        }
+        world.run_for(2 * SECOND).await;
+        let (start, before) = (world.now(), taken.load(Ordering::Relaxed));
+        let mut times = Vec::new();
+        for number in 0..100 {
+            let (call, mut steps) = here.node().dht().closest(format!("place {number}")).watch();
+            call.await?;
+            while let Some(step) = steps.next().await {
+                if let StepKind::Answered { rtt, .. } = step.what {
+                    times.push(rtt);
+                }
+            }
+        }
+        let taken = (taken.load(Ordering::Relaxed) - before) as f64 * 8.0;
+        let share = taken / (world.now() - start).as_secs_f64() / 2.0 / 100_000_000.0;
+        ensure!(share > 0.8, "bulk took {share} of the path: it was not full");
+        ensure!(times.len() == 100, "{} answers", times.len());
+        times.sort_unstable();
+        // Twice the round trip of the idle path, of which the queue on the way may take as much again each way.
+        ensure!(times[90] <= Duration::from_millis(110), "{:?} at p90, {:?} at worst", times[90], times[99]);
         Ok(())
     })
 }

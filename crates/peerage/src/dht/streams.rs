@@ -19,7 +19,7 @@ pub(crate) const MAX_IDLE: usize = 4;
 pub(crate) const IDLE_FOR: Duration = Duration::from_secs(30);
 /// How long a peer may take to end a stream that was ended.
 pub(crate) const END_WITHIN: Duration = Duration::from_secs(1);
-/// The priority of streams on which peers ask: behind ordinary channels (0), before bulk (-16).
+/// The priority of streams on which peers ask: behind ordinary channels (0), before bulk (-100).
 pub(crate) const PRIORITY: i32 = -4;
 
 /// The priority of a question: whoever waits for an answer goes before maintenance.
