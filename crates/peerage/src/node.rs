@@ -11,6 +11,7 @@ use peerage_identity::{DialAddress, ListenAddress, NetworkSecret, PeerId, parse_
 use peerage_peers::{Input, Target};
 use peerage_transport::{CloseCode, OpenError, ProtocolTraffic, Stream};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::builder::NodeBuilder;
 use crate::channel::{Channel, ChannelConfig, ChannelCore, Payload};
@@ -196,7 +197,15 @@ impl Node {
             let add = Input::Add { address, role: peerage_peers::Role::Known };
             self.shared.to_driver.send(Message::Input(add)).await.map_err(|_| ConnectError::Closed)?;
         }
-        self.connect_target(Target::Peer(peer)).await
+        let (start, whole) = (Instant::now(), self.shared.endpoint.settings().dial_timeout);
+        let connected = self.connect_target(Target::Peer(peer)).await;
+        match connected {
+            // It may have waited for a dial that began before the addresses were known, at what somebody had named wrongly.
+            Err(error) if !matches!(error, ConnectError::Closed) && start.elapsed() < whole => {
+                self.connect_target(Target::Peer(peer)).await
+            }
+            connected => connected,
+        }
     }
 
     async fn connect_target(&self, target: Target) -> Result<PeerId, ConnectError> {

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use peerage_identity::DialAddress;
 
 use super::{Goal, Lookup, State, Voter};
-use crate::Contact;
+use crate::{Contact, MAX_CONTACT_ADDRESSES};
 
 /// What is known so far. Bounded, whatever peers answer.
 #[derive(Debug, Default)]
 pub(crate) struct Whereabouts {
-    /// The last word of each network that has one.
+    /// What each network says that says something, the first first.
     told: Vec<(Voter, Contact)>,
     /// So many networks have named one and the same address.
     agree: usize,
@@ -24,13 +24,18 @@ impl Whereabouts {
     /// So many networks are listened to.
     const MOST_TELLERS: usize = 64;
 
-    /// Somebody says where the peer is. Whether an address is among it that nobody has named before.
+    /// Somebody says where the peer is; what its network said before stands too. Whether an address is among it that nobody has named before.
     pub(super) fn told(&mut self, voter: Voter, contact: &Contact) -> bool {
+        if contact.has_no_address() {
+            return false;
+        }
         let news = contact.binary_addresses().any(|address| self.tellers_of(address) == 0);
         let full = self.told.len() >= Self::MOST_TELLERS;
         match self.told.iter_mut().find(|(other, _)| *other == voter) {
-            Some((_, before)) => *before = contact.clone(),
-            None if contact.has_no_address() || full => return false,
+            Some((_, before)) => {
+                *before = Contact::new(*contact.peer(), &[before.addresses(), contact.addresses()].concat());
+            }
+            None if full => return false,
             None => self.told.push((voter, contact.clone())),
         }
         let agree = contact.binary_addresses().map(|address| self.tellers_of(address)).max();
@@ -53,20 +58,23 @@ impl Whereabouts {
         self.proved.is_some() || self.agree >= tellers.max(1)
     }
 
-    /// Where it may be dialled: first where it answered, then what most networks say; `None` when nobody has named an address.
+    /// Where it may be dialled: first where it answered, then what most networks say, of as many the first that each named; so one that names many does not crowd out another's.
+    /// `None` when nobody has named an address.
     pub(crate) fn best(&self) -> Option<Contact> {
         let first = self.proved.as_ref().or(self.told.first().map(|(_, contact)| contact))?;
-        let mut told: Vec<(usize, DialAddress)> = Vec::new();
+        let mut told: Vec<(usize, usize, DialAddress)> = Vec::new();
         for (_, contact) in &self.told {
-            for (address, bytes) in contact.addresses().into_iter().zip(contact.binary_addresses()) {
-                if told.iter().all(|(_, other)| *other != address) {
-                    told.push((self.tellers_of(bytes), address));
+            let named = contact.addresses().into_iter().zip(contact.binary_addresses());
+            for (place, (address, bytes)) in named.enumerate() {
+                match told.iter_mut().find(|(.., other)| *other == address) {
+                    Some((_, first, _)) => *first = place.min(*first),
+                    None => told.push((self.tellers_of(bytes), place, address)),
                 }
             }
         }
-        told.sort_by_key(|(tellers, _)| std::cmp::Reverse(*tellers));
+        told.sort_by_key(|(tellers, place, _)| (std::cmp::Reverse(*tellers), *place));
         let proved = self.proved.iter().flat_map(Contact::addresses);
-        let all: Vec<DialAddress> = proved.chain(told.into_iter().map(|(_, address)| address)).collect();
+        let all: Vec<DialAddress> = proved.chain(told.into_iter().map(|(.., address)| address)).collect();
         Some(Contact::new(*first.peer(), &all))
     }
 
@@ -105,7 +113,11 @@ impl Lookup {
         }
         let candidate = self.candidates.iter_mut().find(|candidate| *candidate.contact.peer() == wanted);
         if let (Some(candidate), Some(best)) = (candidate, self.whereabouts.best()) {
-            let addresses = [best.addresses(), candidate.contact.addresses()].concat();
+            // What we knew ourselves is not crowded out.
+            let ours = candidate.advisor.is_none() || candidate.hint.success.is_some();
+            let known = candidate.contact.addresses().into_iter().filter(|_| ours);
+            let first = known.take(MAX_CONTACT_ADDRESSES / 2);
+            let addresses: Vec<DialAddress> = first.chain(best.addresses()).collect();
             candidate.contact = Contact::new(wanted, &addresses);
             // Whoever was named first may have lied.
             if matches!(candidate.state, State::Failed | State::Barred) {
@@ -154,12 +166,26 @@ mod tests {
         assert_eq!(known.best(), None);
         assert!(known.told(voter(2), &at(&[7, 8])));
         assert!((known.is_certain(1), known.is_certain(2)) == (true, false));
-        // The same network once more is no second word.
+        // Nothing is no word, and the same network once more is no second one.
+        assert!(!known.told(voter(2), &at(&[])));
         assert!(known.told(voter(2), &at(&[7, 9])) && !known.is_certain(2));
         assert!(!known.told(voter(3), &at(&[9])) && known.is_certain(2));
-        assert_eq!(known.best().unwrap().addresses(), at(&[9, 7]).addresses());
+        assert_eq!(known.best().unwrap().addresses(), at(&[9, 7, 8]).addresses());
         known.proved(&at(&[4, 5]), ip(5));
-        assert_eq!(known.best().unwrap().addresses(), at(&[5, 4, 9, 7]).addresses());
+        assert_eq!(known.best().unwrap().addresses(), at(&[5, 4, 9, 7, 8]).addresses());
+    }
+
+    #[test]
+    fn whoever_names_many_addresses_crowds_out_nobody() {
+        let mut known = Whereabouts::default();
+        known.told(voter(2), &at(&[11, 12, 13, 14, 15, 16, 17, 18]));
+        known.told(voter(3), &at(&[7]));
+        assert_eq!(known.best().unwrap().addresses()[..3], at(&[11, 7, 12]).addresses()[..]);
+        // Nor does a neighbour of whoever spoke first.
+        known.told(voter(3), &at(&[21]));
+        known.told(voter(4), &at(&[7]));
+        assert!(known.is_certain(2));
+        assert_eq!(known.best().unwrap().addresses()[0], address(7));
     }
 
     #[test]

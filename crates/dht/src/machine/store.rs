@@ -115,10 +115,10 @@ impl Store {
 
     /// Whom to send a copy now: the closest as long as fewer than the replicas are stored or on the way, then those of the region.
     fn next(&mut self, cap: usize, wary: bool) -> Option<(Contact, bool)> {
-        // Of what most have a newer version, and nobody took, nobody else is to get a copy. In a place that looks too dense their word is worth little.
-        let stale = self.count(State::Not(NotStored::Stale), true);
+        // Of what most show a newer version, and nobody took, nobody else is to get a copy. In a place that looks too dense their word is worth little.
+        let outdone = self.copies.iter().filter(|copy| copy.outdone).count();
         let not = self.copies.iter().filter(|copy| matches!(copy.state, State::Not(_))).count();
-        let outdated = 2 * stale > not && self.count(State::Stored, true) == 0;
+        let outdated = 2 * outdone > not && self.count(State::Stored, true) == 0;
         if self.count(State::Sent, true) >= cap || outdated && !wary {
             return None;
         }
@@ -278,7 +278,10 @@ impl Dht {
         let outdone = match (answer.values.first().and_then(judge), judge(value)) {
             (Some(theirs), _) if theirs.is_final => return (State::Stored, false),
             (Some(theirs), Some(ours)) => theirs.slot == ours.slot && theirs.rank > ours.rank,
-            _ => self.holder.as_ref().is_some_and(|holder| holder.is_mailbox(target)),
+            _ => self
+                .holder
+                .as_ref()
+                .is_some_and(|holder| holder.is_mailbox(target) && !holder.is_mailbox_of(target, &self.peer)),
         };
         (State::Not(NotStored::Stale), outdone)
     }

@@ -130,6 +130,8 @@ pub(crate) async fn run(
         let (timer, trim) = (until(due), until(driver.trim));
         tokio::select! {
             biased;
+            // Seldom, and messages that never pause would keep it waiting.
+            () = core.left.notified() => driver.sweep(),
             message = messages.recv() => match message {
                 Some(message) => driver.handle(message),
                 None => return,
@@ -137,9 +139,6 @@ pub(crate) async fn run(
             () = core.peers_changed.notified() => driver.peers_changed(),
             () = timer => {}
             () = trim => driver.trim(),
-        }
-        if core.left.swap(false, Ordering::Acquire) {
-            driver.sweep();
         }
         shared.clock.set(shared.environment.unix_now());
         // Messages that never pause would keep the timer waiting.

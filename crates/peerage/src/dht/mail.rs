@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use peerage_dht::record::{
 };
 use peerage_dht::{Operation, Options, Outcome};
 use peerage_identity::{NodeKey, PeerId, inlined_public_key, open_sealed, seal_to};
+use tokio::time::Instant;
 
 use super::DhtCore;
 use super::handle::{Dht, DhtCall, DhtError, Terms, stored};
@@ -47,13 +49,16 @@ impl Dht {
     pub fn mail(&self, to: PeerId, message: impl AsRef<[u8]>) -> DhtCall<DhtReport> {
         let (dht, sealed) = (self.clone(), self.seal(&to, message.as_ref()));
         let make = move |options: Options, terms: Terms| async move {
-            let (core, sealed) = (dht.core()?.clone(), sealed?);
+            let (core, sealed, start) = (dht.core()?.clone(), sealed?, Instant::now());
             let place = Place::Mailbox { recipient: to, slot: 0 };
             let bits = dht.work_for(&core, to, options, &terms).await?;
             let (mut draft, renew) = dht.draft(&core, place, sealed, &terms)?;
             draft.token = terms.token;
             if bits > 0 {
-                draft.work = work(&dht, &core, draft.clone(), bits, options.deadline).await?;
+                draft.work = {
+                    let left = options.deadline.map(|deadline| deadline.saturating_sub(start.elapsed()));
+                    work(&dht, &core, draft.clone(), bits, left).await?
+                };
             }
             let record = dht.sign(&core, draft)?;
             Ok(Operation::Publish { record: Box::new(record), renew })
@@ -66,14 +71,15 @@ impl Dht {
     pub fn mailbox_policy(&self, of: PeerId) -> DhtCall<(MailboxPolicy, DhtReport)> {
         let read = move |core: &DhtCore, outcome: &Outcome| {
             let rules = outcome.values.iter().filter_map(|found| rules(&core.network, &of, &found.value));
-            rules.map(|rules| rules.policy).collect()
+            rules.map(|(seq, rules)| (seq, rules.policy)).collect()
         };
         let default = MailboxPolicy::Open { work_bits: self.mailbox_work_bits() };
         let found = self.collect(&Place::Mailbox { recipient: of, slot: 0 }, 1, read);
-        // Our own we know.
+        // Our own we may know better.
         let own = self.core().ok().filter(|_| of == self.shared.me).and_then(|core| *core.policy.borrow());
-        found.map(move |(policies, report): (Vec<_>, _)| {
-            (own.or(policies.first().copied()).unwrap_or(default), report)
+        found.map(move |(said, report): (Vec<(u64, MailboxPolicy)>, _)| {
+            let last = said.into_iter().chain(own).max_by_key(|(seq, _)| *seq);
+            (last.map_or(default, |(_, policy)| policy), report)
         })
     }
 
@@ -88,12 +94,10 @@ impl Dht {
         let (me, key) = (self.shared.me, self.shared.key.clone());
         let read = move |core: &DhtCore, outcome: &Outcome| {
             let values = || outcome.values.iter().map(|found| &found.value);
-            if let Some(rules) = values().find_map(|value| rules(&core.network, &me, value)) {
+            if let Some((seq, rules)) = values().find_map(|value| rules(&core.network, &me, value)) {
                 core.remember_cleared(&rules.cleared);
                 // After a restart they are known from there.
-                if core.policy.borrow().is_none() {
-                    core.rules_are(rules.policy);
-                }
+                core.rules_are(seq, rules.policy);
             }
             let records = values().filter_map(|value| Record::open(&core.network, value).ok());
             let others = records.filter(|record| record.publisher() != me);
@@ -110,12 +114,15 @@ impl Dht {
     /// renewed while the node runs.
     pub fn clear_mailbox(&self, read: Vec<EntryId>, policy: MailboxPolicy) -> DhtCall<DhtReport> {
         let dht = self.clone();
+        let number = Arc::new(AtomicU64::new(0));
+        let seq = number.clone();
         let make = move |_: Options, terms: Terms| async move {
             let core = dht.core()?.clone();
             core.remember_cleared(&read);
             let place = Place::Mailbox { recipient: dht.shared.me, slot: 0 };
             let body = MailboxRules { policy, cleared: core.cleared() }.encode();
             let (draft, renew) = dht.draft(&core, place, body, &terms)?;
+            number.store(draft.seq, Ordering::Relaxed);
             Ok(Operation::Publish { record: Box::new(dht.sign(&core, draft)?), renew })
         };
         let core = self.core().cloned();
@@ -123,7 +130,7 @@ impl Dht {
             let report = stored(outcome);
             // What holders are about to hear stands in the endpoint record, and not what nobody has heard.
             if let (Ok(core), true) = (&core, report.is_ok() || outcome.looked_after) {
-                core.rules_are(policy);
+                core.rules_are(seq.load(Ordering::Relaxed), policy);
             }
             report
         };
@@ -186,10 +193,10 @@ impl Dht {
 
 impl DhtCore {
     /// Who may write to this node's mailbox, as its holders know.
-    fn rules_are(&self, policy: MailboxPolicy) {
-        let news = *self.policy.borrow() != Some(policy);
-        if news {
-            self.policy.send_replace(Some(policy));
+    fn rules_are(&self, seq: u64, policy: MailboxPolicy) {
+        let before = *self.policy.borrow();
+        if before.is_none_or(|(known, _)| known < seq) {
+            self.policy.send_replace(Some((seq, policy)));
         }
     }
 
@@ -239,10 +246,10 @@ async fn work(
     found.ok().flatten().ok_or_else(|| DhtError::Record(format!("no proof of {bits} bits of work was found")))
 }
 
-/// The rules that a mailbox's owner keeps in it, if a value is those.
-fn rules(network: &Network, owner: &PeerId, value: &Bytes) -> Option<MailboxRules> {
+/// The rules that a mailbox's owner keeps in it, if a value is those, with their number.
+fn rules(network: &Network, owner: &PeerId, value: &Bytes) -> Option<(u64, MailboxRules)> {
     let record = Record::open(network, value).ok().filter(|record| record.publisher() == *owner)?;
-    MailboxRules::decode(record.body()?).ok()
+    Some((record.version().seq, MailboxRules::decode(record.body()?).ok()?))
 }
 
 fn letter(core: &DhtCore, key: &NodeKey, record: &Record) -> Option<Letter> {

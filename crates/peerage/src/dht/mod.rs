@@ -41,7 +41,7 @@ mod serve;
 mod streams;
 mod watch;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -104,15 +104,15 @@ pub(crate) struct DhtCore {
     /// A peer was admitted, has gone, or has told what it serves.
     pub(crate) peers_changed: Notify,
     pub(crate) events: broadcast::Sender<Event>,
-    /// Who may write to this node's mailbox, once it has said so.
-    policy: crate::watch::Sender<Option<MailboxPolicy>>,
+    /// Who may write to this node's mailbox, once it has said so, and the number under which it has.
+    policy: crate::watch::Sender<Option<(u64, MailboxPolicy)>>,
     /// Messages in it that were read, the last so many.
     cleared: Mutex<Vec<EntryId>>,
     most_mail_work_bits: u32,
     next_operation: AtomicU64,
     next_query: AtomicU64,
     /// Somebody has gone, and the driver's queue had no room to say so.
-    pub(crate) left: AtomicBool,
+    pub(crate) left: Notify,
 }
 
 /// Starts the driver, and serves where the node is a server.
@@ -181,7 +181,7 @@ impl DhtCore {
     /// Tells the driver that nobody waits for something any more. Where its queue is full, it looks by itself.
     pub(crate) fn gone(&self, input: Input) {
         if self.to_driver.try_send(DhtMessage::Input(input)).is_err() {
-            self.left.store(true, Ordering::Release);
+            self.left.notify_one();
         }
     }
 
@@ -204,7 +204,7 @@ impl DhtCore {
             cleared: Mutex::default(),
             most_mail_work_bits: config.most_mail_work_bits,
             next_operation: AtomicU64::new(0),
-            left: AtomicBool::new(false),
+            left: Notify::new(),
             next_query: AtomicU64::new(0),
         };
         (Arc::new(core), messages)

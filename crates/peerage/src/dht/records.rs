@@ -48,7 +48,8 @@ impl Dht {
     pub fn publish(&self) -> DhtCall<DhtReport> {
         let body = self.core().map(|core| {
             let default = MailboxPolicy::Open { work_bits: core.records.mailbox_work_bits };
-            let mailbox = Some((*core.policy.borrow()).unwrap_or(default));
+            let said = core.policy.borrow().map(|(_, policy)| policy);
+            let mailbox = Some(said.unwrap_or(default));
             let addresses = self.shared.listening.here().addresses.clone();
             EndpointBody { addresses, mailbox, protocols: Vec::new() }.encode()
         });
