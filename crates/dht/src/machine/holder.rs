@@ -452,7 +452,6 @@ impl Holder {
         self.store.take_followed()
     }
 
-    /// What is stored under a target, as `reader` may see it.
     /// Whether it is the mailbox of this peer, which alone is shown all of it.
     pub(super) fn is_mailbox_of(&self, target: &Target, reader: &PeerId) -> bool {
         let place = Place::parse(self.records.network(), target.name());
@@ -464,6 +463,7 @@ impl Holder {
         matches!(Place::parse(self.records.network(), target.name()), Named::Ours(Place::Mailbox { .. }))
     }
 
+    /// What is stored under a target, as `reader` may see it.
     pub(super) fn values(
         &mut self,
         target: &Target,

@@ -9,8 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_dht::record::Kind;
 use peerage_dht::{
-    Class, Contact, Ended, Event, Health, Input, Operation, OperationId, Options, Outcome, Standing, Step,
-    Target,
+    Class, Contact, Ended, Event, Health, Input, Operation, Options, Outcome, Standing, Step, Target,
 };
 use peerage_identity::PeerId;
 use peerage_machine::Now;
@@ -479,24 +478,10 @@ async fn run(
     let caller = Caller { done, settled, steps };
     let start = DhtMessage::Start { operation, wanted, options, caller };
     core.to_driver.send(start).await.map_err(|_| DhtError::Closed)?;
-    let mut guard = CancelOnDrop { core: Some(core), operation };
+    let waiting = core.waiting(Input::Cancel { operation });
     let outcome = outcome.await.map_err(|_| DhtError::Closed);
-    guard.core = None;
+    waiting.answered();
     outcome
-}
-
-/// Cancels an operation whose caller has gone.
-struct CancelOnDrop<'a> {
-    core: Option<&'a DhtCore>,
-    operation: OperationId,
-}
-
-impl Drop for CancelOnDrop<'_> {
-    fn drop(&mut self) {
-        if let Some(core) = self.core {
-            core.gone(Input::Cancel { operation: self.operation });
-        }
-    }
 }
 
 #[cfg(test)]

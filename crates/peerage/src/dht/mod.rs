@@ -177,12 +177,32 @@ fn network_of(name: &str) -> Network {
     Network::new(name).expect("the builder has checked the name by the same rule")
 }
 
-impl DhtCore {
-    /// Tells the driver that nobody waits for something any more. Where its queue is full, it looks by itself.
-    pub(crate) fn gone(&self, input: Input) {
-        if self.to_driver.try_send(DhtMessage::Input(input)).is_err() {
-            self.left.notify_one();
+/// Somebody who waits for the driver.
+pub(crate) struct Waiting<'a> {
+    core: &'a DhtCore,
+    gone: Option<Input>,
+}
+
+impl Waiting<'_> {
+    pub(crate) fn answered(mut self) {
+        self.gone = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let Some(gone) = self.gone.take() else { return };
+        // Where the queue is full, the driver looks by itself.
+        if self.core.to_driver.try_send(DhtMessage::Input(gone)).is_err() {
+            self.core.left.notify_one();
         }
+    }
+}
+
+impl DhtCore {
+    /// Somebody waits for the driver from now on. Whoever goes before it was answered tells the driver so, with this.
+    pub(crate) fn waiting(&self, gone: Input) -> Waiting<'_> {
+        Waiting { core: self, gone: Some(gone) }
     }
 
     /// The core of a node's DHT, and what its driver hears.

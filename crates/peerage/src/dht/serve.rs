@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use peerage_dht::{Answer, Input, Query, QueryId};
+use peerage_dht::{Answer, Input, Query};
 use peerage_transport::{Stream, StreamCode};
 use peerage_wire::kad;
 use tokio::sync::oneshot;
@@ -65,28 +65,14 @@ async fn answer_to(
     if !matches!(query, Query::GetValue { wait: Some(_), .. }) {
         return answer.await.map_err(|_| StreamCode::Overloaded);
     }
-    let mut withdrawn = Withdrawn { core: Some(core), id };
+    let waiting = core.waiting(Input::Withdrawn { query: id });
     let answered = tokio::select! {
         biased;
         answer = answer => answer.map_err(|_| StreamCode::Overloaded),
         _ = stream.send.stopped() => return Err(StreamCode::Cancelled),
     };
-    withdrawn.core = None;
+    waiting.answered();
     answered
-}
-
-/// Takes a question back that nobody waits for any more.
-struct Withdrawn<'a> {
-    core: Option<&'a DhtCore>,
-    id: QueryId,
-}
-
-impl Drop for Withdrawn<'_> {
-    fn drop(&mut self) {
-        if let Some(core) = self.core {
-            core.gone(Input::Withdrawn { query: self.id });
-        }
-    }
 }
 
 async fn answer_all(peer: &Arc<Peer>, core: &DhtCore, stream: &mut Stream) -> Result<(), StreamCode> {
