@@ -193,9 +193,11 @@ const DHT: &[Bound<DhtConfig>] = bounds! { DhtConfig, "dht":
     replication.period_least: secs(1), DAY;
     replication.period_most: secs(1), DAY;
     replication.rank_wait: Duration::ZERO, secs(60);
+    replication.newcomer_ranks: 1, 64;
     replication.max_rounds: 1, 1024;
     replication.spare_ranks: 0, 256;
     replication.max_neighbours: 1, 63;
+    replication.believed_periods: 0, 1024;
     replication.looks_burst: 1.0, OFTEN;
     replication.looks_per_second: 0.0, OFTEN;
     replication.max_guests: 0, MANY;

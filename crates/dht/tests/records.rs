@@ -109,7 +109,7 @@ fn a_newer_record_takes_the_place_of_the_older_one_everywhere() {
     assert_eq!((views.len(), views[0].record.version().seq, views[0].state), (1, 2, SetState::Healthy));
 }
 
-// AL-52, X-19: the publisher renews at a third of the life, without sending the content again; when it stops, the record expires.
+/// AL-52, X-19: the publisher renews at a third of the life, without sending the content again; when it stops, the record expires.
 /// Contract C-52.
 #[test]
 fn a_record_is_renewed_for_as_long_as_its_publisher_wants_and_then_expires() {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use peerage_dht::record::{
     Draft, EndpointBody, MailboxPolicy, MailboxRules, Network, Place, Record, Records, RecordsConfig,
 };
-use peerage_dht::replication::{Digest, Item, PartItems, Prefix, RepairMessage, Verdict};
+use peerage_dht::replication::{Digest, Item, List, Prefix, RepairMessage, Verdict};
 use peerage_dht::topic::Ad;
 use peerage_fuzz_targets::{certificate_extension, hello, multistream_dial, public_key, speaker};
 use peerage_identity::{DialAddress, NodeKey, SignedPeerRecord};
@@ -122,11 +122,10 @@ fn records(corpus: &mut Corpus) -> Result<()> {
         let record = Record::sign(&key, &network, draft)?;
         corpus.add("dht_record", record.to_bytes());
         corpus.add("dht_record", record.extension());
-        message.want.push(record.id());
+        message.want.push(7);
         message.have.push(record.id());
-        message
-            .items
-            .push(PartItems { prefix: Prefix::ALL, items: vec![Item::of(record.id(), record.version())] });
+        message.items.push(Item::of(record.id(), record.version()));
+        message.lists.push(List { prefix: Prefix::ALL, hashes: vec![7] });
         message.records.push(record.to_bytes());
         message.verdicts.push(Verdict::Stored);
         rows(corpus, &record)?;

@@ -359,8 +359,9 @@ impl Dht {
             let usable = |contact: &Contact| {
                 table.get(contact.key()).is_some_and(|entry| entry.extended && entry.is_usable())
             };
-            let siblings = table.siblings().into_iter().filter(usable).collect();
-            holder.repair.set_neighbours(now, siblings, &mut self.random);
+            let nearest = table.closest(&self.key, self.config.replication.max_neighbours);
+            let nearest = nearest.into_iter().filter(usable).collect();
+            holder.repair.set_neighbours(now, nearest, &mut self.random);
         }
         let asks = match serves && has_records {
             true => holder.repair.poll(now, &holder.records, &mut holder.store, &mut self.random),

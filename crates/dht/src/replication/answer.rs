@@ -4,19 +4,21 @@
 //! holder. A *guest* is verified and no neighbour of ours, though we may be one of its: it is told of the records that its place makes it hold beside us. A *stranger* is told
 //! of single records that it names, as far as anybody may ask for them; what a stranger or a guest hands over is held to the rates of any sender.
 //!
-//! A question looks at each record at most once, whatever it asks for, and each look is charged to the one who asks. Answers keep within what a message may hold
-//! ([`super::MAX_DIGESTS`], [`super::MAX_ITEMS`], [`super::MAX_RECORDS`]): a part for which there is no room is answered with our digest of it, so that it is asked for again.
+//! A question looks at each record at most once, and once more where it is listed, whatever it asks for; each look is charged to the one who asks. Answers keep within what a message may hold
+//! ([`super::MAX_DIGESTS`], [`super::MAX_HASHES`], [`super::MAX_ITEMS`], [`super::MAX_RECORDS`]): a part for which there is no room is answered with our digest of it, so that it is asked for again.
 
 use std::net::IpAddr;
 
 use peerage_identity::PeerId;
 use peerage_machine::Now;
 
+use super::asking::DIGESTS_AT_ONCE;
+use super::digest::short;
 use super::index::View;
 use super::message::{
-    ITEM_BYTES, Item, MAX_DIGESTS, MAX_IDS, MAX_ITEMS, MAX_RECORDS, PartItems, RepairMessage, Verdict,
+    ITEM_BYTES, Item, List, MAX_DIGESTS, MAX_HASHES, MAX_IDS, MAX_ITEMS, MAX_RECORDS, RepairMessage, Verdict,
 };
-use super::repair::{DIGESTS_AT_ONCE, Repair};
+use super::repair::Repair;
 use super::{Digest, Prefix};
 use crate::record::{ClockChanged, EntryId, Kind, Records};
 use crate::store::{Near, Put, Sender, Store};
@@ -46,8 +48,8 @@ pub enum Declined {
 
 /// What taking in a record costs, in looks.
 const RECORD_LOOKS: usize = 100;
-/// A part of so many records is listed, not divided.
-const ITEMS_AT_ONCE: usize = 24;
+/// A part of so many records is listed, not divided: a list costs no more than the digests of its parts.
+const LIST_AT_ONCE: usize = 96;
 
 impl Repair {
     /// Another holder asks.
@@ -111,14 +113,15 @@ impl Repair {
                 continue;
             }
             let count = ours.whole.count as usize;
-            let few = count <= ITEMS_AT_ONCE && theirs.count <= 4 * ITEMS_AT_ONCE as u32;
+            let few = count <= LIST_AT_ONCE && theirs.count <= 4 * LIST_AT_ONCE as u32;
             let still_to_come = DIGESTS_AT_ONCE.saturating_sub(number + 1);
             if few || prefix.parts().next().is_none() {
-                if listed + count.min(ITEMS_AT_ONCE) <= MAX_ITEMS {
-                    let items = self.index.common(view, *prefix).map(|held| held.item);
-                    let items: Vec<Item> = items.take(ITEMS_AT_ONCE).collect();
-                    listed += items.len();
-                    answer.items.push(PartItems { prefix: *prefix, items });
+                if listed + count.min(LIST_AT_ONCE) <= MAX_HASHES {
+                    let hashes = self.index.common(view, *prefix).map(|held| short(held.hash));
+                    let hashes: Vec<u64> = hashes.take(LIST_AT_ONCE).collect();
+                    listed += hashes.len();
+                    looks += ours.looks;
+                    answer.lists.push(List { prefix: *prefix, hashes });
                     continue;
                 }
             } else if answer.digests.len() + Prefix::PARTS + still_to_come <= MAX_DIGESTS {
@@ -146,26 +149,23 @@ impl Repair {
             let summary = store.summary(id)?;
             may_know(id, summary.kind, summary.publisher).then(|| Item::of(*id, summary.version))
         };
-        let listed: usize = answer.items.iter().map(|part| part.items.len()).sum();
         let room = (MAX_REPAIR_BYTES - 1024).saturating_sub(answer.wire_bytes()) / ITEM_BYTES;
-        let room = room.min(MAX_ITEMS.saturating_sub(listed));
-        let items: Vec<Item> = ids.iter().take(MAX_IDS).filter_map(have).take(room).collect();
-        if !items.is_empty() {
-            answer.items.push(PartItems { prefix: Prefix::ALL, items });
-        }
+        let items = ids.iter().take(MAX_IDS).filter_map(have).take(room.min(MAX_ITEMS));
+        answer.items = items.collect();
     }
 
-    /// The records that are asked for, of those that both sides should have.
+    /// The records whose hashes are asked for, of those that both sides should have.
     fn hand_out(
         &self,
         records: &Records,
         store: &mut Store,
         view: View,
-        ids: &[EntryId],
+        hashes: &[u64],
         answer: &mut RepairMessage,
     ) {
-        for id in ids.iter().take(MAX_IDS).filter(|id| self.shares(Some(view), id)) {
-            let Some(value) = store.value(records, id) else { continue };
+        for hash in hashes.iter().take(MAX_IDS) {
+            let held = self.index.by_hash(*hash).filter(|held| held.is_common(view));
+            let Some(value) = held.and_then(|held| store.value(records, &held.item.id)) else { continue };
             let full = answer.wire_bytes() + value.len() > MAX_REPAIR_BYTES - 1024;
             if full || answer.records.len() >= MAX_RECORDS {
                 break;
@@ -183,7 +183,7 @@ impl Repair {
         let about_all = matches!(&question.digests[..], [(prefix, _)] if *prefix == Prefix::ALL);
         if about_all
             && answer.digests.is_empty()
-            && answer.items.is_empty()
+            && answer.lists.is_empty()
             && let Some(pair) = self.pairs.get_mut(key)
         {
             pair.synced = Some(now.mono);

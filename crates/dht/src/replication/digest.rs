@@ -110,6 +110,11 @@ impl Digest {
     }
 }
 
+/// As much of the hash of a record as a list holds.
+pub(super) fn short(hash: u128) -> u64 {
+    (hash >> 64) as u64
+}
+
 /// The hash of one version of a record.
 pub(super) fn hash_of(id: &EntryId, version: &Version) -> u128 {
     let hash: [u8; 32] =

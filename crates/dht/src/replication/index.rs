@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::digest::hash_of;
+use super::digest::{hash_of, short};
 use super::message::Item;
 use super::{Digest, Prefix};
 use crate::record::{EntryId, Records};
@@ -18,6 +18,8 @@ pub(super) const MOST_NEIGHBOURS: usize = 63;
 #[derive(Debug, Default)]
 pub(super) struct Index {
     held: BTreeMap<EntryId, Held>,
+    /// Their names, by as much of their hashes as lists hold.
+    by_hash: BTreeMap<u64, EntryId>,
     /// Of which neighbours' generation it is; `None` before the first time.
     generation: Option<u64>,
     /// Records for which it was worked out who should hold them, since the start.
@@ -29,7 +31,7 @@ pub(super) struct Index {
 pub(super) struct Held {
     pub(super) key: Key,
     pub(super) item: Item,
-    hash: u128,
+    pub(super) hash: u128,
     /// A bit for each neighbour, and the last one for us.
     pub(super) holders: u64,
     /// How far the last of its replicas lies: whoever is closer, and isn't counted yet, would be a holder.
@@ -77,6 +79,9 @@ impl Index {
             Some(changed) => {
                 for id in changed {
                     let known = self.held.remove(&id);
+                    if let Some(known) = &known {
+                        self.by_hash.remove(&short(known.hash));
+                    }
                     if let Some(summary) = store.summary(&id) {
                         self.place(records, own, neighbours, &summary, known);
                     }
@@ -84,6 +89,7 @@ impl Index {
             }
             None => {
                 let mut before = std::mem::take(&mut self.held);
+                self.by_hash.clear();
                 for summary in store.all() {
                     let known = before.remove(&summary.id);
                     self.place(records, own, neighbours, &summary, known);
@@ -124,6 +130,7 @@ impl Index {
             order.truncate(replicas);
         }
         let holders = order.iter().fold(0, |mask, (_, bit)| mask | bit);
+        self.by_hash.insert(short(hash), summary.id);
         self.held.insert(
             summary.id,
             Held {
@@ -142,13 +149,23 @@ impl Index {
         self.held.get(id)
     }
 
+    /// The record of which a list holds this.
+    pub(super) fn by_hash(&self, hash: u64) -> Option<&Held> {
+        self.by_hash.get(&hash).and_then(|id| self.held.get(id))
+    }
+
     pub(super) fn all(&self) -> impl Iterator<Item = &Held> {
         self.held.values()
     }
 
+    /// The records of a part.
+    pub(super) fn part(&self, prefix: Prefix) -> impl Iterator<Item = &Held> {
+        self.held.range(prefix.ids()).map(|(_, held)| held)
+    }
+
     /// The records of a part that both we and the other side should have.
     pub(super) fn common(&self, view: View, prefix: Prefix) -> impl Iterator<Item = &Held> {
-        self.held.range(prefix.ids()).map(|(_, held)| held).filter(move |held| held.is_common(view))
+        self.part(prefix).filter(move |held| held.is_common(view))
     }
 
     /// A part of the records as both sides should have it.

@@ -10,8 +10,10 @@ use crate::record::{EntryId, Version};
 
 /// The most digests of a message.
 pub const MAX_DIGESTS: usize = 64;
-/// The most items of a message, in all its lists.
+/// The most items of a message.
 pub const MAX_ITEMS: usize = 128;
+/// The most hashes of a message, in all its lists.
+pub const MAX_HASHES: usize = 512;
 /// The most IDs that are asked for or about.
 pub const MAX_IDS: usize = 128;
 /// The most records of a message.
@@ -30,9 +32,11 @@ pub struct RepairMessage {
     /// What the sender has.
     pub digests: Vec<(Prefix, Digest)>,
     /// What stands in parts.
-    pub items: Vec<PartItems>,
-    /// Records that the sender asks for.
-    pub want: Vec<EntryId>,
+    pub lists: Vec<List>,
+    /// Records that the other side has asked about, and that are there.
+    pub items: Vec<Item>,
+    /// Records that the sender asks for, by hashes that the receiver has listed.
+    pub want: Vec<u64>,
     /// Records.
     pub records: Vec<Bytes>,
     /// Records that the sender asks about.
@@ -43,11 +47,11 @@ pub struct RepairMessage {
 
 /// What stands in a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartItems {
+pub struct List {
     /// The part.
     pub prefix: Prefix,
-    /// All of its records that both should have.
-    pub items: Vec<Item>,
+    /// The first bytes of the hash of each of its records that both should have.
+    pub hashes: Vec<u64>,
 }
 
 /// A record, shortly.
@@ -110,10 +114,10 @@ impl RepairMessage {
             not_after: item.not_after,
             hash: Bytes::copy_from_slice(&item.hash.to_be_bytes()),
         };
-        let items = |part: &PartItems| wire::Items {
+        let list = |part: &List| wire::List {
             bits: part.prefix.bits(),
             prefix: part.prefix.bytes().into(),
-            items: part.items.iter().map(item).collect(),
+            hashes: part.hashes.clone(),
         };
         let verdict = |verdict: &Verdict| match verdict {
             Verdict::Stored => wire::Verdict::Stored as i32,
@@ -124,8 +128,9 @@ impl RepairMessage {
         let message = wire::Repair {
             unix: self.unix,
             digests: self.digests.iter().map(digest).collect(),
-            items: self.items.iter().map(items).collect(),
-            want: self.want.iter().map(id).collect(),
+            items: self.items.iter().map(item).collect(),
+            lists: self.lists.iter().map(list).collect(),
+            want: self.want.clone(),
             records: self.records.clone(),
             have: self.have.iter().map(id).collect(),
             verdicts: self.verdicts.iter().map(verdict).collect(),
@@ -142,10 +147,11 @@ impl RepairMessage {
             return Err(Malformed);
         }
         let message = wire::Repair::decode(bytes.clone()).map_err(|_| Malformed)?;
-        let items: usize = message.items.iter().map(|part| part.items.len()).sum();
+        let hashes: usize = message.lists.iter().map(|part| part.hashes.len()).sum();
         let bounded = message.digests.len() <= MAX_DIGESTS
-            && message.items.len() <= MAX_DIGESTS
-            && items <= MAX_ITEMS
+            && message.lists.len() <= MAX_DIGESTS
+            && hashes <= MAX_HASHES
+            && message.items.len() <= MAX_ITEMS
             && message.want.len() <= MAX_IDS
             && message.have.len() <= MAX_IDS
             && message.records.len() <= MAX_RECORDS
@@ -156,8 +162,9 @@ impl RepairMessage {
         Ok(Self {
             unix: message.unix,
             digests: message.digests.iter().map(read_digest).collect::<Result<_, _>>()?,
-            items: message.items.iter().map(read_items).collect::<Result<_, _>>()?,
-            want: message.want.iter().map(read_id).collect::<Result<_, _>>()?,
+            lists: message.lists.into_iter().map(read_list).collect::<Result<_, _>>()?,
+            items: message.items.iter().map(read_item).collect::<Result<_, _>>()?,
+            want: message.want,
             have: message.have.iter().map(read_id).collect::<Result<_, _>>()?,
             verdicts: message.verdicts.iter().map(|verdict| read_verdict(*verdict)).collect(),
             records: message.records,
@@ -166,11 +173,13 @@ impl RepairMessage {
 
     /// The bytes that it takes, at most.
     pub fn wire_bytes(&self) -> usize {
-        let items: usize = self.items.iter().map(|part| 16 + part.items.len() * ITEM_BYTES).sum();
+        let lists: usize = self.lists.iter().map(|part| 20 + part.hashes.len() * 8).sum();
         let records: usize = self.records.iter().map(|record| record.len() + 4).sum();
-        16 + self.digests.len() * 44
-            + items
-            + (self.want.len() + self.have.len()) * 18
+        24 + self.digests.len() * 44
+            + lists
+            + self.want.len() * 8
+            + self.items.len() * ITEM_BYTES
+            + self.have.len() * 18
             + records
             + self.verdicts.len() * 2
             + 4
@@ -183,13 +192,14 @@ fn read_digest(digest: &wire::Digest) -> Result<(Prefix, Digest), Malformed> {
     Ok((prefix, Digest { count: digest.count, sum }))
 }
 
-fn read_items(part: &wire::Items) -> Result<PartItems, Malformed> {
+fn read_list(part: wire::List) -> Result<List, Malformed> {
     let prefix = Prefix::read(part.bits, &part.prefix).ok_or(Malformed)?;
-    let read = |item: &wire::Item| {
-        let hash = u64::from_be_bytes(item.hash[..].try_into().map_err(|_| Malformed)?);
-        Ok(Item { id: read_id(&item.id)?, seq: item.seq, not_after: item.not_after, hash })
-    };
-    Ok(PartItems { prefix, items: part.items.iter().map(read).collect::<Result<_, _>>()? })
+    Ok(List { prefix, hashes: part.hashes })
+}
+
+fn read_item(item: &wire::Item) -> Result<Item, Malformed> {
+    let hash = u64::from_be_bytes(item.hash[..].try_into().map_err(|_| Malformed)?);
+    Ok(Item { id: read_id(&item.id)?, seq: item.seq, not_after: item.not_after, hash })
 }
 
 fn read_id(id: &Bytes) -> Result<EntryId, Malformed> {
@@ -220,8 +230,9 @@ mod tests {
         RepairMessage {
             unix: u64::MAX,
             digests: vec![(deep, Digest { count: u32::MAX, sum: u128::MAX }); 16],
-            items: vec![PartItems { prefix: deep, items: vec![item; 20] }; 2],
-            want: vec![id(1); 3],
+            lists: vec![List { prefix: deep, hashes: vec![u64::MAX; 20] }; 2],
+            items: vec![item; 20],
+            want: vec![u64::MAX; 3],
             records: vec![Bytes::from_static(&[7; 500]); 3],
             have: vec![id(2); 3],
             verdicts: vec![Verdict::Stored, Verdict::Known, Verdict::Busy, Verdict::Refused],
@@ -239,13 +250,14 @@ mod tests {
     fn a_message_beyond_its_bounds_is_refused() {
         let id = EntryId::from_bytes([0; 16]);
         let item = Item { id, seq: 0, not_after: 0, hash: 0 };
-        let part = |count| PartItems { prefix: Prefix::ALL, items: vec![item; count] };
+        let part = |count| List { prefix: Prefix::ALL, hashes: vec![7; count] };
         let digest = (Prefix::ALL, Digest::default());
         let beyond = [
             RepairMessage { digests: vec![digest; MAX_DIGESTS + 1], ..full() },
-            RepairMessage { items: vec![part(MAX_ITEMS), part(1)], ..RepairMessage::at(0) },
-            RepairMessage { items: vec![part(0); MAX_DIGESTS + 1], ..RepairMessage::at(0) },
-            RepairMessage { want: vec![id; MAX_IDS + 1], ..RepairMessage::at(0) },
+            RepairMessage { lists: vec![part(MAX_HASHES), part(1)], ..RepairMessage::at(0) },
+            RepairMessage { lists: vec![part(0); MAX_DIGESTS + 1], ..RepairMessage::at(0) },
+            RepairMessage { items: vec![item; MAX_ITEMS + 1], ..RepairMessage::at(0) },
+            RepairMessage { want: vec![7; MAX_IDS + 1], ..RepairMessage::at(0) },
             RepairMessage { have: vec![id; MAX_IDS + 1], ..RepairMessage::at(0) },
             RepairMessage { records: vec![Bytes::new(); MAX_RECORDS + 1], ..RepairMessage::at(0) },
             RepairMessage { records: vec![Bytes::from(vec![0; MAX_REPAIR_BYTES])], ..RepairMessage::at(0) },

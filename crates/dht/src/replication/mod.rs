@@ -9,6 +9,7 @@
 //! Repair passes on what the publisher signed: it never lengthens a record's life, never raises its sequence. A copy that a holder refused is no replica.
 
 mod answer;
+mod asking;
 mod clock;
 mod digest;
 mod index;
@@ -25,7 +26,7 @@ pub use answer::{Asker, Declined};
 pub use clock::period;
 pub use digest::{Digest, Prefix};
 pub use message::{
-    Item, MAX_DIGESTS, MAX_IDS, MAX_ITEMS, MAX_RECORDS, Malformed, PartItems, RepairMessage, Verdict,
+    Item, List, MAX_DIGESTS, MAX_HASHES, MAX_IDS, MAX_ITEMS, MAX_RECORDS, Malformed, RepairMessage, Verdict,
 };
 pub use provided::{Provided, Tell};
 pub use repair::{Repair, RepairStats};
@@ -42,19 +43,23 @@ pub struct ReplicationConfig {
     pub period_most: Duration,
     /// Who is not the closest holder waits so long for each that is closer, so that one alone hands records over.
     pub rank_wait: Duration,
+    /// So many of those who are closest to a newcomer compare with it at once; the others wait for a period.
+    pub newcomer_ranks: usize,
     /// Questions that one comparison may take.
     pub max_rounds: u32,
     /// Records are kept although as many more than their replicas are closer to them; beyond that, until half their life is over.
     pub spare_ranks: usize,
     /// Neighbours that are compared with, at most 63.
     pub max_neighbours: usize,
+    /// For so many periods a neighbour is believed to have what it said that it has, and is not asked again for what we did not take from it.
+    pub believed_periods: u32,
     /// Looks at records that one holder's questions may cost us at once. A record that it hands over counts as a hundred.
     pub looks_burst: f64,
     /// The same in a second, in the long run.
     pub looks_per_second: f64,
     /// Verified peers that are no neighbours of ours, but hold records beside us, whose questions are counted; while all of them are busy, further ones are told so.
     pub max_guests: usize,
-    /// Records of one comparison that wait to be handed over, and as many to be asked for.
+    /// Records of one comparison that wait to be handed over; as many to be asked about, and to be asked for; and as many that are set aside.
     pub max_hand_over: usize,
     /// Records of our own that are looked after.
     pub max_sets: usize,
@@ -77,9 +82,11 @@ impl Default for ReplicationConfig {
             period_least: Duration::from_secs(60),
             period_most: Duration::from_secs(30 * 60),
             rank_wait: Duration::from_secs(2),
+            newcomer_ranks: 8,
             max_rounds: 24,
             spare_ranks: 4,
-            max_neighbours: 40,
+            max_neighbours: 63,
+            believed_periods: 8,
             looks_burst: 200_000.0,
             looks_per_second: 5_000.0,
             max_guests: 128,

@@ -1,15 +1,16 @@
 //! What a holder does: compare with its neighbours in the keyspace, hand over, take in.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use peerage_machine::{Now, Random, TokenBucket};
 
+use super::asking::{Aside, Round};
 use super::index::{Held, Index, MOST_NEIGHBOURS, Survey, US, View};
-use super::message::{Item, MAX_IDS, PartItems, RepairMessage, Verdict};
+use super::message::RepairMessage;
 use super::{Prefix, ReplicationConfig, SetState};
-use crate::record::{ClockChanged, EntryId, NeighbourClocks, Records, Unverified};
+use crate::record::{EntryId, NeighbourClocks, Records, Unverified};
 use crate::store::{Near, Put, Sender, Store};
 use crate::{Contact, Key};
 
@@ -28,7 +29,7 @@ pub struct Repair {
     pub(super) index: Index,
     pub(super) period: Duration,
     size: Option<f64>,
-    next_token: u64,
+    pub(super) next_token: u64,
     pub(super) clocks: NeighbourClocks,
     pub(super) stats: RepairStats,
 }
@@ -61,36 +62,12 @@ pub(super) struct Pair {
     /// When both sides were last known to have the same.
     pub(super) synced: Option<Duration>,
     /// We have waited for closer holders to hand over, and nobody did.
-    waited: bool,
+    pub(super) waited: bool,
+    /// What is different here and there, and no lack.
+    pub(super) aside: Aside,
     /// What its questions may still cost.
     pub(super) credit: TokenBucket,
 }
-
-/// A comparison under way.
-#[derive(Debug, Default)]
-pub(super) struct Round {
-    token: u64,
-    count: u32,
-    /// Parts that are still to be asked about, what was found last first.
-    pub(super) compare: VecDeque<Prefix>,
-    /// The parts that the last question was about: an answer speaks of nothing else.
-    asked: Vec<Prefix>,
-    pub(super) give: VecDeque<EntryId>,
-    given: usize,
-    pub(super) take: VecDeque<EntryId>,
-    asked_for: usize,
-    postponed: Option<u32>,
-    short: bool,
-}
-
-/// Bytes that records of one message may take, so that what else is in it fits.
-const RECORD_BYTES: usize = 9 * 1024;
-/// Records of one message.
-const RECORDS_AT_ONCE: usize = 32;
-/// Parts that one question is about.
-pub(super) const DIGESTS_AT_ONCE: usize = 6;
-/// Parts that wait to be asked about; what is beyond comes with the next comparison.
-const MAX_OPEN: usize = 256;
 
 impl Repair {
     /// For a node that lies at `own` and has no neighbours yet.
@@ -128,7 +105,8 @@ impl Repair {
         RepairStats { placed: self.index.placed, ..self.stats }
     }
 
-    /// Who lies near us now. A newcomer is compared with soon, by whoever is closest to it first; who is gone is forgotten.
+    /// Who lies near us now. A newcomer is compared with soon by those who are closest to it, the closest first, and by the others in their time, when it has most of what it should
+    /// have; who is gone is forgotten.
     pub fn set_neighbours(&mut self, now: Now, mut contacts: Vec<Contact>, random: &mut Random) {
         contacts.sort_by_key(|contact| self.own.distance(contact.key()));
         contacts.truncate(self.config.max_neighbours.min(MOST_NEIGHBOURS));
@@ -145,13 +123,17 @@ impl Repair {
                 };
                 let rank = contacts.iter().filter(|other| other.key() != contact.key()).filter(closer).count()
                     as u32;
-                let wait = self.config.rank_wait * rank + random.up_to(self.config.rank_wait);
+                let wait = match (rank as usize) < self.config.newcomer_ranks {
+                    true => self.config.rank_wait * rank + random.up_to(self.config.rank_wait),
+                    false => self.period / 2 + random.up_to(self.period),
+                };
                 let pair = Pair {
                     contact: contact.clone(),
                     due: now.mono + wait,
                     round: None,
                     synced: None,
                     waited: false,
+                    aside: Aside::default(),
                     credit: self.config.credit(now),
                 };
                 self.guests.remove(contact.key());
@@ -188,7 +170,11 @@ impl Repair {
             .filter(|(_, pair)| pair.round.is_none() && pair.due <= now.mono)
             .map(|(key, _)| *key)
             .collect();
+        let believed = self.period * self.config.believed_periods;
         for key in due {
+            if let Some(pair) = self.pairs.get_mut(&key) {
+                pair.aside.forget_after(now, believed);
+            }
             let digest = self.survey(&key, Prefix::ALL).whole;
             let jittered = self.period / 2 + random.up_to(self.period);
             let Some(pair) = self.pairs.get_mut(&key) else { continue };
@@ -198,8 +184,7 @@ impl Repair {
                 continue;
             }
             self.next_token += 1;
-            let asked = vec![Prefix::ALL];
-            pair.round = Some(Round { token: self.next_token, count: 1, asked, ..Round::default() });
+            pair.round = Some(Round::first(self.next_token));
             let contact = pair.contact.clone();
             let message = RepairMessage {
                 digests: vec![(Prefix::ALL, digest)],
@@ -208,51 +193,6 @@ impl Repair {
             asks.push(self.counted(self.next_token, contact, message));
         }
         asks
-    }
-
-    /// A question of ours was answered. What is left to ask, if anything.
-    #[expect(clippy::too_many_arguments, reason = "what a comparison needs of its node")]
-    pub fn answered(
-        &mut self,
-        now: Now,
-        records: &Records,
-        near: &dyn Near,
-        store: &mut Store,
-        random: &mut Random,
-        token: u64,
-        answer: &RepairMessage,
-    ) -> (Option<(u64, Contact, RepairMessage)>, Option<ClockChanged>) {
-        let Some((key, contact)) = self.by_token(token) else { return (None, None) };
-        let clock = self.clocks.note(now, *contact.peer(), answer.unix);
-        let Some(mut round) = self.pairs.get_mut(&key).and_then(|pair| pair.round.take()) else {
-            return (None, clock);
-        };
-        let sender = Sender::Holder { peer: *contact.peer() };
-        for value in answer.records.iter().take(round.asked_for) {
-            self.take_in(now, records, near, store, sender, value);
-        }
-        self.refresh(records, store);
-        let there = answer
-            .verdicts
-            .iter()
-            .take(round.given)
-            .filter(|verdict| matches!(verdict, Verdict::Stored | Verdict::Known))
-            .count();
-        self.stats.handed_over +=
-            answer.verdicts.iter().take(round.given).filter(|verdict| **verdict == Verdict::Stored).count()
-                as u64;
-        round.short |= there < round.given;
-        if round.asked_for > 0 && answer.records.is_empty() {
-            round.take.clear();
-            round.short = true;
-        }
-        if round.count == 1 && answer.digests.is_empty() && answer.items.is_empty() {
-            self.stats.equal += 1;
-        }
-        for prefix in std::mem::take(&mut round.asked) {
-            self.go_through(&key, prefix, answer, store, &mut round);
-        }
-        (self.go_on(now, records, store, random, &key, contact, round), clock)
     }
 
     /// A question came to nothing: the next one is tried in its time.
@@ -301,120 +241,7 @@ impl Repair {
         self.clocks.ours_is_wrong()
     }
 
-    /// What an answer says of a part that we asked about: the digests of its parts, or of it itself once more where there was no room for those; or what stands in it.
-    fn go_through(
-        &self,
-        key: &Key,
-        prefix: Prefix,
-        answer: &RepairMessage,
-        store: &Store,
-        round: &mut Round,
-    ) {
-        let part_at =
-            |part: &Prefix| if *part == prefix { Some(Prefix::PARTS) } else { prefix.part_at(part) };
-        if answer.digests.iter().any(|(part, _)| part_at(part).is_some()) {
-            let Survey { whole, parts, .. } = self.survey(key, prefix);
-            let mut told = [false; Prefix::PARTS + 1];
-            for (part, theirs) in answer.digests.iter().rev() {
-                let Some(at) = part_at(part) else { continue };
-                let again = std::mem::replace(&mut told[at], true);
-                if !again && parts.get(at).unwrap_or(&whole) != theirs {
-                    round.compare.push_front(*part);
-                }
-            }
-            round.compare.truncate(MAX_OPEN);
-        }
-        if let Some(part) = answer.items.iter().find(|part| part.prefix == prefix) {
-            self.settle(key, part, store, round);
-        }
-    }
-
-    /// Compares what the other side has of a part with what we have.
-    fn settle(&self, peer: &Key, theirs: &PartItems, store: &Store, round: &mut Round) {
-        let most = self.config.max_hand_over;
-        let waited = self.pairs.get(peer).is_some_and(|pair| pair.waited);
-        let Some(view) = self.view(peer) else { return };
-        for held in self.index.common(view, theirs.prefix) {
-            let known = theirs.items.iter().find(|item| item.id == held.item.id);
-            if known.is_some_and(|item| item.rank() >= held.item.rank()) {
-                continue;
-            }
-            let peer_is_closer = held.key.distance(peer) < held.key.distance(&self.own);
-            let rank = u32::from(held.rank).saturating_sub(u32::from(peer_is_closer));
-            if rank > 0 && !waited && known.is_none() {
-                round.postponed = Some(round.postponed.map_or(rank, |least| least.min(rank)));
-            } else if round.give.len() < most {
-                round.give.push_back(held.item.id);
-            } else {
-                round.short = true;
-            }
-        }
-        for item in &theirs.items {
-            let ours = store.high_water(&item.id).map(|version| Item::of(item.id, &version).rank());
-            if ours.is_none_or(|ours| ours < item.rank()) && round.take.len() < most {
-                round.take.push_back(item.id);
-            }
-        }
-    }
-
-    /// The next question of a comparison, or its end.
-    #[expect(clippy::too_many_arguments, reason = "what a step of a comparison is made of")]
-    fn go_on(
-        &mut self,
-        now: Now,
-        records: &Records,
-        store: &mut Store,
-        random: &mut Random,
-        key: &Key,
-        contact: Contact,
-        mut round: Round,
-    ) -> Option<(u64, Contact, RepairMessage)> {
-        let mut message = RepairMessage::at(now.unix.as_secs());
-        (round.given, round.asked_for) = (0, 0);
-        let mut bytes = 0;
-        while let Some(id) = round.give.pop_front() {
-            let Some(value) = store.value(records, &id) else { continue };
-            if bytes > 0 && bytes + value.len() > RECORD_BYTES || message.records.len() >= RECORDS_AT_ONCE {
-                round.give.push_front(id);
-                break;
-            }
-            bytes += value.len();
-            message.records.push(value);
-        }
-        round.given = message.records.len();
-        let missing = |id: &EntryId| store.high_water(id).is_none();
-        round.take.retain(missing);
-        // Records that come back leave room for little else.
-        let enough = round.take.len() >= RECORDS_AT_ONCE;
-        while !enough
-            && message.digests.len() < DIGESTS_AT_ONCE
-            && let Some(prefix) = round.compare.pop_front()
-        {
-            message.digests.push((prefix, self.survey(key, prefix).whole));
-            round.asked.push(prefix);
-        }
-        if message.digests.is_empty() {
-            message.want = round.take.iter().copied().take(MAX_IDS).collect();
-            round.asked_for = message.want.len();
-        }
-        let nothing = message.digests.is_empty() && message.records.is_empty() && message.want.is_empty();
-        let pair = self.pairs.get_mut(key)?;
-        if nothing || round.count >= self.config.max_rounds {
-            let done = nothing && !round.short && round.postponed.is_none();
-            pair.synced = done.then_some(now.mono);
-            pair.waited = round.postponed.is_some();
-            if let Some(rank) = round.postponed {
-                pair.due = now.mono + self.config.rank_wait * rank + random.up_to(self.config.rank_wait);
-            }
-            return None;
-        }
-        self.next_token += 1;
-        (round.token, round.count) = (self.next_token, round.count + 1);
-        pair.round = Some(round);
-        Some(self.counted(self.next_token, contact, message))
-    }
-
-    fn counted(
+    pub(super) fn counted(
         &mut self,
         token: u64,
         contact: Contact,
@@ -475,11 +302,11 @@ impl Repair {
         u32::try_from(bit).ok().map(View::Neighbour)
     }
 
-    fn survey(&self, peer: &Key, prefix: Prefix) -> Survey {
+    pub(super) fn survey(&self, peer: &Key, prefix: Prefix) -> Survey {
         self.view(peer).map(|view| self.index.survey(view, prefix)).unwrap_or_default()
     }
 
-    fn by_token(&self, token: u64) -> Option<(Key, Contact)> {
+    pub(super) fn by_token(&self, token: u64) -> Option<(Key, Contact)> {
         let ours = |pair: &&Pair| pair.round.as_ref().is_some_and(|round| round.token == token);
         let pair = self.pairs.values().find(ours)?;
         Some((*pair.contact.key(), pair.contact.clone()))

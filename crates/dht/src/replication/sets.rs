@@ -269,9 +269,9 @@ impl Sets {
     pub fn told(&mut self, now: Now, token: u64, answer: &RepairMessage) {
         let Some((id, _)) = self.asked.get(&token) else { return };
         let ours = self.sets.get(id).map(|set| Item::of(*id, set.record.version()));
-        let mut items = answer.items.iter().flat_map(|part| &part.items);
-        let has_it =
-            ours.is_some_and(|ours| items.any(|item| item.id == ours.id && item.rank() >= ours.rank()));
+        let has_it = ours.is_some_and(|ours| {
+            answer.items.iter().any(|item| item.id == ours.id && item.rank() >= ours.rank())
+        });
         self.answered(now, token, has_it);
     }
 

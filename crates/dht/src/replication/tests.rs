@@ -203,6 +203,8 @@ fn the_newer_version_comes_to_everybody_as_it_was_signed() {
     for node in &mut nodes {
         assert_eq!(node.store.version(&new.id()), Some(*new.version()));
         assert_eq!(node.store.value(&rules(), &new.id()), Some(new.to_bytes()));
+        // Both know of each other that they have it.
+        assert_eq!(node.repair.live(at(20), &rules(), &mut node.store, &new.id()), Some((2, 12)));
     }
 }
 
@@ -323,14 +325,7 @@ fn holders_that_have_lost_it_are_no_replicas() {
         assert_eq!(message.have, [record.id()]);
         let items = vec![Item::of(record.id(), record.version())];
         match number {
-            0..5 => sets.told(
-                at(1001),
-                token,
-                &RepairMessage {
-                    items: vec![PartItems { prefix: Prefix::ALL, items }],
-                    ..RepairMessage::at(0)
-                },
-            ),
+            0..5 => sets.told(at(1001), token, &RepairMessage { items, ..RepairMessage::at(0) }),
             5..8 => sets.told(at(1001), token, &RepairMessage::at(0)),
             _ => sets.answered(at(1001), token, false),
         }

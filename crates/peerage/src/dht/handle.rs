@@ -328,7 +328,7 @@ impl<T> DhtCall<T> {
         self
     }
 
-    /// At most so many requests under way at once, 1 to 16 and no more than `dht.lookup.alpha`; what lies beyond is taken as the nearest of those. Default: the class's own.
+    /// At most so many requests under way at once, from 1 to what `dht.lookup.alpha` is, 3 to 16; more are taken as that many. Zero, as by default, is the class's own number.
     pub fn alpha(mut self, alpha: usize) -> Self {
         self.options.alpha = alpha;
         self

@@ -8,12 +8,12 @@ pub struct Repair {
     /// What the sender has.
     #[prost(message, repeated, tag = "2")]
     pub digests: ::prost::alloc::vec::Vec<Digest>,
-    /// In an answer: what stands in a part.
+    /// In an answer: the records that were asked about, as far as they are there.
     #[prost(message, repeated, tag = "3")]
-    pub items: ::prost::alloc::vec::Vec<Items>,
-    /// IDs of records that the sender asks for.
-    #[prost(bytes = "bytes", repeated, tag = "4")]
-    pub want: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    pub items: ::prost::alloc::vec::Vec<Item>,
+    /// Hashes from a list of the receiver's: the sender asks for their records.
+    #[prost(fixed64, repeated, tag = "4")]
+    pub want: ::prost::alloc::vec::Vec<u64>,
     /// Records: those asked for, and those that the receiver lacks.
     #[prost(bytes = "bytes", repeated, tag = "5")]
     pub records: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
@@ -23,6 +23,9 @@ pub struct Repair {
     /// In an answer: what became of the records, in their order.
     #[prost(enumeration = "Verdict", repeated, tag = "7")]
     pub verdicts: ::prost::alloc::vec::Vec<i32>,
+    /// In an answer: what stands in a part.
+    #[prost(message, repeated, tag = "8")]
+    pub lists: ::prost::alloc::vec::Vec<List>,
 }
 /// Of all records whose ID begins with so many bits.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -38,14 +41,16 @@ pub struct Digest {
     #[prost(bytes = "bytes", tag = "4")]
     pub sum: ::prost::bytes::Bytes,
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Items {
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct List {
     #[prost(uint32, tag = "1")]
     pub bits: u32,
+    /// As many bytes as the bits need.
     #[prost(bytes = "bytes", tag = "2")]
     pub prefix: ::prost::bytes::Bytes,
-    #[prost(message, repeated, tag = "3")]
-    pub items: ::prost::alloc::vec::Vec<Item>,
+    /// The first 8 bytes of each record's hash, as a big-endian number.
+    #[prost(fixed64, repeated, tag = "3")]
+    pub hashes: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Item {

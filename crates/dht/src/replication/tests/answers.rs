@@ -1,5 +1,6 @@
 //! What others may ask of a holder, and what it costs.
 
+use super::super::digest::{hash_of, short};
 use super::super::index::View;
 use super::*;
 use crate::record::{EntryId, MailboxToken};
@@ -31,8 +32,9 @@ fn about(prefixes: impl IntoIterator<Item = Prefix>) -> RepairMessage {
     RepairMessage { digests, ..RepairMessage::at(0) }
 }
 
-fn wants(id: EntryId) -> RepairMessage {
-    RepairMessage { want: vec![id], ..RepairMessage::at(0) }
+fn wants(record: &Record) -> RepairMessage {
+    let want = vec![short(hash_of(&record.id(), record.version()))];
+    RepairMessage { want, ..RepairMessage::at(0) }
 }
 
 fn about_having(id: EntryId) -> RepairMessage {
@@ -102,12 +104,13 @@ fn the_questions_of_a_bounded_number_of_guests_are_counted() {
 #[test]
 fn a_stranger_is_told_of_what_it_names_and_of_nothing_else() {
     let mut node = holder(50, &[2], ReplicationConfig::default());
-    let id = value(100, 0, TTL).id();
+    let record = value(100, 0, TTL);
+    let id = record.id();
     assert_eq!(ask(&mut node, 2, &asker(900, false), &about([Prefix::ALL])), Err(Declined::NotServed));
-    assert_eq!(ask(&mut node, 2, &asker(900, false), &wants(id)), Err(Declined::NotServed));
+    assert_eq!(ask(&mut node, 2, &asker(900, false), &wants(&record)), Err(Declined::NotServed));
     let told = ask(&mut node, 2, &asker(900, false), &about_having(id)).unwrap();
-    assert_eq!(told.items[0].items[0].id, id);
-    assert_eq!(ask(&mut node, 2, &asker(2, true), &wants(id)).unwrap().records.len(), 1);
+    assert_eq!(told.items[0].id, id);
+    assert_eq!(ask(&mut node, 2, &asker(2, true), &wants(&record)).unwrap().records.len(), 1);
 }
 
 fn message(sender: u64) -> Record {
@@ -133,12 +136,13 @@ fn what_lies_in_a_mailbox_is_told_to_its_holders_and_to_whoever_wrote_it() {
         let from = asker(number, verified);
         let has = |answer: Result<RepairMessage, _>| {
             answer.is_ok_and(|answer| {
-                !answer.records.is_empty() || answer.items.iter().any(|part| !part.items.is_empty())
+                let listed = answer.lists.iter().any(|part| !part.hashes.is_empty());
+                listed || !answer.records.is_empty() || !answer.items.is_empty()
             })
         };
         let few = (Prefix::ALL, Digest { count: 1, sum: 1 });
         let lists = RepairMessage { digests: vec![few], ..RepairMessage::at(0) };
-        [wants(id), about_having(id), lists].map(|ask_for| has(ask(&mut node, 2, &from, &ask_for)))
+        [wants(&record), about_having(id), lists].map(|ask_for| has(ask(&mut node, 2, &from, &ask_for)))
     };
     assert_eq!(learns(numbers[1], true), [true; 3], "a holder");
     assert_eq!(learns(numbers[11], true), [false; 3], "a neighbour that is none");
@@ -221,14 +225,13 @@ fn an_answer_about_what_was_not_asked_is_passed_over() {
         let mut asks = node.repair.poll(at(100), &rules(), &mut node.store, &mut node.random);
         let (token, ..) = asks.pop().unwrap();
         let other = Prefix::ALL.parts().nth(3).unwrap();
-        let nothing = |prefix| PartItems { prefix, items: vec![] };
-        let answer = |items| RepairMessage { items, ..RepairMessage::at(0) };
+        let nothing = |prefix| List { prefix, hashes: vec![] };
+        let answer = |lists| RepairMessage { lists, ..RepairMessage::at(0) };
         let answered = |node: &mut Node, token, answer: &RepairMessage| {
             let Node { repair, store, random, .. } = node;
             let (next, _) = repair.answered(at(100), &rules(), &Alone, store, random, token, answer);
             let open = repair.pairs.values().filter_map(|pair| pair.round.as_ref()).next();
-            let open = open.map_or(0, |round| round.give.len() + round.take.len() + round.compare.len());
-            (next, open)
+            (next, open.map_or(0, |round| round.open()))
         };
         // Told of parts that are none of the question's, the comparison is over.
         let mut stray = holder(200, &[2], ReplicationConfig::default());
@@ -239,4 +242,106 @@ fn an_answer_about_what_was_not_asked_is_passed_over() {
         let sent = next.unwrap().2.records.len();
         assert_eq!(open + sent, most, "{sent}");
     }
+}
+
+/// The one of sixty that is closest to node 1.
+fn beside_the_first() -> u64 {
+    let key = |number| Key::of_peer(&peer(number));
+    (2..60).min_by_key(|number| key(1).distance(&key(*number))).unwrap()
+}
+
+/// Records that the one beside node 1 counts, or doesn't, for both, when it knows sixty others; of four thousand.
+fn counted(wanted: bool) -> impl Iterator<Item = Record> {
+    let keys: Vec<Key> = (1..60).map(|number| Key::of_peer(&peer(number))).collect();
+    let beside = Key::of_peer(&peer(beside_the_first()));
+    let records = (0..4000).map(|number| value(10, number, TTL));
+    records.filter(move |record| {
+        let key = record.target().key();
+        let rank = |own: &Key| keys.iter().filter(|other| key.distance(other) < key.distance(own)).count();
+        (rank(&keys[0]) < 12 && rank(&beside) < 12) == wanted
+    })
+}
+
+/// Two holders with the same records, of whom the first counts all for both, and the second those that it does count; after so many minutes.
+fn unlike(records: &[Record], believed_periods: u32, minutes: u64) -> [Node; 2] {
+    let config = ReplicationConfig { believed_periods, ..ReplicationConfig::default() };
+    let node = |number| {
+        let own = Key::of_peer(&peer(number));
+        Node { repair: Repair::new(config.clone(), own, &rules()), ..Node::new(number) }
+    };
+    let mut nodes = [node(1), node(beside_the_first())];
+    records.iter().for_each(|record| nodes.iter_mut().for_each(|node| node.put(record)));
+    nodes[0].knows(at(1), &[nodes[1].number]);
+    nodes[1].knows(at(1), &(1..60).collect::<Vec<_>>());
+    (1..=minutes).for_each(|minute| _ = compare(&mut nodes, at(minute * 60)));
+    nodes
+}
+
+/// Two holders that know different neighbours don't count the same records. What both have is asked about, and not handed over.
+#[test]
+fn what_is_there_without_being_counted_is_not_handed_over() {
+    for few in [0, 5] {
+        let records: Vec<_> = counted(false).take(60).chain(counted(true).take(few)).collect();
+        let [first, second] = unlike(&records, 8, 150).map(|node| node.repair.stats());
+        assert!(first.asked >= 4, "{first:?}");
+        let moved = [first.handed_over, first.taken_in, second.handed_over, second.taken_in];
+        assert_eq!(moved, [0; 4]);
+        // At first the one without anything to count seems to have nothing, and gets all of it once.
+        let sent = first.bytes_sent + second.bytes_sent;
+        let most = (first.asked + second.asked) * 1200 + 60 * 400;
+        assert!(sent < most, "{first:?} {second:?}");
+    }
+}
+
+/// What is no lack - there without being counted, or older than what we have - is believed for so many periods, and not sent each time.
+#[test]
+fn what_is_no_lack_is_looked_at_anew_after_so_many_periods() {
+    let records: Vec<_> = counted(false).take(30).chain(counted(true).take(5)).collect();
+    let newer = records[0].extended(&key(10), TTL + 60).unwrap();
+    let sent = |believed| {
+        let mut nodes = unlike(&records, believed, 0);
+        nodes[1].put(&newer);
+        (1..=20 * 30).for_each(|minute| _ = compare(&mut nodes, at(minute * 60)));
+        assert_eq!(nodes[1].store.version(&newer.id()), Some(*newer.version()));
+        nodes.map(|node| node.repair.stats().bytes_sent)
+    };
+    let [always, for_three, for_twenty] = [0, 3, 20].map(sent);
+    for (node, least) in [(0, 400 * 5), (1, 50 * 30 * 5)] {
+        assert!(always[node] > for_three[node] + least, "{always:?} {for_three:?}");
+        assert!(for_three[node] > for_twenty[node], "{for_three:?} {for_twenty:?}");
+    }
+}
+
+/// What we don't know is taken from whoever lists it, and what was not asked for is not.
+#[test]
+fn what_is_taken_was_asked_for() {
+    let mut node = holder(3, &[2], ReplicationConfig::default());
+    let [wanted, other] = [300, 301].map(|number| value(60, number, TTL));
+    let list = |records: &[&Record]| {
+        let hash = |record: &&Record| short(hash_of(&record.id(), record.version()));
+        List { prefix: Prefix::ALL, hashes: records.iter().map(hash).collect() }
+    };
+    let mut asks = node.repair.poll(at(100), &rules(), &mut node.store, &mut node.random);
+    let (mut token, ..) = asks.pop().unwrap();
+    let mut answered = |node: &mut Node, answer: &RepairMessage| {
+        let Node { repair, store, random, .. } = node;
+        let (next, _) = repair.answered(at(100), &rules(), &Alone, store, random, token, answer);
+        next.map(|(next, _, question)| {
+            token = next;
+            question
+        })
+    };
+    let lists = vec![list(&[&wanted])];
+    let question = answered(&mut node, &RepairMessage { lists, ..RepairMessage::at(100) }).unwrap();
+    assert_eq!((question.have.len(), question.want.len()), (3, 0));
+    let question = answered(&mut node, &RepairMessage::at(100)).unwrap();
+    let mut wants = question.want;
+    if wants.is_empty() {
+        wants = answered(&mut node, &RepairMessage::at(100)).unwrap().want;
+    }
+    assert_eq!(wants, list(&[&wanted]).hashes);
+    let records = vec![other.to_bytes(), wanted.to_bytes(), other.to_bytes()];
+    answered(&mut node, &RepairMessage { records, ..RepairMessage::at(100) });
+    assert!(node.ids().contains(&wanted.id()) && !node.ids().contains(&other.id()));
+    assert_eq!(node.ids().len(), 4);
 }

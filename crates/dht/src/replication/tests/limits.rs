@@ -7,13 +7,27 @@ fn node(number: u64, config: ReplicationConfig) -> Node {
     Node { repair: Repair::new(config, own, &rules()), ..Node::new(number) }
 }
 
+/// Two neighbours, each of which is closer to the other than we are.
+fn close_pair() -> [u64; 2] {
+    let far = |a: u64, b: u64| Key::of_peer(&peer(a)).distance(&Key::of_peer(&peer(b)));
+    let mut pairs = (2..200).map(|a| [a, a + 1]);
+    pairs.find(|[a, b]| far(*a, *b) < far(*a, 1) && far(*a, *b) < far(*b, 1)).unwrap()
+}
+
+#[test]
+fn so_many_of_the_closest_compare_with_a_newcomer_at_once_and_the_others_after_a_period() {
+    let due = |newcomer_ranks| {
+        let mut node = node(1, ReplicationConfig { newcomer_ranks, ..Default::default() });
+        node.repair.set_period(Duration::from_secs(1000));
+        node.knows(at(0), &close_pair());
+        node.repair.next_due().unwrap().as_secs()
+    };
+    assert!((500..=1500).contains(&due(1)) && due(2) < 10, "{} {}", due(1), due(2));
+}
+
 #[test]
 fn who_is_not_the_closest_to_a_newcomer_waits_its_turn() {
-    // Each of two neighbours is closer to the other than we are.
-    let far = |a: u64, b: u64| Key::of_peer(&peer(a)).distance(&Key::of_peer(&peer(b)));
-    let pairs = (2..200).map(|a| (a, a + 1));
-    let (a, b) =
-        pairs.into_iter().find(|(a, b)| far(*a, *b) < far(*a, 1) && far(*a, *b) < far(*b, 1)).unwrap();
+    let [a, b] = close_pair();
     for wait in [10, 100] {
         let config = ReplicationConfig { rank_wait: Duration::from_secs(wait), ..Default::default() };
         let due = |others: &[u64]| {
