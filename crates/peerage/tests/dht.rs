@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use peerage::dht::{
-    Ad, Authority, Class, DhtReport, Ended, Failure, Kind, MailboxPolicy, Mode, NotStored, Place, Published,
-    Refusal, SetState, StepKind,
+    Ad, Authority, Class, DhtReport, Ended, Event, Failure, Kind, MailboxPolicy, Mode, NotStored, Place,
+    Published, Refusal, SetState, StepKind,
 };
 use peerage::{Dht, DhtConfig, DhtError, Node, NodeBuilder, PeerId};
 
@@ -55,6 +55,37 @@ async fn network(count: usize) -> Vec<Node> {
         knows(&node.dht(), count.min(5) - 1).await;
     }
     nodes
+}
+
+/// AL-56: whoever joins over several seeds is told when the networks behind them are not one: of another size.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seeds_of_networks_of_different_sizes_are_noticed() {
+    let mut nodes = network(8).await;
+    let apart = server(&[]).await;
+    let told = |seeds: [&Node; 2]| {
+        let joiner = builder().seed(&seeds[0].listen_addresses()[0]).seed(&seeds[1].listen_addresses()[0]);
+        async {
+            let joiner = joiner.start().await.unwrap();
+            let mut events = joiner.dht().events().unwrap();
+            let disagree = async {
+                loop {
+                    match events.recv().await {
+                        Ok(Event::SizesDisagree { least, most }) => return Some((least, most)),
+                        Ok(_) => {}
+                        Err(_) => return None,
+                    }
+                }
+            };
+            let told = tokio::time::timeout(Duration::from_secs(3), disagree).await.ok().flatten();
+            joiner.close().await;
+            told
+        }
+    };
+    let (least, most) = until("the seeds disagreeing", || told([&nodes[0], &apart])).await;
+    assert!(least <= 2.0 && most > 4.0 * least, "{least} {most}");
+    assert_eq!(told([&nodes[0], &nodes[1]]).await, None);
+    nodes.push(apart);
+    close(nodes).await;
 }
 
 async fn close(nodes: Vec<Node>) {

@@ -36,6 +36,7 @@ fn run_scenario(number: u32, settings: &Settings) -> Report {
         "cargo run --release -p peerage-sim -- dht --scenario {number} --nodes {nodes} --seed {seed} --checks"
     );
     assert!(missed.is_empty(), "{missed:#?}\nreplay: {replay}");
+    assert!(report.measures.iter().any(|measure| measure.name == "invariants broken"), "nothing was checked");
     report
 }
 

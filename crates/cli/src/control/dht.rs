@@ -249,7 +249,7 @@ pub(crate) struct Letter {
 }
 
 /// How a lookup went.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Way {
     pub(crate) ended: String,
     pub(crate) asked: u32,
@@ -265,6 +265,16 @@ pub(crate) struct Way {
     pub(crate) not_stored: Vec<(String, usize)>,
     /// The peers around the key are denser than in an honest network.
     pub(crate) dense: bool,
+    /// A publisher was found to have signed two things under one number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) equivocation: Option<Proof>,
+}
+
+/// Two records that one publisher has signed under one number, in hexadecimal digits: whoever reads them can check it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Proof {
+    pub(crate) publisher: String,
+    pub(crate) records: [String; 2],
 }
 
 /// A step of a lookup.

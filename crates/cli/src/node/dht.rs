@@ -11,8 +11,8 @@ use peerage::{DhtError, Node, PeerId};
 
 use super::service::peer_id;
 use crate::control::dht::{
-    DEADLINES, DhtAct, DhtOptions, DhtReply, Held, Letter, MAX_MEMBERS, Named, PublishedRow, Seen, Stats,
-    StepRow, Text, Totals, Way,
+    DEADLINES, DhtAct, DhtOptions, DhtReply, Held, Letter, MAX_MEMBERS, Named, Proof, PublishedRow, Seen,
+    Stats, StepRow, Text, Totals, Way,
 };
 use crate::control::millis;
 
@@ -279,6 +279,10 @@ fn way(report: &DhtReport) -> Way {
         hops: report.hops,
         ms: millis(report.took),
         dense: report.dense,
+        equivocation: report.equivocation.as_ref().map(|proof| Proof {
+            publisher: proof.publisher.to_string(),
+            records: proof.values.each_ref().map(hex::encode),
+        }),
         not_stored: report.reasons().iter().map(|(why, count)| (why.to_string(), *count)).collect(),
     }
 }

@@ -67,7 +67,7 @@ pub(super) async fn run(action: DhtAction) -> Result<(), Failure> {
         return Err(Failure::failed(failed));
     }
     if let (false, Some(way)) = (operator.json, &reply.way) {
-        tell_way(way);
+        told(way).iter().for_each(|line| complain(line));
     }
     match then {
         Then::Clear => clear(&operator, options, &reply, shown).await,
@@ -298,20 +298,34 @@ fn print(lines: &[String]) -> io::Result<()> {
     out.flush()
 }
 
-fn tell_way(way: &Way) {
+/// How a lookup went: first why it is not whole, if it isn't.
+fn told(way: &Way) -> Vec<String> {
     let Way { asked, answered, failed, cancelled, stored, warm, hops, ms, dense, not_stored, .. } = way;
+    let partial = match way.ended.as_str() {
+        "deadline" => Some("the time was up: there may be more (--deadline)"),
+        "cancelled" => Some("it was cancelled: there may be more"),
+        "exhausted" => Some(
+            "as many nodes were asked as one lookup may ask: there may be more (dht.lookup.max_requests)",
+        ),
+        _ => None,
+    };
     let stored = if *stored > 0 { format!("stored at {stored}; ") } else { String::new() };
-    complain(&format!(
+    let mut lines = vec![format!(
         "{stored}{asked} asked ({warm} over connections that stood), {answered} answered, {failed} failed, {cancelled} cancelled; {hops} hops, {ms:.1} ms"
-    ));
-    for (why, count) in not_stored {
-        complain(&format!("not stored at {count}: {why}"));
-    }
+    )];
+    lines.extend(partial.map(str::to_owned));
+    lines.extend(not_stored.iter().map(|(why, count)| format!("not stored at {count}: {why}")));
     if *dense {
-        complain(
-            "the nodes around the key are denser than an honest network has them: somebody may be hiding something",
-        );
+        let dense = "the nodes around the key are denser than an honest network has them: somebody may be hiding something";
+        lines.push(dense.to_owned());
     }
+    if let Some(proof) = &way.equivocation {
+        let publisher = &proof.publisher;
+        lines.push(format!(
+            "{publisher} has signed two things under one number: --json shows both, as a proof"
+        ));
+    }
+    lines
 }
 
 /// A value.
@@ -423,6 +437,7 @@ fn timeline(reply: &DhtReply) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::dht::Proof;
 
     #[test]
     fn the_program_waits_longer_than_the_operation_may_take() {
@@ -430,6 +445,21 @@ mod tests {
             assert!(patience(Some(deadline)) >= Duration::from_millis(deadline) + PATIENCE);
         }
         assert!(patience(None) >= Duration::from_secs(60));
+    }
+
+    #[test]
+    fn what_is_not_whole_says_why_and_who_contradicts_himself_is_named() {
+        let way = |ended: &str| Way { ended: ended.to_owned(), ..Way::default() };
+        assert_eq!(told(&way("complete")).len(), 1);
+        for (ended, why) in
+            [("deadline", "--deadline"), ("exhausted", "dht.lookup.max_requests"), ("cancelled", "more")]
+        {
+            let lines = told(&way(ended));
+            assert!(lines.len() == 2 && lines[1].contains(why), "{lines:?}");
+        }
+        let proof = Proof { publisher: "somebody".to_owned(), ..Proof::default() };
+        let lines = told(&Way { equivocation: Some(proof), dense: true, ..way("found") });
+        assert!(lines[1].contains("denser") && lines[2].starts_with("somebody has signed two"), "{lines:?}");
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl Default for ReplicationConfig {
             period_least: Duration::from_secs(60),
             period_most: Duration::from_secs(30 * 60),
             rank_wait: Duration::from_secs(2),
-            newcomer_ranks: 8,
+            newcomer_ranks: 32,
             max_rounds: 24,
             spare_ranks: 4,
             max_neighbours: 63,

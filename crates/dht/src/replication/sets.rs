@@ -38,6 +38,8 @@ struct Set {
     renew: Duration,
     /// When its holders are asked, or when it is published again.
     next: Duration,
+    /// When its time is over, unless it is renewed.
+    ends: Duration,
     failures: u32,
     /// Answers that are still out.
     open: usize,
@@ -123,6 +125,9 @@ impl Sets {
     /// time, which outlasts what it hides. Says whether there is room.
     pub fn publish(&mut self, now: Now, record: Record, wanted: usize, ttl: Duration, keep: bool) -> bool {
         let id = record.id();
+        if self.sets.len() >= self.config.max_sets {
+            self.sets.retain(|_, set| set.state != SetState::Expired);
+        }
         if self.sets.len() >= self.config.max_sets && !self.sets.contains_key(&id) {
             return false;
         }
@@ -132,8 +137,10 @@ impl Sets {
         // Of several that nobody has stored the first is the one before.
         let before =
             before.and_then(|set| if set.before.is_some() { set.before } else { Some(Box::new(set)) });
+        let life = record.version().not_after.saturating_sub(now.unix.as_secs());
         let set = Set {
             before,
+            ends: now.mono.saturating_add(Duration::from_secs(life)),
             keep: keep && !record.is_tombstone(),
             record,
             wanted,
@@ -176,7 +183,7 @@ impl Sets {
     /// A publishing has ended, the caller's or our own: these have stored it.
     pub fn settled(&mut self, now: Now, id: &EntryId, stored: &[Contact]) {
         let (slack, retry, most) = (self.config.slack, self.config.retry_first, self.config.probe_every);
-        let Some(set) = self.sets.get_mut(id) else { return };
+        let Some(set) = self.sets.get_mut(id).filter(|set| set.state != SetState::Expired) else { return };
         (set.publishing, set.again) = (false, false);
         set.before = None;
         for contact in stored {
@@ -211,9 +218,10 @@ impl Sets {
     /// What is to be done now.
     pub fn poll(&mut self, now: Now, key: &NodeKey, random: &mut Random) -> Vec<Act> {
         let mut acts = Vec::new();
-        let unix = now.unix.as_secs();
-        self.sets.retain(|_, set| set.keep || set.record.version().not_after > unix);
-        let due = |set: &Set| !set.publishing && set.open == 0 && set.due() <= now.mono;
+        self.note_expired(now);
+        let due = |set: &Set| {
+            !set.publishing && set.open == 0 && set.due() <= now.mono && set.state != SetState::Expired
+        };
         let ids: Vec<EntryId> = self.sets.iter().filter(|(_, set)| due(set)).map(|(id, _)| *id).collect();
         let mut under_way: usize = self.sets.values().map(Set::copies_under_way).sum();
         for id in ids {
@@ -239,6 +247,21 @@ impl Sets {
         acts
     }
 
+    /// What is not renewed has an end: for as long as between two probes it can be seen that it has expired.
+    fn note_expired(&mut self, now: Now) {
+        let unix = now.unix.as_secs();
+        let seen_for = self.config.probe_every;
+        self.sets.retain(|_, set| {
+            let is_over = !set.keep && set.record.version().not_after <= unix;
+            if is_over && set.state != SetState::Expired {
+                (set.state, set.next, set.ends) = (SetState::Expired, now.mono + seen_for, Duration::MAX);
+                set.publishing = false;
+                set.holders.clear();
+            }
+            set.state != SetState::Expired || set.next > now.mono
+        });
+    }
+
     /// A holder has answered: whether it has the record as it is now.
     pub fn answered(&mut self, now: Now, token: u64, has_it: bool) {
         let Some((id, key)) = self.asked.remove(&token) else { return };
@@ -249,7 +272,7 @@ impl Sets {
             true => set.confirm(now, &key, None),
             false => set.holders.retain(|holder| holder.contact.key() != &key),
         }
-        if set.open == 0 {
+        if set.open == 0 && set.state != SetState::Expired {
             set.drop_unconfirmed();
             set.judge(slack);
             if set.state != SetState::Healthy {
@@ -328,7 +351,7 @@ impl Sets {
 
 impl Set {
     fn due(&self) -> Duration {
-        if self.keep { self.next.min(self.renew) } else { self.next }
+        self.next.min(if self.keep { self.renew } else { self.ends })
     }
 
     /// What is due waits at least so long.
@@ -379,13 +402,19 @@ impl Set {
         self.state = SetState::of(self.holders.len(), self.wanted, slack);
     }
 
+    /// Who is being asked still counts, until it fails. Of holders of the version before nobody is known to have this one.
+    fn live(&self) -> usize {
+        let counts = |holder: &&Holder| self.state != SetState::Publishing || holder.confirmed.is_some();
+        self.holders.iter().filter(counts).count()
+    }
+
     fn view(&self, id: EntryId) -> SetView {
         SetView {
             id,
             record: self.record.clone(),
             target: self.record.target().clone(),
             state: self.state,
-            live: self.holders.iter().filter(|holder| holder.confirmed.is_some()).count(),
+            live: self.live(),
             wanted: self.wanted,
             not_after: self.record.version().not_after,
             renews: self.keep.then_some(self.renew),

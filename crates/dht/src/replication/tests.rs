@@ -309,7 +309,17 @@ fn a_set_goes_through_its_states_with_the_number_of_its_replicas() {
     let unkept = value(1, 2, 3600);
     sets.publish(at(62), unkept.clone(), 12, Duration::from_secs(3600), false);
     sets.settled(at(63), &unkept.id(), &contacts(20..32));
-    poll(&mut sets, 3600);
+    // It wakes for the end, though nothing else is due.
+    assert!(sets.next_due().unwrap().as_secs() <= 3600);
+    assert!(
+        poll(&mut sets, 3600).iter().all(|act| !matches!(act, Act::Publish { id, .. } if *id == unkept.id()))
+    );
+    let expired = sets.view(&unkept.id()).unwrap();
+    assert_eq!((expired.state, expired.live), (SetState::Expired, 0));
+    // Nothing is done for it any more, and after a while it is gone.
+    sets.settled(at(3601), &unkept.id(), &contacts(20..32));
+    assert_eq!(sets.view(&unkept.id()).unwrap().state, SetState::Expired);
+    poll(&mut sets, 3600 + 900);
     assert!(sets.view(&unkept.id()).is_none(), "an expired record is looked after no more");
 }
 
@@ -320,6 +330,8 @@ fn holders_that_have_lost_it_are_no_replicas() {
     sets.settled(at(1), &record.id(), &contacts(20..32));
     let probes = poll(&mut sets, 1000);
     assert_eq!(probes.len(), 12);
+    let asked = sets.view(&record.id()).unwrap();
+    assert_eq!((asked.state, asked.live), (SetState::Healthy, 12), "who is asked has not lost it yet");
     for (number, act) in probes.into_iter().enumerate() {
         let Act::Probe { token, message, .. } = act else { panic!("{act:?}") };
         assert_eq!(message.have, [record.id()]);

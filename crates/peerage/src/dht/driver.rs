@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use peerage_dht::store::{Batch, Change};
 use peerage_dht::{
-    Answer, Class, Contact, Dht, Input, Operation, OperationId, Options, Outcome, Output, Query, QueryId,
-    RequestId, Source, Step,
+    Answer, Class, Contact, Dht, Event, Input, Operation, OperationId, Options, Outcome, Output, Query,
+    QueryId, RequestId, Source, Step,
 };
 use peerage_identity::{DialAddress, PeerId};
 use peerage_machine::{Machine, Now};
+use peerage_peers::{BookEntry, Source as AddressSource};
 use peerage_transport::ConnectionId;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -123,7 +124,7 @@ pub(crate) async fn run(
     };
     driver.peers_changed();
     // Nobody may ever connect by itself: whom the book knows is asked at once.
-    driver.bring_contacts();
+    driver.bring_contacts(true);
     loop {
         driver.carry_out();
         let due = driver.machine.poll_timeout().map(|due| shared.clock.instant(due));
@@ -278,9 +279,9 @@ impl Driver {
                     }
                 }
                 Output::Write(batch) => self.write(batch),
-                Output::WantContacts => self.bring_contacts(),
+                Output::WantContacts => self.bring_contacts(false),
                 Output::Event(event) => {
-                    tracing::debug!(?event, "dht");
+                    log(&event);
                     // Without a watcher there is nobody to tell.
                     let _ = self.core.events.send(event);
                 }
@@ -355,9 +356,9 @@ impl Driver {
         }
     }
 
-    /// Hands over whom the address book knows, the user's seeds among them. Who is dialled anyway, such as a seed without a peer ID, follows when it is
-    /// connected.
-    fn bring_contacts(&self) {
+    /// Hands over whom the address book knows; at the beginning those whom the user has named are said to be that, so that the networks behind them are compared. Who is dialled anyway,
+    /// such as a seed without a peer ID, follows when it is connected.
+    fn bring_contacts(&self, first: bool) {
         let (shared, core) = (self.shared.clone(), self.core.clone());
         self.shared.spawn(async move {
             let (reply, book) = oneshot::channel();
@@ -367,20 +368,49 @@ impl Driver {
             let Ok(mut book) = book.await else { return };
             // Where not all are remembered, the last are: those that were connected for longest.
             book.sort_by_key(|entry| (entry.connected_seconds, std::cmp::Reverse(entry.failures)));
-            let contacts = book.iter().filter_map(|entry| {
-                let peer: PeerId = entry.peer.parse().ok()?;
-                let addresses: Vec<DialAddress> =
-                    entry.addresses.iter().filter_map(|entry| entry.address.parse().ok()).collect();
-                (!addresses.is_empty()).then(|| Contact::new(peer, &addresses))
-            });
-            let contacts: Vec<_> = contacts.collect();
-            if contacts.is_empty() {
-                return;
+            let (named, other): (Vec<_>, Vec<_>) =
+                book.iter().partition(|entry| first && is_named_by_the_user(entry));
+            for (entries, source) in [(other, Source::Book), (named, Source::Bootstrap)] {
+                let contacts: Vec<_> = entries.into_iter().filter_map(contact_in_book).collect();
+                if !contacts.is_empty() {
+                    let known = Input::Known { contacts, source };
+                    let _ = core.to_driver.send(DhtMessage::Input(known)).await;
+                }
             }
-            let known = Input::Known { contacts, source: Source::Book };
-            let _ = core.to_driver.send(DhtMessage::Input(known)).await;
         });
     }
+}
+
+/// What an operator should look at, and nobody can bring about at will, is a warning.
+fn log(event: &Event) {
+    match event {
+        Event::SizesDisagree { least, most } => tracing::warn!(
+            least,
+            most,
+            "the networks behind the first contacts differ in size: one of them may be a trap, name others"
+        ),
+        Event::Clock { ahead, wrong: true } => {
+            tracing::warn!(
+                seconds = ahead,
+                "the neighbours' clocks are ahead of this node's by so much: set it right"
+            );
+        }
+        Event::OutageSuspected { .. } => {
+            tracing::warn!("most of what the DHT asks fails: this network may be down")
+        }
+        event => tracing::debug!(?event, "dht"),
+    }
+}
+
+fn is_named_by_the_user(entry: &BookEntry) -> bool {
+    entry.addresses.iter().any(|address| address.source == AddressSource::User)
+}
+
+fn contact_in_book(entry: &BookEntry) -> Option<Contact> {
+    let peer: PeerId = entry.peer.parse().ok()?;
+    let addresses: Vec<DialAddress> =
+        entry.addresses.iter().filter_map(|entry| entry.address.parse().ok()).collect();
+    (!addresses.is_empty()).then(|| Contact::new(peer, &addresses))
 }
 
 /// Every caller and asker learns that the node is gone by the end of its channel.

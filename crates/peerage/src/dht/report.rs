@@ -88,6 +88,7 @@ impl fmt::Display for DhtReport {
         match self.ended {
             Ended::Deadline => f.write_str(" (the time was up)"),
             Ended::Cancelled => f.write_str(" (cancelled)"),
+            Ended::Exhausted => f.write_str(" (as many were asked as one lookup may ask)"),
             _ => Ok(()),
         }
     }
@@ -142,5 +143,13 @@ mod tests {
             "9 asked, 8 answered, 1 failed, 0 cancelled, 2 suspected, 1 late, 1 stored, 3 refused to store \
              (2 refused: too far, 1 busy, 1 silent), in 0 ms"
         );
+        for (ended, why) in [
+            (Ended::Deadline, "time was up"),
+            (Ended::Cancelled, "cancelled)"),
+            (Ended::Exhausted, "may ask"),
+        ] {
+            let partial = DhtReport::of(&Outcome::empty(ended)).to_string();
+            assert!(partial.contains(why), "{partial}");
+        }
     }
 }

@@ -49,6 +49,8 @@ pub struct Walked {
     pub hops: u32,
     /// The result, the closest first.
     pub closest: Vec<u32>,
+    /// What a lookup must never do (the study's D.3) and this one did.
+    pub broken: Option<&'static str>,
 }
 
 enum Event {
@@ -68,6 +70,7 @@ struct Walk<'a> {
     walked: Walked,
     /// How many answers led to each peer that was heard of.
     depth: std::collections::BTreeMap<u32, u32>,
+    asked: std::collections::BTreeSet<u32>,
     cancelled: Vec<u32>,
     woken: Option<Micros>,
 }
@@ -95,6 +98,7 @@ pub fn walk(
         trace,
         walked: Walked::default(),
         depth: std::collections::BTreeMap::new(),
+        asked: std::collections::BTreeSet::new(),
         cancelled: Vec::new(),
         woken: None,
     };
@@ -125,6 +129,7 @@ impl Walk<'_> {
         while let Some((now, event)) = self.queue.pop() {
             if now > LONGEST {
                 self.walked.took = LONGEST;
+                self.walked.broken = Some("a lookup did not end");
                 return;
             }
             if let Event::Answer(peer, rtt) = event {
@@ -167,7 +172,12 @@ impl Walk<'_> {
         loop {
             match policy.next(now) {
                 Step::Ask(peer) => self.ask(now, peer),
-                Step::Cancel(peer) => self.cancelled.push(peer),
+                Step::Cancel(peer) => {
+                    if !self.asked.contains(&peer) {
+                        self.walked.broken = Some("a request was cancelled that was never sent");
+                    }
+                    self.cancelled.push(peer);
+                }
                 Step::Wait(until) => {
                     if let Some(at) = until
                         && self.woken.is_none_or(|woken| woken <= now || at < woken)
@@ -191,6 +201,12 @@ impl Walk<'_> {
 
     fn ask(&mut self, now: Micros, peer: u32) {
         self.walked.requests += 1;
+        if !self.depth.contains_key(&peer) {
+            self.walked.broken = Some("somebody was asked of whom nobody has told");
+        }
+        if !self.asked.insert(peer) {
+            self.walked.broken = Some("somebody was asked twice in one lookup");
+        }
         let warm = self.reach.connections.is_none() || self.connected.contains(&peer);
         self.walked.warm += u32::from(warm);
         self.trace.note(now, u64::from(peer), !self.query.number);

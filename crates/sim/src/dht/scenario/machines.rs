@@ -20,6 +20,16 @@ pub(super) fn options(replicas: bool) -> Options {
     Options { class: Class::Interactive, quorum: usize::from(!replicas), ..Options::default() }
 }
 
+/// Whether an invariant was broken, where they are checked, and which one it was.
+pub(super) fn invariants(settings: &Settings, broken: Option<&str>) -> Vec<Measure> {
+    let mut measures = Vec::new();
+    if settings.checks {
+        measures.push(Measure::at_most("invariants broken", f64::from(u8::from(broken.is_some())), 0.0));
+    }
+    measures.extend(broken.map(|which| Measure::at_most(which, 1.0, 0.0)));
+    measures
+}
+
 pub(super) fn report(
     settings: &Settings,
     number: u32,
@@ -27,16 +37,7 @@ pub(super) fn report(
     rows: Vec<Row>,
     mut measures: Vec<Measure>,
 ) -> Report {
-    if settings.checks {
-        measures.push(Measure::at_most(
-            "invariants broken",
-            f64::from(u8::from(world.broken.is_some())),
-            0.0,
-        ));
-    }
-    if let Some(broken) = &world.broken {
-        measures.push(Measure::at_most(broken.clone(), 1.0, 0.0));
-    }
+    measures.extend(invariants(settings, world.broken.as_deref()));
     Report {
         scenario: number,
         title: scenario(number).map_or("", |scenario| scenario.title),

@@ -1,7 +1,7 @@
 //! Scenarios of single lookups in a network that stands still: 1, 2 and 4.
 
 use super::super::figures::Figures;
-use super::super::lookups::figures;
+use super::super::lookups::run;
 use super::super::network::Faults;
 use super::super::policy::{Goal, Kind};
 use super::super::queue::Trace;
@@ -103,11 +103,15 @@ fn compare(settings: &Settings, number: u32, faults: Faults, reach: Reach) -> (R
     let count = settings.lookups.unwrap_or(LOOKUPS);
     let mut trace = Trace::default();
     let mut rows = Vec::new();
-    let mut warm = Vec::new();
+    let (mut warm, mut broken) = (Vec::new(), None);
     for (name, reach) in [("warm", reach), ("mix", Reach::mix(CONNECTIONS))] {
         for kind in &settings.policies {
             for goal in [Goal::Value, Goal::Closest] {
-                let figures = figures(&world, *kind, goal, reach, count, &mut trace);
+                let lookups = run(&world, *kind, goal, reach, count, &mut trace);
+                if *kind == Kind::Ours {
+                    broken = broken.or(lookups.iter().find_map(|lookup| lookup.broken));
+                }
+                let figures = Figures::of(&lookups);
                 if name == "warm" {
                     warm.push((*kind, goal, figures.clone()));
                 }
@@ -122,7 +126,7 @@ fn compare(settings: &Settings, number: u32, faults: Faults, reach: Reach) -> (R
         seed: settings.seed,
         hash: format!("{:016x}", trace.hash()),
         rows,
-        measures: Vec::new(),
+        measures: super::machines::invariants(settings, broken),
     };
     (report, Rows(warm))
 }
