@@ -137,10 +137,9 @@ impl Sets {
         // Of several that nobody has stored the first is the one before.
         let before =
             before.and_then(|set| if set.before.is_some() { set.before } else { Some(Box::new(set)) });
-        let life = record.version().not_after.saturating_sub(now.unix.as_secs());
         let set = Set {
             before,
-            ends: now.mono.saturating_add(Duration::from_secs(life)),
+            ends: ends(now, &record),
             keep: keep && !record.is_tombstone(),
             record,
             wanted,
@@ -257,6 +256,9 @@ impl Sets {
                 (set.state, set.next, set.ends) = (SetState::Expired, now.mono + seen_for, Duration::MAX);
                 set.publishing = false;
                 set.holders.clear();
+            } else if set.state != SetState::Expired {
+                // Whoever sets the clock back lengthens what is left.
+                set.ends = ends(now, &set.record);
             }
             set.state != SetState::Expired || set.next > now.mono
         });
@@ -347,6 +349,12 @@ impl Sets {
             acts.push(Act::Probe { token: self.next_token, contact, message });
         }
     }
+}
+
+/// When the life of a record is over, by the clock as it is set now.
+fn ends(now: Now, record: &Record) -> Duration {
+    let left = record.version().not_after.saturating_sub(now.unix.as_secs());
+    now.mono.saturating_add(Duration::from_secs(left))
 }
 
 impl Set {

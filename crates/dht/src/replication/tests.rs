@@ -323,6 +323,27 @@ fn a_set_goes_through_its_states_with_the_number_of_its_replicas() {
     assert!(sets.view(&unkept.id()).is_none(), "an expired record is looked after no more");
 }
 
+/// A clock that is set back makes nobody ask without a pause when the life that was left before is over.
+#[test]
+fn a_clock_that_is_set_back_lengthens_what_is_left_of_a_record() {
+    let (mut sets, _) = sets();
+    let unkept = value(1, 2, 3600);
+    sets.forget(&value(1, 1, 3600).id());
+    sets.publish(at(0), unkept.clone(), 12, Duration::from_secs(3600), false);
+    sets.settled(at(1), &unkept.id(), &contacts(20..32));
+    let back = |mono| Now { mono: Duration::from_secs(mono), unix: Duration::from_secs(mono - 1000) };
+    for second in 3600..3605 {
+        for act in sets.poll(back(second), &key(1), &mut Random::from_number(1)) {
+            let Act::Probe { token, .. } = act else { panic!("{act:?}") };
+            sets.answered(back(second), token, true);
+        }
+        assert!(sets.next_due().unwrap() > back(second).mono);
+    }
+    assert_eq!(sets.view(&unkept.id()).unwrap().state, SetState::Healthy);
+    sets.poll(back(4600), &key(1), &mut Random::from_number(1));
+    assert_eq!(sets.view(&unkept.id()).unwrap().state, SetState::Expired);
+}
+
 // AL-51, weakness 6: holders are asked; those that fail or refuse are no replicas, and what is missing is published again.
 #[test]
 fn holders_that_have_lost_it_are_no_replicas() {
