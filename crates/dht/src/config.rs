@@ -144,6 +144,10 @@ pub struct LookupConfig {
     pub watch_poll: Duration,
     /// How long an operation waits for a change, unless its caller says otherwise.
     pub watch_deadline: Duration,
+    /// Values of which the newest version that was read here is remembered, so that no later read gives an older one back. Zero: none.
+    pub remembered_reads: usize,
+    /// Bytes of what is remembered so.
+    pub remembered_read_bytes: usize,
 }
 
 impl LookupConfig {
@@ -199,6 +203,8 @@ impl Default for LookupConfig {
             watch_holders: 3,
             watch_poll: Duration::from_secs(30),
             watch_deadline: Duration::from_secs(60),
+            remembered_reads: 4096,
+            remembered_read_bytes: 1 << 20,
         }
     }
 }

@@ -137,6 +137,8 @@ const DHT: &[Bound<DhtConfig>] = bounds! { DhtConfig, "dht":
     lookup.watch_holders: 1, 20;
     lookup.watch_poll: secs(1), DAY;
     lookup.watch_deadline: secs(1), YEAR;
+    lookup.remembered_reads: 0, MANY;
+    lookup.remembered_read_bytes: 0, 1 << 30;
     serve.max_answer_bytes: MAX_VALUE_BYTES + 1024, MAX_ANSWER_BYTES;
     serve.peer_burst: 1.0, OFTEN;
     serve.peer_per_second: 0.0, OFTEN;
@@ -222,6 +224,7 @@ const RECORDS: &[Bound<RecordsConfig>] = bounds! { RecordsConfig, "records":
     topic.max_ttl: secs(60), YEAR;
     topic.default_ttl: secs(60), YEAR;
     topic.replicas: 1, MAX_CLOSER;
+    topic_shard_members: 1, 65_536;
     mailbox.max_body_bytes: 256, MOST_BODY;
     mailbox.max_ttl: secs(60), YEAR;
     mailbox.default_ttl: secs(60), YEAR;

@@ -144,6 +144,17 @@ impl Harvest {
         self.slots.iter().map(|(slot, best)| (slot.clone(), best.rank.clone())).collect()
     }
 
+    /// Whether what was found in the slot of this is worth less. False where nothing was found there.
+    pub(crate) fn has_older(&self, than: &Judged) -> bool {
+        self.slots.get(&than.slot).is_some_and(|best| best.rank < than.rank)
+    }
+
+    /// The value that a lookup for one value gives back, and what it is worth.
+    pub(crate) fn best(&self) -> Option<(Judged, &Bytes)> {
+        let (slot, best) = self.slots.first_key_value()?;
+        Some((Judged { slot: slot.clone(), rank: best.rank.clone(), is_final: self.is_final }, &best.value))
+    }
+
     /// What the best value of each slot is worth.
     pub(crate) fn judged(&self) -> impl Iterator<Item = Judged> {
         let is_final = self.is_final;

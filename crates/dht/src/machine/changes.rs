@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use peerage_machine::Now;
 
-use super::operation::{Op, add_counts};
+use super::operation::Op;
 use super::requests::Purpose;
 use super::{Counts, Dht, Ended, Failure, Options, RequestId};
 use crate::lookup::{Judged, StepKind, Voter};
@@ -105,7 +105,7 @@ impl Change {
 
     /// What it cost beside the last lookup.
     pub(super) fn add_to(&self, counts: &mut Counts) {
-        add_counts(counts, &self.counts);
+        *counts += self.counts;
     }
 
     fn is_newer(&self, found: &Judged) -> bool {
@@ -371,7 +371,7 @@ impl Dht {
             op.wake = op.deadline.min(change.wake(now));
             return;
         }
-        add_counts(&mut change.counts, &op.lookup.counts);
+        change.counts += op.lookup.counts;
         change.poll = None;
         let dropped = change.forget_holders();
         op.lookup = fresh;

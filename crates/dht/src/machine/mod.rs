@@ -8,6 +8,7 @@ mod links;
 mod memory;
 mod operation;
 mod published;
+mod reads;
 mod requests;
 mod serve;
 mod store;
@@ -33,6 +34,7 @@ use holder::Holder;
 use late::Late;
 use links::Links;
 use operation::Op;
+use reads::Reads;
 use requests::Requests;
 use serve::Limiter;
 pub use types::{
@@ -55,6 +57,7 @@ pub struct Dht {
     links: Links,
     requests: Requests,
     late: Late,
+    reads: Reads,
     /// By the machine's own numbers.
     operations: BTreeMap<u64, Op>,
     last_operation: u64,
@@ -152,6 +155,7 @@ impl Dht {
             links: Links::default(),
             requests: Requests::new(),
             late: Late::default(),
+            reads: Reads::new(&config.lookup),
             operations: BTreeMap::new(),
             last_operation: 0,
             callers: BTreeMap::new(),

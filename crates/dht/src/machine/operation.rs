@@ -117,6 +117,7 @@ impl Dht {
             None => {
                 let mut harvest = Harvest::default();
                 self.add_own(now, &target, &goal, &mut harvest);
+                self.never_back(now, &target, &goal, &mut harvest);
                 let equivocation = harvest.equivocation.take();
                 let (values, providers) = harvest.take();
                 let mut outcome =
@@ -452,6 +453,7 @@ impl Dht {
                 let told = op.store.as_ref().is_some_and(|store| store.told);
                 let (target, goal) = (op.lookup.target().clone(), op.lookup.goal().clone());
                 self.add_own(now, &target, &goal, &mut op.lookup.harvest);
+                self.never_back(now, &target, &goal, &mut op.lookup.harvest);
                 if op.watch && ended != Ended::Cancelled {
                     let (started, ranks) = (op.lookup.started(), op.lookup.harvest.ranks());
                     let watched = Watched { id, started, until: now.mono + LISTEN, ranks };
@@ -578,18 +580,4 @@ fn knowledge(
         contact = own.clone();
     }
     (contact, hint)
-}
-
-/// What a lookup and a store of it cost together.
-pub(super) fn add_counts(counts: &mut Counts, store: &Counts) {
-    counts.asked += store.asked;
-    counts.answered += store.answered;
-    counts.failed += store.failed;
-    counts.cancelled += store.cancelled;
-    counts.suspected += store.suspected;
-    counts.stored += store.stored;
-    counts.refused += store.refused;
-    counts.late += store.late;
-    counts.invalid += store.invalid;
-    counts.warm += store.warm;
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use peerage_machine::Now;
 
-use super::operation::add_counts;
 use super::requests::Purpose;
 use super::{Counts, Dht, Ended, Failure, NotStored, Outcome, RequestId};
 use crate::estimate::{radius, tenth_of_gamma};
@@ -88,7 +87,7 @@ impl Store {
         let answered =
             outcome.stored.len() + outcome.not_stored.iter().filter(|(_, why)| !failed(why)).count();
         outcome.superseded = 2 * outdone > answered;
-        add_counts(&mut outcome.counts, &self.counts);
+        outcome.counts += self.counts;
     }
 
     /// A lookup of the neighbourhood has found these.

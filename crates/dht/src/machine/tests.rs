@@ -10,6 +10,7 @@ mod changes;
 mod keeping;
 mod late;
 mod limits;
+mod reads;
 mod watchers;
 
 const S: fn(u64) -> Duration = Duration::from_secs;

@@ -467,6 +467,23 @@ pub struct Counts {
     pub around: u32,
 }
 
+/// What several operations cost together.
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.asked += other.asked;
+        self.answered += other.answered;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+        self.suspected += other.suspected;
+        self.stored += other.stored;
+        self.refused += other.refused;
+        self.late += other.late;
+        self.invalid += other.invalid;
+        self.warm += other.warm;
+        self.around += other.around;
+    }
+}
+
 /// Why an operation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]

@@ -92,6 +92,8 @@ pub struct RecordsConfig {
     pub endpoint: KindLimits,
     /// Topic ads.
     pub topic: KindLimits,
+    /// Members of a topic beyond which one key is too few for it: it is divided into shards ([`crate::topic`]). All nodes of a network had best have the same.
+    pub topic_shard_members: usize,
     /// Mailbox messages.
     pub mailbox: KindLimits,
     /// User values.
@@ -150,6 +152,7 @@ impl Default for RecordsConfig {
             value: limits(4 * 1024, 48, 48, 12),
             immutable: limits(8 * 1024, 48, 48, 8),
             foreign: ForeignLimits { max_body_bytes: 4 * 1024, max_ttl: hours(48), replicas: 12 },
+            topic_shard_members: 200,
             clock_tolerance: Duration::from_secs(600),
             clock_neighbours: 8,
             clock_alarm: Duration::from_secs(300),

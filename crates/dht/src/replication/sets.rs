@@ -73,6 +73,8 @@ pub struct SetView {
     pub not_after: u64,
     /// When it is renewed, as [`Now::mono`]; `None` when it is left to expire.
     pub renews: Option<Duration>,
+    /// For how long it is published each time.
+    pub lasts: Duration,
     /// Who has it.
     pub holders: Vec<Contact>,
 }
@@ -426,6 +428,7 @@ impl Set {
             wanted: self.wanted,
             not_after: self.record.version().not_after,
             renews: self.keep.then_some(self.renew),
+            lasts: self.ttl,
             holders: self.holders.iter().map(|holder| holder.contact.clone()).collect(),
         }
     }

@@ -206,18 +206,30 @@ impl Dht {
         self.shared.dht.as_ref().ok_or(DhtError::Off)
     }
 
-    pub(super) fn call<T>(
+    pub(super) fn call<T: Send + 'static>(
         &self,
         wanted: Result<Operation, DhtError>,
         read: impl FnOnce(&Outcome) -> Result<T, DhtError> + Send + 'static,
     ) -> DhtCall<T> {
+        self.call_then(wanted, move |outcome, _| std::future::ready(read(&outcome)))
+    }
+
+    /// An operation after which `then` goes on, under the same options: what comes of that is the result.
+    pub(super) fn call_then<T, F>(
+        &self,
+        wanted: Result<Operation, DhtError>,
+        then: impl FnOnce(Outcome, Options) -> F + Send + 'static,
+    ) -> DhtCall<T>
+    where
+        F: Future<Output = Result<T, DhtError>> + Send + 'static,
+    {
         let core = self.core().cloned();
         let wanted = core.and_then(|core| Ok((core, Wanted::Known(wanted?))));
-        DhtCall::new(wanted, Box::new(read))
+        DhtCall::new(wanted, Box::new(move |outcome, options| Box::pin(then(outcome, options))))
     }
 
     /// An operation that is only made when the call is awaited, by what its options say then.
-    pub(super) fn make<T, F>(
+    pub(super) fn make<T: Send + 'static, F>(
         &self,
         make: impl FnOnce(Options, Terms) -> F + Send + 'static,
         read: impl FnOnce(&Outcome) -> Result<T, DhtError> + Send + 'static,
@@ -227,7 +239,7 @@ impl Dht {
     {
         let make: Make = Box::new(move |options, terms| Box::pin(make(options, terms)));
         let wanted = self.core().cloned().map(|core| (core, Wanted::Made(make)));
-        DhtCall::new(wanted, Box::new(read))
+        DhtCall::new(wanted, Box::new(move |outcome, _| Box::pin(std::future::ready(read(&outcome)))))
     }
 }
 
@@ -248,7 +260,8 @@ pub(super) fn not_found(report: DhtReport) -> DhtError {
     DhtError::NotFound { report: Box::new(report) }
 }
 
-type ReadOutcome<T> = Box<dyn FnOnce(&Outcome) -> Result<T, DhtError> + Send>;
+type Reading<T> = Pin<Box<dyn Future<Output = Result<T, DhtError>> + Send>>;
+type ReadOutcome<T> = Box<dyn FnOnce(Outcome, Options) -> Reading<T> + Send>;
 type Making = Pin<Box<dyn Future<Output = Result<Operation, DhtError>> + Send>>;
 type Make = Box<dyn FnOnce(Options, Terms) -> Making + Send>;
 
@@ -298,8 +311,17 @@ impl<T> DhtCall<T> {
         T: 'static,
     {
         let Self { wanted, options, terms, steps, settled, read } = self;
-        let read: ReadOutcome<U> = Box::new(move |outcome| read(outcome).map(map));
+        let read: ReadOutcome<U> = Box::new(move |outcome, options| {
+            let reading = read(outcome, options);
+            Box::pin(async move { reading.await.map(map) })
+        });
         DhtCall { wanted, options, terms, steps, settled, read }
+    }
+
+    /// The same call under the options of another one.
+    pub(super) fn under(mut self, options: Options) -> Self {
+        self.options = Options { watch: false, ..options };
+        self
     }
 
     /// How urgent it is: how many requests are under way at once, and how soon the next one starts. Default: interactive.
@@ -356,6 +378,11 @@ impl DhtCall<DhtReport> {
     pub fn once(mut self) -> Self {
         self.terms.once = true;
         self
+    }
+
+    /// The same call under the options and terms of another one.
+    pub(super) fn on(self, options: Options, terms: &Terms) -> Self {
+        Self { terms: terms.clone(), ..self.under(options) }
     }
 
     /// For a message: the recipient's leave, as [`Dht::mailbox_token`] gives it there. With it no work is done.
@@ -428,6 +455,7 @@ impl<T: 'static> IntoFuture for DhtCall<T> {
             };
             let limit = limit_of(&wanted);
             let mut events = core.events.subscribe();
+            let begun = Instant::now();
             let mut outcome = run(&core, wanted.clone(), options, steps.clone(), settled.clone()).await?;
             if outcome.ended == Ended::NoContacts {
                 // A node that has just been started, or has just been connected to, is about to know somebody.
@@ -436,11 +464,11 @@ impl<T: 'static> IntoFuture for DhtCall<T> {
                 };
                 let patience =
                     options.deadline.map_or(CONTACT_PATIENCE, |deadline| deadline.min(CONTACT_PATIENCE));
-                let start = Instant::now();
                 let _ = tokio::time::timeout(patience, joined).await;
-                options.deadline = options.deadline.map(|deadline| deadline.saturating_sub(start.elapsed()));
+                options.deadline = options.deadline.map(|deadline| deadline.saturating_sub(begun.elapsed()));
                 outcome = run(&core, wanted, options, steps, settled.clone()).await?;
             }
+            options.deadline = options.deadline.map(|deadline| deadline.saturating_sub(outcome.took));
             match outcome.ended {
                 Ended::NoContacts => Err(DhtError::NoContacts),
                 Ended::TooMany => Err(DhtError::TooMany),
@@ -451,7 +479,7 @@ impl<T: 'static> IntoFuture for DhtCall<T> {
                         // Whoever waited for the end may be gone.
                         let _ = settled.try_send(outcome.clone());
                     }
-                    read(&outcome)
+                    read(outcome, options).await
                 }
             }
         })
@@ -493,7 +521,7 @@ mod tests {
     /// a watcher that does not look keeps so many steps, and no more.
     #[tokio::test]
     async fn a_watcher_of_a_lookup_may_be_four_thousand_steps_behind() {
-        let call = DhtCall::new(Err(DhtError::Off), Box::new(|_| Ok(())));
+        let call = DhtCall::new(Err(DhtError::Off), Box::new(|_, _| Box::pin(async { Ok(()) })));
         let (call, mut steps) = call.watch();
         assert!(call.options.watch);
         let sender = call.steps.unwrap();

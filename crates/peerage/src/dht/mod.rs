@@ -39,6 +39,7 @@ mod records;
 mod report;
 mod serve;
 mod streams;
+mod topics;
 mod watch;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +47,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use peerage_dht::record::{Network, Records};
-use peerage_dht::{AcceptAll, Input, OperationId, QueryId};
+use peerage_dht::{AcceptAll, Input, LookupConfig, OperationId, QueryId};
 use peerage_machine::{Machine as _, Random};
 use tokio::sync::{Notify, broadcast, mpsc};
 
@@ -72,9 +73,10 @@ pub use peerage_dht::{
     Judged, Mode, NotStored, Refusal, SeenCounts, Standing, Stats, Step, StepKind, Target,
 };
 pub use published::Published;
+pub use records::Value;
 pub(crate) use records::addresses_of;
-pub use records::{Member, Value};
 pub use report::{DhtReport, Settled};
+pub use topics::Member;
 pub use watch::{Changes, Update};
 
 use driver::run;
@@ -98,6 +100,7 @@ pub(crate) struct DhtCore {
     pub(crate) protocols: Vec<String>,
     pub(crate) network: Network,
     pub(crate) records: RecordsConfig,
+    pub(crate) lookups: LookupConfig,
     /// The number of the record that was signed last: times in microseconds, and never the same twice.
     last_seq: AtomicU64,
     pub(crate) to_driver: mpsc::Sender<DhtMessage>,
@@ -147,6 +150,7 @@ pub(crate) fn start(
     tracing::debug!(?restored, "the DHT's records are read");
     shared.spawn(run(shared.clone(), core, machine, messages));
     shared.spawn(records::keep_published(shared.clone(), mode == Mode::Server));
+    shared.spawn(topics::keep_topics(shared.clone()));
     Ok(())
 }
 
@@ -216,6 +220,7 @@ impl DhtCore {
             protocols,
             network: network_of(network),
             records: config.records.clone(),
+            lookups: config.limits.lookup.clone(),
             last_seq: AtomicU64::new(0),
             to_driver,
             peers_changed: Notify::new(),

@@ -9,8 +9,8 @@ use peerage_dht::replication::{SetState, SetView};
 use peerage_dht::topic::Ad;
 use peerage_identity::PeerId;
 
-use super::handle::{Dht, DhtCall, DhtError, key};
-use super::report::DhtReport;
+use super::handle::{Dht, DhtError, key};
+use super::topics;
 
 /// A record of this node's and how it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +46,6 @@ impl Dht {
         let me = self.shared.me;
         let views = self.of_machine(|_, machine| machine.published()).await?;
         Ok(views.iter().map(|view| published(&me, view)).collect())
-    }
-
-    /// Takes this node out of a topic: readers are told that it is not there any more, by a word that lasts as long as an ad can.
-    pub fn leave(&self, topic: &str) -> DhtCall<DhtReport> {
-        self.store(Place::of_topic(topic, 0), Ok(Bytes::new()))
     }
 
     /// Renews a value no more: it is there until it expires. [`Dht::remove`] takes it away at once. Says whether it was looked after.
@@ -96,7 +91,7 @@ impl Dht {
 }
 
 fn published(me: &PeerId, view: &SetView) -> Published {
-    let tombstone = view.record.is_tombstone();
+    let tombstone = view.record.is_tombstone() || topics::stands(view).is_some_and(|stands| stands.ad.gone);
     let nothing = if tombstone { " (taken back)" } else { "" };
     Published {
         what: format!("{}{nothing}", in_words(me, view)),
@@ -115,9 +110,10 @@ fn in_words(me: &PeerId, view: &SetView) -> String {
     let hex = |hash: &[u8; 32]| hash.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     match view.record.place() {
         Place::Endpoint { .. } => "endpoint".to_owned(),
-        Place::Topic { topic, .. } => {
+        Place::Topic { topic, shard } => {
             let ad = view.record.body().and_then(|body| Ad::decode(body).ok());
-            format!("topic {}", ad.map_or_else(|| hex(topic), |ad| ad.topic))
+            let shard = if *shard == 0 { String::new() } else { format!(", shard {shard}") };
+            format!("topic {}{shard}", ad.map_or_else(|| hex(topic), |ad| ad.topic))
         }
         Place::Mailbox { recipient, .. } if recipient == me => {
             let rules = view.record.body().and_then(|body| MailboxRules::decode(body).ok());

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peerage_dht::record::{Draft, EndpointBody, Kind, MailboxPolicy, Place, Record};
-use peerage_dht::topic::Ad;
 use peerage_dht::{Class, Contact, Operation, Options, Outcome};
 use peerage_identity::{DialAddress, PeerId};
 
@@ -30,16 +29,6 @@ pub struct Value {
     pub seq: u64,
     /// When it expires unless it is published again, since the Unix epoch.
     pub not_after: Duration,
-}
-
-/// A member of a topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Member {
-    /// Who.
-    pub peer: PeerId,
-    /// What it says about itself.
-    pub ad: Ad,
 }
 
 impl Dht {
@@ -105,26 +94,6 @@ impl Dht {
         })
     }
 
-    /// Joins a topic: others who ask for it find this node and what it says about itself. The ad lasts for an hour at a time and is renewed while the node runs
-    /// ([`DhtCall::lasts`], [`DhtCall::once`]), until [`Dht::leave`].
-    pub fn announce(&self, ad: &Ad) -> DhtCall<DhtReport> {
-        self.store(Place::of_topic(&ad.topic, 0), Ok(ad.encode()))
-    }
-
-    /// Who is in a topic, up to `wanted` of them.
-    pub fn topic(&self, topic: &str, wanted: usize) -> DhtCall<(Vec<Member>, DhtReport)> {
-        let read = |core: &DhtCore, outcome: &Outcome| {
-            let records =
-                outcome.values.iter().filter_map(|found| Record::open(&core.network, &found.value).ok());
-            let member = |record: Record| {
-                let ad = Ad::decode(record.body().filter(|body| !body.is_empty())?).ok()?;
-                Some(Member { peer: record.publisher(), ad })
-            };
-            records.filter_map(member).collect()
-        };
-        self.collect(&Place::of_topic(topic, 0), wanted, read)
-    }
-
     /// Signs a record on `place` with `body` and stores it at as many nodes as its kind asks for.
     pub(super) fn store(&self, place: Place, body: Result<Bytes, DhtError>) -> DhtCall<DhtReport> {
         let dht = self.clone();
@@ -171,7 +140,7 @@ impl Dht {
     }
 
     /// Looks up the record at a place that holds one.
-    fn fetch<T: 'static>(
+    fn fetch<T: Send + 'static>(
         &self,
         place: &Place,
         read: impl FnOnce(&Record, DhtReport) -> Result<T, DhtError> + Send + 'static,
@@ -194,7 +163,7 @@ impl Dht {
     }
 
     /// Looks up all records at a place that holds several.
-    pub(super) fn collect<T: 'static>(
+    pub(super) fn collect<T: Send + 'static>(
         &self,
         place: &Place,
         wanted: usize,

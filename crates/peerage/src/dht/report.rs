@@ -53,6 +53,20 @@ impl DhtReport {
         }
     }
 
+    /// Takes in what came of another operation for the same: it may have ended before all was seen, and then so has the whole.
+    pub(super) fn add(&mut self, other: &Self) {
+        let whole = |ended| matches!(ended, Ended::Complete | Ended::Found);
+        if whole(self.ended) {
+            self.ended = other.ended;
+        }
+        self.hops = self.hops.max(other.hops);
+        self.counts += other.counts;
+        self.dense |= other.dense;
+        if self.equivocation.is_none() {
+            self.equivocation.clone_from(&other.equivocation);
+        }
+    }
+
     /// Why copies were not stored, and how many for each reason, the most first.
     pub fn reasons(&self) -> Vec<(NotStored, usize)> {
         let mut reasons: BTreeMap<NotStored, usize> = BTreeMap::new();

@@ -127,6 +127,9 @@ pub struct Ad {
     pub brief: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "7")]
     pub data: ::prost::bytes::Bytes,
+    /// The publisher has left this shard. What it says of shard_bits still helps readers.
+    #[prost(bool, tag = "8")]
+    pub gone: bool,
 }
 /// The body of the record that a mailbox's owner keeps in it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

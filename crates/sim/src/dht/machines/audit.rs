@@ -43,6 +43,16 @@ impl Audit {
 }
 
 impl World {
+    /// What is broken of what was to hold all the time, at the end of a run.
+    pub fn broken_at_the_end(&self) -> Option<String> {
+        let of = |(node, this): (usize, &super::Node)| {
+            let broken = this.dht.as_ref()?.check().err()?;
+            Some(format!("seed {}, node {node}, at the end: {broken}", self.setting.seed))
+        };
+        let all = || self.nodes.iter().enumerate().find_map(of);
+        self.broken.clone().or_else(|| if self.setting.checks { all() } else { None })
+    }
+
     /// Looks at the network when it is time for it, where invariants are checked and no other one is broken.
     pub(super) fn audit_when_due(&mut self) {
         if !self.setting.checks

@@ -17,6 +17,10 @@ const FRAME: u64 = 70;
 /// What a handshake with certificates and both hellos takes of each side, with its padded first packets.
 const HANDSHAKE: u64 = 2_600;
 
+/// Where invariants are checked, a machine is looked at after each so many of its events: what is broken stays so, and looking costs more than most events do. The machine's own
+/// tests look after each.
+const CHECK_EVERY: u32 = 8;
+
 impl World {
     /// Does what is due.
     pub(super) fn carry(&mut self, event: Event) {
@@ -74,11 +78,13 @@ impl World {
         }
         let (setting, this) = (&self.setting, &mut self.nodes[node as usize]);
         let Some(dht) = &mut this.dht else { return };
-        if setting.checks
-            && self.broken.is_none()
-            && let Err(broken) = dht.check()
-        {
-            self.broken = Some(format!("seed {}, node {node}, {} µs: {broken}", setting.seed, self.now));
+        if setting.checks && self.broken.is_none() {
+            this.handled = this.handled.wrapping_add(1);
+            if this.handled.is_multiple_of(CHECK_EVERY)
+                && let Err(broken) = dht.check()
+            {
+                self.broken = Some(format!("seed {}, node {node}, {} µs: {broken}", setting.seed, self.now));
+            }
         }
         let Some(due) = dht.poll_timeout() else { return };
         let due = due.saturating_sub(clock(0).mono).as_nanos().div_ceil(1_000) as Micros;

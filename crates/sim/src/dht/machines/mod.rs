@@ -49,6 +49,8 @@ pub struct Node {
     pub meter: Meter,
     /// How often it has started.
     starts: u32,
+    /// Events since it was set up, where invariants are checked.
+    handled: u32,
     /// The next time at which it is woken.
     wake: Option<Micros>,
     /// Who it is connected to.
@@ -136,7 +138,7 @@ pub struct Setting {
     pub loss: f64,
     /// Share of nodes that nobody can dial, and that don't know it: who stands behind a NAT is reached over the connections that it dials.
     pub nat: f64,
-    /// Whether the invariants are checked after each event.
+    /// Whether the invariants are checked while it runs: those of a machine after each eighth of its events, and of all at the end; those of the network once in a while.
     pub checks: bool,
     /// Machines hold records by these rules; `None` where the simulator keeps plain values in their stead.
     pub records: Option<Arc<RecordsConfig>>,
@@ -423,6 +425,7 @@ impl Node {
             since: 0,
             meter: Meter::default(),
             starts: 0,
+            handled: 0,
             wake: None,
             links: BTreeMap::new(),
             dials: BTreeMap::new(),

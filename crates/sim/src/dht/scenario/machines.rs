@@ -37,7 +37,7 @@ pub(super) fn report(
     rows: Vec<Row>,
     mut measures: Vec<Measure>,
 ) -> Report {
-    measures.extend(invariants(settings, world.broken.as_deref()));
+    measures.extend(invariants(settings, world.broken_at_the_end().as_deref()));
     Report {
         scenario: number,
         title: scenario(number).map_or("", |scenario| scenario.title),

@@ -1,0 +1,77 @@
+//! What callers have read here: a later read never gives back an older version than an earlier one did, whichever holders answer. It is no cache: a value of which
+//! nobody has anything any more is not found, whatever was read before.
+
+use std::num::NonZeroUsize;
+
+use bytes::Bytes;
+use lru::LruCache;
+use peerage_machine::Now;
+
+use super::Dht;
+use crate::lookup::{Goal, Harvest, Voter};
+use crate::{Judged, Key, LookupConfig, Target};
+
+/// The newest versions that were read, of so many values and bytes; the one that was read longest ago is forgotten first.
+pub(super) struct Reads {
+    /// `None` where nothing is to be remembered.
+    known: Option<LruCache<Key, Read>>,
+    bytes: usize,
+    most_bytes: usize,
+}
+
+struct Read {
+    worth: Judged,
+    value: Bytes,
+}
+
+impl Reads {
+    pub(super) fn new(limits: &LookupConfig) -> Self {
+        // The map grows as it is filled: what may be set to a million takes no room before.
+        let known = NonZeroUsize::new(limits.remembered_reads).map(|most| {
+            let mut known = LruCache::unbounded();
+            known.resize(most);
+            known
+        });
+        Self { known, bytes: 0, most_bytes: limits.remembered_read_bytes }
+    }
+
+    /// A value that was read: it takes the place of what was read under its key before. One that takes more than all the room is not remembered.
+    fn note(&mut self, key: &Key, worth: Judged, value: &Bytes) {
+        let Some(known) = self.known.as_mut() else { return };
+        if value.len() > self.most_bytes {
+            self.bytes -= known.pop(key).map_or(0, |read| read.value.len());
+            return;
+        }
+        // Bytes of its own: a part of an answer would keep all of it.
+        let read = Read { worth, value: Bytes::copy_from_slice(value) };
+        self.bytes += read.value.len();
+        self.bytes -= known.push(*key, read).map_or(0, |(_, before)| before.value.len());
+        while self.bytes > self.most_bytes {
+            let Some((_, oldest)) = known.pop_lru() else { return };
+            self.bytes -= oldest.value.len();
+        }
+    }
+
+    /// What was read under this key, if it is newer than what was found now.
+    fn newer(&mut self, key: &Key, harvest: &Harvest) -> Option<Bytes> {
+        let read = self.known.as_mut()?.get(key)?;
+        harvest.has_older(&read.worth).then(|| read.value.clone())
+    }
+}
+
+impl Dht {
+    /// A read of one value ends with this: where it was read before, and newer, that is what it ends with; and what it ends with is remembered.
+    pub(super) fn never_back(&mut self, now: Now, target: &Target, goal: &Goal, harvest: &mut Harvest) {
+        if !matches!(goal, Goal::Value(_)) {
+            return;
+        }
+        if let Some(value) = self.reads.newer(target.key(), harvest) {
+            let us = (&self.peer, Voter::Peer(self.peer));
+            harvest.values(now, &self.lookups, &*self.judge, target, us, &[value]);
+        }
+        // Of what cannot change there is nothing to remember.
+        if let Some((worth, value)) = harvest.best().filter(|(worth, _)| !worth.is_final) {
+            self.reads.note(target.key(), worth, value);
+        }
+    }
+}
