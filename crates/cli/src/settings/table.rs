@@ -324,7 +324,7 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit time records.topic.max_ttl: "Topic ads: the longest time from publishing to expiry"
     Limit time records.topic.default_ttl: "Topic ads: the time to live unless the publisher says otherwise"
     Limit count records.topic.replicas: "Topic ads: at how many peers one is kept"
-    Limit count records.topic_shard_members: "Members of a topic beyond which one key is too few for it: it is divided into shards. All nodes of a network had best have the same"
+    Limit count records.topic_shard_members: "Members of a topic's shard beyond which newcomers stand in a further one. All nodes of a network had best have the same"
     Limit bytes records.mailbox.max_body_bytes: "Mailbox messages: bytes of a body; envelope and framing come to that, 420 bytes at most"
     Limit time records.mailbox.max_ttl: "Mailbox messages: the longest time from publishing to expiry"
     Limit time records.mailbox.default_ttl: "Mailbox messages: the time to live unless the publisher says otherwise"

@@ -149,6 +149,14 @@ impl Harvest {
         self.slots.get(&than.slot).is_some_and(|best| best.rank < than.rank)
     }
 
+    /// Gives up what was found in a slot.
+    pub(crate) fn forget(&mut self, slot: &Bytes) {
+        if let Some(best) = self.slots.remove(slot) {
+            self.bytes -= best.value.len();
+            self.known.remove(&best.value);
+        }
+    }
+
     /// The value that a lookup for one value gives back, and what it is worth.
     pub(crate) fn best(&self) -> Option<(Judged, &Bytes)> {
         let (slot, best) = self.slots.first_key_value()?;

@@ -19,9 +19,21 @@ pub(super) struct Reads {
     most_bytes: usize,
 }
 
+/// Bytes of its own: parts of an answer would keep all of it.
 struct Read {
     worth: Judged,
     value: Bytes,
+}
+
+impl Read {
+    fn new(worth: &Judged, value: &Bytes) -> Self {
+        let [slot, rank, value] = [&worth.slot, &worth.rank, value].map(|part| Bytes::copy_from_slice(part));
+        Self { worth: Judged { slot, rank, is_final: worth.is_final }, value }
+    }
+
+    fn bytes(&self) -> usize {
+        self.worth.slot.len() + self.worth.rank.len() + self.value.len()
+    }
 }
 
 impl Reads {
@@ -36,42 +48,46 @@ impl Reads {
     }
 
     /// A value that was read: it takes the place of what was read under its key before. One that takes more than all the room is not remembered.
-    fn note(&mut self, key: &Key, worth: Judged, value: &Bytes) {
+    fn note(&mut self, key: &Key, worth: &Judged, value: &Bytes) {
         let Some(known) = self.known.as_mut() else { return };
-        if value.len() > self.most_bytes {
-            self.bytes -= known.pop(key).map_or(0, |read| read.value.len());
+        let read = Read::new(worth, value);
+        if read.bytes() > self.most_bytes {
+            self.bytes -= known.pop(key).map_or(0, |before| before.bytes());
             return;
         }
-        // Bytes of its own: a part of an answer would keep all of it.
-        let read = Read { worth, value: Bytes::copy_from_slice(value) };
-        self.bytes += read.value.len();
-        self.bytes -= known.push(*key, read).map_or(0, |(_, before)| before.value.len());
+        self.bytes += read.bytes();
+        self.bytes -= known.push(*key, read).map_or(0, |(_, before)| before.bytes());
         while self.bytes > self.most_bytes {
             let Some((_, oldest)) = known.pop_lru() else { return };
-            self.bytes -= oldest.value.len();
+            self.bytes -= oldest.bytes();
         }
     }
 
     /// What was read under this key, if it is newer than what was found now.
-    fn newer(&mut self, key: &Key, harvest: &Harvest) -> Option<Bytes> {
+    fn newer(&mut self, key: &Key, harvest: &Harvest) -> Option<(Judged, Bytes)> {
         let read = self.known.as_mut()?.get(key)?;
-        harvest.has_older(&read.worth).then(|| read.value.clone())
+        harvest.has_older(&read.worth).then(|| (read.worth.clone(), read.value.clone()))
     }
 }
 
 impl Dht {
-    /// A read of one value ends with this: where it was read before, and newer, that is what it ends with; and what it ends with is remembered.
+    /// A read of one value ends with this: where it was read before, and newer, that is what it ends with; and what it ends with is remembered. What was read before and has expired
+    /// leaves nothing, as it does at holders.
     pub(super) fn never_back(&mut self, now: Now, target: &Target, goal: &Goal, harvest: &mut Harvest) {
         if !matches!(goal, Goal::Value(_)) {
             return;
         }
-        if let Some(value) = self.reads.newer(target.key(), harvest) {
+        if let Some((worth, value)) = self.reads.newer(target.key(), harvest) {
             let us = (&self.peer, Voter::Peer(self.peer));
             harvest.values(now, &self.lookups, &*self.judge, target, us, &[value]);
+            // It has expired: nothing older comes in its place.
+            if harvest.has_older(&worth) {
+                harvest.forget(&worth.slot);
+            }
         }
         // Of what cannot change there is nothing to remember.
         if let Some((worth, value)) = harvest.best().filter(|(worth, _)| !worth.is_final) {
-            self.reads.note(target.key(), worth, value);
+            self.reads.note(target.key(), &worth, value);
         }
     }
 }

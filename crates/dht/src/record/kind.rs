@@ -92,7 +92,7 @@ pub struct RecordsConfig {
     pub endpoint: KindLimits,
     /// Topic ads.
     pub topic: KindLimits,
-    /// Members of a topic beyond which one key is too few for it: it is divided into shards ([`crate::topic`]). All nodes of a network had best have the same.
+    /// Members of a topic's shard beyond which newcomers stand in a further one ([`crate::topic`]). All nodes of a network had best have the same.
     pub topic_shard_members: usize,
     /// Mailbox messages.
     pub mailbox: KindLimits,

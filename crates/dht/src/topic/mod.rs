@@ -1,10 +1,10 @@
 //! Topics: peers advertise under a name, others enumerate them page by page.
 //!
-//! One key must not carry a large topic, so a topic of many members is divided into shards, each under a key of its own and so at other nodes. Publisher and reader need not agree
-//! on their number. Both begin with shard 0, where a part of all publishers is whatever they chose, and take what a quarter of the ads there say: a [`Survey`]. A reader goes on
-//! with the shards up to 2^bits. A publisher chooses its `shard_bits` by how many ads there are; its ad goes to the shard that the lowest bits of its own hash name, and says the
-//! number. Whoever chose fewer bits than a reader sees stands in one of the shards that the reader visits; whoever chose more stands in one of those as well, until the others
-//! have followed. Where a topic has become much smaller, those that have not looked again yet may be overlooked by readers, for no longer than the life of an ad.
+//! One key must not carry a large topic, so a topic of many members is divided into shards, each under a key of its own and so at other nodes. The shards are a binary tree: a
+//! publisher goes from the first one downwards, at each fork as a bit of its own hash says, and stands in the first that has room ([`Shards::has_room`]). A reader begins at the
+//! first one too, and goes on below each shard that is at least half full ([`Shards::goes_on_below`]); so what it costs to read a topic grows with what is there, and with
+//! nothing that anybody says. Nobody moves while a topic grows. Where it shrinks, whoever stands below a shard with room again moves up before readers stop there
+//! ([`Shards::has_emptied`]): what members leave behind counts for readers, and lasts longer than it takes until the others have looked.
 
 use bytes::Bytes;
 use peerage_identity::PeerId;
@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 
 use crate::record::RecordFault;
 
-/// A topic has at most 2^so many shards.
-pub const MAX_SHARD_BITS: u32 = 8;
+/// So many forks lie between the first shard of a topic and the last ones: 511 shards, which carry 100,000 members.
+pub const MAX_SHARD_DEPTH: u32 = 8;
 /// The most bytes of a topic's name.
 pub const MAX_TOPIC_NAME: usize = 128;
 /// The most tags of an ad, and the most protocols.
@@ -28,8 +28,6 @@ pub const MAX_BRIEF_CHARS: usize = 140;
 pub struct Ad {
     /// The topic.
     pub topic: String,
-    /// The publisher sees 2^so many shards.
-    pub shard_bits: u32,
     /// What the publisher calls itself.
     pub name: String,
     /// Protocols that it serves.
@@ -40,8 +38,6 @@ pub struct Ad {
     pub brief: String,
     /// Anything else.
     pub data: Bytes,
-    /// The publisher is here no more: it has left the topic, or stands in another shard. It still says how many shards there are.
-    pub gone: bool,
 }
 
 impl Ad {
@@ -49,13 +45,11 @@ impl Ad {
     pub fn encode(&self) -> Bytes {
         let ad = wire::Ad {
             topic: self.topic.clone(),
-            shard_bits: self.shard_bits,
             name: self.name.clone(),
             protocols: self.protocols.clone(),
             tags: self.tags.clone(),
             brief: self.brief.clone(),
             data: self.data.clone(),
-            gone: self.gone,
         };
         ad.encode_to_vec().into()
     }
@@ -69,7 +63,6 @@ impl Ad {
         let texts = [&ad.topic, &ad.name, &ad.brief].into_iter().chain(&ad.protocols).chain(&ad.tags);
         let plain = texts.into_iter().all(|text| !text.contains(char::is_control));
         let bounded = (1..=MAX_TOPIC_NAME).contains(&ad.topic.len())
-            && ad.shard_bits <= MAX_SHARD_BITS
             && ad.protocols.len() <= MAX_AD_TAGS
             && ad.tags.len() <= MAX_AD_TAGS
             && ad.brief.chars().count() <= MAX_BRIEF_CHARS;
@@ -78,19 +71,12 @@ impl Ad {
         }
         Ok(Self {
             topic: ad.topic,
-            shard_bits: ad.shard_bits,
             name: ad.name,
             protocols: ad.protocols,
             tags: ad.tags,
             brief: ad.brief,
             data: ad.data,
-            gone: ad.gone,
         })
-    }
-
-    /// What is left in a shard by somebody who stands there no more.
-    pub fn gone(topic: &str, shard_bits: u32) -> Self {
-        Self { topic: topic.to_owned(), shard_bits, gone: true, ..Self::default() }
     }
 
     /// Whether it has all of the tags and, where any are given, one of the protocols.
@@ -101,80 +87,58 @@ impl Ad {
     }
 }
 
-/// The bits of the shards of a topic of so many members, of which a shard carries `shard_members`.
-pub fn shard_bits_for(members: usize, shard_members: usize) -> u32 {
-    let shards = members.div_ceil(shard_members.max(1)).clamp(1, 1 << MAX_SHARD_BITS);
-    shards.next_power_of_two().trailing_zeros()
-}
-
-/// The shard in which a publisher stands that sees 2^`bits` of them.
-pub fn shard_of(publisher: &PeerId, bits: u32) -> u16 {
-    let hash: [u8; 32] = Sha256::digest(publisher.to_bytes()).into();
-    let low = u16::from_be_bytes([hash[30], hash[31]]);
-    low & ((1 << bits.min(MAX_SHARD_BITS)) - 1)
-}
-
-/// What the ads of shard 0 say of a topic.
+/// When a shard is full, and when it is not any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Survey {
-    /// So many members stand there, as far as they were looked at.
-    pub members: usize,
-    /// The topic has 2^so many shards: the most that a quarter of the ads says, so that a few liars don't send a reader to 256. Those who are gone say it too, so that nobody is
-    /// overlooked where all but a few have left.
-    pub shard_bits: u32,
+pub struct Shards {
+    /// Members of a shard beyond which newcomers go further: [`crate::record::RecordsConfig::topic_shard_members`].
+    pub carries: usize,
 }
 
-impl Survey {
-    /// So many ads of shard 0 are looked at: with twice as many as a shard carries there are too few shards, however many more there are.
-    pub fn most_ads(shard_members: usize) -> usize {
-        2 * shard_members.max(1)
+impl Shards {
+    /// Whether a newcomer stands here, where so many others do.
+    pub fn has_room(self, members: usize) -> bool {
+        members < self.carries
     }
 
-    /// What these ads of shard 0 say.
-    pub fn of<'a>(ads: impl IntoIterator<Item = &'a Ad>) -> Self {
-        let mut members = 0;
-        let mut count = |ad: &Ad| {
-            members += usize::from(!ad.gone);
-            ad.shard_bits
-        };
-        let mut bits: Vec<u32> = ads.into_iter().map(&mut count).collect();
-        bits.sort_unstable();
-        Self { members, shard_bits: bits.get(bits.len() * 3 / 4).copied().unwrap_or(0) }
+    /// Whether there may be members below a shard with so many records, those included that say that somebody has left.
+    pub fn goes_on_below(self, records: usize) -> bool {
+        records >= self.carries.div_ceil(2)
     }
 
-    /// How many shards a reader visits, from 0 on.
-    pub fn shards(&self) -> u16 {
-        1 << self.shard_bits.min(MAX_SHARD_BITS)
-    }
-
-    /// The bits that a publisher chooses: the others', unless shard 0 has more ads than a shard is to have, or a quarter of that.
-    pub fn bits_to_choose(&self, shard_members: usize) -> u32 {
-        match (shard_members / 4..=shard_members).contains(&self.members) {
-            true => self.shard_bits,
-            false => shard_bits_for(self.members << self.shard_bits.min(MAX_SHARD_BITS), shard_members),
-        }
-    }
-
-    /// Where a publisher's ad is to stand.
-    pub fn standing(&self, publisher: &PeerId, shard_members: usize) -> Standing {
-        let shard_bits = self.bits_to_choose(shard_members);
-        let mut shards = vec![shard_of(publisher, shard_bits)];
-        // Readers see what the others have chosen until now.
-        let seen = shard_of(publisher, self.shard_bits.min(shard_bits));
-        if !shards.contains(&seen) {
-            shards.push(seen);
-        }
-        Standing { shard_bits, shards }
+    /// Whether those below a shard with so many members come back to it.
+    pub fn has_emptied(self, members: usize) -> bool {
+        members < (3 * self.carries).div_ceil(4)
     }
 }
 
-/// Where a publisher's ad is to stand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// What it says.
-    pub shard_bits: u32,
-    /// The shards: one, or two while readers do not see the first of them yet.
-    pub shards: Vec<u16>,
+/// The shard in which a publisher may stand at this depth. All that it may stand in are below one another.
+pub fn shard_at(publisher: &PeerId, depth: u32) -> u16 {
+    let hash: [u8; 32] = Sha256::digest(publisher.to_bytes()).into();
+    let level = 1 << depth.min(MAX_SHARD_DEPTH);
+    level - 1 + (u16::from_be_bytes([hash[30], hash[31]]) & (level - 1))
+}
+
+/// How many forks lie above a shard.
+pub fn depth_of(shard: u16) -> u32 {
+    (u32::from(shard) + 1).ilog2()
+}
+
+/// The shard above this one; `None` for the first, and for numbers that are none.
+pub fn shard_above(shard: u16) -> Option<u16> {
+    let depth = depth_of(shard);
+    let level = 1u16.checked_shl(depth.checked_sub(1)?).filter(|_| depth <= MAX_SHARD_DEPTH)?;
+    Some(level - 1 + ((shard + 1) & (level - 1)))
+}
+
+/// The two shards below this one; none for the last ones.
+pub fn shards_below(shard: u16) -> Vec<u16> {
+    let depth = depth_of(shard);
+    if depth >= MAX_SHARD_DEPTH {
+        return Vec::new();
+    }
+    let level = 1 << depth;
+    let within = shard + 1 - level;
+    vec![2 * level - 1 + within, 3 * level - 1 + within]
 }
 
 #[cfg(test)]
@@ -183,8 +147,8 @@ mod tests {
     use crate::numbered::peer;
     use proptest::prelude::*;
 
-    fn ad(shard_bits: u32) -> Ad {
-        Ad { topic: "chess".into(), shard_bits, ..Ad::default() }
+    fn ad() -> Ad {
+        Ad { topic: "chess".into(), ..Ad::default() }
     }
 
     // AL-38: topic, name, protocols, tags, a brief of at most 140 characters; an empty topic is none.
@@ -196,8 +160,7 @@ mod tests {
             tags: vec!["blitz".into(), "de".into()],
             brief: "ä".repeat(MAX_BRIEF_CHARS),
             data: Bytes::from_static(b"x"),
-            gone: true,
-            ..ad(3)
+            ..ad()
         };
         assert_eq!(Ad::decode(&full.encode()), Ok(full.clone()));
         let broken = [
@@ -205,8 +168,7 @@ mod tests {
             Ad { topic: "x".repeat(MAX_TOPIC_NAME + 1), ..full.clone() },
             Ad { brief: "x".repeat(MAX_BRIEF_CHARS + 1), ..full.clone() },
             Ad { tags: vec!["x".into(); MAX_AD_TAGS + 1], ..full.clone() },
-            Ad { name: "\u{7}".into(), ..full.clone() },
-            Ad { shard_bits: MAX_SHARD_BITS + 1, ..full },
+            Ad { name: "\u{7}".into(), ..full },
         ];
         for ad in broken {
             assert_eq!(Ad::decode(&ad.encode()), Err(RecordFault::Body), "{ad:?}");
@@ -215,105 +177,120 @@ mod tests {
 
     #[test]
     fn a_search_asks_for_all_tags_and_any_protocol() {
-        let ad = Ad { tags: vec!["a".into(), "b".into()], protocols: vec!["/p/1".into()], ..ad(0) };
+        let ad = Ad { tags: vec!["a".into(), "b".into()], protocols: vec!["/p/1".into()], ..ad() };
         assert!(ad.matches(&[], &[]) && ad.matches(&["b", "a"], &["/q/1", "/p/1"]));
         assert!(!ad.matches(&["a", "c"], &[]) && !ad.matches(&[], &["/q/1"]));
     }
 
-    /// AL w11, dht.md B.4: shards for topics over 200 members.
     #[test]
-    fn a_topic_is_divided_beyond_two_hundred_members() {
-        let bits: Vec<_> = [0, 1, 200, 201, 400, 401, 100_000, usize::MAX]
-            .map(|members| shard_bits_for(members, 200))
-            .into();
-        assert_eq!(bits, [0, 0, 0, 1, 1, 2, 8, 8]);
+    fn the_shards_of_a_publisher_are_a_path_from_the_first_to_a_last_one() {
+        let mut last = std::collections::BTreeSet::new();
+        for number in 0..2_000 {
+            let path: Vec<u16> = (0..=MAX_SHARD_DEPTH).map(|depth| shard_at(&peer(number), depth)).collect();
+            assert_eq!(path[0], 0);
+            for (depth, step) in path.windows(2).enumerate() {
+                assert!(shards_below(step[0]).contains(&step[1]), "{path:?}");
+                assert_eq!((shard_above(step[1]), depth_of(step[0])), (Some(step[0]), depth as u32));
+            }
+            last.insert(path[8]);
+        }
+        assert!(last.len() > 240 && last.iter().all(|shard| (255..511).contains(shard)));
+        assert_eq!((shard_above(0), shard_above(511), shard_above(u16::MAX)), (None, None, None));
+        assert!(shards_below(255).is_empty() && shards_below(u16::MAX).is_empty());
+        assert_eq!(shard_at(&peer(1), 99), shard_at(&peer(1), MAX_SHARD_DEPTH));
     }
 
-    #[test]
-    fn a_publisher_that_chose_fewer_bits_stands_in_a_shard_that_readers_of_more_visit() {
-        for number in 0..200 {
-            for bits in 1..=MAX_SHARD_BITS {
-                assert_eq!(
-                    shard_of(&peer(number), bits) & ((1 << (bits - 1)) - 1),
-                    shard_of(&peer(number), bits - 1)
-                );
-                assert!(shard_of(&peer(number), bits) < 1 << bits);
+    /// A topic as its members and readers see it: who stands where, and what those who left have left behind.
+    #[derive(Default)]
+    struct Topic {
+        stand: std::collections::BTreeMap<u64, u16>,
+        left: Vec<u16>,
+    }
+
+    const FEW: Shards = Shards { carries: 20 };
+
+    impl Topic {
+        fn members(&self, shard: u16, but: u64) -> usize {
+            self.stand.iter().filter(|(who, at)| **who != but && **at == shard).count()
+        }
+
+        fn walk(&self, who: u64) -> u16 {
+            let path = (0..=MAX_SHARD_DEPTH).map(|depth| shard_at(&peer(who), depth));
+            let deepest = shard_at(&peer(who), MAX_SHARD_DEPTH);
+            path.into_iter().find(|shard| FEW.has_room(self.members(*shard, who))).unwrap_or(deepest)
+        }
+
+        fn join(&mut self, who: u64) {
+            self.stand.insert(who, self.walk(who));
+        }
+
+        fn leave(&mut self, who: u64) {
+            self.left.extend(self.stand.remove(&who));
+        }
+
+        fn review(&mut self, who: u64) {
+            let above = shard_above(self.stand[&who]);
+            if above.is_some_and(|above| FEW.has_emptied(self.members(above, who))) {
+                let there = self.walk(who);
+                self.left.extend(self.stand.insert(who, there));
             }
         }
-        let in_shard_0 = (0..400).filter(|number| shard_of(&peer(*number), 2) == 0).count();
-        assert!((60..140).contains(&in_shard_0), "{in_shard_0}");
-    }
 
-    fn survey(bits: impl IntoIterator<Item = u32>) -> Survey {
-        let ads: Vec<Ad> = bits.into_iter().map(ad).collect();
-        Survey::of(&ads)
-    }
-
-    #[test]
-    fn a_few_liars_do_not_send_readers_to_all_shards() {
-        assert_eq!(survey((0..9).map(|at| if at < 2 { 8 } else { 1 })).shards(), 2);
-        assert_eq!(survey([]).shards(), 1);
-    }
-
-    /// Those who have left say how many shards there are, and are not counted.
-    #[test]
-    fn readers_find_those_that_are_left_when_all_of_the_first_shard_have_gone() {
-        let gone: Vec<Ad> = (0..30).map(|_| Ad::gone("chess", 3)).collect();
-        let survey = Survey::of(&gone);
-        assert_eq!((survey.members, survey.shards(), survey.bits_to_choose(200)), (0, 8, 0));
-    }
-
-    #[test]
-    fn a_publisher_chooses_what_others_chose_unless_a_shard_is_too_full_or_too_empty() {
-        let chosen = |ads: usize, bits| survey((0..ads).map(|_| bits)).bits_to_choose(200);
-        assert_eq!(
-            [chosen(0, 0), chosen(200, 0), chosen(201, 0), chosen(400, 0), chosen(401, 0)],
-            [0, 0, 1, 1, 2]
-        );
-        assert_eq!(
-            [chosen(50, 3), chosen(200, 3), chosen(201, 3), chosen(49, 3), chosen(1, 8)],
-            [3, 3, 4, 1, 1]
-        );
-        assert_eq!(chosen(5_000, 8), 8);
-    }
-
-    /// Topics that grow, shrink and stand still, whose members look one after another: who reads sees them all, and no shard has too many in the end.
-    #[test]
-    fn readers_see_every_member_while_a_topic_grows_and_shrinks() {
-        const CARRIES: usize = 20;
-        let mut standing: Vec<Standing> = Vec::new();
-        let ads = |standing: &[Standing], shard: u16| -> Vec<Ad> {
-            let there = standing.iter().filter(|one| one.shards.contains(&shard));
-            there.map(|one| ad(one.shard_bits)).take(Survey::most_ads(CARRIES)).collect()
-        };
-        let seen = |standing: &[Standing]| {
-            let shards = Survey::of(&ads(standing, 0)).shards();
-            standing.iter().filter(|one| one.shards.iter().any(|shard| *shard < shards)).count()
-        };
-        for members in [10, 70, 300, 300, 300, 100, 40, 8, 8] {
-            let before = standing.len();
-            standing.truncate(members);
-            for number in 0..members {
-                let chosen = Survey::of(&ads(&standing, 0)).standing(&peer(number as u64), CARRIES);
-                match standing.get_mut(number) {
-                    Some(one) => *one = chosen,
-                    None => standing.push(chosen),
+        /// How many members a reader finds, and in how many shards it looks.
+        fn read(&self) -> (usize, usize) {
+            let (mut shards, mut at, mut found) = (vec![0], 0, 0);
+            while let Some(shard) = shards.get(at).copied() {
+                let members = self.members(shard, u64::MAX);
+                let left = self.left.iter().filter(|left| **left == shard).count();
+                found += members;
+                if FEW.goes_on_below(members + left) {
+                    shards.extend(shards_below(shard));
                 }
-                // Of a topic that shrinks those that have not looked again may be overlooked.
-                let least = if before > members { standing.len() * 2 / 3 } else { standing.len() };
-                assert!(seen(&standing) >= least, "{} at {number} of {members}", seen(&standing));
+                at += 1;
             }
-            assert_eq!(seen(&standing), members);
+            (found, shards.len())
         }
-        assert!(standing.iter().all(|one| one.shard_bits <= 1), "{standing:?}");
-        for _ in 0..4 {
-            for number in 0..300 {
-                let chosen = Survey::of(&ads(&standing, 0)).standing(&peer(number as u64), CARRIES);
-                if standing.len() == number { standing.push(chosen) } else { standing[number] = chosen }
+    }
+
+    /// AL w11, dht.md B.4: readers find every member whatever a topic does, and look in hardly more shards than it needs.
+    #[test]
+    fn readers_find_every_member_while_a_topic_grows_and_shrinks() {
+        let mut topic = Topic::default();
+        for who in 0..600 {
+            topic.join(who);
+            assert_eq!(topic.read().0, topic.stand.len());
+        }
+        assert!((0..511).all(|shard| topic.members(shard, u64::MAX) <= FEW.carries));
+        assert!(topic.read().1 <= 130, "{} shards", topic.read().1);
+        // Most leave at once; those that are left look one after another; then what was left behind is forgotten.
+        for who in 0..590 {
+            topic.leave(who);
+            assert_eq!(topic.read().0, topic.stand.len());
+        }
+        for _ in 0..2 {
+            for who in 590..600 {
+                topic.review(who);
+                assert_eq!(topic.read().0, 10);
             }
         }
-        let fullest = (0..256).map(|shard| ads(&standing, shard).len()).max().unwrap();
-        assert!(fullest <= CARRIES + 5, "{fullest}");
+        topic.left.clear();
+        assert_eq!(topic.read(), (10, 3));
+        // A topic that stands still moves nobody, however often its members look.
+        (600..700).for_each(|who| topic.join(who));
+        let before = topic.stand.clone();
+        (590..700).for_each(|who| topic.review(who));
+        assert_eq!(topic.stand, before);
+    }
+
+    /// what a strange record costs readers is no more than two lookups for each half of a shard.
+    #[test]
+    fn readers_go_on_below_no_shard_that_is_not_half_full() {
+        let shards = Shards { carries: 200 };
+        assert!(!shards.goes_on_below(99) && shards.goes_on_below(100));
+        assert!(shards.has_room(199) && !shards.has_room(200));
+        assert!(shards.has_emptied(149) && !shards.has_emptied(150));
+        let one = Shards { carries: 1 };
+        assert!(one.has_room(0) && one.goes_on_below(1) && !one.goes_on_below(0) && one.has_emptied(0));
     }
 
     proptest! {

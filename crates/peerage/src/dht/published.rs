@@ -10,7 +10,6 @@ use peerage_dht::topic::Ad;
 use peerage_identity::PeerId;
 
 use super::handle::{Dht, DhtError, key};
-use super::topics;
 
 /// A record of this node's and how it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +90,7 @@ impl Dht {
 }
 
 fn published(me: &PeerId, view: &SetView) -> Published {
-    let tombstone = view.record.is_tombstone() || topics::stands(view).is_some_and(|stands| stands.ad.gone);
+    let tombstone = view.record.is_tombstone();
     let nothing = if tombstone { " (taken back)" } else { "" };
     Published {
         what: format!("{}{nothing}", in_words(me, view)),

@@ -1,15 +1,16 @@
-//! Topics: who is in one, joining it and leaving it. How a large topic is divided into shards is [`peerage_dht::topic`]'s; here they are surveyed, visited and moved between.
+//! Topics: who is in one, joining it and leaving it. How a large topic is divided into shards is [`peerage_dht::topic`]'s; here they are read, walked down and moved between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use peerage_dht::record::{Place, Record};
-use peerage_dht::replication::SetView;
-use peerage_dht::topic::{Ad, Standing, Survey};
-use peerage_dht::{Class, Ended, Operation, Options, Outcome};
+use peerage_dht::replication::{SetState, SetView};
+use peerage_dht::topic::{Ad, MAX_SHARD_DEPTH, Shards, shard_above, shard_at, shards_below};
+use peerage_dht::{Class, Ended, Key, Operation, Options, Outcome};
 use peerage_identity::PeerId;
 use tokio::time::Instant;
 
@@ -18,8 +19,8 @@ use super::handle::{Dht, DhtCall, DhtError, Terms, stored};
 use super::report::DhtReport;
 use crate::shared::Shared;
 
-/// How long it is looked how large a topic is, before this node's ad is placed; half of the call's deadline, if that is less.
-const SURVEY_WITHIN: Duration = Duration::from_secs(5);
+/// How long it is looked where a topic has room, before this node's ad is stored; half of the call's deadline, if that is less.
+const WALK_WITHIN: Duration = Duration::from_secs(5);
 /// Shards that one reader visits at once.
 const SHARDS_AT_ONCE: usize = 4;
 
@@ -33,180 +34,117 @@ pub struct Member {
     pub ad: Ad,
 }
 
-/// The ads of a shard by publisher, each with its number.
-type Ads = BTreeMap<PeerId, (u64, Ad)>;
+/// What stands in a shard.
+#[derive(Default)]
+struct Seen {
+    /// The ads by publisher, each with its number.
+    ads: BTreeMap<PeerId, (u64, Ad)>,
+    /// Members among them for whom more than one holder stands, but for ourselves.
+    borne_out: usize,
+    /// Those who say that they have left.
+    left: usize,
+}
+
+impl Seen {
+    fn records(&self) -> usize {
+        self.ads.len() + self.left
+    }
+}
 
 impl Dht {
     /// Joins a topic: others who ask for it find this node and what it says about itself. The ad lasts for an hour at a time and is renewed while the node runs
     /// ([`DhtCall::lasts`], [`DhtCall::once`]), until [`Dht::leave`].
     ///
-    /// How many members the topic has is looked up first: a large one is divided into shards ([`peerage_dht::topic`]), and the node says so in the ad, whatever its
-    /// `shard_bits` were. While the ad is renewed, the node looks again as often, and moves where the topic has grown or shrunk.
+    /// Where the topic has room is looked up first, for five seconds at most: a large one is divided into shards ([`peerage_dht::topic`]). A node that stands in the topic already
+    /// changes what it says where it stands.
     pub fn announce(&self, ad: &Ad) -> DhtCall<DhtReport> {
         let (dht, ad) = (self.clone(), ad.clone());
         let make = move |options: Options, terms: Terms| async move {
             let core = dht.core()?.clone();
             // What cannot be published is said before anybody is asked.
             dht.draft(&core, Place::of_topic(&ad.topic, 0), ad.encode(), &terms)?;
-            let (standing, _) = dht.survey(&core, &ad.topic, options).await?;
-            let body = Ad { shard_bits: standing.shard_bits, ..ad.clone() }.encode();
-            dht.store_in_all(&core, &ad.topic, &standing.shards, body, options, terms).await
+            let shard = match dht.in_topics().await?.remove(&ad.topic).and_then(newest) {
+                Some(stands) => stands.shard,
+                None => {
+                    let within =
+                        options.deadline.map_or(WALK_WITHIN, |deadline| (deadline / 2).min(WALK_WITHIN));
+                    let end = Instant::now() + within;
+                    Look { dht: &dht, core: &core, topic: &ad.topic, options, end }.walk(None).await?
+                }
+            };
+            dht.publication(&core, Place::of_topic(&ad.topic, shard), ad.encode(), &terms)
         };
         self.make(make, stored)
     }
 
-    /// Takes this node out of a topic: readers are told that it is not there any more, by a word that lasts as long as an ad can.
+    /// Takes this node out of a topic: readers are told that it is not there any more, by a word that lasts as long as an ad can. An ad of an earlier run of the node that stands
+    /// in another shard than the topic's first expires by itself, within the hour.
     pub fn leave(&self, topic: &str) -> DhtCall<DhtReport> {
         let (dht, topic) = (self.clone(), topic.to_owned());
         let make = move |options: Options, terms: Terms| async move {
             let core = dht.core()?.clone();
-            let here = dht.in_topics().await?.remove(&topic).unwrap_or_default();
-            let (bits, shards) = match here.iter().max_by_key(|stands| stands.seq) {
-                Some(newest) => (newest.ad.shard_bits, here.iter().map(|stands| stands.shard).collect()),
-                // An earlier run may have joined.
-                None => {
-                    let (standing, _) = dht.survey(&core, &topic, options).await?;
-                    (standing.shard_bits, standing.shards)
-                }
-            };
-            let terms =
-                Terms { lasts: terms.lasts.or(Some(core.records.topic.max_ttl)), once: true, ..terms };
-            let body = Ad::gone(&topic, bits).encode();
-            dht.store_in_all(&core, &topic, &shards, body, options, terms).await
+            let mut here = dht.in_topics().await?.remove(&topic).unwrap_or_default();
+            let last = here.pop().map_or(0, |stands| stands.shard);
+            // Two while it moves.
+            for stands in here {
+                let leaving = dht.store(Place::of_topic(&topic, stands.shard), Ok(Bytes::new()));
+                leaving.on(options, &terms).await?;
+            }
+            dht.publication(&core, Place::of_topic(&topic, last), Bytes::new(), &terms)
         };
         self.make(make, stored)
     }
 
-    /// Who is in a topic, up to `wanted` of them. The first shard says how many there are; of a large topic the others are visited while more members are wanted.
+    /// Who is in a topic, up to `wanted` of them, and up to `dht.lookup.max_values` in all. Of a large topic the further shards are visited while more members are wanted.
     pub fn topic(&self, topic: &str, wanted: usize) -> DhtCall<(Vec<Member>, DhtReport)> {
         let core = self.core().cloned();
-        let wanted = wanted.max(1);
+        let most = core.as_ref().map_or(1, |core| core.lookups.max_values);
+        let wanted = wanted.clamp(1, most);
         let first = core.clone().and_then(|core| collect(&core, topic, 0, wanted));
         let (dht, topic) = (self.clone(), topic.to_owned());
         self.call_then(first, move |outcome, options| async move {
             let core = core?;
             let mut report = DhtReport::of(&outcome);
-            let ads = ads(&core, &outcome);
-            let shards = Survey::of(ads.values().map(|(_, ad)| ad)).shards();
-            let mut members = Ads::new();
-            add_members(&mut members, ads);
+            let first = seen(&core, &dht.shared.me, &outcome);
             let left = options
                 .deadline
-                .unwrap_or_else(|| core.lookups.deadline(options.class).saturating_sub(report.took));
+                .unwrap_or_else(|| core.lookups.deadline(options.class).saturating_sub(report.took))
+                .min(Options::MOST_DEADLINE);
             let begun = Instant::now();
-            let visit = |shard| dht.visit(&core, &topic, shard, wanted, options, begun + left);
-            // As many ads were there, and some of them of those who are gone.
-            let again = (report.ended == Ended::Found && members.len() < wanted).then_some(0);
-            let shards = again.into_iter().chain(1..shards);
-            let mut visits = futures_util::stream::iter(shards).map(visit).buffered(SHARDS_AT_ONCE);
-            while members.len() < wanted
-                && let Some(visited) = visits.next().await
-            {
-                let (more, its) = visited?;
-                report.add(&its);
-                add_members(&mut members, more);
-            }
+            let look = Look { dht: &dht, core: &core, topic: &topic, options, end: begun + left };
+            let members = look.gather(wanted, first, &mut report).await?;
             report.took += begun.elapsed();
-            let members = members.into_iter().map(|(peer, (_, ad))| Member { peer, ad });
-            Ok((members.take(wanted).collect(), report))
+            Ok((members, report))
         })
     }
 
-    /// The ads of one shard, with as many members among them as are wanted, if they are there.
-    async fn visit(
+    fn publication(
         &self,
         core: &DhtCore,
-        topic: &str,
-        shard: u16,
-        wanted: usize,
-        options: Options,
-        end: Instant,
-    ) -> Result<(Ads, DhtReport), DhtError> {
-        let mut most = wanted;
-        loop {
-            let (ads, report) = self.read(core, topic, shard, most, options, end).await?;
-            let members = ads.values().filter(|(_, ad)| !ad.gone).count();
-            let limit = core.lookups.max_values;
-            if members >= wanted || report.ended != Ended::Found || most >= limit {
-                return Ok((ads, report));
-            }
-            most = most.saturating_mul(4).min(limit);
-        }
-    }
-
-    /// Up to so many ads of one shard.
-    async fn read(
-        &self,
-        core: &DhtCore,
-        topic: &str,
-        shard: u16,
-        most: usize,
-        options: Options,
-        end: Instant,
-    ) -> Result<(Ads, DhtReport), DhtError> {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok((Ads::new(), DhtReport::of(&Outcome::empty(Ended::Deadline))));
-        }
-        let of = self.core().cloned();
-        let read = move |outcome: &Outcome| Ok((ads(&*of?, outcome), DhtReport::of(outcome)));
-        self.call(collect(core, topic, shard, most), read).under(options).deadline(left).await
-    }
-
-    /// Where this node's ad is to stand in a topic, by what is in its first shard; and whether all of that was seen.
-    async fn survey(
-        &self,
-        core: &DhtCore,
-        topic: &str,
-        options: Options,
-    ) -> Result<(Standing, bool), DhtError> {
-        let carries = core.records.topic_shard_members;
-        let within = options.deadline.map_or(SURVEY_WITHIN, |deadline| (deadline / 2).min(SURVEY_WITHIN));
-        let end = Instant::now() + within;
-        let (ads, report) = self.read(core, topic, 0, Survey::most_ads(carries), options, end).await?;
-        let survey = Survey::of(ads.values().map(|(_, ad)| ad));
-        let whole = matches!(report.ended, Ended::Complete | Ended::Found);
-        Ok((survey.standing(&self.shared.me, carries), whole))
-    }
-
-    /// Stores one body in each of these shards. What is left for the caller to do is the first of them.
-    async fn store_in_all(
-        &self,
-        core: &DhtCore,
-        topic: &str,
-        shards: &[u16],
+        place: Place,
         body: Bytes,
-        options: Options,
-        terms: Terms,
+        terms: &Terms,
     ) -> Result<Operation, DhtError> {
-        let (first, others) = shards.split_first().unwrap_or((&0, &[]));
-        for shard in others {
-            let storing = self.store(Place::of_topic(topic, *shard), Ok(body.clone()));
-            if let Err(error) = storing.on(options, &terms).await {
-                // Where it is looked after, the node tries on; else the next look at the topic does.
-                tracing::debug!(topic, shard, %error, "a second shard of a topic has not taken this node's ad yet");
-            }
-        }
-        let (draft, renew) = self.draft(core, Place::of_topic(topic, *first), body, &terms)?;
+        let (draft, renew) = self.draft(core, place, body, terms)?;
         Ok(Operation::Publish { record: Box::new(self.sign(core, draft)?), renew })
     }
 
-    /// The topics in which this node stands, by name, and how.
+    /// The topics in which this node stands, by name, and where.
     async fn in_topics(&self) -> Result<BTreeMap<String, Vec<Stands>>, DhtError> {
         let views = self.of_machine(|_, machine| machine.published()).await?;
         let mut topics: BTreeMap<String, Vec<Stands>> = BTreeMap::new();
-        for stands in views.iter().filter_map(stands).filter(|stands| !stands.ad.gone) {
+        for stands in views.iter().filter_map(stands) {
             topics.entry(stands.ad.topic.clone()).or_default().push(stands);
         }
         Ok(topics)
     }
 
-    /// Looks how large the topics are in which this node stands and is renewed, and moves where that has changed.
+    /// Looks whether this node's ads stand where they should, and moves those that don't.
     async fn review_topics(&self) -> Result<(), DhtError> {
         let core = self.core()?.clone();
         for (topic, here) in self.in_topics().await? {
-            if let Some(newest) = here.iter().filter(|stands| stands.renewed).max_by_key(|stands| stands.seq)
-                && let Err(error) = self.review(&core, &topic, &here, newest).await
+            if let Some(stands) = newest(here).filter(|stands| stands.renewed)
+                && let Err(error) = self.review(&core, &topic, &stands).await
             {
                 if matches!(error, DhtError::Closed) {
                     return Err(error);
@@ -217,49 +155,186 @@ impl Dht {
         Ok(())
     }
 
-    async fn review(
-        &self,
-        core: &DhtCore,
-        topic: &str,
-        here: &[Stands],
-        newest: &Stands,
-    ) -> Result<(), DhtError> {
+    /// Whoever stands below a shard that has room again moves up; who is not taken where it stands looks for another place.
+    async fn review(&self, core: &DhtCore, topic: &str, stands: &Stands) -> Result<(), DhtError> {
         let options = Options { class: Class::Normal, ..Options::default() };
-        let (standing, whole) = self.survey(core, topic, options).await?;
-        if !whole {
-            return Ok(());
-        }
-        let ad = Ad { shard_bits: standing.shard_bits, ..newest.ad.clone() };
-        for shard in &standing.shards {
-            if !here.iter().any(|stands| stands.shard == *shard && stands.ad == ad) {
-                let storing = self.store(Place::of_topic(topic, *shard), Ok(ad.encode()));
-                storing.under(options).lasts(newest.lasts).await?;
+        let end = Instant::now() + core.lookups.deadline(options.class);
+        let look = Look { dht: self, core, topic, options, end };
+        let emptied = match shard_above(stands.shard) {
+            Some(above) => {
+                let (seen, report) = look.visit(above, look.shards().carries).await?;
+                // Too few of a part says nothing.
+                let whole = matches!(report.ended, Ended::Complete | Ended::Found);
+                whole && look.shards().has_emptied(seen.borne_out)
+            }
+            None => false,
+        };
+        if emptied || stands.state != SetState::Healthy {
+            let shard = look.walk(Some(stands.shard)).await?;
+            if shard != stands.shard {
+                self.move_to(topic, stands, shard, options).await?;
             }
         }
-        // Only who is found elsewhere goes.
-        let body = Ad::gone(topic, standing.shard_bits).encode();
-        for gone in here.iter().filter(|stands| !standing.shards.contains(&stands.shard)) {
-            let leaving = self.store(Place::of_topic(topic, gone.shard), Ok(body.clone()));
-            leaving.under(options).lasts(core.records.topic.max_ttl).once().await?;
-        }
+        Ok(())
+    }
+
+    /// Stands there instead. What the application does meanwhile counts more.
+    async fn move_to(
+        &self,
+        topic: &str,
+        from: &Stands,
+        shard: u16,
+        options: Options,
+    ) -> Result<(), DhtError> {
+        let there = Place::of_topic(topic, shard);
+        self.store(there.clone(), Ok(from.ad.encode())).under(options).lasts(from.lasts).await?;
+        let here = self.in_topics().await?.remove(topic).unwrap_or_default();
+        let unchanged = here.iter().any(|stands| stands.shard == from.shard && stands.seq == from.seq);
+        let gone = if unchanged { Place::of_topic(topic, from.shard) } else { there };
+        self.store(gone, Ok(Bytes::new())).under(options).await?;
         Ok(())
     }
 }
 
+/// A look at a topic, until its time is over.
+struct Look<'a> {
+    dht: &'a Dht,
+    core: &'a DhtCore,
+    topic: &'a str,
+    options: Options,
+    end: Instant,
+}
+
+impl Look<'_> {
+    fn shards(&self) -> Shards {
+        Shards { carries: self.core.records.topic_shard_members }
+    }
+
+    /// Members of one shard after another, beginning with what was read of the first one: those below each that may have some there.
+    async fn gather(
+        &self,
+        wanted: usize,
+        first: Seen,
+        report: &mut DhtReport,
+    ) -> Result<Vec<Member>, DhtError> {
+        let mut members: BTreeMap<PeerId, (u64, Ad)> = BTreeMap::new();
+        let (mut next, mut under_way) = (VecDeque::new(), FuturesUnordered::new());
+        let mut visited = Some((0, first));
+        if report.ended == Ended::Found && visited.as_ref().is_some_and(|(_, first)| first.ads.len() < wanted)
+        {
+            // As many records were there, and some of those who have left.
+            visited = None;
+            next.push_back(0);
+        }
+        loop {
+            if let Some((shard, seen)) = visited.take() {
+                if self.shards().goes_on_below(seen.records()) {
+                    next.extend(shards_below(shard));
+                }
+                for (peer, (seq, ad)) in seen.ads {
+                    // Who moves stands in two for a moment.
+                    if members.get(&peer).is_none_or(|(known, _)| *known < seq) {
+                        members.insert(peer, (seq, ad));
+                    }
+                }
+            }
+            if members.len() >= wanted {
+                break;
+            }
+            while under_way.len() < SHARDS_AT_ONCE
+                && let Some(shard) = next.pop_front()
+            {
+                under_way.push(async move { (shard, self.visit(shard, wanted).await) });
+            }
+            match under_way.next().await {
+                None => break,
+                Some((shard, Ok((seen, its)))) => {
+                    report.add(&its);
+                    visited = Some((shard, seen));
+                }
+                Some((_, Err(DhtError::Closed))) => return Err(DhtError::Closed),
+                // What the other shards have is there all the same.
+                Some((_, Err(DhtError::TooMany))) => report.ended = Ended::TooMany,
+                Some((_, Err(_))) => report.ended = Ended::Exhausted,
+            }
+        }
+        let members = members.into_iter().map(|(peer, (_, ad))| Member { peer, ad });
+        Ok(members.take(wanted).collect())
+    }
+
+    /// The first shard that has room, of those in which this node may stand. What one holder alone shows fills none. Who stands somewhere stays until twice as many are there.
+    async fn walk(&self, stands: Option<u16>) -> Result<u16, DhtError> {
+        let me = &self.dht.shared.me;
+        for depth in 0..MAX_SHARD_DEPTH {
+            let shard = shard_at(me, depth);
+            let carries = self.shards().carries * if stands == Some(shard) { 2 } else { 1 };
+            // With one's own.
+            let (seen, _) = self.visit(shard, carries + 1).await?;
+            if (Shards { carries }).has_room(seen.borne_out) {
+                return Ok(shard);
+            }
+        }
+        Ok(shard_at(me, MAX_SHARD_DEPTH))
+    }
+
+    /// One shard, with as many members as are wanted, if they are there.
+    async fn visit(&self, shard: u16, wanted: usize) -> Result<(Seen, DhtReport), DhtError> {
+        let (mut most, limit) = (wanted, self.core.lookups.max_values);
+        loop {
+            let (seen, report) = self.read(shard, most).await?;
+            if seen.ads.len() >= wanted || report.ended != Ended::Found || most >= limit {
+                return Ok((seen, report));
+            }
+            most = most.saturating_mul(4).min(limit);
+        }
+    }
+
+    /// Up to so many records of one shard.
+    async fn read(&self, shard: u16, most: usize) -> Result<(Seen, DhtReport), DhtError> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok((Seen::default(), DhtReport::of(&Outcome::empty(Ended::Deadline))));
+        }
+        let (me, of) = (self.dht.shared.me, self.dht.core().cloned());
+        let read = move |outcome: &Outcome| Ok((seen(&*of?, &me, outcome), DhtReport::of(outcome)));
+        let reading = self.dht.call(collect(self.core, self.topic, shard, most), read);
+        reading.under(self.options).deadline(left).await
+    }
+}
+
+fn seen(core: &DhtCore, me: &PeerId, outcome: &Outcome) -> Seen {
+    let mut seen = Seen::default();
+    for found in &outcome.values {
+        let Ok(record) = Record::open(&core.network, &found.value) else { continue };
+        if record.is_tombstone() {
+            seen.left += 1;
+        } else if let Some(ad) = record.body().and_then(|body| Ad::decode(body).ok()) {
+            seen.borne_out += usize::from(found.holders > 1 && record.publisher() != *me);
+            seen.ads.insert(record.publisher(), (record.version().seq, ad));
+        }
+    }
+    seen
+}
+
 /// An ad of this node's.
-pub(super) struct Stands {
+struct Stands {
     shard: u16,
-    pub(super) ad: Ad,
+    ad: Ad,
     seq: u64,
     lasts: Duration,
     renewed: bool,
+    state: SetState,
 }
 
-pub(super) fn stands(view: &SetView) -> Option<Stands> {
+fn stands(view: &SetView) -> Option<Stands> {
     let Place::Topic { shard, .. } = *view.record.place() else { return None };
     let ad = Ad::decode(view.record.body().filter(|body| !body.is_empty())?).ok()?;
-    let seq = view.record.version().seq;
-    Some(Stands { shard, ad, seq, lasts: view.lasts, renewed: view.renews.is_some() })
+    let (seq, renewed) = (view.record.version().seq, view.renews.is_some());
+    Some(Stands { shard, ad, seq, lasts: view.lasts, renewed, state: view.state })
+}
+
+fn newest(here: Vec<Stands>) -> Option<Stands> {
+    here.into_iter().max_by_key(|stands| stands.seq)
 }
 
 fn collect(core: &DhtCore, topic: &str, shard: u16, wanted: usize) -> Result<Operation, DhtError> {
@@ -268,30 +343,13 @@ fn collect(core: &DhtCore, topic: &str, shard: u16, wanted: usize) -> Result<Ope
     wanted.ok_or_else(|| DhtError::Record("its name is too long".into()))
 }
 
-fn ads(core: &DhtCore, outcome: &Outcome) -> Ads {
-    let records = outcome.values.iter().filter_map(|found| Record::open(&core.network, &found.value).ok());
-    let ad = |record: Record| {
-        let ad = Ad::decode(record.body().filter(|body| !body.is_empty())?).ok()?;
-        Some((record.publisher(), (record.version().seq, ad)))
-    };
-    records.filter_map(ad).collect()
-}
-
-/// Adds the members among the ads of a shard. Of one that stands in two the newer ad counts; where somebody is gone, it may stand in another shard.
-fn add_members(members: &mut Ads, ads: Ads) {
-    for (peer, (seq, ad)) in ads {
-        if !ad.gone && members.get(&peer).is_none_or(|(known, _)| *known < seq) {
-            members.insert(peer, (seq, ad));
-        }
-    }
-}
-
-/// Looks once in the life of an ad how large the topics of this node are.
+/// Looks twice in the life of an ad whether those of this node stand where they should; not all nodes at once.
 pub(crate) async fn keep_topics(shared: Arc<Shared>) {
+    let share = f64::from(Key::of_peer(&shared.me).to_bytes()[0]) / 255.0;
     let dht = Dht { shared };
     let Ok(core) = dht.core().cloned() else { return };
     loop {
-        tokio::time::sleep(core.records.topic.default_ttl).await;
+        tokio::time::sleep(core.records.topic.default_ttl.mul_f64(0.375 + share / 8.0)).await;
         if dht.review_topics().await.is_err() {
             return;
         }
@@ -307,7 +365,7 @@ mod tests {
     use crate::{DhtConfig, Node};
 
     /// As many members are enough for a shard here.
-    const CARRIES: usize = 8;
+    const CARRIES: usize = 4;
 
     /// Nodes that know each other.
     async fn network(count: usize) -> Vec<Node> {
@@ -337,19 +395,23 @@ mod tests {
         Ad { topic: "chess".into(), brief: "rapid".into(), ..Ad::default() }
     }
 
-    /// Members that are no nodes: so many ads in a shard, by keys of their own.
-    async fn strangers(dht: &Dht, numbers: std::ops::Range<u8>, shard: u16, ad: &Ad) -> Vec<PeerId> {
-        let core = dht.core().unwrap().clone();
+    /// A record in a shard by a key that is no node's.
+    fn strange(dht: &Dht, number: u8, shard: u16, body: Bytes) -> Record {
+        let core = dht.core().unwrap();
         let unix = dht.shared.clock.now().unix;
+        let draft =
+            Draft::new(Place::of_topic("chess", shard), core.next_seq(unix), unix.as_secs() + 3600, body);
+        Record::sign(&NodeKey::from_seed([number; 32]), &core.network, draft).unwrap()
+    }
+
+    /// Members that are no nodes, in a shard; without an ad they leave it.
+    async fn strangers(dht: &Dht, numbers: std::ops::Range<u8>, shard: u16, ad: Option<Ad>) -> Vec<PeerId> {
         let mut members = Vec::new();
         for number in numbers {
-            let key = NodeKey::from_seed([number; 32]);
-            let place = Place::of_topic(&ad.topic, shard);
-            let target = place.target(&core.network).unwrap();
-            let draft = Draft::new(place, core.next_seq(unix), unix.as_secs() + 3600, ad.encode());
-            let value = Record::sign(&key, &core.network, draft).unwrap().to_bytes();
+            let record = strange(dht, number, shard, ad.as_ref().map(Ad::encode).unwrap_or_default());
+            let (target, value) = (record.target().clone(), record.to_bytes());
             dht.call(Ok(Operation::Put { target, value, replicas: 20 }), stored).quorum(2).await.unwrap();
-            members.push(key.peer_id());
+            members.push(record.publisher());
         }
         members
     }
@@ -369,13 +431,14 @@ mod tests {
         assert!(within.is_ok(), "{last:?} instead of {expected:?}");
     }
 
-    /// Where a node stands in the topic, and what it says of its shards.
-    async fn standing(node: &Node) -> (Vec<u16>, u32) {
+    /// Where a node stands in the topic.
+    async fn standing(node: &Node) -> Vec<u16> {
         let here = node.dht().in_topics().await.unwrap().remove("chess").unwrap_or_default();
-        let newest = here.iter().max_by_key(|stands| stands.seq).map_or(0, |stands| stands.ad.shard_bits);
-        let mut shards: Vec<u16> = here.iter().map(|stands| stands.shard).collect();
-        shards.sort();
-        (shards, newest)
+        here.iter().map(|stands| stands.shard).collect()
+    }
+
+    async fn stands_at(node: &Node) -> Stands {
+        newest(node.dht().in_topics().await.unwrap().remove("chess").unwrap()).unwrap()
     }
 
     async fn close(nodes: Vec<Node>) {
@@ -384,88 +447,139 @@ mod tests {
         }
     }
 
-    /// AL-38, AL w11, dht.md B.4: a node joins a topic that is too large for one key in a shard of its own, follows when that changes, and leaves where it stands.
+    /// AL-38, AL w11, dht.md B.4: whoever joins a large topic stands where there is room, and comes back up when others have left.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_node_stands_in_the_shard_of_its_own_in_a_large_topic_and_moves_with_its_size() {
-        let nodes = network(4).await;
-        let (reader, me) = (nodes[0].dht(), nodes[1].peer_id());
-        let joined = async |node: &Node| node.dht().announce(&ad()).await.unwrap();
-        joined(&nodes[1]).await;
-        assert_eq!(standing(&nodes[1]).await, (vec![0], 0));
-        found(&reader, [&me]).await;
-        // It grows, and nobody else has seen that: who is first to do so stands where it belongs and where the others look.
-        let mut members = strangers(&reader, 1..13, 0, &ad()).await;
-        members.push(me);
-        let mine = |bits| peerage_dht::topic::shard_of(&me, bits);
-        nodes[1].dht().review_topics().await.unwrap();
-        let mut both = vec![mine(1), 0];
-        both.sort();
-        both.dedup();
-        assert_eq!(standing(&nodes[1]).await, (both, 1));
-        found(&reader, &members).await;
-        // The others have seen it too and have gone where they belong: one shard each.
-        members.truncate(0);
-        for shard in 0..8 {
-            let said = Ad { shard_bits: 3, ..ad() };
-            members
-                .extend(strangers(&reader, 20 + 4 * shard as u8..24 + 4 * shard as u8, shard, &said).await);
+    async fn a_node_stands_in_the_first_shard_of_a_topic_that_has_room_and_readers_find_all() {
+        let nodes = network(5).await;
+        let reader = nodes[0].dht();
+        let mut members = Vec::new();
+        for node in &nodes[1..3] {
+            node.dht().announce(&ad()).await.unwrap();
+            assert_eq!(standing(node).await, [0]);
+            members.push(node.peer_id());
         }
-        strangers(&reader, 1..13, 0, &Ad::gone("chess", 3)).await;
-        members.push(me);
-        nodes[1].dht().review_topics().await.unwrap();
-        assert_eq!(standing(&nodes[1]).await, (vec![mine(3)], 3));
         found(&reader, &members).await;
-        joined(&nodes[2]).await;
-        let other = nodes[2].peer_id();
-        assert_eq!(standing(&nodes[2]).await.0, [peerage_dht::topic::shard_of(&other, 3)]);
-        members.push(other);
+        let first = strangers(&reader, 1..5, 0, Some(ad())).await;
+        for node in &nodes[3..] {
+            node.dht().announce(&ad()).await.unwrap();
+            assert_eq!(standing(node).await, [shard_at(&node.peer_id(), 1)]);
+            members.push(node.peer_id());
+        }
+        for shard in [1, 2] {
+            let numbers = 10 * shard as u8..10 * shard as u8 + 5;
+            members.extend(strangers(&reader, numbers, shard, Some(ad())).await);
+        }
+        found(&reader, members.iter().chain(&first)).await;
+        nodes[3].dht().leave("chess").await.unwrap();
+        assert!(standing(&nodes[3]).await.is_empty());
+        nodes[3].dht().announce(&ad()).await.unwrap();
+        assert_eq!(standing(&nodes[3]).await, [shard_at(&nodes[3].peer_id(), 2)]);
+        found(&reader, members.iter().chain(&first)).await;
+        // A topic that stands still moves nobody.
+        for node in &nodes[1..] {
+            let before = standing(node).await;
+            node.dht().review_topics().await.unwrap();
+            assert_eq!(standing(node).await, before);
+        }
+        // What others leave behind hides nobody until those below have come up.
+        strangers(&reader, 1..5, 0, None).await;
         found(&reader, &members).await;
-        // Who wants few gets no more.
-        assert_eq!(reader.topic("chess", 2).await.unwrap().0.len(), 2);
-        nodes[2].dht().leave("chess").await.unwrap();
-        members.pop();
+        nodes[4].dht().review_topics().await.unwrap();
+        assert_eq!(standing(&nodes[4]).await, [0]);
         found(&reader, &members).await;
-        assert!(standing(&nodes[2]).await.0.is_empty());
+        // What a node says anew, it says where it stands.
+        nodes[3].dht().announce(&Ad { brief: "blitz".into(), ..ad() }).once().await.unwrap();
+        assert_eq!(standing(&nodes[3]).await, [shard_at(&nodes[3].peer_id(), 2)]);
+        found(&reader, &members).await;
         close(nodes).await;
     }
 
-    /// However many are gone from a shard, those that are left are found; and who has stood there in an earlier run can leave.
+    /// However many have left a shard, those that are there are found; who wants few gets no more.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn those_who_are_gone_hide_nobody() {
+    async fn those_who_have_left_hide_nobody() {
         let nodes = network(4).await;
         let reader = nodes[0].dht();
-        strangers(&reader, 1..30, 0, &Ad::gone("chess", 1)).await;
-        let left = strangers(&reader, 30..31, 0, &ad()).await;
-        let further = strangers(&reader, 31..32, 1, &ad()).await;
-        found(&reader, left.iter().chain(&further)).await;
-        for wanted in [1, 2] {
-            assert_eq!(reader.topic("chess", wanted).await.unwrap().0.len(), wanted);
+        strangers(&reader, 1..30, 0, None).await;
+        let mut members = strangers(&reader, 30..33, 0, Some(ad())).await;
+        members.extend(strangers(&reader, 33..35, 1, Some(ad())).await);
+        found(&reader, &members).await;
+        for wanted in 0..5 {
+            assert_eq!(reader.topic("chess", wanted).await.unwrap().0.len(), wanted.max(1));
         }
+        // Who stands nowhere can leave all the same: an earlier run may have joined.
         nodes[1].dht().leave("chess").await.unwrap();
         let all = nodes[1].dht().published().await.unwrap();
         let gone: Vec<_> = all.iter().filter(|one| one.what.starts_with("topic")).collect();
         assert!(gone[0].tombstone && !gone[0].renewed && gone[0].what.contains("taken back"), "{gone:?}");
-        // What is left to expire is not moved.
-        nodes[2].dht().announce(&ad()).once().await.unwrap();
-        let before = standing(&nodes[2]).await;
-        strangers(&reader, 40..60, 0, &ad()).await;
-        nodes[2].dht().review_topics().await.unwrap();
-        assert_eq!(standing(&nodes[2]).await, before);
         close(nodes).await;
     }
 
-    /// The time of the whole call is that of its parts together.
+    /// What the application does while its ad is moved counts more.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_leaves_or_says_something_else_while_it_moves_is_not_brought_back() {
+        let nodes = network(3).await;
+        let (reader, dht, me) = (nodes[0].dht(), nodes[1].dht(), nodes[1].peer_id());
+        dht.announce(&ad()).await.unwrap();
+        let before = stands_at(&nodes[1]).await;
+        dht.leave("chess").await.unwrap();
+        dht.move_to("chess", &before, 1, Options::default()).await.unwrap();
+        assert!(standing(&nodes[1]).await.is_empty());
+        found(&reader, []).await;
+        dht.announce(&ad()).await.unwrap();
+        let before = stands_at(&nodes[1]).await;
+        dht.announce(&Ad { brief: "blitz".into(), ..ad() }).await.unwrap();
+        dht.move_to("chess", &before, 1, Options::default()).await.unwrap();
+        assert_eq!(stands_at(&nodes[1]).await.ad.brief, "blitz");
+        assert_eq!(standing(&nodes[1]).await, [0]);
+        found(&reader, [&me]).await;
+        // Nothing has happened meanwhile: it stands there, and nowhere else.
+        let before = stands_at(&nodes[1]).await;
+        dht.move_to("chess", &before, 1, Options::default()).await.unwrap();
+        assert_eq!(standing(&nodes[1]).await, [1]);
+        // Where far too many are, and not all holders take it, it goes further down.
+        dht.leave("chess").await.unwrap();
+        dht.announce(&ad()).await.unwrap();
+        strangers(&reader, 1..2 * CARRIES as u8, 0, Some(ad())).await;
+        dht.review_topics().await.unwrap();
+        assert_eq!(standing(&nodes[1]).await, [0]);
+        strangers(&reader, 20..22, 0, Some(ad())).await;
+        dht.review_topics().await.unwrap();
+        assert_eq!(standing(&nodes[1]).await, [shard_at(&me, 1)]);
+        close(nodes).await;
+    }
+
+    /// one holder that shows a crowd sends nobody away.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_one_holder_alone_shows_fills_no_shard() {
+        let nodes = network(4).await;
+        let liar = nodes[0].dht();
+        for number in 1..20 {
+            let record = strange(&liar, number, 0, ad().encode());
+            let plant = move |now, machine: &mut peerage_dht::Dht| {
+                machine.plant_record(now, record.target(), &record.to_bytes()).unwrap()
+            };
+            assert_eq!(liar.of_machine(plant).await.unwrap(), peerage_dht::store::Put::Stored);
+        }
+        nodes[1].dht().announce(&ad()).await.unwrap();
+        assert_eq!(standing(&nodes[1]).await, [0]);
+        close(nodes).await;
+    }
+
+    /// The time of a call is that of all its parts together, and any time may be given.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_topic_of_many_shards_is_read_within_the_deadline() {
         let nodes = network(3).await;
         let dht = nodes[1].dht();
-        // All say that there are 256 shards.
-        strangers(&dht, 1..2, 0, &Ad { shard_bits: 8, ..ad() }).await;
-        let (members, report) = dht.topic("chess", 9).deadline(Duration::from_millis(30)).await.unwrap();
-        assert_eq!((members.len(), report.ended), (1, Ended::Deadline), "{report}");
-        let (members, report) = dht.topic("chess", 9).await.unwrap();
-        assert_eq!((members.len(), report.ended), (1, Ended::Complete), "{report}");
-        assert!(report.counts.asked >= 256, "{report}");
+        let mut members = Vec::new();
+        for shard in 0..7 {
+            let numbers = 1 + 5 * shard as u8..5 + 5 * shard as u8;
+            members.extend(strangers(&dht, numbers, shard, Some(ad())).await);
+        }
+        found(&dht, &members).await;
+        let (all, report) = dht.topic("chess", 100).deadline(Duration::MAX).await.unwrap();
+        assert_eq!((all.len(), report.ended), (28, Ended::Complete), "{report}");
+        let (some, report) = dht.topic("chess", 100).deadline(Duration::from_micros(1)).await.unwrap();
+        assert!(some.len() < 28 && report.ended == Ended::Deadline, "{report}");
         close(nodes).await;
     }
 }

@@ -113,9 +113,6 @@ pub struct Endpoint {
 pub struct Ad {
     #[prost(string, tag = "1")]
     pub topic: ::prost::alloc::string::String,
-    /// The publisher sees a topic of 2^shard_bits shards.
-    #[prost(uint32, tag = "2")]
-    pub shard_bits: u32,
     #[prost(string, tag = "3")]
     pub name: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "4")]
@@ -127,9 +124,6 @@ pub struct Ad {
     pub brief: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "7")]
     pub data: ::prost::bytes::Bytes,
-    /// The publisher has left this shard. What it says of shard_bits still helps readers.
-    #[prost(bool, tag = "8")]
-    pub gone: bool,
 }
 /// The body of the record that a mailbox's owner keeps in it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -13,10 +13,15 @@ pub(super) fn network() -> Network {
 
 /// The publisher's record of this number, at a place for which node 0 is one of the closest.
 pub(super) fn record(salt: u32, seq: u64) -> Record {
+    record_until(salt, seq, 3600)
+}
+
+/// The same, with another end.
+pub(super) fn record_until(salt: u32, seq: u64, not_after: u64) -> Record {
     let publisher = crate::numbered::key(900);
     let salt = Bytes::copy_from_slice(&salt.to_be_bytes());
     let place = Place::Value { publisher: publisher.peer_id(), salt };
-    Record::sign(&publisher, &network(), Draft::new(place, seq, 3600, Bytes::from(vec![seq as u8; 8])))
+    Record::sign(&publisher, &network(), Draft::new(place, seq, not_after, Bytes::from(vec![seq as u8; 8])))
         .unwrap()
 }
 

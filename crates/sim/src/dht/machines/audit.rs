@@ -44,13 +44,20 @@ impl Audit {
 
 impl World {
     /// What is broken of what was to hold all the time, at the end of a run.
-    pub fn broken_at_the_end(&self) -> Option<String> {
-        let of = |(node, this): (usize, &super::Node)| {
-            let broken = this.dht.as_ref()?.check().err()?;
-            Some(format!("seed {}, node {node}, at the end: {broken}", self.setting.seed))
-        };
-        let all = || self.nodes.iter().enumerate().find_map(of);
-        self.broken.clone().or_else(|| if self.setting.checks { all() } else { None })
+    pub fn broken_at_the_end(&mut self) -> Option<String> {
+        (0..self.setting.nodes as u32).for_each(|node| self.look_at_machine(node));
+        self.broken.take()
+    }
+
+    /// Looks at a machine, where invariants are checked and no other one is broken.
+    pub(super) fn look_at_machine(&mut self, node: u32) {
+        let Some(dht) = &self.nodes[node as usize].dht else { return };
+        if self.setting.checks
+            && self.broken.is_none()
+            && let Err(broken) = dht.check()
+        {
+            self.broken = Some(format!("seed {}, node {node}, {} µs: {broken}", self.setting.seed, self.now));
+        }
     }
 
     /// Looks at the network when it is time for it, where invariants are checked and no other one is broken.

@@ -76,16 +76,13 @@ impl World {
                 _ => {}
             }
         }
-        let (setting, this) = (&self.setting, &mut self.nodes[node as usize]);
-        let Some(dht) = &mut this.dht else { return };
-        if setting.checks && self.broken.is_none() {
-            this.handled = this.handled.wrapping_add(1);
-            if this.handled.is_multiple_of(CHECK_EVERY)
-                && let Err(broken) = dht.check()
-            {
-                self.broken = Some(format!("seed {}, node {node}, {} µs: {broken}", setting.seed, self.now));
-            }
+        let this = &mut self.nodes[node as usize];
+        this.handled = this.handled.wrapping_add(1);
+        if this.handled.is_multiple_of(CHECK_EVERY) {
+            self.look_at_machine(node);
         }
+        let this = &mut self.nodes[node as usize];
+        let Some(dht) = &mut this.dht else { return };
         let Some(due) = dht.poll_timeout() else { return };
         let due = due.saturating_sub(clock(0).mono).as_nanos().div_ceil(1_000) as Micros;
         let due = due.max(self.now);

@@ -49,7 +49,7 @@ pub struct Node {
     pub meter: Meter,
     /// How often it has started.
     starts: u32,
-    /// Events since it was set up, where invariants are checked.
+    /// Events since it was set up.
     handled: u32,
     /// The next time at which it is woken.
     wake: Option<Micros>,
@@ -138,7 +138,7 @@ pub struct Setting {
     pub loss: f64,
     /// Share of nodes that nobody can dial, and that don't know it: who stands behind a NAT is reached over the connections that it dials.
     pub nat: f64,
-    /// Whether the invariants are checked while it runs: those of a machine after each eighth of its events, and of all at the end; those of the network once in a while.
+    /// Whether the invariants are checked while it runs: those of a machine after each eighth of its events, and when it stops and at the end; those of the network once in a while.
     pub checks: bool,
     /// Machines hold records by these rules; `None` where the simulator keeps plain values in their stead.
     pub records: Option<Arc<RecordsConfig>>,
@@ -330,6 +330,7 @@ impl World {
 
     /// A node dies: nobody is told. Its peers notice that their connections are gone after the idle timeout.
     pub fn stop_node(&mut self, node: u32) {
+        self.look_at_machine(node);
         let gone = &mut self.nodes[node as usize];
         gone.dht = None;
         gone.wake = None;

@@ -156,7 +156,7 @@ fn peace(settings: &Settings, lookups: u64) -> (Quiet, f64) {
         Measure::at_most("nobody attacks: false alarms %", alarms, 0.2),
         Measure::told("nobody attacks: requests of a store", requests),
     ];
-    (Quiet { hash: world.trace.hash(), broken: world.broken.take(), measures, world }, requests)
+    (Quiet { hash: world.trace.hash(), broken: world.broken_at_the_end(), measures, world }, requests)
 }
 
 /// One attack on several keys of one network.
@@ -222,7 +222,7 @@ fn under(settings: &Settings, attack: &Attack, pool: &Pool, lookups: u64) -> Run
         requests: mean_requests(&gathered, &stores[..records.len()]),
         holders,
         trace: world.trace.hash(),
-        broken: world.broken.take(),
+        broken: world.broken_at_the_end(),
     }
 }
 
@@ -297,7 +297,7 @@ pub(super) fn colluders(settings: &Settings) -> Report {
         measures.push(Measure::told(format!("{name} collude: fewest honest holders of a record"), fewest));
         rows.push(Row::new(Kind::Ours, Goal::Value, name, figures));
         hash = hash.rotate_left(7) ^ world.trace.hash();
-        broken = broken.or(world.broken.take());
+        broken = broken.or(world.broken_at_the_end());
         last = Some(world);
     }
     finish(settings, 10, last, hash, broken, rows, measures)
@@ -315,7 +315,7 @@ pub(super) fn finish(
 ) -> Report {
     let mut world = world.unwrap_or_else(|| World::new(setting(settings)));
     world.broken = broken;
-    let mut report = report(settings, number, &world, rows, measures);
+    let mut report = report(settings, number, &mut world, rows, measures);
     report.hash = format!("{hash:016x}");
     report
 }
@@ -392,7 +392,7 @@ pub(super) fn eclipse(settings: &Settings) -> Report {
         Measure::told("the same if nobody lied", settings.nodes as f64 / (settings.nodes + traps) as f64),
     ];
     let row = Row::new(Kind::Ours, Goal::Value, "newcomer", figures);
-    report(settings, 11, &world, vec![row], measures)
+    report(settings, 11, &mut world, vec![row], measures)
 }
 
 /// The share of a node's table that is not the attacker's.

@@ -30,7 +30,7 @@ pub(super) fn survive(settings: &Settings) -> Report {
         rows.push(run.row);
         measures.append(&mut run.measures);
         hash = hash.rotate_left(7) ^ run.world.trace.hash();
-        broken = broken.or(run.world.broken.take());
+        broken = broken.or(run.world.broken_at_the_end());
         last = Some(run.world);
     }
     super::attacks::finish(settings, 7, last, hash, broken, rows, measures)

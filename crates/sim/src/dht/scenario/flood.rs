@@ -108,7 +108,7 @@ pub(super) fn flood(settings: &Settings) -> Report {
         Measure::told("honest stores", stores.len() as f64),
         Measure::told("copies that flooders sent", flood.sent as f64),
     ];
-    report(settings, 15, &world, vec![Row::new(Kind::Ours, Goal::Value, "flood", row)], measures)
+    report(settings, 15, &mut world, vec![Row::new(Kind::Ours, Goal::Value, "flood", row)], measures)
 }
 
 /// Who floods.

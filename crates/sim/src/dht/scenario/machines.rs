@@ -33,7 +33,7 @@ pub(super) fn invariants(settings: &Settings, broken: Option<&str>) -> Vec<Measu
 pub(super) fn report(
     settings: &Settings,
     number: u32,
-    world: &World,
+    world: &mut World,
     rows: Vec<Row>,
     mut measures: Vec<Measure>,
 ) -> Report {
@@ -130,11 +130,11 @@ pub(super) fn recovery(settings: &Settings, mut base: Report) -> Report {
 /// Scenario 5: a day of churn. Once in the study's network, where a request takes one round trip, and once with the connections that nodes have: the bars of time are for the
 /// first, those of upkeep and of what is found for both.
 pub(super) fn churn(settings: &Settings) -> Report {
-    let (warm, mut figures, traffic) = churned(settings, setting(settings).warm());
+    let (mut warm, mut figures, traffic) = churned(settings, setting(settings).warm());
     figures.warm_share = 1.0;
     let (mut mix, mixed, mixed_traffic) = churned(settings, setting(settings));
     mix.trace.note(0, warm.trace.hash(), 5);
-    mix.broken = mix.broken.or(warm.broken);
+    mix.broken = mix.broken.or(warm.broken_at_the_end());
     let found = figures.found.min(mixed.found);
     let measures = vec![
         Measure::at_least("get found %", found * 100.0, 99.95),
@@ -150,7 +150,7 @@ pub(super) fn churn(settings: &Settings) -> Report {
         Row::new(Kind::Ours, Goal::Value, "warm", figures),
         Row::new(Kind::Ours, Goal::Value, "mix", mixed),
     ];
-    report(settings, 5, &mix, rows, measures)
+    report(settings, 5, &mut mix, rows, measures)
 }
 
 /// A network under churn: records are published and renewed by nodes that are up, gets come from anywhere.
@@ -213,7 +213,7 @@ pub(super) fn publish(settings: &Settings) -> Report {
     let mut mix = World::standing(setting(settings));
     let (mixed, mixed_got) = stores(&mut mix, rounds);
     mix.trace.note(0, warm.trace.hash(), 8);
-    mix.broken = mix.broken.or(warm.broken);
+    mix.broken = mix.broken.or(warm.broken_at_the_end());
     let measures = vec![
         Measure::at_most("caller told of a store, all warm, p95 ms", put.p95_ms, 600.0),
         Measure::told("the same, p50 ms", put.p50_ms),
@@ -228,7 +228,7 @@ pub(super) fn publish(settings: &Settings) -> Report {
         Row::new(Kind::Ours, Goal::Value, "warm", got),
         Row::new(Kind::Ours, Goal::Value, "mix", mixed_got),
     ];
-    report(settings, 8, &mix, rows, measures)
+    report(settings, 8, &mut mix, rows, measures)
 }
 
 /// Values that nodes store, and that other nodes get at once: how the stores went, and the gets.
@@ -265,14 +265,14 @@ pub(super) fn black_hole(settings: &Settings) -> Report {
     let mut cold = World::new(setting(settings));
     let times = joins(&mut cold, settings.nodes as u32);
     cold.trace.note(0, warm.trace.hash(), 12);
-    cold.broken = cold.broken.or(warm.broken);
+    cold.broken = cold.broken.or(warm.broken_at_the_end());
     let measures = vec![
         Measure::at_most("longest join ms, all warm", warm_times.percentile(1.0), 2_000.0),
         Measure::told("join p50 ms, all warm", warm_times.percentile(0.5)),
         Measure::at_most("longest join ms", times.percentile(1.0), 2_000.0),
         Measure::told("join p50 ms", times.percentile(0.5)),
     ];
-    report(settings, 12, &cold, Vec::new(), measures)
+    report(settings, 12, &mut cold, Vec::new(), measures)
 }
 
 /// Nodes join one after another; how long each took.
@@ -331,7 +331,7 @@ pub(super) fn size(settings: &Settings) -> Report {
         Measure::told("mean estimate over the truth after the crowd", world.mean_size()),
         Measure::told("events, in millions", world.events as f64 / 1e6),
     ];
-    report(settings, 13, &world, Vec::new(), measures)
+    report(settings, 13, &mut world, Vec::new(), measures)
 }
 
 /// Nodes come one after another within `span`, each with three who are there.
@@ -396,5 +396,5 @@ pub(super) fn storm(settings: &Settings) -> Report {
         Measure::told("steady upkeep B/s of a node", steady.mean),
         Measure::at_most("peak over steady upkeep", peak / steady.mean.max(1.0), 10.0),
     ];
-    report(settings, 25, &world, vec![Row::new(Kind::Ours, Goal::Value, "mix", figures)], measures)
+    report(settings, 25, &mut world, vec![Row::new(Kind::Ours, Goal::Value, "mix", figures)], measures)
 }

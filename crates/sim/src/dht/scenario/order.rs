@@ -83,7 +83,7 @@ pub(super) fn order(settings: &Settings) -> Report {
     let converged = race.converge(healed + 4 * repair);
     let equivocated = race.signed.iter().filter(|(_, records)| records.len() > 1).count();
     let reported = race.reported();
-    let Race { world, seen, gathered, .. } = race;
+    let Race { mut world, seen, gathered, .. } = race;
     let row = figures(&gathered, &seen.asked, |_, _| true);
     let measures = vec![
         Measure::told("reads", seen.reads as f64),
@@ -99,7 +99,7 @@ pub(super) fn order(settings: &Settings) -> Report {
             100.0,
         ),
     ];
-    report(settings, 14, &world, vec![Row::new(Kind::Ours, Goal::Value, "race", row)], measures)
+    report(settings, 14, &mut world, vec![Row::new(Kind::Ours, Goal::Value, "race", row)], measures)
 }
 
 impl Race {
