@@ -517,7 +517,7 @@ mod tests {
     /// What the application does while its ad is moved counts more.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn who_leaves_or_says_something_else_while_it_moves_is_not_brought_back() {
-        let nodes = network(3).await;
+        let nodes = network(5).await;
         let (reader, dht, me) = (nodes[0].dht(), nodes[1].dht(), nodes[1].peer_id());
         dht.announce(&ad()).await.unwrap();
         let before = stands_at(&nodes[1]).await;
