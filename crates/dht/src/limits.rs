@@ -224,7 +224,7 @@ const RECORDS: &[Bound<RecordsConfig>] = bounds! { RecordsConfig, "records":
     topic.max_ttl: secs(60), YEAR;
     topic.default_ttl: secs(60), YEAR;
     topic.replicas: 1, MAX_CLOSER;
-    topic_shard_members: 1, 65_536;
+    topic_shard_members: 1, 512;
     mailbox.max_body_bytes: 256, MOST_BODY;
     mailbox.max_ttl: secs(60), YEAR;
     mailbox.default_ttl: secs(60), YEAR;

@@ -224,7 +224,12 @@ impl Harvest {
         self.known.clear();
         let values = std::mem::take(&mut self.slots)
             .into_values()
-            .map(|best| Found { value: best.value, holders: best.said.by.len(), from: best.from })
+            .map(|best| Found {
+                value: best.value,
+                holders: best.said.by.len(),
+                borne_out: best.said.borne_out,
+                from: best.from,
+            })
             .collect();
         let providers = std::mem::take(&mut self.providers);
         (values, providers.into_iter().map(|provider| provider.contact).collect())

@@ -453,7 +453,11 @@ impl Dht {
                 let told = op.store.as_ref().is_some_and(|store| store.told);
                 let (target, goal) = (op.lookup.target().clone(), op.lookup.goal().clone());
                 self.add_own(now, &target, &goal, &mut op.lookup.harvest);
-                self.never_back(now, &target, &goal, &mut op.lookup.harvest);
+                match op.change {
+                    // Whoever waits for a change says itself what it knows.
+                    Some(_) => self.remember_read(&target, &goal, &op.lookup.harvest),
+                    None => self.never_back(now, &target, &goal, &mut op.lookup.harvest),
+                }
                 if op.watch && ended != Ended::Cancelled {
                     let (started, ranks) = (op.lookup.started(), op.lookup.harvest.ranks());
                     let watched = Watched { id, started, until: now.mono + LISTEN, ranks };

@@ -47,9 +47,15 @@ impl Reads {
         Self { known, bytes: 0, most_bytes: limits.remembered_read_bytes }
     }
 
-    /// A value that was read: it takes the place of what was read under its key before. One that takes more than all the room is not remembered.
+    /// A value that was read: it takes the place of what was read under its key before, unless that is newer. One that takes more than all the room is not remembered.
     fn note(&mut self, key: &Key, worth: &Judged, value: &Bytes) {
         let Some(known) = self.known.as_mut() else { return };
+        if known
+            .peek(key)
+            .is_some_and(|before| before.worth.slot == worth.slot && before.worth.rank > worth.rank)
+        {
+            return;
+        }
         let read = Read::new(worth, value);
         if read.bytes() > self.most_bytes {
             self.bytes -= known.pop(key).map_or(0, |before| before.bytes());
@@ -85,8 +91,14 @@ impl Dht {
                 harvest.forget(&worth.slot);
             }
         }
-        // Of what cannot change there is nothing to remember.
-        if let Some((worth, value)) = harvest.best().filter(|(worth, _)| !worth.is_final) {
+        self.remember_read(target, goal, harvest);
+    }
+
+    /// Remembers what a read of one value ends with. Of what cannot change there is nothing to remember.
+    pub(super) fn remember_read(&mut self, target: &Target, goal: &Goal, harvest: &Harvest) {
+        if let (Goal::Value(_), Some((worth, value))) =
+            (goal, harvest.best().filter(|(worth, _)| !worth.is_final))
+        {
             self.reads.note(target.key(), &worth, value);
         }
     }

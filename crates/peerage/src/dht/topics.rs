@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use peerage_dht::record::{Place, Record};
 use peerage_dht::replication::{SetState, SetView};
-use peerage_dht::topic::{Ad, MAX_SHARD_DEPTH, Shards, shard_above, shard_at, shards_below};
+use peerage_dht::topic::{Ad, MAX_SHARD_DEPTH, Shards, depth_of, shard_above, shard_at, shards_below};
 use peerage_dht::{Class, Ended, Key, Operation, Options, Outcome};
 use peerage_identity::PeerId;
 use tokio::time::Instant;
@@ -23,6 +23,8 @@ use crate::shared::Shared;
 const WALK_WITHIN: Duration = Duration::from_secs(5);
 /// Shards that one reader visits at once.
 const SHARDS_AT_ONCE: usize = 4;
+/// So often after it has come, a member looks whether far too many have come with it.
+const YOUNG: u32 = 2;
 
 /// A member of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,20 +36,30 @@ pub struct Member {
     pub ad: Ad,
 }
 
+/// An ad that was found.
+struct Shown {
+    seq: u64,
+    ad: Ad,
+    /// Holders of two networks have it.
+    borne_out: bool,
+}
+
 /// What stands in a shard.
 #[derive(Default)]
 struct Seen {
-    /// The ads by publisher, each with its number.
-    ads: BTreeMap<PeerId, (u64, Ad)>,
-    /// Members among them for whom more than one holder stands, but for ourselves.
-    borne_out: usize,
-    /// Those who say that they have left.
+    ads: BTreeMap<PeerId, Shown>,
+    /// Those, of what is borne out, who say that they have left.
     left: usize,
 }
 
 impl Seen {
-    fn records(&self) -> usize {
-        self.ads.len() + self.left
+    /// Members that are borne out.
+    fn members(&self) -> impl Iterator<Item = &PeerId> {
+        self.ads.iter().filter(|(_, shown)| shown.borne_out).map(|(peer, _)| peer)
+    }
+
+    fn count(&self) -> usize {
+        self.members().count()
     }
 }
 
@@ -63,13 +75,16 @@ impl Dht {
             let core = dht.core()?.clone();
             // What cannot be published is said before anybody is asked.
             dht.draft(&core, Place::of_topic(&ad.topic, 0), ad.encode(), &terms)?;
-            let shard = match dht.in_topics().await?.remove(&ad.topic).and_then(newest) {
+            let here = dht.in_topics().await?.remove(&ad.topic).unwrap_or_default();
+            let shard = match newest(&here).filter(|stands| stands.renewed) {
                 Some(stands) => stands.shard,
                 None => {
                     let within =
                         options.deadline.map_or(WALK_WITHIN, |deadline| (deadline / 2).min(WALK_WITHIN));
                     let end = Instant::now() + within;
-                    Look { dht: &dht, core: &core, topic: &ad.topic, options, end }.walk(None).await?
+                    let look = Look { dht: &dht, core: &core, topic: &ad.topic, options, end };
+                    // Where nothing can be learned it stands in the first one, where readers look in any case.
+                    look.walk(None).await?.unwrap_or_default()
                 }
             };
             dht.publication(&core, Place::of_topic(&ad.topic, shard), ad.encode(), &terms)
@@ -78,7 +93,7 @@ impl Dht {
     }
 
     /// Takes this node out of a topic: readers are told that it is not there any more, by a word that lasts as long as an ad can. An ad of an earlier run of the node that stands
-    /// in another shard than the topic's first expires by itself, within the hour.
+    /// in another shard than the topic's first expires by itself, within two hours at most.
     pub fn leave(&self, topic: &str) -> DhtCall<DhtReport> {
         let (dht, topic) = (self.clone(), topic.to_owned());
         let make = move |options: Options, terms: Terms| async move {
@@ -88,14 +103,18 @@ impl Dht {
             // Two while it moves.
             for stands in here {
                 let leaving = dht.store(Place::of_topic(&topic, stands.shard), Ok(Bytes::new()));
-                leaving.on(options, &terms).await?;
+                match leaving.on(options, &terms).await {
+                    Err(DhtError::TooFewStored { report }) if report.looked_after => {}
+                    left => drop(left?),
+                }
             }
             dht.publication(&core, Place::of_topic(&topic, last), Bytes::new(), &terms)
         };
         self.make(make, stored)
     }
 
-    /// Who is in a topic, up to `wanted` of them, and up to `dht.lookup.max_values` in all. Of a large topic the further shards are visited while more members are wanted.
+    /// Who is in a topic, up to `wanted` of them, and up to `dht.lookup.max_values` in all. Of a large topic the further shards are visited while more members are wanted;
+    /// [`DhtCall::watch`] shows the first look at the first one.
     pub fn topic(&self, topic: &str, wanted: usize) -> DhtCall<(Vec<Member>, DhtReport)> {
         let core = self.core().cloned();
         let most = core.as_ref().map_or(1, |core| core.lookups.max_values);
@@ -105,7 +124,7 @@ impl Dht {
         self.call_then(first, move |outcome, options| async move {
             let core = core?;
             let mut report = DhtReport::of(&outcome);
-            let first = seen(&core, &dht.shared.me, &outcome);
+            let first = seen(&core, &outcome);
             let left = options
                 .deadline
                 .unwrap_or_else(|| core.lookups.deadline(options.class).saturating_sub(report.took))
@@ -139,13 +158,25 @@ impl Dht {
         Ok(topics)
     }
 
-    /// Looks whether this node's ads stand where they should, and moves those that don't.
-    async fn review_topics(&self) -> Result<(), DhtError> {
+    /// Looks whether this node's ads stand where they should, and moves those that don't. `looked` is how often that was done for each.
+    async fn review_topics(&self, looked: &mut BTreeMap<String, u32>) -> Result<(), DhtError> {
         let core = self.core()?.clone();
-        for (topic, here) in self.in_topics().await? {
-            if let Some(stands) = newest(here).filter(|stands| stands.renewed)
-                && let Err(error) = self.review(&core, &topic, &stands).await
-            {
+        let topics = self.in_topics().await?;
+        looked.retain(|topic, _| topics.contains_key(topic));
+        for (topic, here) in topics {
+            let Some(stands) = newest(&here).filter(|stands| stands.renewed) else { continue };
+            let looks = looked.entry(topic.clone()).or_default();
+            *looks = looks.saturating_add(1);
+            let young = *looks <= YOUNG;
+            let reviewed = async {
+                // A move that came to nothing half way, or two calls at once.
+                for stale in here.iter().filter(|other| other.shard != stands.shard) {
+                    let leaving = self.store(Place::of_topic(&topic, stale.shard), Ok(Bytes::new()));
+                    leaving.class(Class::Normal).await?;
+                }
+                self.review(&core, &topic, stands, young).await
+            };
+            if let Err(error) = reviewed.await {
                 if matches!(error, DhtError::Closed) {
                     return Err(error);
                 }
@@ -155,23 +186,24 @@ impl Dht {
         Ok(())
     }
 
-    /// Whoever stands below a shard that has room again moves up; who is not taken where it stands looks for another place.
-    async fn review(&self, core: &DhtCore, topic: &str, stands: &Stands) -> Result<(), DhtError> {
+    /// Whoever stands below a shard that has room again moves up. Who is not taken where it stands, or has just come, perhaps with many others, looks whether there are far too many.
+    async fn review(
+        &self,
+        core: &DhtCore,
+        topic: &str,
+        stands: &Stands,
+        young: bool,
+    ) -> Result<(), DhtError> {
         let options = Options { class: Class::Normal, ..Options::default() };
-        let end = Instant::now() + core.lookups.deadline(options.class);
+        let end = Instant::now() + 2 * core.lookups.deadline(options.class);
         let look = Look { dht: self, core, topic, options, end };
         let emptied = match shard_above(stands.shard) {
-            Some(above) => {
-                let (seen, report) = look.visit(above, look.shards().carries).await?;
-                // Too few of a part says nothing.
-                let whole = matches!(report.ended, Ended::Complete | Ended::Found);
-                whole && look.shards().has_emptied(seen.borne_out)
-            }
+            Some(above) => look.has_emptied(above).await?,
             None => false,
         };
-        if emptied || stands.state != SetState::Healthy {
+        if emptied || young || stands.state != SetState::Healthy {
             let shard = look.walk(Some(stands.shard)).await?;
-            if shard != stands.shard {
+            if let Some(shard) = shard.filter(|shard| *shard != stands.shard) {
                 self.move_to(topic, stands, shard, options).await?;
             }
         }
@@ -187,12 +219,12 @@ impl Dht {
         options: Options,
     ) -> Result<(), DhtError> {
         let there = Place::of_topic(topic, shard);
-        self.store(there.clone(), Ok(from.ad.encode())).under(options).lasts(from.lasts).await?;
+        let moved = self.store(there.clone(), Ok(from.ad.encode())).under(options).lasts(from.lasts).await;
         let here = self.in_topics().await?.remove(topic).unwrap_or_default();
         let unchanged = here.iter().any(|stands| stands.shard == from.shard && stands.seq == from.seq);
-        let gone = if unchanged { Place::of_topic(topic, from.shard) } else { there };
+        let gone = if unchanged && moved.is_ok() { Place::of_topic(topic, from.shard) } else { there };
         self.store(gone, Ok(Bytes::new())).under(options).await?;
-        Ok(())
+        moved.map(drop)
     }
 }
 
@@ -210,6 +242,14 @@ impl Look<'_> {
         Shards { carries: self.core.records.topic_shard_members }
     }
 
+    /// Whether a shard has room again for those below it.
+    async fn has_emptied(&self, shard: u16) -> Result<bool, DhtError> {
+        // So many say that it has not.
+        let enough = (0..self.shards().carries).find(|members| !self.shards().has_emptied(*members));
+        let (seen, report) = self.visit(shard, enough.unwrap_or(self.shards().carries)).await?;
+        Ok(says_all(&report) && self.shards().has_emptied(seen.count()))
+    }
+
     /// Members of one shard after another, beginning with what was read of the first one: those below each that may have some there.
     async fn gather(
         &self,
@@ -217,34 +257,35 @@ impl Look<'_> {
         first: Seen,
         report: &mut DhtReport,
     ) -> Result<Vec<Member>, DhtError> {
-        let mut members: BTreeMap<PeerId, (u64, Ad)> = BTreeMap::new();
+        let mut members: BTreeMap<PeerId, Shown> = BTreeMap::new();
         let (mut next, mut under_way) = (VecDeque::new(), FuturesUnordered::new());
-        let mut visited = Some((0, first));
-        if report.ended == Ended::Found && visited.as_ref().is_some_and(|(_, first)| first.ads.len() < wanted)
-        {
+        let mut visited = None;
+        if report.ended == Ended::Found && first.count() < wanted {
             // As many records were there, and some of those who have left.
-            visited = None;
-            next.push_back(0);
+            next.push_back((0, wanted.saturating_mul(4)));
+        } else {
+            visited = Some((0, first));
         }
         loop {
             if let Some((shard, seen)) = visited.take() {
-                if self.shards().goes_on_below(seen.records()) {
-                    next.extend(shards_below(shard));
+                if self.shards().goes_on_below(seen.count() + seen.left) {
+                    next.extend(shards_below(shard).into_iter().map(|below| (below, wanted)));
                 }
-                for (peer, (seq, ad)) in seen.ads {
+                for (peer, shown) in seen.ads {
                     // Who moves stands in two for a moment.
-                    if members.get(&peer).is_none_or(|(known, _)| *known < seq) {
-                        members.insert(peer, (seq, ad));
+                    if members.get(&peer).is_none_or(|known| known.seq < shown.seq) {
+                        members.insert(peer, shown);
                     }
                 }
             }
-            if members.len() >= wanted {
+            if members.values().filter(|shown| shown.borne_out).count() >= wanted {
+                report.ended = Ended::Found;
                 break;
             }
             while under_way.len() < SHARDS_AT_ONCE
-                && let Some(shard) = next.pop_front()
+                && let Some((shard, most)) = next.pop_front()
             {
-                under_way.push(async move { (shard, self.visit(shard, wanted).await) });
+                under_way.push(async move { (shard, self.visit_from(shard, wanted, most).await) });
             }
             match under_way.next().await {
                 None => break,
@@ -254,38 +295,63 @@ impl Look<'_> {
                 }
                 Some((_, Err(DhtError::Closed))) => return Err(DhtError::Closed),
                 // What the other shards have is there all the same.
-                Some((_, Err(DhtError::TooMany))) => report.ended = Ended::TooMany,
-                Some((_, Err(_))) => report.ended = Ended::Exhausted,
+                Some((_, Err(DhtError::NoContacts))) => report.ended = Ended::NoContacts,
+                Some((_, Err(_))) => report.ended = Ended::TooMany,
             }
         }
-        let members = members.into_iter().map(|(peer, (_, ad))| Member { peer, ad });
-        Ok(members.take(wanted).collect())
+        // What one holder alone shows comes last.
+        let mut members: Vec<_> = members.into_iter().collect();
+        members.sort_by_key(|(_, shown)| !shown.borne_out);
+        members.truncate(wanted);
+        Ok(members.into_iter().map(|(peer, Shown { ad, .. })| Member { peer, ad }).collect())
     }
 
-    /// The first shard that has room, of those in which this node may stand. What one holder alone shows fills none. Who stands somewhere stays until twice as many are there.
-    async fn walk(&self, stands: Option<u16>) -> Result<u16, DhtError> {
-        let me = &self.dht.shared.me;
+    /// The first shard that has room, of those in which this node may stand; `None` where that cannot be told for one who `stands` somewhere. Such a one goes up only to where members
+    /// are missing, and further down only from where twice as many are as should be, and then not if it is one of the first of them.
+    async fn walk(&self, stands: Option<u16>) -> Result<Option<u16>, DhtError> {
+        let (me, shards) = (&self.dht.shared.me, self.shards());
         for depth in 0..MAX_SHARD_DEPTH {
             let shard = shard_at(me, depth);
-            let carries = self.shards().carries * if stands == Some(shard) { 2 } else { 1 };
+            let here = stands == Some(shard);
+            let most = Shards { carries: if here { 2 * shards.carries } else { shards.carries } };
             // With one's own.
-            let (seen, _) = self.visit(shard, carries + 1).await?;
-            if (Shards { carries }).has_room(seen.borne_out) {
-                return Ok(shard);
+            let (seen, report) = self.visit(shard, most.carries + 1).await?;
+            let others = seen.members().filter(|peer| *peer != me).count();
+            let room = match stands {
+                _ if here => {
+                    let first = || seen.members().take(shards.carries).any(|peer| peer == me);
+                    most.has_room(others) || first()
+                }
+                Some(stands) if depth < depth_of(stands) => shards.has_emptied(others),
+                // An earlier run of this node stands there.
+                _ => most.has_room(others) || seen.ads.contains_key(me),
+            };
+            if room {
+                return Ok((stands.is_none() || here || says_all(&report)).then_some(shard));
             }
         }
-        Ok(shard_at(me, MAX_SHARD_DEPTH))
+        Ok(Some(shard_at(me, MAX_SHARD_DEPTH)))
     }
 
     /// One shard, with as many members as are wanted, if they are there.
     async fn visit(&self, shard: u16, wanted: usize) -> Result<(Seen, DhtReport), DhtError> {
-        let (mut most, limit) = (wanted, self.core.lookups.max_values);
+        self.visit_from(shard, wanted, wanted).await
+    }
+
+    /// The same, beginning with so many records.
+    async fn visit_from(
+        &self,
+        shard: u16,
+        wanted: usize,
+        mut most: usize,
+    ) -> Result<(Seen, DhtReport), DhtError> {
+        let limit = self.core.lookups.max_values;
         loop {
-            let (seen, report) = self.read(shard, most).await?;
-            if seen.ads.len() >= wanted || report.ended != Ended::Found || most >= limit {
+            let (seen, report) = self.read(shard, most.min(limit)).await?;
+            if seen.count() >= wanted || report.ended != Ended::Found || most >= limit {
                 return Ok((seen, report));
             }
-            most = most.saturating_mul(4).min(limit);
+            most = most.saturating_mul(4);
         }
     }
 
@@ -295,22 +361,28 @@ impl Look<'_> {
         if left.is_zero() {
             return Ok((Seen::default(), DhtReport::of(&Outcome::empty(Ended::Deadline))));
         }
-        let (me, of) = (self.dht.shared.me, self.dht.core().cloned());
-        let read = move |outcome: &Outcome| Ok((seen(&*of?, &me, outcome), DhtReport::of(outcome)));
+        let of = self.dht.core().cloned();
+        let read = move |outcome: &Outcome| Ok((seen(&*of?, outcome), DhtReport::of(outcome)));
         let reading = self.dht.call(collect(self.core, self.topic, shard, most), read);
         reading.under(self.options).deadline(left).await
     }
 }
 
-fn seen(core: &DhtCore, me: &PeerId, outcome: &Outcome) -> Seen {
+/// Whether what was read is all that is there, as far as most of those who were asked can tell: a node whose network is down learns nothing.
+fn says_all(report: &DhtReport) -> bool {
+    let counts = &report.counts;
+    matches!(report.ended, Ended::Complete | Ended::Found) && counts.answered > counts.failed
+}
+
+fn seen(core: &DhtCore, outcome: &Outcome) -> Seen {
     let mut seen = Seen::default();
     for found in &outcome.values {
         let Ok(record) = Record::open(&core.network, &found.value) else { continue };
         if record.is_tombstone() {
-            seen.left += 1;
+            seen.left += usize::from(found.borne_out);
         } else if let Some(ad) = record.body().and_then(|body| Ad::decode(body).ok()) {
-            seen.borne_out += usize::from(found.holders > 1 && record.publisher() != *me);
-            seen.ads.insert(record.publisher(), (record.version().seq, ad));
+            let shown = Shown { seq: record.version().seq, ad, borne_out: found.borne_out };
+            seen.ads.insert(record.publisher(), shown);
         }
     }
     seen
@@ -329,12 +401,15 @@ struct Stands {
 fn stands(view: &SetView) -> Option<Stands> {
     let Place::Topic { shard, .. } = *view.record.place() else { return None };
     let ad = Ad::decode(view.record.body().filter(|body| !body.is_empty())?).ok()?;
+    if view.state == SetState::Expired {
+        return None;
+    }
     let (seq, renewed) = (view.record.version().seq, view.renews.is_some());
     Some(Stands { shard, ad, seq, lasts: view.lasts, renewed, state: view.state })
 }
 
-fn newest(here: Vec<Stands>) -> Option<Stands> {
-    here.into_iter().max_by_key(|stands| stands.seq)
+fn newest(here: &[Stands]) -> Option<&Stands> {
+    here.iter().max_by_key(|stands| stands.seq)
 }
 
 fn collect(core: &DhtCore, topic: &str, shard: u16, wanted: usize) -> Result<Operation, DhtError> {
@@ -348,9 +423,10 @@ pub(crate) async fn keep_topics(shared: Arc<Shared>) {
     let share = f64::from(Key::of_peer(&shared.me).to_bytes()[0]) / 255.0;
     let dht = Dht { shared };
     let Ok(core) = dht.core().cloned() else { return };
+    let mut looked = BTreeMap::new();
     loop {
         tokio::time::sleep(core.records.topic.default_ttl.mul_f64(0.375 + share / 8.0)).await;
-        if dht.review_topics().await.is_err() {
+        if dht.review_topics(&mut looked).await.is_err() {
             return;
         }
     }
@@ -438,7 +514,7 @@ mod tests {
     }
 
     async fn stands_at(node: &Node) -> Stands {
-        newest(node.dht().in_topics().await.unwrap().remove("chess").unwrap()).unwrap()
+        node.dht().in_topics().await.unwrap().remove("chess").unwrap().pop().unwrap()
     }
 
     async fn close(nodes: Vec<Node>) {
@@ -478,13 +554,13 @@ mod tests {
         // A topic that stands still moves nobody.
         for node in &nodes[1..] {
             let before = standing(node).await;
-            node.dht().review_topics().await.unwrap();
+            node.dht().review_topics(&mut BTreeMap::new()).await.unwrap();
             assert_eq!(standing(node).await, before);
         }
         // What others leave behind hides nobody until those below have come up.
         strangers(&reader, 1..5, 0, None).await;
         found(&reader, &members).await;
-        nodes[4].dht().review_topics().await.unwrap();
+        nodes[4].dht().review_topics(&mut BTreeMap::new()).await.unwrap();
         assert_eq!(standing(&nodes[4]).await, [0]);
         found(&reader, &members).await;
         // What a node says anew, it says where it stands.
@@ -536,16 +612,57 @@ mod tests {
         let before = stands_at(&nodes[1]).await;
         dht.move_to("chess", &before, 1, Options::default()).await.unwrap();
         assert_eq!(standing(&nodes[1]).await, [1]);
-        // Where far too many are, and not all holders take it, it goes further down.
-        dht.leave("chess").await.unwrap();
-        dht.announce(&ad()).await.unwrap();
-        strangers(&reader, 1..2 * CARRIES as u8, 0, Some(ad())).await;
-        dht.review_topics().await.unwrap();
+        // A move that came to nothing half way leaves two; the next look leaves one.
+        dht.store(Place::of_topic("chess", 0), Ok(ad().encode())).await.unwrap();
+        assert_eq!(standing(&nodes[1]).await.len(), 2);
+        dht.review_topics(&mut BTreeMap::new()).await.unwrap();
         assert_eq!(standing(&nodes[1]).await, [0]);
-        strangers(&reader, 20..22, 0, Some(ad())).await;
-        dht.review_topics().await.unwrap();
-        assert_eq!(standing(&nodes[1]).await, [shard_at(&me, 1)]);
         close(nodes).await;
+    }
+
+    /// Many that come at once all see room; those that are not the first of them go further down, and the others stay.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_far_too_many_in_a_shard_the_first_stay() {
+        let nodes = network(5).await;
+        let (reader, looked) = (nodes[0].dht(), &mut BTreeMap::new());
+        for node in &nodes[1..] {
+            node.dht().announce(&ad()).await.unwrap();
+        }
+        let mut members: Vec<PeerId> = nodes[1..].iter().map(Node::peer_id).collect();
+        members.extend(strangers(&reader, 1..CARRIES as u8, 0, Some(ad())).await);
+        nodes[1].dht().review_topics(looked).await.unwrap();
+        assert_eq!(standing(&nodes[1]).await, [0]);
+        members.extend(strangers(&reader, 20..22, 0, Some(ad())).await);
+        members.sort();
+        found(&reader, &members).await;
+        for node in &nodes[1..] {
+            let (me, first) = (node.peer_id(), &members[..CARRIES]);
+            let others = members.iter().filter(|member| **member != me).count();
+            assert_eq!(others, 2 * CARRIES);
+            node.dht().review_topics(looked).await.unwrap();
+            let depth = u32::from(!first.contains(&me));
+            assert_eq!(standing(node).await, [shard_at(&me, depth)]);
+            // With one less nobody goes.
+            if depth == 1 {
+                break;
+            }
+        }
+        close(nodes).await;
+    }
+
+    /// A node whose network is down, or whose time was up, learns nothing of how many there are.
+    #[test]
+    fn what_most_did_not_answer_says_nothing() {
+        let says = |ended, answered, failed| {
+            let mut outcome = Outcome::empty(ended);
+            (outcome.counts.answered, outcome.counts.failed) = (answered, failed);
+            says_all(&DhtReport::of(&outcome))
+        };
+        assert!(says(Ended::Complete, 10, 3) && says(Ended::Found, 1, 0));
+        assert!(
+            !says(Ended::Complete, 0, 0) && !says(Ended::Complete, 0, 20) && !says(Ended::Complete, 5, 5)
+        );
+        assert!(!says(Ended::Deadline, 10, 0) && !says(Ended::Exhausted, 10, 0));
     }
 
     /// one holder that shows a crowd sends nobody away.
