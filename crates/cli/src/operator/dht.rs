@@ -304,6 +304,10 @@ fn told(way: &Way) -> Vec<String> {
     let partial = match way.ended.as_str() {
         "deadline" => Some("the time was up: there may be more (--deadline)"),
         "cancelled" => Some("it was cancelled: there may be more"),
+        "too many" => Some(
+            "too many operations were under way to look everywhere: there may be more (dht.lookup.max_operations)",
+        ),
+        "no contacts" => Some("nobody was known any more before all was seen: there may be more"),
         "exhausted" => Some(
             "as many nodes were asked as one lookup may ask: there may be more (dht.lookup.max_requests)",
         ),

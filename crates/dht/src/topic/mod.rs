@@ -4,7 +4,8 @@
 //! publisher goes from the first one downwards, at each fork as a bit of its own hash says, and stands in the first that has room ([`Shards::has_room`]). A reader begins at the
 //! first one too, and goes on below each shard that is at least half full ([`Shards::goes_on_below`]); so what it costs to read a topic grows with what is there, and with
 //! nothing that anybody says. Nobody moves while a topic grows. Where it shrinks, whoever stands below a shard with room again moves up before readers stop there
-//! ([`Shards::has_emptied`]): what members leave behind counts for readers, and lasts longer than it takes until the others have looked.
+//! ([`Shards::has_emptied`]): what those who leave put in their ads' place counts for readers, and lasts longer than it takes until the others have looked. Those who vanish without
+//! a word leave nothing, so that readers can miss members for up to half of an ad's life.
 
 use bytes::Bytes;
 use peerage_identity::PeerId;

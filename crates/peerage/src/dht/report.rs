@@ -103,6 +103,8 @@ impl fmt::Display for DhtReport {
             Ended::Deadline => f.write_str(" (the time was up)"),
             Ended::Cancelled => f.write_str(" (cancelled)"),
             Ended::Exhausted => f.write_str(" (as many were asked as one lookup may ask)"),
+            Ended::TooMany => f.write_str(" (too many operations were under way to look everywhere)"),
+            Ended::NoContacts => f.write_str(" (nobody was known any more before all was seen)"),
             _ => Ok(()),
         }
     }
@@ -161,6 +163,8 @@ mod tests {
             (Ended::Deadline, "time was up"),
             (Ended::Cancelled, "cancelled)"),
             (Ended::Exhausted, "may ask"),
+            (Ended::TooMany, "too many operations"),
+            (Ended::NoContacts, "nobody was known"),
         ] {
             let partial = DhtReport::of(&Outcome::empty(ended)).to_string();
             assert!(partial.contains(why), "{partial}");
