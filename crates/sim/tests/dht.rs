@@ -57,6 +57,16 @@ fn scenario_2_at_a_thousand_nodes_meets_its_bars() {
 }
 
 #[test]
+fn scenario_4_at_a_thousand_nodes_meets_its_bars() {
+    run_scenario(4, &settings(1_000, 1));
+}
+
+#[test]
+fn a_hundred_nodes_that_all_restart_meet_the_bars_of_scenario_25() {
+    run_scenario(25, &settings(100, 1));
+}
+
+#[test]
 fn scenario_12_joins_past_a_black_hole() {
     for seed in 1..=3 {
         run_scenario(12, &Settings { nodes: 40, ..settings(40, seed) });
