@@ -106,9 +106,14 @@ impl Shards {
         records >= self.carries.div_ceil(2)
     }
 
+    /// With so many members nobody comes back to a shard from below it.
+    pub fn kept(self) -> usize {
+        (3 * self.carries).div_ceil(4)
+    }
+
     /// Whether those below a shard with so many members come back to it.
     pub fn has_emptied(self, members: usize) -> bool {
-        members < (3 * self.carries).div_ceil(4)
+        members < self.kept()
     }
 }
 

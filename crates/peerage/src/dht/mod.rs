@@ -25,7 +25,8 @@
 //!
 //! The machine that decides is `peerage-dht`, a pure crate; here stands what carries it out. `driver` owns it. A question of ours is a task (`asks`)
 //! over a kept stream (`streams`) of a connection that there is, or of one that is made for it; questions of peers come in on their streams (`serve`).
-//! `codec` is the wire's form of both, libp2p's. [`Dht`] is what applications use.
+//! `codec` is the wire's form of both, libp2p's. [`Dht`] is what applications use (`handle`): `records`, `mail`, `topics` with their `shards`, what this node keeps up (`published`),
+//! and what is waited for (`watch`).
 
 mod asks;
 pub(crate) mod codec;
@@ -38,6 +39,7 @@ mod published;
 mod records;
 mod report;
 mod serve;
+mod shards;
 mod streams;
 mod topics;
 mod watch;
@@ -83,6 +85,7 @@ use driver::run;
 pub(crate) use driver::{DhtMessage, MAX_STEPS_BEHIND, QUEUE};
 pub(crate) use late::MAX_LATE;
 pub(crate) use serve::{IDLE, MAX_STREAMS_PER_PEER, WRITE_TIMEOUT, serve};
+pub(crate) use shards::SHARDS_AT_ONCE;
 pub(crate) use streams::{END_WITHIN, IDLE_FOR, Idle, MAX_IDLE};
 
 /// libp2p's own name of the protocol, for the networks of others.

@@ -99,10 +99,21 @@ impl Dht {
         let dht = self.clone();
         let make = move |_: Options, terms: Terms| async move {
             let core = dht.core()?.clone();
-            let (draft, renew) = dht.draft(&core, place, body?, &terms)?;
-            Ok(Operation::Publish { record: Box::new(dht.sign(&core, draft)?), renew })
+            dht.publication(&core, place, body?, &terms)
         };
         self.make(make, stored)
+    }
+
+    /// What signs and stores it, and looks after it if it is to be renewed.
+    pub(super) fn publication(
+        &self,
+        core: &DhtCore,
+        place: Place,
+        body: Bytes,
+        terms: &Terms,
+    ) -> Result<Operation, DhtError> {
+        let (draft, renew) = self.draft(core, place, body, terms)?;
+        Ok(Operation::Publish { record: Box::new(self.sign(core, draft)?), renew })
     }
 
     /// What is to be signed, and for how long it is renewed each time, if it is.
