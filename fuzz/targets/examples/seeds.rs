@@ -10,12 +10,13 @@ use std::path::Path;
 
 use bytes::Bytes;
 use peerage_dht::record::{
-    Draft, EndpointBody, MailboxPolicy, MailboxRules, Network, Place, Record, Records, RecordsConfig,
+    Draft, EndpointBody, MailboxPolicy, MailboxRules, MailboxToken, Network, Place, Record, Records,
+    RecordsConfig,
 };
 use peerage_dht::replication::{Digest, Item, List, Prefix, RepairMessage, Verdict};
 use peerage_dht::topic::Ad;
-use peerage_fuzz_targets::{certificate_extension, hello, multistream_dial, public_key, speaker};
-use peerage_identity::{DialAddress, NodeKey, SignedPeerRecord};
+use peerage_fuzz_targets::{certificate_extension, dht_mail, hello, multistream_dial, public_key, speaker};
+use peerage_identity::{DialAddress, NodeKey, SignedPeerRecord, seal_to};
 use peerage_transport::fuzzing::proposal;
 use peerage_wire::{channel, exchange, frame, hello as hello_wire, identify, peer_record, uvarint};
 use prost::Message;
@@ -130,8 +131,26 @@ fn records(corpus: &mut Corpus) -> Result<()> {
         message.verdicts.push(Verdict::Stored);
         rows(corpus, &record)?;
     }
+    // Two records of one number, as whoever says two things is passed on.
+    let said = ["red", "blue"].map(|body| {
+        let place = Place::Value { publisher: peer, salt: "colour".into() };
+        Record::sign(&key, &network, Draft::new(place, 1, 3600, body.into()))
+    });
+    for record in said {
+        message.records.push(record?.to_bytes());
+    }
+    mail(corpus, &key)?;
     corpus.add("dht_repair", message.encode());
     corpus.add("dht_repair", RepairMessage::at(1_000).encode());
+    Ok(())
+}
+
+/// A token and a sealed message.
+fn mail(corpus: &mut Corpus, owner: &NodeKey) -> Result<()> {
+    let sender = NodeKey::from_seed([2; 32]).peer_id();
+    corpus.add("dht_mail", MailboxToken::issue(owner, &sender, 3600));
+    let sealed = seal_to(&owner.public(), dht_mail::CONTEXT, b"back on Monday", &[7; 32])?;
+    corpus.add("dht_mail", sealed);
     Ok(())
 }
 

@@ -41,6 +41,7 @@ targets! {
     certificate_extension,
     channel_account,
     dht_answer,
+    dht_mail,
     dht_question,
     dht_record,
     dht_repair,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use peerage::PeerId;
+use peerage::dht::MAX_HELD_SHOWN;
 
 use super::{Operator, peer_id};
 use crate::control::dht::{DEADLINES, MAX_MEMBERS};
@@ -181,6 +182,17 @@ pub(crate) enum DhtAction {
     /// Show whom the node knows in the DHT
     #[command(after_help = "Example:\n  peerage dht table")]
     Table(Operator),
+    /// Show the records that the node keeps because it is close to them, and how many live copies it knows of
+    ///
+    /// It knows of those of its neighbours, which compare with it what they hold, and of none further away. A copy is one to spare where enough others are closer.
+    #[command(after_help = "Example:\n  peerage dht held --most 20")]
+    Held {
+        /// Show at most so many
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=MAX_HELD_SHOWN as i64))]
+        most: u16,
+        #[command(flatten)]
+        operator: Operator,
+    },
     /// Show how the node's DHT is
     #[command(after_help = "Example:\n  peerage dht stats --json")]
     Stats(Operator),

@@ -127,6 +127,11 @@ pub(crate) enum DhtAct {
     },
     /// The routing table.
     Table,
+    /// The records that the node keeps because it is close to them.
+    Held {
+        /// At most so many.
+        most: usize,
+    },
     /// How it is.
     Stats,
 }
@@ -178,6 +183,8 @@ pub(crate) struct DhtReply {
     pub(crate) messages: Option<Vec<Letter>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stats: Option<Stats>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) held: Option<Vec<HeldRow>>,
     /// The number of a value that is watched; without a value it was taken away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) seq: Option<u64>,
@@ -339,6 +346,22 @@ pub(crate) struct PublishedRow {
     /// When it expires unless it is renewed, in seconds since 1970.
     pub(crate) not_after_unix: u64,
     pub(crate) renewed: bool,
+}
+
+/// A record that is kept because the node is close to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HeldRow {
+    /// Such as `value colour`.
+    pub(crate) what: String,
+    pub(crate) publisher: String,
+    /// `healthy`, `degraded` or `critical`; `spare` where enough others are closer.
+    pub(crate) state: String,
+    /// So many live copies are known.
+    pub(crate) live: usize,
+    /// So many should be.
+    pub(crate) wanted: usize,
+    /// When it goes, in seconds since 1970.
+    pub(crate) not_after_unix: u64,
 }
 
 /// Different nodes that showed themselves.

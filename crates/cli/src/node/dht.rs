@@ -4,15 +4,15 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use peerage::dht::{
-    Ad, Class, Contact, Counts, Dht, DhtCall, DhtReport, EntryId, Member, Published, Standing, Step,
-    StepKind, Update,
+    Ad, Class, Contact, Counts, Dht, DhtCall, DhtReport, EntryId, HeldRecord, Member, Published, Standing,
+    Step, StepKind, Update,
 };
 use peerage::{DhtError, Node, PeerId};
 
 use super::service::peer_id;
 use crate::control::dht::{
-    DEADLINES, DhtAct, DhtOptions, DhtReply, Held, Letter, MAX_MEMBERS, Named, Proof, PublishedRow, Seen,
-    Stats, StepRow, Text, Totals, Way,
+    DEADLINES, DhtAct, DhtOptions, DhtReply, Held, HeldRow, Letter, MAX_MEMBERS, Named, Proof, PublishedRow,
+    Seen, Stats, StepRow, Text, Totals, Way,
 };
 use crate::control::millis;
 
@@ -80,6 +80,12 @@ pub(super) async fn carry_out(node: &Node, act: DhtAct, options: DhtOptions) -> 
             let table = dht.table().await.map_err(|error| error.to_string())?;
             let row = |(contact, health): &(Contact, _)| Named { note: word(health), ..named(contact) };
             Ok(of_peers(table.iter().map(row)))
+        }
+        DhtAct::Held { most } => {
+            let held = dht.held(most).await.map_err(|error| error.to_string())?;
+            let all = dht.standing().await.map_err(|error| error.to_string())?.held.records;
+            let rows: Vec<_> = held.iter().map(held_row).collect();
+            Ok(DhtReply { more: Some(all > rows.len()), held: Some(rows), ..DhtReply::default() })
         }
         DhtAct::Stats => {
             let standing = dht.standing().await.map_err(|error| error.to_string())?;
@@ -303,6 +309,17 @@ fn published_row(published: &Published) -> PublishedRow {
         wanted: published.wanted,
         not_after_unix: published.not_after.as_secs(),
         renewed: published.renewed,
+    }
+}
+
+fn held_row(held: &HeldRecord) -> HeldRow {
+    HeldRow {
+        what: held.what.clone(),
+        publisher: held.publisher.to_string(),
+        state: held.state.as_ref().map_or_else(|| "spare".to_owned(), word),
+        live: held.live,
+        wanted: held.wanted,
+        not_after_unix: held.not_after.as_secs(),
     }
 }
 

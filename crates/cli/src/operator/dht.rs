@@ -8,7 +8,7 @@ use super::{PATIENCE, carry_out_within, write_whole};
 use crate::args::{DhtAction, DhtClass, DhtHow, DhtPace, HeldBy, Operator};
 use crate::control::Command;
 use crate::control::dht::{
-    DhtAct, DhtOptions, DhtReply, MAX_MEMBERS, Named, PublishedRow, Stats, StepRow, Text, Way,
+    DhtAct, DhtOptions, DhtReply, HeldRow, MAX_MEMBERS, Named, PublishedRow, Stats, StepRow, Text, Way,
 };
 use crate::failure::Failure;
 use crate::term::{complain, one_line, plain_table};
@@ -189,6 +189,7 @@ fn question(action: DhtAction) -> Result<Question, Failure> {
             ask(DhtHow { pace, trace: true, operator }, None, DhtAct::Closest { key }, peers)
         }
         DhtAction::Table(operator) => plain(operator, DhtAct::Table, table),
+        DhtAction::Held { most, operator } => plain(operator, DhtAct::Held { most: most.into() }, held),
         DhtAction::Stats(operator) => plain(operator, DhtAct::Stats, stats),
     })
 }
@@ -422,6 +423,20 @@ fn table(reply: &DhtReply) -> Vec<String> {
         table.add_row([peer.as_str(), note, address]);
     }
     vec![table.trim_fmt()]
+}
+
+/// What is kept.
+fn held(reply: &DhtReply) -> Vec<String> {
+    let Some(held) = reply.held.as_deref().filter(|held| !held.is_empty()) else {
+        return vec!["no record is kept".to_owned()];
+    };
+    let mut table = plain_table();
+    table.set_header(["record", "of", "state", "copies"]);
+    for HeldRow { what, publisher, state, live, wanted, .. } in held {
+        table.add_row([&one_line(what), publisher, state, &format!("{live} of {wanted} known")]);
+    }
+    let more = (reply.more == Some(true)).then(|| format!("there are more than these {}", held.len()));
+    [table.trim_fmt()].into_iter().chain(more).collect()
 }
 
 /// An operation as a timeline: when each node was asked and how long it took.

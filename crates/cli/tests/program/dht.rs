@@ -328,6 +328,15 @@ async fn the_table_the_counts_and_the_closest_are_shown() {
     let held = |reply: &Value| reply["stats"]["held"]["records"].as_u64() >= Some(1);
     let holds = first.until("a record being held", &["stats"], held).await;
     assert!(holds["stats"]["held"]["bytes"].as_u64() > Some(100), "{holds}");
+    let held = &first.json(&["held"]).await["held"];
+    let colour = held.as_array().unwrap().iter().find(|row| row["what"] == "value colour");
+    let colour = colour.unwrap_or_else(|| panic!("{held}"));
+    assert_eq!((colour["publisher"].as_str(), colour["wanted"].as_u64()), (Some(second.id()), Some(12)));
+    assert!(colour["live"].as_u64() >= Some(1), "{held}");
+    let text = first.text(&["held"]).await;
+    assert!(text.contains("value colour") && text.contains("of 12 known"), "{text}");
+    let one = first.json(&["held", "--most", "1"]).await;
+    assert_eq!(one["held"].as_array().map(Vec::len), Some(1));
     let colour = |reply: &Value| {
         let rows = reply["stats"]["published"].as_array().unwrap();
         rows.iter().find(|row| row["what"] == "value colour").cloned().unwrap_or_default()

@@ -15,13 +15,28 @@ use super::requests::Purpose;
 use super::store::Store as Copies;
 use super::{Class, Dht, Event, Failure, Mode, OperationId, Options, Output};
 use crate::lookup::{Goal, Harvest, Voter};
-use crate::record::{ClockChanged, EntryId, Named, Place, Records};
+use crate::record::{Claim, ClockChanged, EntryId, Named, Place, Records, Unverified};
 use crate::replication::{
     Act, Asker, Declined, Provided, Repair, RepairMessage, RepairStats, SetState, Sets, period,
 };
 use crate::store::{Batch, Near, Put, Restored, Sender, Store, Usage};
 use crate::table::Table;
 use crate::{Answer, Contact, Key, MAX_PROVIDERS, Query, Refusal, Status, Target};
+
+/// A record that is held, and how it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldView {
+    /// What it says.
+    pub claim: Claim,
+    /// Its state, as far as this node knows; `None` where so many others are closer that this copy is one to spare.
+    pub state: Option<SetState>,
+    /// Live replicas that are known, this one included: neighbours that have it too, and have compared what they hold with this node of late.
+    pub live: usize,
+    /// So many are wanted.
+    pub wanted: usize,
+    /// When it goes, in seconds since 1970.
+    pub expires: u64,
+}
 
 /// Everything about records.
 pub(super) struct Holder {
@@ -122,6 +137,21 @@ impl Dht {
         let (live, wanted) = holder.repair.live(now, &holder.records, &mut holder.store, id)?;
         let state = holder.repair.state(now, &holder.records, &mut holder.store, id)?;
         Some((live, wanted, state))
+    }
+
+    /// The records that are held, at most so many, those closest to this node first, and how they stand.
+    pub fn held_records(&mut self, now: Now, most: usize) -> Vec<HeldView> {
+        let Some(holder) = self.holder.as_mut() else { return Vec::new() };
+        let Holder { records, store, repair, .. } = &mut **holder;
+        let closest: Vec<_> = store.all().take(most).map(|held| (held.id, held.expires)).collect();
+        let view = |(id, expires): (EntryId, u64)| {
+            let claim = Unverified::read(records.network(), store.unchecked(&id)?).ok()?.claim().clone();
+            let known = repair.live(now, records, store, &id);
+            let (live, wanted) = known.unwrap_or((1, records.config().of(claim.place().kind()).replicas));
+            let state = repair.state(now, records, store, &id);
+            Some(HeldView { claim, state, live, wanted, expires })
+        };
+        closest.into_iter().filter_map(view).collect()
     }
 
     /// Provider records that are held for others.

@@ -30,6 +30,7 @@ use crate::outage::Outages;
 use crate::rtt::{FirstHops, Spread};
 use crate::store::Usage;
 use crate::{Contact, DhtConfig, Judge, Key, LookupConfig, Seen, SeenCounts, SizeEstimate, Table};
+pub use holder::HeldView;
 use holder::Holder;
 use late::Late;
 use links::Links;

@@ -9,10 +9,11 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use peerage_identity::PeerId;
 use peerage_machine::Now;
 
-use super::asking::DIGESTS_AT_ONCE;
+use super::asking::{DIGESTS_AT_ONCE, RECORD_BYTES};
 use super::digest::short;
 use super::index::View;
 use super::message::{
@@ -83,9 +84,18 @@ impl Repair {
             true => Sender::Holder { peer: asker.peer },
             false => Sender::Peer { peer: asker.peer, remote: asker.remote },
         };
+        let proved = store.equivocations().len();
         for value in &question.records {
             let put = self.take_in(now, records, near, store, sender, value);
             answer.verdicts.push(verdict(&put));
+        }
+        // What was here and what came prove that a publisher says two things: the asker is told what it may not know.
+        let proofs = store.equivocations().get(proved..).unwrap_or_default();
+        let unknown = proofs.iter().flat_map(|proof| &proof.values);
+        for value in unknown.filter(|value| !question.records.contains(value)) {
+            if answer.wire_bytes() + value.len() <= RECORD_BYTES {
+                answer.records.push(value.clone());
+            }
         }
         self.refresh(records, store);
         let mut looks = question.records.len() * RECORD_LOOKS + question.have.len() + question.want.len();
@@ -165,12 +175,14 @@ impl Repair {
     ) {
         for hash in hashes.iter().take(MAX_IDS) {
             let held = self.index.by_hash(*hash).filter(|held| held.is_common(view));
-            let Some(value) = held.and_then(|held| store.value(records, &held.item.id)) else { continue };
-            let full = answer.wire_bytes() + value.len() > MAX_REPAIR_BYTES - 1024;
-            if full || answer.records.len() >= MAX_RECORDS {
+            let values = held.and_then(|held| Self::with_proof(records, store, &held.item.id));
+            let Some(values) = values else { continue };
+            let more: usize = values.iter().map(Bytes::len).sum();
+            let full = answer.wire_bytes() + more > MAX_REPAIR_BYTES - 1024;
+            if full || answer.records.len() + values.len() > MAX_RECORDS {
                 break;
             }
-            answer.records.push(value);
+            answer.records.extend(values);
         }
     }
 

@@ -19,7 +19,7 @@ use super::index::{Held, Survey};
 use super::message::{Item, List, MAX_IDS, RepairMessage, Verdict};
 use super::repair::Repair;
 use crate::record::{ClockChanged, EntryId, Records, Unverified};
-use crate::store::{Near, Put, Sender, Store};
+use crate::store::{Equivocation, Near, Put, Sender, Store};
 use crate::{Contact, Key};
 
 /// A comparison under way.
@@ -34,8 +34,8 @@ pub(super) struct Round {
     ask: VecDeque<EntryId>,
     asked: Vec<EntryId>,
     give: VecDeque<(EntryId, u64)>,
-    /// The hashes of those that went with the last question.
-    given: Vec<u64>,
+    /// The hashes of those that went with the last question; proofs beside them have none.
+    given: Vec<Option<u64>>,
     /// Hashes that it has listed, of records that we don't know; and those that the last question was about.
     take: BTreeSet<u64>,
     wanted: BTreeSet<u64>,
@@ -46,7 +46,7 @@ pub(super) struct Round {
 }
 
 /// Bytes that records of one message may take, so that what else is in it fits.
-const RECORD_BYTES: usize = 9 * 1024;
+pub(super) const RECORD_BYTES: usize = 9 * 1024;
 /// Records of one message.
 const RECORDS_AT_ONCE: usize = 32;
 /// Parts that one question is about.
@@ -114,10 +114,28 @@ impl Repair {
             return (None, clock);
         };
         let sender = Sender::Holder { peer: *contact.peer() };
-        for (hash, value) in round.came(records, &answer.records) {
-            if self.take_in(now, records, near, store, sender, value) != Put::Stored {
-                self.set_aside(now, &key, hash);
+        let proved = store.equivocations().len();
+        let mut wanted = std::mem::take(&mut round.wanted);
+        let before = wanted.len();
+        for value in &answer.records {
+            let Ok(read) = Unverified::read(records.network(), value) else { continue };
+            let (id, version) = (read.claim().id(), *read.claim().version());
+            let hash = short(hash_of(&id, &version));
+            if wanted.remove(&hash) {
+                round.take.remove(&hash);
+                if self.take_in(now, records, near, store, sender, value) != Put::Stored {
+                    self.set_aside(now, &key, hash);
+                }
+            } else if store.version(&id).is_some_and(|ours| ours.equivocates(&version)) {
+                self.take_in(now, records, near, store, sender, value);
             }
+        }
+        if wanted.len() == before {
+            // Where none has come none is there any more: a newer one may have taken its place.
+            round.take.retain(|hash| !wanted.contains(hash));
+        }
+        for proof in store.equivocations().get(proved..).unwrap_or_default() {
+            round.give_proof(records, proof, &answer.records);
         }
         self.refresh(records, store);
         self.settle_given(now, &key, &mut round, &answer.verdicts);
@@ -140,16 +158,17 @@ impl Repair {
     /// What became of the records that were handed over.
     fn settle_given(&mut self, now: Now, key: &Key, round: &mut Round, verdicts: &[Verdict]) {
         let given = std::mem::take(&mut round.given);
-        let mut there = 0;
+        let mut missing = given.iter().flatten().count();
         for (hash, verdict) in given.iter().zip(verdicts) {
+            let Some(hash) = hash else { continue };
             match verdict {
                 Verdict::Stored => self.stats.handed_over += 1,
                 Verdict::Known => self.set_aside(now, key, *hash),
                 Verdict::Busy | Verdict::Refused => continue,
             }
-            there += 1;
+            missing -= 1;
         }
-        round.short |= there < given.len();
+        round.short |= missing > 0;
     }
 
     /// What the other side has of the records that we have asked about by name.
@@ -270,14 +289,16 @@ impl Round {
     fn hand_over(&mut self, records: &Records, store: &mut Store, message: &mut RepairMessage) {
         let mut bytes = 0;
         while let Some((id, hash)) = self.give.pop_front() {
-            let Some(value) = store.value(records, &id) else { continue };
-            if bytes > 0 && bytes + value.len() > RECORD_BYTES || message.records.len() >= RECORDS_AT_ONCE {
+            let Some(values) = Repair::with_proof(records, store, &id) else { continue };
+            let more: usize = values.iter().map(Bytes::len).sum();
+            let many = message.records.len() + values.len() > RECORDS_AT_ONCE;
+            if bytes > 0 && bytes + more > RECORD_BYTES || many {
                 self.give.push_front((id, hash));
                 break;
             }
-            bytes += value.len();
-            message.records.push(value);
-            self.given.push(hash);
+            bytes += more;
+            self.given.extend([Some(hash), None].into_iter().take(values.len()));
+            message.records.extend(values);
         }
     }
 
@@ -307,19 +328,15 @@ impl Round {
         }
     }
 
-    /// Those of the records of an answer that were asked for, with their hashes. Where none has come none is there any more: a newer one may have taken its place.
-    fn came<'a>(&mut self, records: &Records, values: &'a [Bytes]) -> Vec<(u64, &'a Bytes)> {
-        let mut wanted = std::mem::take(&mut self.wanted);
-        let read = |value: &'a Bytes| {
-            let read = Unverified::read(records.network(), value).ok()?;
-            Some((short(hash_of(&read.claim().id(), read.claim().version())), value))
-        };
-        let came: Vec<_> = values.iter().filter_map(read).filter(|(hash, _)| wanted.remove(hash)).collect();
-        came.iter().for_each(|(hash, _)| _ = self.take.remove(hash));
-        if came.is_empty() {
-            self.take.retain(|hash| !wanted.contains(hash));
+    /// That a publisher says two things was proved by what came and what was here: the other side is told, unless it has shown both.
+    fn give_proof(&mut self, records: &Records, proof: &Equivocation, came: &[Bytes]) {
+        let [winner, loser] = &proof.values;
+        if let Ok(read) = Unverified::read(records.network(), winner)
+            && !(came.contains(winner) && came.contains(loser))
+        {
+            let (id, version) = (read.claim().id(), read.claim().version());
+            self.give.push_back((id, short(hash_of(&id, version))));
         }
-        came
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_machine::{Now, Random, TokenBucket};
 
-use super::asking::{Aside, Round};
+use super::asking::{Aside, RECORD_BYTES, Round};
 use super::index::{Held, Index, MOST_NEIGHBOURS, Survey, US, View};
 use super::message::RepairMessage;
 use super::{Prefix, ReplicationConfig, SetState};
@@ -268,6 +268,13 @@ impl Repair {
         let put = store.put(now, records, near, sender, &target, value);
         self.stats.taken_in += u64::from(put == Put::Stored);
         put
+    }
+
+    /// A record that is handed over, with what proves that its publisher says two things, where both have room in one message.
+    pub(super) fn with_proof(records: &Records, store: &mut Store, id: &EntryId) -> Option<Vec<Bytes>> {
+        let (value, rival) = store.values(records, id)?;
+        let rival = rival.filter(|rival| value.len() + rival.len() <= RECORD_BYTES);
+        Some([value].into_iter().chain(rival).collect())
     }
 
     /// Records for which others are now responsible go when half of the life that they had when they came is over (dht.md B.3). Others are responsible when so many

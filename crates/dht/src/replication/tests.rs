@@ -208,6 +208,83 @@ fn the_newer_version_comes_to_everybody_as_it_was_signed() {
     }
 }
 
+/// Two records of one publisher under one number, the one that counts last.
+fn two_things(bytes: usize) -> [Record; 2] {
+    let mut said = [7, 8].map(|byte| {
+        let place = Place::Value { publisher: peer(10), salt: vec![1].into() };
+        let draft = Draft::new(place, 1, TTL, vec![byte; bytes].into());
+        Record::sign(&key(10), &network(), draft).unwrap()
+    });
+    said.sort_by_key(|record| *record.version());
+    said
+}
+
+/// AL-41: the proof that a publisher says two things comes to every holder, whichever has what and whichever asks; then nothing moves any more.
+#[test]
+fn the_proof_that_a_publisher_says_two_things_comes_along() {
+    let [lesser, greater] = two_things(4096);
+    let ours = [&[&lesser, &greater][..], &[&lesser][..], &[&greater][..], &[]];
+    let cases = [(0, 3), (3, 0), (1, 2), (2, 1), (0, 1), (1, 0)];
+    for (case, others) in cases.into_iter().flat_map(|case| [(case, 0), (case, 60)]) {
+        let mut nodes = [Node::new(1), Node::new(2)];
+        for (node, which) in nodes.iter_mut().zip([case.0, case.1]) {
+            ours[which].iter().for_each(|record| node.put(record));
+            // Others before and behind it that the other side lacks.
+            (0..others).for_each(|salt| node.put(&value(11 + node.number, salt, TTL)));
+        }
+        nodes.iter_mut().for_each(|node| node.knows(at(1), &[1, 2]));
+        compare_all(&mut nodes, 2..3600);
+        for node in &mut nodes {
+            let both = node.store.values(&rules(), &greater.id());
+            assert_eq!(both, Some((greater.to_bytes(), Some(lesser.to_bytes()))), "{case:?}");
+            assert_eq!(node.store.take_equivocations().len(), 1, "{case:?}");
+            assert_eq!(node.ids().len() as u64, 1 + 2 * others);
+        }
+        let sent = |nodes: &[Node]| -> (u64, u64) {
+            let stats = nodes.iter().map(|node| node.repair.stats());
+            stats.fold((0, 0), |sum, stats| (sum.0 + stats.bytes_sent, sum.1 + stats.asked))
+        };
+        let before = sent(&nodes);
+        compare_all(&mut nodes, 3600..5 * 3600);
+        let after = sent(&nodes);
+        assert!(after.0 - before.0 < 250 * (after.1 - before.1), "{case:?}: {before:?} to {after:?}");
+    }
+}
+
+/// Where both have no room in one message the record goes alone, and holds up nothing.
+#[test]
+fn a_proof_that_has_no_room_in_a_message_holds_up_nothing() {
+    let [lesser, greater] = two_things(4096);
+    let long = lesser.to_bytes().len() + greater.to_bytes().len();
+    assert!((8_192..=asking::RECORD_BYTES).contains(&long), "{long}");
+    let mut config = RecordsConfig::default();
+    config.value.max_body_bytes = 9_820;
+    let rules = Records::new(network(), config);
+    let [lesser, greater] = two_things(9_000);
+    let mut node = Node::new(1);
+    for record in [&lesser, &greater] {
+        node.store.put(at(0), &rules, &Alone, Sender::Own, record.target(), &record.to_bytes());
+    }
+    assert!(node.store.values(&rules, &greater.id()).unwrap().1.is_some());
+    let alone = Repair::with_proof(&rules, &mut node.store, &greater.id());
+    assert_eq!(alone, Some(vec![greater.to_bytes()]));
+}
+
+/// A proof lasts as long as what it is about: an extension takes nothing away.
+#[test]
+fn a_record_that_lives_longer_keeps_the_proof_beside_it() {
+    let [lesser, greater] = two_things(100);
+    let mut node = Node::new(1);
+    let longer = greater.extended(&key(10), TTL + 3600).unwrap();
+    [&lesser, &greater, &longer].into_iter().for_each(|record| node.put(record));
+    let both = node.store.values(&rules(), &longer.id());
+    assert_eq!(both, Some((longer.to_bytes(), Some(lesser.to_bytes()))));
+    // What is newer is about something else.
+    let newer = Draft::new(longer.place().clone(), 2, TTL, vec![9; 100].into());
+    node.put(&Record::sign(&key(10), &network(), newer).unwrap());
+    assert_eq!(node.store.values(&rules(), &longer.id()).unwrap().1, None);
+}
+
 #[test]
 fn who_is_far_beyond_the_replicas_lets_go_when_half_of_the_life_is_over() {
     // The furthest of twenty nodes: twelve replicas and four to spare are closer.

@@ -355,6 +355,11 @@ impl Store {
         self.damaged
     }
 
+    /// Publishers found to have signed two things under one sequence number, since these were last taken.
+    pub(crate) fn equivocations(&self) -> &[Equivocation] {
+        &self.equivocations
+    }
+
     /// Publishers found to have signed two things under one sequence number, since the last call.
     pub fn take_equivocations(&mut self) -> Vec<Equivocation> {
         std::mem::take(&mut self.equivocations)
@@ -390,6 +395,18 @@ impl Store {
         self.is_sound(records, &spot)
             .then(|| self.entries.get(&spot).map(|entry| entry.value.clone()))
             .flatten()
+    }
+
+    /// The same, with the record beside it that proves that its publisher says two things, if there is one.
+    pub fn values(&mut self, records: &Records, id: &EntryId) -> Option<(Bytes, Option<Bytes>)> {
+        let value = self.value(records, id)?;
+        let rival = self.by_id.get(id).and_then(|spot| self.entries.get(spot)?.rival.clone());
+        Some((value, rival))
+    }
+
+    /// What stands there, for whoever shows it: what came from the disk may not have been checked yet.
+    pub fn unchecked(&self, id: &EntryId) -> Option<&Bytes> {
+        self.by_id.get(id).and_then(|spot| self.entries.get(spot)).map(|entry| &entry.value)
     }
 
     /// Lets go of a record that others are responsible for, without forgetting how new it was.

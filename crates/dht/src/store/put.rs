@@ -106,6 +106,11 @@ impl Store {
             return Put::Known;
         }
         let equivocates = known.is_some_and(|known| known.equivocates(claim.version()));
+        let rival = self.entries.get(&spot).and_then(|entry| entry.rival.clone());
+        if equivocates && rival.as_ref() == Some(value) {
+            // It is proved already.
+            return Put::Stale(self.entries.get(&spot).map(|entry| entry.value.clone()));
+        }
         if !equivocates && self.high_water(&claim.id()).is_some_and(|mark| mark > *claim.version()) {
             return Put::Stale(self.entries.get(&spot).map(|entry| entry.value.clone()));
         }
@@ -148,6 +153,8 @@ impl Store {
             version: *record.version(),
         };
         let id = record.id();
+        // What is only to live longer proves as much as before.
+        let rival = rival.filter(|_| known.is_some_and(|known| known.seq == record.version().seq));
         let entry = Entry {
             target: target.clone(),
             id,
@@ -158,7 +165,7 @@ impl Store {
             checked: true,
             stranger,
             origin,
-            rival: None,
+            rival,
         };
         let put = self.admit(now, near, records, spot, entry, goes);
         if put == Put::Stored {

@@ -74,7 +74,7 @@ pub use peerage_dht::{
     Cause, Class, Contact, Counts, DhtConfig as DhtLimits, Ended, Event, Failure, Family, Health, Invalid,
     Judged, Mode, NotStored, Refusal, SeenCounts, Standing, Stats, Step, StepKind, Target,
 };
-pub use published::Published;
+pub use published::{HeldRecord, MAX_HELD_SHOWN, Published};
 pub use records::Value;
 pub(crate) use records::addresses_of;
 pub use report::{DhtReport, Settled};

@@ -14,7 +14,7 @@ pub struct Repair {
     /// Hashes from a list of the receiver's: the sender asks for their records.
     #[prost(fixed64, repeated, tag = "4")]
     pub want: ::prost::alloc::vec::Vec<u64>,
-    /// Records: those asked for, and those that the receiver lacks.
+    /// Records: those asked for, and those that the receiver lacks; behind one whose publisher has said two things under one number, the other one as the proof.
     #[prost(bytes = "bytes", repeated, tag = "5")]
     pub records: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
     /// IDs of records that the sender asks about: the answer lists them in `items`.
