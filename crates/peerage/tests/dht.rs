@@ -412,7 +412,19 @@ async fn what_cannot_be_is_refused_with_a_reason() {
     let large = lone.dht().put("x", vec![0; 5000]).await.unwrap_err();
     assert!(large.to_string().contains("5000 bytes"), "{large}");
     let long = lone.dht().put(vec![7; 65], "x").await.unwrap_err();
-    assert!(matches!(long, DhtError::Record(_)), "{long}");
+    assert_eq!(long, DhtError::Name { length: 65, most: 64 });
+    assert_eq!(lone.dht().get(lone.peer_id(), vec![7; 65]).await.unwrap_err(), long);
+    // What holders would refuse is refused before anybody is asked.
+    let long = lone.dht().provide(vec![7; 81]).await.unwrap_err();
+    assert_eq!(long, DhtError::Key { length: 81, most: 80 });
+    assert_eq!(lone.dht().providers(vec![7; 81], 1).await.unwrap_err(), long);
+    assert_eq!(lone.dht().provided().await.unwrap(), Vec::<Vec<u8>>::new());
+    for topic in [String::new(), "x".repeat(129)] {
+        let none = lone.dht().topic(&topic, 1).await.unwrap_err();
+        assert_eq!(none, DhtError::Key { length: topic.len(), most: 128 });
+        let ad = Ad { topic, ..Ad::default() };
+        assert!(matches!(lone.dht().announce(&ad).await, Err(DhtError::Record(_))));
+    }
     let standing = lone.dht().standing().await.unwrap();
     assert_eq!((standing.peers, standing.joined), (0, false));
     let mut client = DhtConfig::default();

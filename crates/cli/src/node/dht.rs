@@ -26,9 +26,14 @@ pub(super) async fn carry_out(node: &Node, act: DhtAct, options: DhtOptions) -> 
     let dht = node.dht();
     let how = How::read(&options)?;
     match act {
-        DhtAct::Find { peer } => {
-            how.look(dht.find_peer(peer_id(&peer)?), |found| of_peers([named(&found)])).await
-        }
+        DhtAct::Find { peer } => match peer_id(&peer)? {
+            // Nobody need be asked, and whoever were would not say.
+            me if me == node.peer_id() => {
+                let here = Contact::new(me, &node.listen_addresses());
+                Ok(of_peers([Named { note: "this node".to_owned(), ..named(&here) }]))
+            }
+            peer => how.look(dht.find_peer(peer), |found| of_peers([named(&found)])).await,
+        },
         DhtAct::Closest { key } => {
             let key = key.parse::<PeerId>().map_or(key.into_bytes(), |peer| peer.to_bytes());
             how.look(dht.closest(key), |closest| of_peers(closest.iter().map(named))).await
@@ -60,7 +65,7 @@ pub(super) async fn carry_out(node: &Node, act: DhtAct, options: DhtOptions) -> 
             how.look(dht.providers(key, most), |providers| of_peers(providers.iter().map(named))).await
         }
         DhtAct::Announce { topic, brief, tags, protocols } => {
-            announce(&dht, how, Ad { topic, brief, tags, protocols, ..Ad::default() }).await
+            how.store(dht.announce(&Ad { topic, brief, tags, protocols, ..Ad::default() })).await
         }
         DhtAct::Leave { topic } => how.store(dht.leave(&topic)).await,
         DhtAct::Topic { topic, most, tags, protocols } => {
@@ -99,18 +104,6 @@ pub(super) async fn carry_out(node: &Node, act: DhtAct, options: DhtOptions) -> 
             Ok(DhtReply { stats: Some(stats), ..DhtReply::default() })
         }
     }
-}
-
-/// Joins a topic, unless nobody would read what is said there.
-async fn announce(dht: &Dht, how: How, ad: Ad) -> Result<DhtReply, String> {
-    if Ad::decode(&ad.encode()).is_err() {
-        return Err(
-            "this is no entry of a topic: give the topic a name of up to 128 bytes, and at most 140 \
-                    characters of text, 8 tags and 8 protocols, without control characters"
-                .to_owned(),
-        );
-    }
-    how.store(dht.announce(&ad)).await
 }
 
 /// Who is in a topic: those that have all of the tags and, where any are given, one of the protocols.

@@ -342,7 +342,7 @@ impl Dht {
         let Some(change) = op.change.as_mut().filter(|change| change.own) else { return false };
         change.own = false;
         let (target, reader) = (op.lookup.target().clone(), self.peer);
-        let values = self.shown(&target, &reader);
+        let values = self.shown(now, &target, &reader);
         let judged = values.iter().filter_map(|value| self.judge.judge(now, &target, value).ok());
         let judged: Vec<Judged> = judged.collect();
         let change = self.operations.get(&operation).and_then(|op| op.change.as_ref());

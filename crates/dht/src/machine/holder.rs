@@ -199,7 +199,7 @@ impl Dht {
         match goal {
             Goal::Value(_) | Goal::Values(_) => {
                 let wanted = if let Goal::Values(wanted) = goal { (*wanted).max(1) } else { 1 };
-                let own = holder.values(target, us.0, None, usize::MAX).0;
+                let own = holder.values(now, target, us.0, None, usize::MAX).0;
                 for value in &own {
                     // Each is judged, which is the time of a signature: no more than will be used.
                     if matches!(goal, Goal::Values(_)) && harvest.found() >= wanted {
@@ -231,7 +231,7 @@ impl Dht {
         let mut answer = match ask {
             Query::GetValue { target, cursor, .. } => {
                 let holder = self.holder.as_mut()?;
-                let (values, cursor) = holder.values(target, from, cursor.as_ref(), room);
+                let (values, cursor) = holder.values(now, target, from, cursor.as_ref(), room);
                 Answer { values, cursor, ..Answer::default() }
             }
             Query::GetProviders { target, cursor } => {
@@ -497,6 +497,7 @@ impl Holder {
     /// What is stored under a target, as `reader` may see it.
     pub(super) fn values(
         &mut self,
+        now: Now,
         target: &Target,
         reader: &PeerId,
         cursor: Option<&Bytes>,
@@ -504,9 +505,9 @@ impl Holder {
     ) -> (Vec<Bytes>, Option<Bytes>) {
         let page = match Place::parse(self.records.network(), target.name()) {
             Named::Ours(place @ Place::Mailbox { .. }) => {
-                self.store.mailbox(&self.records, target, &place, reader, cursor, room)
+                self.store.mailbox(now, &self.records, target, &place, reader, cursor, room)
             }
-            _ => self.store.page(&self.records, target.key(), cursor, room),
+            _ => self.store.page(now, &self.records, target.key(), cursor, room),
         };
         (page.values, page.cursor)
     }

@@ -85,7 +85,7 @@ impl Dht {
         if time.is_zero() || full {
             return false;
         }
-        let values = self.shown(target, from);
+        let values = self.shown(now, target, from);
         if values.is_empty() || digest_of(&values) != wait.known {
             return false;
         }
@@ -145,7 +145,7 @@ impl Dht {
             let (from, target, known) = (*from, target.clone(), *known);
             let owner = self.holder.as_ref().is_some_and(|holder| holder.is_mailbox_of(&target, &from));
             let (values, digest) = shown.entry(owner).or_insert_with(|| {
-                let values = self.shown(&target, &from);
+                let values = self.shown(now, &target, &from);
                 let digest = digest_of(&values);
                 (values, digest)
             });
@@ -175,9 +175,9 @@ impl Dht {
     }
 
     /// What a reader is shown first of what stands under a key.
-    pub(super) fn shown(&mut self, target: &Target, reader: &PeerId) -> Vec<Bytes> {
+    pub(super) fn shown(&mut self, now: Now, target: &Target, reader: &PeerId) -> Vec<Bytes> {
         let room = self.room_for_values();
         let holder = self.holder.as_mut();
-        holder.map(|holder| holder.values(target, reader, None, room).0).unwrap_or_default()
+        holder.map(|holder| holder.values(now, target, reader, None, room).0).unwrap_or_default()
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use peerage_identity::PeerId;
 use peerage_machine::Now;
 
-use super::asking::{DIGESTS_AT_ONCE, RECORD_BYTES};
+use super::asking::DIGESTS_AT_ONCE;
 use super::digest::short;
 use super::index::View;
 use super::message::{
@@ -84,18 +84,9 @@ impl Repair {
             true => Sender::Holder { peer: asker.peer },
             false => Sender::Peer { peer: asker.peer, remote: asker.remote },
         };
-        let proved = store.equivocations().len();
         for value in &question.records {
             let put = self.take_in(now, records, near, store, sender, value);
             answer.verdicts.push(verdict(&put));
-        }
-        // What was here and what came prove that a publisher says two things: the asker is told what it may not know.
-        let proofs = store.equivocations().get(proved..).unwrap_or_default();
-        let unknown = proofs.iter().flat_map(|proof| &proof.values);
-        for value in unknown.filter(|value| !question.records.contains(value)) {
-            if answer.wire_bytes() + value.len() <= RECORD_BYTES {
-                answer.records.push(value.clone());
-            }
         }
         self.refresh(records, store);
         let mut looks = question.records.len() * RECORD_LOOKS + question.have.len() + question.want.len();
@@ -105,7 +96,7 @@ impl Repair {
         }
         self.tell_of(store, asker, view, &question.have, &mut answer);
         if let Some(view) = view {
-            self.hand_out(records, store, view, &question.want, &mut answer);
+            self.hand_out(now, records, store, view, &question.want, &mut answer);
         }
         self.charge(now, &key, looks);
         self.stats.bytes_sent += answer.wire_bytes() as u64;
@@ -167,6 +158,7 @@ impl Repair {
     /// The records whose hashes are asked for, of those that both sides should have.
     fn hand_out(
         &self,
+        now: Now,
         records: &Records,
         store: &mut Store,
         view: View,
@@ -175,7 +167,7 @@ impl Repair {
     ) {
         for hash in hashes.iter().take(MAX_IDS) {
             let held = self.index.by_hash(*hash).filter(|held| held.is_common(view));
-            let values = held.and_then(|held| Self::with_proof(records, store, &held.item.id));
+            let values = held.and_then(|held| Self::with_proof(now, records, store, &held.item.id));
             let Some(values) = values else { continue };
             let more: usize = values.iter().map(Bytes::len).sum();
             let full = answer.wire_bytes() + more > MAX_REPAIR_BYTES - 1024;

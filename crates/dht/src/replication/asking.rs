@@ -19,7 +19,7 @@ use super::index::{Held, Survey};
 use super::message::{Item, List, MAX_IDS, RepairMessage, Verdict};
 use super::repair::Repair;
 use crate::record::{ClockChanged, EntryId, Records, Unverified};
-use crate::store::{Equivocation, Near, Put, Sender, Store};
+use crate::store::{Near, Put, Sender, Store};
 use crate::{Contact, Key};
 
 /// A comparison under way.
@@ -114,7 +114,6 @@ impl Repair {
             return (None, clock);
         };
         let sender = Sender::Holder { peer: *contact.peer() };
-        let proved = store.equivocations().len();
         let mut wanted = std::mem::take(&mut round.wanted);
         let before = wanted.len();
         for value in &answer.records {
@@ -133,9 +132,6 @@ impl Repair {
         if wanted.len() == before {
             // Where none has come none is there any more: a newer one may have taken its place.
             round.take.retain(|hash| !wanted.contains(hash));
-        }
-        for proof in store.equivocations().get(proved..).unwrap_or_default() {
-            round.give_proof(records, proof, &answer.records);
         }
         self.refresh(records, store);
         self.settle_given(now, &key, &mut round, &answer.verdicts);
@@ -250,7 +246,7 @@ impl Repair {
         mut round: Round,
     ) -> Option<(u64, Contact, RepairMessage)> {
         let mut message = RepairMessage::at(now.unix.as_secs());
-        round.hand_over(records, store, &mut message);
+        round.hand_over(now, records, store, &mut message);
         // Others may have handed them over since.
         round.take.retain(|hash| self.index.by_hash(*hash).is_none());
         // Records that come back leave room for little else.
@@ -286,10 +282,10 @@ impl Repair {
 
 impl Round {
     /// As many of the records that the other side lacks as fit.
-    fn hand_over(&mut self, records: &Records, store: &mut Store, message: &mut RepairMessage) {
+    fn hand_over(&mut self, now: Now, records: &Records, store: &mut Store, message: &mut RepairMessage) {
         let mut bytes = 0;
         while let Some((id, hash)) = self.give.pop_front() {
-            let Some(values) = Repair::with_proof(records, store, &id) else { continue };
+            let Some(values) = Repair::with_proof(now, records, store, &id) else { continue };
             let more: usize = values.iter().map(Bytes::len).sum();
             let many = message.records.len() + values.len() > RECORDS_AT_ONCE;
             if bytes > 0 && bytes + more > RECORD_BYTES || many {
@@ -325,17 +321,6 @@ impl Round {
             self.give.push_back((held.item.id, short(held.hash)));
         } else {
             self.short = true;
-        }
-    }
-
-    /// That a publisher says two things was proved by what came and what was here: the other side is told, unless it has shown both.
-    fn give_proof(&mut self, records: &Records, proof: &Equivocation, came: &[Bytes]) {
-        let [winner, loser] = &proof.values;
-        if let Ok(read) = Unverified::read(records.network(), winner)
-            && !(came.contains(winner) && came.contains(loser))
-        {
-            let (id, version) = (read.claim().id(), read.claim().version());
-            self.give.push_back((id, short(hash_of(&id, version))));
         }
     }
 }

@@ -271,8 +271,13 @@ impl Repair {
     }
 
     /// A record that is handed over, with what proves that its publisher says two things, where both have room in one message.
-    pub(super) fn with_proof(records: &Records, store: &mut Store, id: &EntryId) -> Option<Vec<Bytes>> {
-        let (value, rival) = store.values(records, id)?;
+    pub(super) fn with_proof(
+        now: Now,
+        records: &Records,
+        store: &mut Store,
+        id: &EntryId,
+    ) -> Option<Vec<Bytes>> {
+        let (value, rival) = store.values(now, records, id)?;
         let rival = rival.filter(|rival| value.len() + rival.len() <= RECORD_BYTES);
         Some([value].into_iter().chain(rival).collect())
     }

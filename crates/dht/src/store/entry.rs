@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use peerage_identity::PeerId;
+use peerage_machine::Now;
 
 use super::origin::Origin;
-use crate::record::{EntryId, Kind, Version};
+use crate::record::{EntryId, Kind, Records, Unverified, Version};
 use crate::{Distance, Target};
 
 /// Where a record stands among the others: by its distance from us, then by its slot under its key.
@@ -47,6 +48,13 @@ impl Entry {
             + self.target.name().len()
             + self.value.len()
             + self.rival.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// The proof, while its own time is not over: readers would take what has expired for a fault of whoever shows it.
+    pub(super) fn rival_at(&self, now: Now, records: &Records) -> Option<&Bytes> {
+        let rival = self.rival.as_ref()?;
+        let until = Unverified::read(records.network(), rival).ok()?.claim().version().not_after;
+        (until > now.unix.as_secs() || !records.times_count()).then_some(rival)
     }
 
     pub(super) fn kind(&self) -> Option<Kind> {

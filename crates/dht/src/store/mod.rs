@@ -175,7 +175,14 @@ impl Store {
     /// Mailboxes are only opened to their owner: see [`Store::mailbox`].
     ///
     /// Records that were loaded and whose signature turns out wrong are dropped here.
-    pub fn page(&mut self, records: &Records, key: &Key, cursor: Option<&Bytes>, max_bytes: usize) -> Page {
+    pub fn page(
+        &mut self,
+        now: Now,
+        records: &Records,
+        key: &Key,
+        cursor: Option<&Bytes>,
+        max_bytes: usize,
+    ) -> Page {
         let distance = self.own.distance(key);
         let mut page = Page::default();
         let mut bytes = 0;
@@ -191,22 +198,25 @@ impl Store {
                 continue;
             }
             let Some(entry) = self.entries.get(&spot) else { continue };
-            let length = entry.value.len() + entry.rival.as_ref().map_or(0, Bytes::len) + VALUE_FRAMING;
+            let rival = entry.rival_at(now, records);
+            let length = entry.value.len() + rival.map_or(0, Bytes::len) + VALUE_FRAMING;
             if bytes + length > max_bytes && !page.values.is_empty() {
                 page.cursor = last;
                 break;
             }
             bytes += length;
             page.values.push(entry.value.clone());
-            page.values.extend(entry.rival.clone());
+            page.values.extend(rival.cloned());
             last = Some(spot.1);
         }
         page
     }
 
     /// A page of a mailbox for `reader`: all of it for the owner, the owner's rules alone for everybody else, so that senders know what is asked of them.
+    #[expect(clippy::too_many_arguments, reason = "what is read, by whom, and how much of it")]
     pub fn mailbox(
         &mut self,
+        now: Now,
         records: &Records,
         target: &Target,
         place: &Place,
@@ -216,7 +226,7 @@ impl Store {
     ) -> Page {
         let Place::Mailbox { recipient, .. } = place else { return Page::default() };
         if recipient == reader {
-            return self.page(records, target.key(), cursor, max_bytes);
+            return self.page(now, records, target.key(), cursor, max_bytes);
         }
         let spot = (self.own.distance(target.key()), Bytes::from(recipient.to_bytes()));
         let rules = self.is_sound(records, &spot).then(|| self.entries.get(&spot)).flatten();
@@ -355,11 +365,6 @@ impl Store {
         self.damaged
     }
 
-    /// Publishers found to have signed two things under one sequence number, since these were last taken.
-    pub(crate) fn equivocations(&self) -> &[Equivocation] {
-        &self.equivocations
-    }
-
     /// Publishers found to have signed two things under one sequence number, since the last call.
     pub fn take_equivocations(&mut self) -> Vec<Equivocation> {
         std::mem::take(&mut self.equivocations)
@@ -398,10 +403,10 @@ impl Store {
     }
 
     /// The same, with the record beside it that proves that its publisher says two things, if there is one.
-    pub fn values(&mut self, records: &Records, id: &EntryId) -> Option<(Bytes, Option<Bytes>)> {
+    pub fn values(&mut self, now: Now, records: &Records, id: &EntryId) -> Option<(Bytes, Option<Bytes>)> {
         let value = self.value(records, id)?;
-        let rival = self.by_id.get(id).and_then(|spot| self.entries.get(spot)?.rival.clone());
-        Some((value, rival))
+        let entry = self.by_id.get(id).and_then(|spot| self.entries.get(spot))?;
+        Some((value, entry.rival_at(now, records).cloned()))
     }
 
     /// What stands there, for whoever shows it: what came from the disk may not have been checked yet.

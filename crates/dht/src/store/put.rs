@@ -106,10 +106,10 @@ impl Store {
             return Put::Known;
         }
         let equivocates = known.is_some_and(|known| known.equivocates(claim.version()));
-        let rival = self.entries.get(&spot).and_then(|entry| entry.rival.clone());
-        if equivocates && rival.as_ref() == Some(value) {
+        let there = self.entries.get(&spot).filter(|_| equivocates && known > Some(*claim.version()));
+        if let Some(there) = there.filter(|there| there.rival.is_some()) {
             // It is proved already.
-            return Put::Stale(self.entries.get(&spot).map(|entry| entry.value.clone()));
+            return Put::Stale(Some(there.value.clone()));
         }
         if !equivocates && self.high_water(&claim.id()).is_some_and(|mark| mark > *claim.version()) {
             return Put::Stale(self.entries.get(&spot).map(|entry| entry.value.clone()));
@@ -153,8 +153,6 @@ impl Store {
             version: *record.version(),
         };
         let id = record.id();
-        // What is only to live longer proves as much as before.
-        let rival = rival.filter(|_| known.is_some_and(|known| known.seq == record.version().seq));
         let entry = Entry {
             target: target.clone(),
             id,
@@ -165,7 +163,7 @@ impl Store {
             checked: true,
             stranger,
             origin,
-            rival,
+            rival: None,
         };
         let put = self.admit(now, near, records, spot, entry, goes);
         if put == Put::Stored {
@@ -296,13 +294,6 @@ impl Store {
         value: Bytes,
         expires: u64,
     ) -> Put {
-        let known = self.entries.get(spot);
-        if let Some(there) =
-            known.filter(|entry| entry.rival.is_some() && entry.version() > Some(record.version()))
-        {
-            // It is proved already.
-            return Put::Stale(Some(there.value.clone()));
-        }
         let Some(mut entry) = self.remove(now, spot, false) else { return Put::Busy };
         let before = entry.clone();
         let won = entry.version() < Some(record.version());
@@ -317,12 +308,15 @@ impl Store {
         }
         (entry.value, entry.rival) = (winner.clone(), Some(loser.clone()));
         // The proof is kept where there is room for it.
-        if self.is_over(&entry) {
+        let share = |store: &Self, entry: &Entry| {
+            store.is_over_share(namespace(entry.kind()), entry.bytes(), store.config.namespace_share)
+        };
+        if self.is_over(&entry) || share(self, &entry) {
             entry.rival = None;
         }
-        if self.is_over(&entry) {
+        if self.is_over(&entry) || !won && entry.rival.is_none() {
             self.insert(now, spot.clone(), before);
-            return Put::Refused(Refusal::Quota);
+            return if won { Put::Refused(Refusal::Quota) } else { Put::Stale(Some(winner)) };
         }
         if self.equivocations.len() < MAX_EQUIVOCATIONS {
             let values = [winner.clone(), loser];

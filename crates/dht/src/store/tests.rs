@@ -83,7 +83,7 @@ fn from(number: u64) -> Sender {
 }
 
 fn get(store: &mut Store, record: &Record) -> Vec<Bytes> {
-    store.page(&rules(), record.target().key(), None, 1 << 20).values
+    store.page(at(0), &rules(), record.target().key(), None, 1 << 20).values
 }
 
 // AL-41: the newer one wins and the older one is told so, with what is newer.
@@ -390,7 +390,7 @@ fn a_topic_is_read_page_by_page_until_all_was_seen() {
     }
     let (mut seen, mut cursor, mut pages) = (BTreeSet::new(), None, 0);
     loop {
-        let page = store.page(&rules(), ad(1).target().key(), cursor.as_ref(), 8 * 1024);
+        let page = store.page(at(0), &rules(), ad(1).target().key(), cursor.as_ref(), 8 * 1024);
         assert!(page.values.iter().map(|value| value.len() + VALUE_FRAMING).sum::<usize>() <= 8 * 1024);
         seen.extend(page.values);
         pages += 1;
@@ -403,7 +403,7 @@ fn a_topic_is_read_page_by_page_until_all_was_seen() {
         }
     }
     assert!(pages > 3 && (1..=50).all(|publisher| seen.contains(&ad(publisher).to_bytes())));
-    assert!(store.page(&rules(), ad(1).target().key(), None, 0).values.len() == 1);
+    assert!(store.page(at(0), &rules(), ad(1).target().key(), None, 0).values.len() == 1);
 }
 
 #[test]
@@ -457,7 +457,8 @@ fn a_mailbox_is_opened_to_its_owner_alone_and_others_see_what_it_asks_of_them() 
     let rules_record = owners_rules(1, MailboxPolicy::Contacts, vec![]);
     put(&mut store, 0, &rules_record);
     let target = rules_record.target().clone();
-    let mut read = |reader| store.mailbox(&rules(), &target, &mailbox(), &peer(reader), None, 1 << 20).values;
+    let mut read =
+        |reader| store.mailbox(at(0), &rules(), &target, &mailbox(), &peer(reader), None, 1 << 20).values;
     assert_eq!(read(1).len(), 2);
     assert_eq!(read(2), [rules_record.to_bytes()]);
     assert_eq!(put(&mut store, 0, &message(3, 1, Bytes::new())), Put::Refused(Refusal::Policy));

@@ -35,9 +35,17 @@ pub enum DhtError {
     /// The node has been shut down.
     #[error("the node has been shut down")]
     Closed,
-    /// A key that is none.
-    #[error("a key of {length} bytes: give 1 to {most}")]
+    /// A key or a topic that is none.
+    #[error("a key or topic of {length} bytes: give 1 to {most}")]
     Key {
+        /// Its length.
+        length: usize,
+        /// The longest.
+        most: usize,
+    },
+    /// A name under which nothing is kept.
+    #[error("a name of {length} bytes: give at most {most}")]
+    Name {
         /// Its length.
         length: usize,
         /// The longest.
@@ -119,14 +127,14 @@ impl Dht {
         self.call(wanted, |outcome| Ok((outcome.closest.clone(), DhtReport::of(outcome))))
     }
 
-    /// Tells the nodes closest to `key`, a multihash for other libp2p nodes, that this node provides what it names, with the addresses at which it listens. Holders keep that for
+    /// Tells the nodes closest to `key`, at most 80 bytes and a multihash for other libp2p nodes, that this node provides what it names, with the addresses at which it listens. Holders keep that for
     /// two days ([`dht.store.provider_ttl`](peerage_dht::store::StoreConfig::provider_ttl)); the node tells them again after half of that, and when its addresses change, until
     /// [`Dht::stop_providing`]. With [`DhtCall::once`] it does not.
     pub fn provide(&self, target: impl AsRef<[u8]>) -> DhtCall<DhtReport> {
         let addresses = self.shared.listening.here().addresses.clone();
         let provider = Contact::new(self.shared.me, &addresses);
         let replicas = self.replicas(Kind::Value);
-        let target = key(target.as_ref());
+        let target = provider_key(target.as_ref());
         let make = move |_: Options, terms: Terms| async move {
             Ok(Operation::Provide { target: target?, provider, replicas, renew: !terms.once })
         };
@@ -135,7 +143,7 @@ impl Dht {
 
     /// Who provides what `key` names, up to `wanted` of them.
     pub fn providers(&self, target: impl AsRef<[u8]>, wanted: usize) -> DhtCall<(Vec<Contact>, DhtReport)> {
-        let wanted = key(target.as_ref()).map(|target| Operation::Providers { target, wanted });
+        let wanted = provider_key(target.as_ref()).map(|target| Operation::Providers { target, wanted });
         self.call(wanted, |outcome| Ok((outcome.providers.clone(), DhtReport::of(outcome))))
     }
 
@@ -246,6 +254,15 @@ impl Dht {
 pub(super) fn key(bytes: &[u8]) -> Result<Target, DhtError> {
     let most = peerage_dht::MAX_TARGET_BYTES;
     Target::new(bytes).ok_or(DhtError::Key { length: bytes.len(), most })
+}
+
+/// Holders take no longer ones.
+fn provider_key(bytes: &[u8]) -> Result<Target, DhtError> {
+    let most = peerage_dht::store::MAX_PROVIDER_KEY;
+    if bytes.len() > most {
+        return Err(DhtError::Key { length: bytes.len(), most });
+    }
+    key(bytes)
 }
 
 pub(super) fn stored(outcome: &Outcome) -> Result<DhtReport, DhtError> {

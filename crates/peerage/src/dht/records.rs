@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_dht::record::{Draft, EndpointBody, Kind, MailboxPolicy, Place, Record};
-use peerage_dht::{Class, Contact, Operation, Options, Outcome};
+use peerage_dht::record::{Draft, EndpointBody, Kind, MAX_SALT, MailboxPolicy, Place, Record};
+use peerage_dht::{Class, Contact, Operation, Options, Outcome, Target};
 use peerage_identity::{DialAddress, PeerId};
 
 use super::DhtCore;
@@ -124,6 +124,7 @@ impl Dht {
         body: Bytes,
         terms: &Terms,
     ) -> Result<(Draft, Option<Duration>), DhtError> {
+        target_of(core, &place)?;
         let (unix, kind) = (self.shared.clock.now().unix, place.kind());
         let limits = core.records.of(kind);
         if body.len() > limits.max_body_bytes {
@@ -158,12 +159,7 @@ impl Dht {
     ) -> DhtCall<T> {
         let core = self.core().cloned();
         let network = core.as_ref().ok().map(|core| core.network.clone());
-        let wanted = core.and_then(|core| {
-            let target = place.target(&core.network);
-            target
-                .map(|target| Operation::Get { target })
-                .ok_or_else(|| DhtError::Record("its name is too long".into()))
-        });
+        let wanted = core.and_then(|core| Ok(Operation::Get { target: target_of(&core, place)? }));
         self.call(wanted, move |outcome| {
             let report = DhtReport::of(outcome);
             let found = outcome.values.first().zip(network.as_ref());
@@ -182,13 +178,19 @@ impl Dht {
     ) -> DhtCall<(Vec<T>, DhtReport)> {
         let core = self.core().cloned();
         let of = core.clone();
-        let wanted = core.and_then(|core| {
-            let target = place.target(&core.network);
-            let wanted = target.map(|target| Operation::Collect { target, wanted });
-            wanted.ok_or_else(|| DhtError::Record("its name is too long".into()))
-        });
+        let wanted =
+            core.and_then(|core| Ok(Operation::Collect { target: target_of(&core, place)?, wanted }));
         self.call(wanted, move |outcome| Ok((read(&*of?, outcome), DhtReport::of(outcome))))
     }
+}
+
+/// The key of a place.
+pub(super) fn target_of(core: &DhtCore, place: &Place) -> Result<Target, DhtError> {
+    let length = match place {
+        Place::Value { salt, .. } => salt.len(),
+        _ => place.name(&core.network).len(),
+    };
+    place.target(&core.network).ok_or(DhtError::Name { length, most: MAX_SALT })
 }
 
 /// Where a peer can be dialled, by its own word where there is one, else by that of the nodes near it. Each address names the peer, so that nobody else is taken

@@ -6,13 +6,14 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use peerage_dht::record::{Place, Record};
-use peerage_dht::topic::{Ad, MAX_SHARD_DEPTH, Shards, depth_of, shard_at, shards_below};
+use peerage_dht::topic::{Ad, MAX_SHARD_DEPTH, MAX_TOPIC_NAME, Shards, depth_of, shard_at, shards_below};
 use peerage_dht::{Ended, Operation, Options, Outcome};
 use peerage_identity::PeerId;
 use tokio::time::Instant;
 
 use super::DhtCore;
 use super::handle::{Dht, DhtError};
+use super::records::target_of;
 use super::report::DhtReport;
 use super::topics::Member;
 
@@ -264,9 +265,11 @@ pub(super) fn seen(core: &DhtCore, outcome: &Outcome) -> Seen {
 
 /// What reads up to so many records of a shard.
 pub(super) fn collect(core: &DhtCore, topic: &str, shard: u16, wanted: usize) -> Result<Operation, DhtError> {
-    let target = Place::of_topic(topic, shard).target(&core.network);
-    let wanted = target.map(|target| Operation::Collect { target, wanted });
-    wanted.ok_or_else(|| DhtError::Record("its name is too long".into()))
+    if !(1..=MAX_TOPIC_NAME).contains(&topic.len()) {
+        return Err(DhtError::Key { length: topic.len(), most: MAX_TOPIC_NAME });
+    }
+    let target = target_of(core, &Place::of_topic(topic, shard))?;
+    Ok(Operation::Collect { target, wanted })
 }
 
 #[cfg(test)]

@@ -21,6 +21,10 @@ use crate::shared::Shared;
 /// So often after it has come, a member looks whether far too many have come with it.
 const YOUNG: u32 = 2;
 
+/// What an ad is.
+const GOOD_AD: &str = "what stands in a topic has a topic of 1 to 128 bytes, at most 140 characters of text, 8 tags and 8 protocols, and no \
+     control characters";
+
 /// A member of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -42,6 +46,9 @@ impl Dht {
         let make = move |options: Options, terms: Terms| async move {
             let core = dht.core()?.clone();
             // What cannot be published is said before anybody is asked.
+            if Ad::decode(&ad.encode()).is_err() {
+                return Err(DhtError::Record(GOOD_AD.to_owned()));
+            }
             dht.draft(&core, Place::of_topic(&ad.topic, 0), ad.encode(), &terms)?;
             let here = dht.in_topics().await?.remove(&ad.topic).unwrap_or_default();
             let shard = match newest(&here).filter(|stands| stands.renewed) {

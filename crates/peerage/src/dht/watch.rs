@@ -13,7 +13,7 @@ use peerage_identity::PeerId;
 use tokio::time::Instant;
 
 use super::handle::{Dht, DhtError};
-use super::records::{Value, value_of};
+use super::records::{Value, target_of, value_of};
 
 /// After so long who holds the value is looked up anew: holders come and go.
 const ROUND: Duration = Duration::from_secs(600);
@@ -137,9 +137,8 @@ impl Watching {
 
     /// Waits for a record that is newer than what is known, for a round.
     async fn look(&self) -> Result<Option<Record>, DhtError> {
-        let network = self.dht.core()?.network.clone();
-        let target = self.place.target(&network);
-        let target = target.ok_or_else(|| DhtError::Record("its name is too long".into()))?;
+        let core = self.dht.core()?;
+        let (network, target) = (core.network.clone(), target_of(core, &self.place)?);
         // A place with one publisher has one slot, which has no name.
         let rank = |version: Version| Bytes::copy_from_slice(&version.to_bytes());
         let known = self.known.map(|known| Judged { slot: Bytes::new(), rank: rank(known), is_final: false });
