@@ -132,6 +132,11 @@ pub struct LookupConfig {
     pub region_lookups: usize,
     /// Peers of that region, beyond the replicas, at which a value is stored too; and half as many from around a place near the key.
     pub region_extra: usize,
+    /// A place is sparse when the size of the network times the distance of the k-th peer that answered is above this: for k = 20 one honest lookup in ten million is above 50,
+    /// unless more than half of all nodes have gone.
+    pub sparse: f64,
+    /// A lookup that ends at such a place sets the closest aside and goes on with the others, so often.
+    pub escapes: usize,
     /// Operations under way at once; further ones end at once with [`crate::Ended::TooMany`].
     pub max_operations: usize,
     /// How long an interactive operation may take.
@@ -197,6 +202,8 @@ impl Default for LookupConfig {
             region: 1.5,
             region_lookups: 4,
             region_extra: 8,
+            sparse: 50.0,
+            escapes: 3,
             max_operations: 256,
             interactive_deadline: Duration::from_secs(10),
             background_deadline: Duration::from_secs(30),

@@ -131,6 +131,8 @@ const DHT: &[Bound<DhtConfig>] = bounds! { DhtConfig, "dht":
     lookup.region: 0.0, 100.0;
     lookup.region_lookups: 0, 64;
     lookup.region_extra: 0, 256;
+    lookup.sparse: 20.0, 1e9;
+    lookup.escapes: 0, 16;
     lookup.max_operations: 1, 65_536;
     lookup.interactive_deadline: ms(100), secs(3600);
     lookup.background_deadline: ms(100), secs(3600);

@@ -119,6 +119,26 @@ fn a_get_without_a_value_looks_around_where_a_place_is_a_little_too_dense() {
     assert!(!closest.told && closest.operations == 1);
 }
 
+/// Scenario 11: where the closest that answer lie too far apart, a lookup goes on without them, as often as configured; of what it found it loses nothing.
+#[test]
+fn a_lookup_goes_on_from_a_place_that_is_too_sparse_as_often_as_configured() {
+    // Of six hundred nodes that are taken for so many the score is k times as many times too large.
+    let asked = |size, sparse, escapes, wanted| {
+        let change = |lookup: &mut LookupConfig| (lookup.sparse, lookup.escapes) = (sparse, escapes);
+        let outcome = seen_by(size, change, wanted).outcome;
+        assert_eq!(outcome.ended, Ended::Complete);
+        (outcome.counts.asked, outcome.closest)
+    };
+    let get = |size, sparse, escapes| asked(size, sparse, escapes, Operation::Get { target: hidden() }).0;
+    let calm = get(3000.0, 200.0, 3);
+    assert_eq!((get(600.0, 50.0, 3), get(3000.0, 50.0, 0)), (calm, calm));
+    let more: Vec<u32> = [1, 2, 3].map(|escapes| get(3000.0, 50.0, escapes)).into();
+    assert!(more[0] >= calm + 20 && more[1] >= more[0] + 20 && more[2] > more[1], "{calm} {more:?}");
+    assert!(more[2] <= calm + 3 * 30, "{calm} {more:?}");
+    let closest = |escapes| asked(3000.0, 50.0, escapes, Operation::Closest { target: hidden() }).1;
+    assert_eq!(closest(3)[..20], closest(0)[..20]);
+}
+
 #[test]
 fn a_value_is_stored_at_so_many_of_the_region_beyond_its_replicas() {
     let stored = |region_extra| {

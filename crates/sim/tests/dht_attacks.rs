@@ -45,6 +45,8 @@ fn colluders_everywhere_do_not_hide_values() {
 #[test]
 fn a_newcomer_finds_its_way_past_hostile_first_contacts() {
     run(11, &settings(500, 1, 5));
+    // Where answers of the trap are closer than what the honest first contact knows.
+    run(11, &settings(6_000, 1, 20));
 }
 
 /// AL-42, X-27: a flood displaces nobody, and stores stay within their bounds (scenario 15).

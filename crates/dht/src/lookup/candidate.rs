@@ -15,6 +15,8 @@ pub(crate) enum State {
     Suspect(Duration),
     /// It answered.
     Answered,
+    /// It answered, in a place too sparse to be where the closest are: the lookup goes on as if it were not there.
+    Aside,
     /// It will not answer.
     Failed,
     /// It is asked only when nobody else is left: too many of its subnet stand before it, or we know it as unreachable.
@@ -71,6 +73,11 @@ impl Candidate {
     /// Whether it counts among the closest that a lookup waits for: it may be alive, and isn't suspected.
     pub(crate) fn counts(&self) -> bool {
         matches!(self.state, State::New | State::InFlight | State::Answered)
+    }
+
+    /// Whether it answered.
+    pub(crate) fn has_answered(&self) -> bool {
+        matches!(self.state, State::Answered | State::Aside)
     }
 
     /// The subnets in which it is, or says that it is.

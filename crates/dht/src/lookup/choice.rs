@@ -212,7 +212,7 @@ impl Lookup {
                     grace = grace.max(since + self.grace(candidate));
                     last = last.max(candidate.asked + self.config.hard);
                 }
-                State::Failed | State::Barred => {}
+                State::Failed | State::Barred | State::Aside => {}
             }
         }
         // While nobody has answered there is no result to hand over: a slow peer is better than none.

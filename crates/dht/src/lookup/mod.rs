@@ -381,7 +381,7 @@ impl Lookup {
 
     /// Those that answered, the closest first.
     pub(crate) fn closest(&self) -> impl Iterator<Item = &Candidate> {
-        self.candidates.iter().filter(|candidate| candidate.state == State::Answered)
+        self.candidates.iter().filter(|candidate| candidate.has_answered())
     }
 
     /// Those that were named and did not answer, with whoever named them first.
@@ -411,6 +411,16 @@ impl Lookup {
         self.plan.paths = self.plan.paths.max(paths);
         self.credits += paths;
         self.credit = Some(Cause::Hedge);
+    }
+
+    /// Goes on without the closest that answered: they lie too far apart to be where the closest are. Whoever leads a lookup astray names peers of his own, and among those closest
+    /// to a key his are as far apart as his share of the network is small. Says whether anybody else is left to ask.
+    pub(crate) fn escape(&mut self) -> bool {
+        let closest = self.candidates.iter_mut().filter(|candidate| candidate.state == State::Answered);
+        closest.take(self.plan.k).for_each(|candidate| candidate.state = State::Aside);
+        self.credits += self.plan.pace.cap;
+        self.credit = Some(Cause::Hedge);
+        self.candidates.iter().any(|candidate| candidate.state == State::New)
     }
 
     /// Whether it is for something that peers hold.

@@ -1,4 +1,4 @@
-//! Places that look too dense to be honest: how that is noticed, and what a lookup and a store do about it (dht.md B.6).
+//! Places that look too dense or too sparse to be honest: how that is noticed, and what a lookup and a store do about it (dht.md B.6).
 
 use peerage_machine::Now;
 
@@ -29,6 +29,26 @@ impl Dht {
         }
         self.alarm(now, operation, score);
         true
+    }
+
+    /// Whether the closest that answered lie too far apart to be the closest that there are: then the lookup goes on without them.
+    pub(super) fn test_sparsity(&mut self, now: Now, operation: u64) -> bool {
+        let (size, config) = (self.largest_size(now), &self.config.lookup);
+        let Some(op) = self.operations.get_mut(&operation) else { return false };
+        let guarded = matches!(op.aim, Aim::Caller(_) | Aim::Replica(..)) && op.escapes < config.escapes;
+        let (true, Some(size), Some(kth)) = (guarded, size, op.lookup.kth()) else { return false };
+        // Who has a value from those of whom it would hear less has no need to look further.
+        let has_enough = op.lookup.needs_value() && op.lookup.harvest.borne_out() > 0;
+        if has_enough || size * kth.share() <= config.sparse {
+            return false;
+        }
+        op.escapes += 1;
+        // Of whom we know those near the target may be his too: others may lead elsewhere.
+        let (target, many) = (*op.lookup.target().key(), (1 + op.escapes) * self.config.table.k);
+        let further = self.seeds(&target, many);
+        let Some(op) = self.operations.get_mut(&operation) else { return false };
+        op.lookup.seed(further);
+        op.lookup.escape()
     }
 
     /// The place is too dense to be honest: whoever wants it is told, and its neighbourhood is looked at from several sides.

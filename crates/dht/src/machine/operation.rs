@@ -60,6 +60,8 @@ pub(super) struct Op {
     pub(super) dense: bool,
     /// Its neighbourhood is looked at from several sides.
     pub(super) wary: bool,
+    /// So often it has gone on from a place that was too sparse.
+    pub(super) escapes: usize,
     /// It is over: what its lookups still bring is of no use.
     pub(super) ending: bool,
     watch: bool,
@@ -221,6 +223,7 @@ impl Dht {
             around: 0,
             dense: false,
             wary: false,
+            escapes: 0,
             ending: false,
             watch: options.watch,
             wake: now.mono,
@@ -270,21 +273,20 @@ impl Dht {
             watch: options.watch,
         };
         let mut lookup = Lookup::new(self.lookups.clone(), plan, now);
-        let seeds = self.seeds(lookup.target().key());
+        let seeds = self.seeds(lookup.target().key(), self.config.table.k);
         lookup.seed(seeds);
         lookup
     }
 
-    /// Whom to begin with: the closest of the table and of the connected; as long as those are few, also whom we were told of at the start.
-    fn seeds(&self, target: &Key) -> Vec<(Contact, Hint)> {
-        let k = self.config.table.k;
-        let mut seeds = self.table.closest(target, k);
-        for contact in self.links.closest(target, k) {
+    /// Whom to begin with: so many of the table and of the connected, the closest; where those are fewer, also whom we were told of at the start.
+    pub(super) fn seeds(&self, target: &Key, many: usize) -> Vec<(Contact, Hint)> {
+        let mut seeds = self.table.closest(target, many);
+        for contact in self.links.closest(target, many) {
             if !seeds.iter().any(|seed| seed.key() == contact.key()) {
                 seeds.push(contact);
             }
         }
-        if seeds.len() < k {
+        if seeds.len() < many {
             let news = |contact: &&Contact| !seeds.iter().any(|seed| seed.key() == contact.key());
             let known: Vec<Contact> = self.upkeep.known().iter().filter(news).cloned().collect();
             seeds.extend(known);
@@ -404,7 +406,9 @@ impl Dht {
             op.wake = op.deadline.min(op.lookup.deadline());
             return;
         }
-        if ended == Ended::Complete && self.test_density(now, operation) {
+        if ended == Ended::Complete
+            && (self.test_sparsity(now, operation) || self.test_density(now, operation))
+        {
             return self.drive(now, operation);
         }
         let Some(op) = self.operations.get_mut(&operation) else { return };

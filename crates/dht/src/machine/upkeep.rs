@@ -21,6 +21,8 @@ pub(super) struct Upkeep {
     /// Sizes of the network as seen through each of them, and how many are still to come.
     sizes: Vec<f64>,
     comparing: usize,
+    /// The largest of them, where they disagreed.
+    larger: Option<f64>,
     /// The operation that looks ourselves up, while it runs.
     joining: Option<u64>,
     joined: bool,
@@ -60,6 +62,7 @@ impl Upkeep {
             first: Vec::new(),
             sizes: Vec::new(),
             comparing: 0,
+            larger: None,
             joining: None,
             joined: false,
             since: now.mono,
@@ -203,9 +206,18 @@ impl Dht {
         if let (Some(least), Some(most)) = (sizes.first(), sizes.last())
             && *most > Self::DISAGREE * *least
         {
+            self.upkeep.larger = Some(*most);
             let event = Event::SizesDisagree { least: *least, most: *most };
             self.outputs.push_back(Output::Event(event));
         }
+    }
+
+    /// How large the network is at least: what was measured or, until that is settled, what was seen through the first contact that showed most, if they disagreed. Whoever wants
+    /// newcomers for himself can show fewer peers than there are, and not more.
+    pub(super) fn largest_size(&self, now: Now) -> Option<f64> {
+        let settled = self.size.samples() >= self.config.upkeep.settled_samples;
+        let larger = self.upkeep.larger.filter(|_| !settled);
+        self.size.size(now).into_iter().chain(larger).reduce(f64::max)
     }
 
     /// Nobody answered: ask the driver for somebody, and try again after a pause that doubles.
