@@ -133,7 +133,7 @@ pub struct LookupConfig {
     /// Peers of that region, beyond the replicas, at which a value is stored too; and half as many from around a place near the key.
     pub region_extra: usize,
     /// A place is sparse when the size of the network times the distance of the k-th peer that answered is above this: for k = 20 one honest lookup in ten million is above 50,
-    /// unless more than half of all nodes have gone.
+    /// and where half of all nodes have gone one in eight.
     pub sparse: f64,
     /// A lookup that ends at such a place sets the closest aside and goes on with the others, so often.
     pub escapes: usize,

@@ -29,6 +29,10 @@ fn seen(change: impl Fn(&mut LookupConfig), wanted: Operation) -> Seen {
 
 /// By a node that takes the six hundred nodes of its network for so many.
 fn seen_by(size: f64, change: impl Fn(&mut LookupConfig), wanted: Operation) -> Seen {
+    looks_up(&mut net_by(size, change), wanted)
+}
+
+fn net_by(size: f64, change: impl Fn(&mut LookupConfig)) -> Net {
     let mut config = DhtConfig::default();
     change(&mut config.lookup);
     let mut net = Net::new(14, 600, &config);
@@ -40,6 +44,10 @@ fn seen_by(size: f64, change: impl Fn(&mut LookupConfig), wanted: Operation) -> 
     dht.plant(net.time(), (1..200).map(|at| net.nodes[at].contact.clone()));
     dht.plant_size(net.time(), size, 16);
     net.nodes[0].dht = dht;
+    net
+}
+
+fn looks_up(net: &mut Net, wanted: Operation) -> Seen {
     let is_store = matches!(wanted, Operation::Put { .. });
     let operation = net.start(0, wanted, Options::default());
     let mut operations = 0;
@@ -47,7 +55,7 @@ fn seen_by(size: f64, change: impl Fn(&mut LookupConfig), wanted: Operation) -> 
         true => net.nodes[0].dht.standing(net.time()).operations > 0,
         false => net.nodes[0].done.is_empty(),
     };
-    while goes_on(&net) && net.step() {
+    while goes_on(net) && net.step() {
         operations = operations.max(net.nodes[0].dht.standing(net.time()).operations);
     }
     let settled = net.nodes[0].settled.pop().map(|(_, outcome)| outcome);
@@ -137,6 +145,21 @@ fn a_lookup_goes_on_from_a_place_that_is_too_sparse_as_often_as_configured() {
     assert!(more[2] <= calm + 3 * 30, "{calm} {more:?}");
     let closest = |escapes| asked(3000.0, 50.0, escapes, Operation::Closest { target: hidden() }).1;
     assert_eq!(closest(3)[..20], closest(0)[..20]);
+}
+
+/// Who takes the network for larger than it is, whoever made it, looks further for nothing five times, and then no more.
+#[test]
+fn lookups_that_go_on_from_sparse_places_in_vain_are_content_for_a_while() {
+    let mut net = net_by(3000.0, |lookup| lookup.escapes = 1);
+    let mut asked = Vec::new();
+    for number in 0..7u8 {
+        net.nodes[0].done.clear();
+        let target = Target::new(&[number, 1, 2]).unwrap();
+        asked.push(looks_up(&mut net, Operation::Get { target }).outcome.counts.asked);
+    }
+    let (first, last) = asked.split_at(5);
+    assert!(first.iter().min() > last.iter().max(), "{asked:?}");
+    assert!(last.iter().all(|asked| *asked < 40), "{asked:?}");
 }
 
 #[test]

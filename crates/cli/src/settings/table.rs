@@ -237,7 +237,7 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit number dht.lookup.region: "The region that must be covered then, as a multiple of k peers' share of the keyspace; who lies in it keeps a record, whoever stands closer"
     Limit count dht.lookup.region_lookups: "Lookups of places in it that are made then; for a store they look for half as many again as an honest region has, together"
     Limit count dht.lookup.region_extra: "Peers of that region, beyond the replicas, at which a value is stored too; and half as many from around a place near the key"
-    Limit number dht.lookup.sparse: "A place is sparse when the size of the network times the distance of the k-th peer that answered is above this: for k = 20 one honest lookup in ten million is above 50, unless more than half of all nodes have gone"
+    Limit number dht.lookup.sparse: "A place is sparse when the size of the network times the distance of the k-th peer that answered is above this: for k = 20 one honest lookup in ten million is above 50, and where half of all nodes have gone one in eight"
     Limit count dht.lookup.escapes: "A lookup that ends at such a place sets the closest aside and goes on with the others, so often"
     Limit count dht.lookup.max_operations: "Operations under way at once; further ones fail at once"
     Limit time dht.lookup.interactive_deadline: "How long an interactive operation may take"

@@ -75,6 +75,11 @@ impl Candidate {
         matches!(self.state, State::New | State::InFlight | State::Answered)
     }
 
+    /// The same, or it was set aside.
+    pub(crate) fn is_there(&self) -> bool {
+        self.counts() || self.state == State::Aside
+    }
+
     /// Whether it answered.
     pub(crate) fn has_answered(&self) -> bool {
         matches!(self.state, State::Answered | State::Aside)

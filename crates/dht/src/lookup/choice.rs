@@ -216,7 +216,7 @@ impl Lookup {
             }
         }
         // While nobody has answered there is no result to hand over: a slow peer is better than none.
-        let until = if answered == 0 { last } else { grace };
+        let until = if self.closest().next().is_none() { last } else { grace };
         if until > now.mono { Stand::Grace(until) } else { Stand::Done }
     }
 
@@ -307,7 +307,7 @@ impl Lookup {
 
     fn is_crowded(&self, contact: &Contact) -> bool {
         contact.subnets().any(|subnet| {
-            let same = |other: &&Candidate| other.counts() && other.subnets().any(|s| s == subnet);
+            let same = |other: &&Candidate| other.is_there() && other.subnets().any(|s| s == subnet);
             self.candidates.iter().filter(same).count() >= self.config.subnet_per_lookup
         })
     }
@@ -317,7 +317,7 @@ impl Lookup {
     pub(super) fn met(&mut self, at: usize, subnet: Option<Subnet>) {
         let candidate = &self.candidates[at];
         let claimed = subnet.is_none_or(|subnet| candidate.contact.subnets().any(|claim| claim == subnet));
-        let same = |other: &&Candidate| other.state == State::Answered && other.met == subnet;
+        let same = |other: &&Candidate| other.has_answered() && other.met == subnet;
         let crowds = !claimed && self.candidates.iter().filter(same).count() >= self.config.subnet_per_lookup;
         let candidate = &mut self.candidates[at];
         candidate.met = subnet;
@@ -326,7 +326,7 @@ impl Lookup {
 
     /// Where fewer than k are left, those of crowded subnets are wanted too; where nobody is, even those in quarantine.
     pub(super) fn relieve(&mut self) {
-        let left = self.candidates.iter().filter(|candidate| candidate.counts()).take(self.plan.k).count();
+        let left = self.candidates.iter().filter(|candidate| candidate.is_there()).take(self.plan.k).count();
         if left >= self.plan.k {
             return;
         }

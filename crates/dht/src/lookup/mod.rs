@@ -13,6 +13,7 @@ mod step;
 mod tests;
 mod whereabouts;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -413,14 +414,37 @@ impl Lookup {
         self.credit = Some(Cause::Hedge);
     }
 
-    /// Goes on without the closest that answered: they lie too far apart to be where the closest are. Whoever leads a lookup astray names peers of his own, and among those closest
-    /// to a key his are as far apart as his share of the network is small. Says whether anybody else is left to ask.
-    pub(crate) fn escape(&mut self) -> bool {
+    /// Goes on without the closest that answered and whom they named, with these: they lie too far apart to be where the closest are. Whoever leads a lookup astray names peers of his
+    /// own, and among those closest to a key his are as far apart as his share of the network is small. Says whether anybody else is left to ask.
+    pub(crate) fn escape(&mut self, others: impl IntoIterator<Item = (Contact, Hint)>) -> bool {
         let closest = self.candidates.iter_mut().filter(|candidate| candidate.state == State::Answered);
         closest.take(self.plan.k).for_each(|candidate| candidate.state = State::Aside);
+        let aside = |candidate: &&Candidate| candidate.state == State::Aside;
+        let liars: BTreeSet<PeerId> =
+            self.candidates.iter().filter(aside).map(|candidate| *candidate.contact.peer()).collect();
+        self.candidates.retain(|candidate| {
+            let named = candidate.advisor.as_ref().is_some_and(|advisor| liars.contains(advisor.peer()));
+            !(named && matches!(candidate.state, State::New | State::Barred))
+        });
+        self.seed(others);
         self.credits += self.plan.pace.cap;
         self.credit = Some(Cause::Hedge);
-        self.candidates.iter().any(|candidate| candidate.state == State::New)
+        self.candidates.iter().any(|candidate| matches!(candidate.state, State::New | State::Barred))
+    }
+
+    /// It ends at this time at the latest.
+    pub(crate) fn end_by(&mut self, deadline: Duration) {
+        self.plan.deadline = self.plan.deadline.min(deadline);
+    }
+
+    /// Whether more of those that were asked were silent than answered.
+    pub(crate) fn mostly_silent(&self) -> bool {
+        self.counts.failed + self.counts.suspected > self.counts.answered
+    }
+
+    /// Whether it has asked half of those whom it may ask.
+    pub(crate) fn is_long(&self) -> bool {
+        2 * self.counts.asked as usize > self.config.max_requests
     }
 
     /// Whether it is for something that peers hold.

@@ -375,7 +375,7 @@ impl Dht {
         change.poll = None;
         let dropped = change.forget_holders();
         op.lookup = fresh;
-        (op.walked, op.wary, op.wake) = (None, false, now.mono);
+        (op.walked, op.wary, op.escapes, op.wake) = (None, false, 0, now.mono);
         dropped.into_iter().for_each(|request| self.drop_request(now, request, false, false));
         self.drive(now, operation);
     }

@@ -7,6 +7,7 @@ use super::upkeep::target_near;
 use super::{Class, Dht, Ended, Event, Output};
 use crate::Contact;
 use crate::estimate::radius;
+use crate::lookup::Goal;
 
 /// Who has something to lose looks around where a place is dense by this factor less than what is told of: below 11.25 lies one honest lookup in a hundred, for k = 20.
 const WARY: f64 = 1.5;
@@ -31,24 +32,54 @@ impl Dht {
         true
     }
 
-    /// Whether the closest that answered lie too far apart to be the closest that there are: then the lookup goes on without them.
+    /// Whether the closest that answered lie too far apart to be the closest that there are: then the lookup goes on without them, while half of its time and of its requests are left.
     pub(super) fn test_sparsity(&mut self, now: Now, operation: u64) -> bool {
-        let (size, config) = (self.largest_size(now), &self.config.lookup);
-        let Some(op) = self.operations.get_mut(&operation) else { return false };
-        let guarded = matches!(op.aim, Aim::Caller(_) | Aim::Replica(..)) && op.escapes < config.escapes;
-        let (true, Some(size), Some(kth)) = (guarded, size, op.lookup.kth()) else { return false };
-        // Who has a value from those of whom it would hear less has no need to look further.
-        let has_enough = op.lookup.needs_value() && op.lookup.harvest.borne_out() > 0;
-        if has_enough || size * kth.share() <= config.sparse {
+        let size = self.largest_size(now);
+        let Some(op) = self.operations.get(&operation) else { return false };
+        let guarded = match op.aim {
+            Aim::Caller(_) | Aim::Replica(..) | Aim::Provided(_) => true,
+            // What measures the network must not be led astray itself.
+            Aim::Refresh => self.upkeep.is_led(),
+            _ => false,
+        };
+        let (true, Some(size), Some(kth)) = (guarded, size, op.lookup.kth().map(|kth| kth.share())) else {
             return false;
+        };
+        // Where most are silent the network has lost them: nobody leads us anywhere.
+        let is_sparse = size * kth > self.config.lookup.sparse && !op.lookup.mostly_silent();
+        // Who has a value from those of whom it would hear less has no need to look further.
+        let has_enough = matches!(op.lookup.goal(), Goal::Value(_)) && op.lookup.harvest.borne_out() > 0;
+        let half = op.lookup.started() + op.deadline.saturating_sub(op.lookup.started()) / 2;
+        let goes_on = is_sparse
+            && !has_enough
+            && op.escapes < self.config.lookup.escapes
+            && now.mono < half
+            && !op.lookup.is_long()
+            && self.upkeep.may_escape(now);
+        if goes_on && self.escape(now, operation, kth) {
+            return true;
         }
-        op.escapes += 1;
-        // Of whom we know those near the target may be his too: others may lead elsewhere.
-        let (target, many) = (*op.lookup.target().key(), (1 + op.escapes) * self.config.table.k);
-        let further = self.seeds(&target, many);
+        let before = self.operations.get_mut(&operation).and_then(|op| op.sparse.take());
+        if let Some(before) = before {
+            self.upkeep.escaped(now, kth < before / 2.0);
+        }
+        false
+    }
+
+    /// Goes on without the closest, with more of whom we know: those near the target may be his too who leads us astray, and others may lead elsewhere.
+    fn escape(&mut self, now: Now, operation: u64, kth: f64) -> bool {
+        let Some(op) = self.operations.get(&operation) else { return false };
+        let (target, many) = (*op.lookup.target().key(), (2 + op.escapes) * self.config.table.k);
+        let first = self.upkeep.known().iter().map(|contact| self.hint_of(contact.clone()));
+        let others: Vec<_> = first.chain(self.seeds(&target, many)).collect();
         let Some(op) = self.operations.get_mut(&operation) else { return false };
-        op.lookup.seed(further);
-        op.lookup.escape()
+        op.escapes += 1;
+        op.sparse.get_or_insert(kth);
+        if op.store.is_some() {
+            // What is left is for the copies.
+            op.lookup.end_by(now.mono + op.deadline.saturating_sub(now.mono) / 2);
+        }
+        op.lookup.escape(others)
     }
 
     /// The place is too dense to be honest: whoever wants it is told, and its neighbourhood is looked at from several sides.

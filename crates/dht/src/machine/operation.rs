@@ -60,8 +60,9 @@ pub(super) struct Op {
     pub(super) dense: bool,
     /// Its neighbourhood is looked at from several sides.
     pub(super) wary: bool,
-    /// So often it has gone on from a place that was too sparse.
+    /// So often it has gone on from a place that was too sparse, and how far the k-th closest lay there at first.
     pub(super) escapes: usize,
+    pub(super) sparse: Option<f64>,
     /// It is over: what its lookups still bring is of no use.
     pub(super) ending: bool,
     watch: bool,
@@ -224,6 +225,7 @@ impl Dht {
             dense: false,
             wary: false,
             escapes: 0,
+            sparse: None,
             ending: false,
             watch: options.watch,
             wake: now.mono,

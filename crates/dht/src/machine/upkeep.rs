@@ -21,8 +21,11 @@ pub(super) struct Upkeep {
     /// Sizes of the network as seen through each of them, and how many are still to come.
     sizes: Vec<f64>,
     comparing: usize,
-    /// The largest of them, where they disagreed.
+    /// The largest of them, where they disagreed, until the size is measured well enough.
     larger: Option<f64>,
+    /// Lookups in a row that went on from a sparse place to no denser one, and until when no further one does.
+    vain: u32,
+    content_until: Duration,
     /// The operation that looks ourselves up, while it runs.
     joining: Option<u64>,
     joined: bool,
@@ -51,6 +54,9 @@ impl Upkeep {
     /// A PING and its answer, and a FIND_NODE and its answer, in bytes: what a probe of a Peerage node costs, and one of a foreign node.
     const PING_BYTES: f64 = 120.0;
     const FIND_NODE_BYTES: f64 = 1800.0;
+    /// So many escapes in a row that come to nothing end them for so long.
+    const VAIN: u32 = 5;
+    const CONTENT: Duration = Duration::from_secs(600);
     /// Who waits for a place, and what is due, is looked at so often at most.
     const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -63,6 +69,8 @@ impl Upkeep {
             sizes: Vec::new(),
             comparing: 0,
             larger: None,
+            vain: 0,
+            content_until: Duration::ZERO,
             joining: None,
             joined: false,
             since: now.mono,
@@ -86,6 +94,24 @@ impl Upkeep {
 
     pub(super) fn known(&self) -> &[Contact] {
         &self.known
+    }
+
+    /// Whether somebody may be leading this node astray: its first contacts disagreed on how large the network is.
+    pub(super) fn is_led(&self) -> bool {
+        self.larger.is_some()
+    }
+
+    /// Whether lookups may go on from sparse places.
+    pub(super) fn may_escape(&self, now: Now) -> bool {
+        now.mono >= self.content_until
+    }
+
+    /// A lookup went on from a sparse place, and it helped or not. Where it doesn't time and again, the network is smaller than we take it for.
+    pub(super) fn escaped(&mut self, now: Now, helped: bool) {
+        self.vain = if helped { 0 } else { self.vain + 1 };
+        if self.vain >= Self::VAIN {
+            (self.vain, self.content_until) = (0, now.mono + Self::CONTENT);
+        }
     }
 
     /// When something is to be done.
@@ -203,6 +229,7 @@ impl Dht {
         }
         let mut sizes = std::mem::take(&mut self.upkeep.sizes);
         sizes.sort_by(f64::total_cmp);
+        self.upkeep.larger = None;
         if let (Some(least), Some(most)) = (sizes.first(), sizes.last())
             && *most > Self::DISAGREE * *least
         {
@@ -212,12 +239,13 @@ impl Dht {
         }
     }
 
-    /// How large the network is at least: what was measured or, until that is settled, what was seen through the first contact that showed most, if they disagreed. Whoever wants
-    /// newcomers for himself can show fewer peers than there are, and not more.
-    pub(super) fn largest_size(&self, now: Now) -> Option<f64> {
-        let settled = self.size.samples() >= self.config.upkeep.settled_samples;
-        let larger = self.upkeep.larger.filter(|_| !settled);
-        self.size.size(now).into_iter().chain(larger).reduce(f64::max)
+    /// How large the network is, as far as a place may look too sparse for it: what was measured or, until that is settled, what was seen through the first contact that showed most,
+    /// if they disagreed. Who shows more peers than there are makes newcomers look a little longer, and not for long ([`Upkeep::escaped`]).
+    pub(super) fn largest_size(&mut self, now: Now) -> Option<f64> {
+        if self.size.samples() >= self.config.upkeep.settled_samples {
+            self.upkeep.larger = None;
+        }
+        self.size.size(now).into_iter().chain(self.upkeep.larger).reduce(f64::max)
     }
 
     /// Nobody answered: ask the driver for somebody, and try again after a pause that doubles.
