@@ -437,9 +437,10 @@ impl Lookup {
         self.plan.deadline = self.plan.deadline.min(deadline);
     }
 
-    /// Whether more of those that were asked were silent than answered.
-    pub(crate) fn mostly_silent(&self) -> bool {
-        self.counts.failed + self.counts.suspected > self.counts.answered
+    /// Whether a third of those that were asked, or more, were silent.
+    pub(crate) fn met_silence(&self) -> bool {
+        let suspects = self.candidates.iter().filter(|one| matches!(one.state, State::Suspect(_))).count();
+        2 * (self.counts.failed as usize + suspects) >= self.counts.answered as usize
     }
 
     /// Whether it has asked half of those whom it may ask.

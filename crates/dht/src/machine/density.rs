@@ -45,8 +45,8 @@ impl Dht {
         let (true, Some(size), Some(kth)) = (guarded, size, op.lookup.kth().map(|kth| kth.share())) else {
             return false;
         };
-        // Where most are silent the network has lost them: nobody leads us anywhere.
-        let is_sparse = size * kth > self.config.lookup.sparse && !op.lookup.mostly_silent();
+        // Where many are silent the network has lost them, and nobody leads us anywhere: who does answers.
+        let is_sparse = size * kth > self.config.lookup.sparse && !op.lookup.met_silence();
         // Who has a value from those of whom it would hear less has no need to look further.
         let has_enough = matches!(op.lookup.goal(), Goal::Value(_)) && op.lookup.harvest.borne_out() > 0;
         let half = op.lookup.started() + op.deadline.saturating_sub(op.lookup.started()) / 2;

@@ -201,6 +201,10 @@ impl Walk<'_> {
 
     fn ask(&mut self, now: Micros, peer: u32) {
         self.walked.requests += 1;
+        // A lookup that goes on from a sparse place begins with more of the asker's table.
+        if self.world.tables[self.query.asker as usize].contains(&peer) {
+            self.depth.entry(peer).or_insert(0);
+        }
         if !self.depth.contains_key(&peer) {
             self.walked.broken = Some("somebody was asked of whom nobody has told");
         }
