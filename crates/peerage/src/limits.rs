@@ -248,6 +248,8 @@ fn fixed() -> Vec<Limit> {
         "dht.max_silent" = n(peerage_dht::MAX_SILENT), "Peers that one message says to be silent";
         "dht.max_repair_bytes" = bytes(peerage_dht::MAX_REPAIR_BYTES), "What two holders of records tell each other in one message";
         "dht.max_held_shown" = n(dht::MAX_HELD_SHOWN), "Records held for others that one question to the node itself shows";
+        "dht.max_vain_escapes" = peerage_dht::MAX_VAIN_ESCAPES.to_string(), "Lookups in a row that go on from a sparse place and come to no denser one, before none does for a while";
+        "dht.escape_pause" = time(peerage_dht::ESCAPE_PAUSE), "For how long";
         "dht.topic_shards_at_once" = n(dht::SHARDS_AT_ONCE), "Shards of a topic that one reader visits at once";
         "dht.topic_shard_depth" = peerage_dht::topic::MAX_SHARD_DEPTH.to_string(), "Forks between the first shard of a topic and the last ones, which are 2 to the power of this";
         "peers.max_dial_targets" = n(peers::MAX_DIAL_TARGETS), "Addresses and subnets whose dials are remembered";

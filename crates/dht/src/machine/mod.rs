@@ -43,6 +43,7 @@ pub use types::{
     Outcome, Output, QueryId, RequestId, Source,
 };
 use upkeep::Upkeep;
+pub use upkeep::{ESCAPE_PAUSE, MAX_VAIN_ESCAPES};
 use watchers::Watchers;
 
 /// A node of the DHT.

@@ -11,6 +11,11 @@ use super::requests::Purpose;
 use super::{Class, Dht, Event, Output, Source};
 use crate::{Answer, Contact, Distance, Key, MAX_SILENT, Query, Target, UpkeepConfig};
 
+/// So many lookups in a row that go on from a sparse place ([`crate::LookupConfig::sparse`]) and come to no denser one end that for a while.
+pub const MAX_VAIN_ESCAPES: u32 = 5;
+/// For so long.
+pub const ESCAPE_PAUSE: Duration = Duration::from_secs(600);
+
 /// Where a node stands with the network, and what it spends on staying there.
 #[derive(Debug)]
 pub(super) struct Upkeep {
@@ -54,9 +59,6 @@ impl Upkeep {
     /// A PING and its answer, and a FIND_NODE and its answer, in bytes: what a probe of a Peerage node costs, and one of a foreign node.
     const PING_BYTES: f64 = 120.0;
     const FIND_NODE_BYTES: f64 = 1800.0;
-    /// So many escapes in a row that come to nothing end them for so long.
-    const VAIN: u32 = 5;
-    const CONTENT: Duration = Duration::from_secs(600);
     /// Who waits for a place, and what is due, is looked at so often at most.
     const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -109,8 +111,8 @@ impl Upkeep {
     /// A lookup went on from a sparse place, and it helped or not. Where it doesn't time and again, the network is smaller than we take it for.
     pub(super) fn escaped(&mut self, now: Now, helped: bool) {
         self.vain = if helped { 0 } else { self.vain + 1 };
-        if self.vain >= Self::VAIN {
-            (self.vain, self.content_until) = (0, now.mono + Self::CONTENT);
+        if self.vain >= MAX_VAIN_ESCAPES {
+            (self.vain, self.content_until) = (0, now.mono + ESCAPE_PAUSE);
         }
     }
 
