@@ -30,6 +30,8 @@ pub(crate) struct Candidate {
     /// From the target.
     pub(crate) distance: Distance,
     pub(crate) state: State,
+    /// It is asked although its subnet is crowded, or we know it as unreachable, as too few others are left.
+    pub(crate) wanted: bool,
     /// The last request to it.
     pub(crate) request: Option<RequestId>,
     /// When it was asked.

@@ -74,12 +74,11 @@ impl Lookup {
                 _ => return false,
             }
         }
-        let crowded = self.is_crowded(&contact);
-        let state = if hint.shunned || crowded { State::Barred } else { State::New };
         let candidate = Candidate {
             contact,
             distance,
-            state,
+            state: if hint.shunned { State::Barred } else { State::New },
+            wanted: false,
             request: None,
             asked: Duration::ZERO,
             due: Duration::ZERO,
@@ -305,20 +304,44 @@ impl Lookup {
         self.step(now, StepKind::Implausible { peer: *liar.peer() });
     }
 
-    fn is_crowded(&self, contact: &Contact) -> bool {
-        contact.subnets().any(|subnet| {
-            let same = |other: &&Candidate| other.is_there() && other.subnets().any(|s| s == subnet);
-            self.candidates.iter().filter(same).count() >= self.config.subnet_per_lookup
-        })
+    /// Bars those whose subnet has as many as may be among those that are asked or have answered, and lets them in again where one of these has failed. Who is merely named crowds
+    /// nobody out, as it costs a liar nothing to name peers in others' subnets; nor does who has answered count anywhere but where it was met. Who answered us before is barred by
+    /// nobody.
+    pub(super) fn thin(&mut self) {
+        let mut used: Vec<Subnet> = Vec::new();
+        for candidate in &self.candidates {
+            match candidate.state {
+                State::Answered | State::Aside => used.extend(candidate.met),
+                State::InFlight => used.extend(candidate.contact.subnets()),
+                _ => {}
+            }
+        }
+        used.sort_unstable();
+        let most = self.config.subnet_per_lookup.max(1);
+        let full: Vec<Subnet> =
+            used.chunk_by(Subnet::eq).filter(|of| of.len() >= most).map(|of| of[0]).collect();
+        for candidate in &mut self.candidates {
+            let crowded = !candidate.wanted
+                && candidate.hint.success.is_none()
+                && !full.is_empty()
+                && candidate.contact.subnets().any(|subnet| full.binary_search(&subnet).is_ok());
+            candidate.state = match candidate.state {
+                State::New if crowded => State::Barred,
+                State::Barred if !crowded && (!candidate.hint.shunned || candidate.wanted) => State::New,
+                state => state,
+            };
+        }
     }
 
-    /// A candidate has answered, from this subnet. Who was met where it doesn't say that it is, and where as many as may be have answered already, is not one more of the
-    /// closest: one machine could claim to be in as many networks as it likes.
+    /// A candidate has answered, from this subnet. Where as many as may be have answered already, it is not one more of the closest, unless it is wanted all the same: and never where
+    /// it doesn't say that it is, as one machine could claim to be in as many networks as it likes.
     pub(super) fn met(&mut self, at: usize, subnet: Option<Subnet>) {
         let candidate = &self.candidates[at];
         let claimed = subnet.is_none_or(|subnet| candidate.contact.subnets().any(|claim| claim == subnet));
+        let welcome = claimed && (candidate.wanted || candidate.hint.success.is_some());
         let same = |other: &&Candidate| other.has_answered() && other.met == subnet;
-        let crowds = !claimed && self.candidates.iter().filter(same).count() >= self.config.subnet_per_lookup;
+        let full = self.candidates.iter().filter(same).count() >= self.config.subnet_per_lookup;
+        let crowds = subnet.is_some() && full && !welcome;
         let candidate = &mut self.candidates[at];
         candidate.met = subnet;
         candidate.state = if crowds { State::Failed } else { State::Answered };
@@ -334,6 +357,7 @@ impl Lookup {
         for candidate in &mut self.candidates {
             if candidate.state == State::Barred && lacking > 0 && (!candidate.hint.shunned || left == 0) {
                 candidate.state = State::New;
+                candidate.wanted = true;
                 lacking -= 1;
             }
         }

@@ -241,6 +241,7 @@ impl Lookup {
     /// What to do now. To be called again after each request that it wants, and after each event.
     pub(crate) fn next(&mut self, now: Now) -> Next {
         self.suspect(now);
+        self.thin();
         self.relieve();
         if let Some(ended) = self.ended(now) {
             return Next::End(ended);

@@ -119,7 +119,8 @@ impl Lookup {
             let first = known.take(MAX_CONTACT_ADDRESSES / 2);
             let addresses: Vec<DialAddress> = first.chain(best.addresses()).collect();
             candidate.contact = Contact::new(wanted, &addresses);
-            // Whoever was named first may have lied.
+            // Whoever was named first may have lied, and who is looked for is not crowded out.
+            candidate.wanted = true;
             if matches!(candidate.state, State::Failed | State::Barred) {
                 candidate.state = State::New;
             }
