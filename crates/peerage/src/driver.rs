@@ -57,6 +57,8 @@ pub(crate) enum Message {
         /// Where third parties say that it is, and from where they were reached.
         addresses: Vec<DialAddress>,
         told_from: Option<AddressScope>,
+        /// The user waits for it, whatever failed lately.
+        urgent: bool,
         /// When its receiver is dropped before the dial, there is none.
         reply: oneshot::Sender<Result<PeerId, Failure>>,
     },
@@ -254,9 +256,9 @@ impl Driver {
                 let ticket = self.ticket(now, Waiting::User(reply));
                 self.manager.handle(now, Input::Connect { ticket, target });
             }
-            Message::Visit { peer, addresses, told_from, reply } => {
+            Message::Visit { peer, addresses, told_from, urgent, reply } => {
                 let ticket = self.ticket(now, Waiting::Visitor(reply));
-                self.manager.handle(now, Input::Visit { ticket, peer, addresses, told_from });
+                self.manager.handle(now, Input::Visit { ticket, peer, addresses, told_from, urgent });
             }
             Message::Allowed { reply } => {
                 let allowed = self.manager.allowed();

@@ -213,9 +213,10 @@ pub(crate) async fn watch_interfaces(shared: Arc<Shared>) {
 /// Looks at the interfaces now. `told`: somebody knows that the network has changed, even if the addresses are the same.
 pub(crate) async fn check_interfaces(shared: &Shared, told: bool) {
     let Some(now) = interfaces(shared.environment.as_ref()) else { return };
-    let gone = {
+    let (gone, other) = {
         let mut state = shared.listening.lock();
         let before = std::mem::replace(&mut state.interfaces, now);
+        let other = before != state.interfaces;
         let waits = |one: &Listened| !one.up && state.interfaces.contains(&one.address.ip());
         if !told && before == state.interfaces && !state.listened.iter().any(waits) {
             return;
@@ -225,8 +226,12 @@ pub(crate) async fn check_interfaces(shared: &Shared, told: bool) {
         come_back(shared, &mut state);
         shared.endpoint.path_changed();
         announce(shared, &state);
-        gone
+        (gone, other)
     };
+    if told || other {
+        // Who was silent may have been unreachable from where this node was.
+        crate::dht::network_changed(shared).await;
+    }
     if !gone.is_empty() {
         tracing::info!(?gone, "addresses of this machine went away");
         let _ = shared.to_driver.send(Message::AddressesGone(gone)).await;

@@ -11,7 +11,6 @@ use peerage_identity::{DialAddress, ListenAddress, NetworkSecret, PeerId, parse_
 use peerage_peers::{Input, Target};
 use peerage_transport::{CloseCode, OpenError, ProtocolTraffic, Stream};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use crate::builder::NodeBuilder;
 use crate::channel::{Channel, ChannelConfig, ChannelCore, Payload};
@@ -179,7 +178,8 @@ impl Node {
     }
 
     /// Connects to a peer by its ID: at an address that is already known, or, where the node was started with a DHT, at those that the peer has
-    /// published there, or that the nodes near it name.
+    /// published there, or that the nodes near it name. What the DHT names is dialled within the limits for visits, and at no address that is narrower than where this node's peers
+    /// are: a peer on the Internet makes nobody dial into his own network.
     ///
     /// # Errors
     /// As [`Node::connect`], and when no address is known.
@@ -189,23 +189,9 @@ impl Node {
         if self.shared.dht.is_none() || peer == self.shared.me || matches!(error, ConnectError::Closed) {
             return Err(error);
         }
-        let found = crate::dht::addresses_of(&self.dht(), peer).await;
-        if found.is_empty() {
-            return Err(error);
-        }
-        for address in found {
-            let add = Input::Add { address, role: peerage_peers::Role::Known };
-            self.shared.to_driver.send(Message::Input(add)).await.map_err(|_| ConnectError::Closed)?;
-        }
-        let (start, whole) = (Instant::now(), self.shared.endpoint.settings().dial_timeout);
-        let connected = self.connect_target(Target::Peer(peer)).await;
-        match connected {
-            // It may have waited for a dial that began before the addresses were known, at what somebody had named wrongly.
-            Err(error) if !matches!(error, ConnectError::Closed) && start.elapsed() < whole => {
-                self.connect_target(Target::Peer(peer)).await
-            }
-            connected => connected,
-        }
+        crate::dht::reach(&self.shared, peer, error).await?;
+        // It is a visit so far.
+        self.connect_target(Target::Peer(peer)).await
     }
 
     async fn connect_target(&self, target: Target) -> Result<PeerId, ConnectError> {

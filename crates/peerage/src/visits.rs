@@ -8,12 +8,11 @@ use crate::driver::Message;
 use crate::shared::Shared;
 
 impl Shared {
-    /// A connection to `peer`: the one that there is, or a visit, which ends when it is not used. `addresses` are where third parties say that it is, reached from
-    /// `told_from`. When the future is dropped before the dial is begun, there is none.
+    /// A connection to `peer`, for which the user waits: the one that there is, or a visit, which ends when it is not used. `addresses` are where third parties say that it is,
+    /// reached from `told_from`. When the future is dropped before the dial is begun, there is none.
     ///
     /// # Errors
     /// Why there is none, with the time at which it makes sense to come back where that is known.
-    #[allow(dead_code, reason = "for the drivers of parts that ask many peers")]
     pub(crate) async fn visit(
         &self,
         peer: PeerId,
@@ -21,10 +20,16 @@ impl Shared {
         told_from: Option<AddressScope>,
     ) -> Result<PeerId, Failure> {
         let (reply, answer) = oneshot::channel();
-        let message = Message::Visit { peer, addresses, told_from, reply };
+        let message = Message::Visit { peer, addresses, told_from, urgent: true, reply };
         let closes = || Failure::from(Fault::ThisNodeCloses);
         self.to_driver.send(message).await.map_err(|_| closes())?;
         answer.await.unwrap_or_else(|_| Err(closes()))
+    }
+
+    /// The narrowest scope in which somebody is connected: what peers say of narrower addresses is not believed, as nobody who says it is there.
+    pub(crate) fn scope(&self) -> AddressScope {
+        let remotes = self.connected().into_iter().map(|peer| peer.connection.remote_address().ip());
+        remotes.map(AddressScope::of).min().unwrap_or(AddressScope::Global)
     }
 }
 

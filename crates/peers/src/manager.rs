@@ -631,8 +631,8 @@ impl Machine for PeerManager {
         match input {
             // Nothing follows from it now.
             Input::Used { peer } => return self.used(now, peer),
-            Input::Visit { ticket, peer, addresses, told_from } => {
-                self.visit(now, ticket, peer, &addresses, told_from);
+            Input::Visit { ticket, peer, addresses, told_from, urgent } => {
+                self.visit(now, (ticket, urgent), peer, &addresses, told_from);
             }
             Input::CancelVisits { tickets } => self.cancel_visits(&tickets),
             Input::Add { address, role } => self.add(now, &address, role),

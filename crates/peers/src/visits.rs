@@ -53,6 +53,8 @@ struct Waiting {
     since: Duration,
     /// Not dialled before this time: enough dials went to its addresses lately.
     due: Duration,
+    /// The user waits for it.
+    urgent: bool,
 }
 
 impl Visits {
@@ -93,7 +95,7 @@ impl PeerManager {
     pub(crate) fn visit(
         &mut self,
         now: Now,
-        ticket: Ticket,
+        (ticket, urgent): (Ticket, bool),
         peer: PeerId,
         addresses: &[DialAddress],
         told_from: Option<AddressScope>,
@@ -108,26 +110,29 @@ impl PeerManager {
         given.truncate(MAX_ROUTES);
         if let Some(waiting) = self.visits.waiting.iter_mut().find(|waiting| waiting.peer == peer) {
             waiting.tickets.push(ticket);
+            waiting.urgent |= urgent;
             let room = (2 * MAX_ROUTES).saturating_sub(waiting.given.len());
             given.retain(|(address, _)| !waiting.given.iter().any(|(known, _)| known == address));
             waiting.given.extend(given.into_iter().take(room));
             return;
         }
-        let refused = match self.may_visit(now, &peer) {
+        let refused = match self.may_visit(now, &peer, urgent) {
             Ok(()) if self.visits.waiting() >= self.config.max_waiting_visits => {
                 Some(Failure::from(Fault::TooManyVisits))
             }
-            Ok(()) => self.routes_of_visit(now, &peer, &given).err().map(|failure| match failure.fault {
-                Fault::NoAddress if !addresses.is_empty() => Failure::from(Fault::OutOfScope),
-                _ => failure,
-            }),
+            Ok(()) => {
+                self.routes_of_visit(now, &peer, &given, urgent).err().map(|failure| match failure.fault {
+                    Fault::NoAddress if !addresses.is_empty() => Failure::from(Fault::OutOfScope),
+                    _ => failure,
+                })
+            }
             Err(failure) => Some(failure),
         };
         match refused {
             Some(failure) => self.resolve(vec![ticket], &Err(failure)),
             None => {
                 let (tickets, since, due) = (vec![ticket], now.mono, Duration::ZERO);
-                self.visits.waiting.push_back(Waiting { peer, tickets, given, since, due });
+                self.visits.waiting.push_back(Waiting { peer, tickets, given, since, due, urgent });
             }
         }
     }
@@ -221,7 +226,7 @@ impl PeerManager {
     }
 
     /// What speaks against a visit, whatever its addresses.
-    fn may_visit(&self, now: Now, peer: &PeerId) -> Result<(), Failure> {
+    fn may_visit(&self, now: Now, peer: &PeerId, urgent: bool) -> Result<(), Failure> {
         if *peer == self.me {
             let fault = Fault::RefusedByUs(RejectReason::SelfDial);
             return Err(Failure::new(fault, format!("{peer} is this node itself")));
@@ -241,7 +246,7 @@ impl PeerManager {
         if self.config.max_outbound_visits == 0 || self.config.max_parallel_visits == 0 {
             return Err(Failure::new(Fault::TooManyVisits, "the limits of this node allow no visits"));
         }
-        let Some(known) = self.book.get(peer) else { return Ok(()) };
+        let Some(known) = self.book.get(peer).filter(|_| !urgent) else { return Ok(()) };
         if known.held {
             return Err(Failure::new(Fault::Disconnected, format!("the user wants no connection to {peer}")));
         }
@@ -271,6 +276,7 @@ impl PeerManager {
         now: Now,
         peer: &PeerId,
         given: &[(DialAddress, Option<AddressScope>)],
+        urgent: bool,
     ) -> Result<Vec<Route>, Failure> {
         let mut routes = self.all_routes_to(peer);
         routes.sort_by_key(|route| route.unproved);
@@ -285,7 +291,7 @@ impl PeerManager {
             }
             let failed = self.visits.failed.get(&(*peer, address.clone()));
             let wait = failed.map_or(Duration::ZERO, |(_, until)| until.saturating_sub(now.mono));
-            if !wait.is_zero() {
+            if !wait.is_zero() && !urgent {
                 soonest = Some(soonest.map_or(wait, |soonest| soonest.min(wait)));
                 continue;
             }
@@ -309,8 +315,9 @@ impl PeerManager {
         if waiting.tickets.is_empty() {
             return;
         }
-        let routes =
-            self.may_visit(now, &peer).and_then(|()| self.routes_of_visit(now, &peer, &waiting.given));
+        let routes = self
+            .may_visit(now, &peer, waiting.urgent)
+            .and_then(|()| self.routes_of_visit(now, &peer, &waiting.given, waiting.urgent));
         let routes = match routes {
             Ok(routes) => routes,
             Err(failure) => return self.resolve(waiting.tickets, &Err(failure)),
@@ -387,7 +394,7 @@ mod tests {
 
         fn visit(&mut self, number: u64, at: &str) {
             let (ticket, peer, addresses) = (Ticket(number), peer(number), vec![at.parse().unwrap()]);
-            self.give(Input::Visit { ticket, peer, addresses, told_from: None });
+            self.give(Input::Visit { ticket, peer, addresses, told_from: None, urgent: false });
         }
 
         fn pass(&mut self, time: Duration) {

@@ -24,8 +24,8 @@ pub(crate) struct Dht {
     /// Scenarios by their number in the study; several with commas. Without it, all.
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<u32>,
-    /// Number of nodes. Without it, the scenario's own.
-    #[arg(long)]
+    /// Number of nodes, 10 to 1,000,000. Without it, the scenario's own.
+    #[arg(long, value_parser = nodes)]
     nodes: Option<usize>,
     /// The seed.
     #[arg(long, default_value_t = 42, conflicts_with = "seeds")]
@@ -40,7 +40,7 @@ pub(crate) struct Dht {
     #[arg(long)]
     lookups: Option<u64>,
     /// Simulated seconds of scenarios that go on for hours; of the calibration, after how many a connection that is not used ends. Without it, as long as the study says.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: Option<u64>,
     /// Share of requests that lose a packet, 0 to 1.
     #[arg(long, default_value_t = 0.0, value_parser = share)]
@@ -101,7 +101,7 @@ pub(crate) fn run(dht: &Dht) -> Result<bool, String> {
             board.print(&tables);
         }
         if compared.is_none() {
-            compared = reports.into_iter().find(|report| report.rows.len() > 2);
+            compared = reports.into_iter().find(|report| COMPARING.contains(&report.scenario));
         }
         written.add(&tables)
     })?;
@@ -213,12 +213,19 @@ fn chosen(numbers: &[u32]) -> Result<Vec<&'static Scenario>, String> {
 }
 
 fn range(text: &str) -> Result<RangeInclusive<u64>, String> {
-    let parts = text
-        .split_once("..")
-        .and_then(|(first, last)| Some(first.parse().ok()?..=last.trim_start_matches('=').parse().ok()?));
+    let parts = match text.split_once("..") {
+        Some((first, last)) => first.parse().ok().zip(last.trim_start_matches('=').parse().ok()),
+        None => text.parse().ok().map(|seed| (seed, seed)),
+    };
+    let parts = parts.map(|(first, last)| first..=last);
     parts
         .filter(|range| !range.is_empty())
-        .ok_or_else(|| format!("{text:?} is no range: give one such as 1..20"))
+        .ok_or_else(|| format!("{text:?} is no range of seeds: give one such as 1..20, or a single seed"))
+}
+
+fn nodes(text: &str) -> Result<usize, String> {
+    let nodes = text.parse().ok().filter(|nodes| (10..=1_000_000).contains(nodes));
+    nodes.ok_or_else(|| format!("{text:?} is no size of a network: give a number from 10 to 1000000"))
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -92,8 +92,13 @@ impl Drop for Awaited<'_> {
 /// Connects to a peer for a while, within the peer manager's limits for visits.
 async fn visit(shared: &Arc<Shared>, contact: &Contact) -> Result<Arc<Peer>, Failure> {
     let (reply, answer) = oneshot::channel();
-    let visit =
-        Message::Visit { peer: *contact.peer(), addresses: contact.addresses(), told_from: None, reply };
+    let visit = Message::Visit {
+        peer: *contact.peer(),
+        addresses: contact.addresses(),
+        told_from: None,
+        urgent: false,
+        reply,
+    };
     shared.to_driver.send(visit).await.map_err(|_| Failure::Local)?;
     match answer.await {
         Ok(Ok(peer)) => shared.peer(&peer).ok_or(Failure::Refused),

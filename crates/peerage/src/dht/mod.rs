@@ -36,6 +36,7 @@ mod handle;
 mod late;
 mod mail;
 mod published;
+mod reach;
 mod records;
 mod report;
 mod serve;
@@ -75,8 +76,8 @@ pub use peerage_dht::{
     Judged, Mode, NotStored, Refusal, SeenCounts, Standing, Stats, Step, StepKind, Target,
 };
 pub use published::{HeldRecord, MAX_HELD_SHOWN, Published};
+pub(crate) use reach::reach;
 pub use records::Value;
-pub(crate) use records::addresses_of;
 pub use report::{DhtReport, Settled};
 pub use topics::Member;
 pub use watch::{Changes, Update};
@@ -182,6 +183,13 @@ pub(crate) async fn save(shared: &Arc<Shared>) {
 
 fn network_of(name: &str) -> Network {
     Network::new(name).expect("the builder has checked the name by the same rule")
+}
+
+/// The network in which this node is has changed: peers that could not be reached may be there now.
+pub(crate) async fn network_changed(shared: &Shared) {
+    let Some(core) = &shared.dht else { return };
+    // A driver that has stopped asks nobody any more.
+    let _ = core.to_driver.send(DhtMessage::Input(Input::NetworkChanged)).await;
 }
 
 /// Somebody who waits for the driver.

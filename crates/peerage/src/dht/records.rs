@@ -193,21 +193,6 @@ pub(super) fn target_of(core: &DhtCore, place: &Place) -> Result<Target, DhtErro
     place.target(&core.network).ok_or(DhtError::Name { length, most: MAX_SALT })
 }
 
-/// Where a peer can be dialled, by its own word where there is one, else by that of the nodes near it. Each address names the peer, so that nobody else is taken
-/// for it.
-pub(crate) async fn addresses_of(dht: &Dht, peer: PeerId) -> Vec<DialAddress> {
-    let named = |addresses: Vec<DialAddress>| -> Vec<DialAddress> {
-        addresses.into_iter().filter_map(|address| address.with_peer_id(peer).ok()).collect()
-    };
-    if let Ok((addresses, _)) = dht.endpoint(peer).await
-        && !addresses.is_empty()
-    {
-        return named(addresses);
-    }
-    let found = dht.find_peer(peer).await;
-    found.map(|(contact, _)| named(contact.addresses())).unwrap_or_default()
-}
-
 /// Publishes where this node can be reached, at once and whenever that or who may write to it changes, and again before the record expires; and tells those whom it told what it
 /// provides where it is now. A node that does not serve does only that.
 pub(crate) async fn keep_published(shared: std::sync::Arc<crate::shared::Shared>, serves: bool) {

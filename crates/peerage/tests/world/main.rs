@@ -13,6 +13,7 @@ mod moving;
 mod network;
 mod racing;
 mod rates;
+mod reach;
 mod stranger;
 mod times;
 mod watching;

@@ -22,7 +22,7 @@ fn passive() -> PeersConfig {
 fn visit(world: &mut World, from: usize, to: usize, ticket: u64) {
     let (peer, addresses) = (world.id(to), vec![world.address(to)]);
     let told_from = Some(AddressScope::Global);
-    world.give(from, Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from });
+    world.give(from, Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from, urgent: false });
 }
 
 fn connect(world: &mut World, from: usize, to: usize) {
@@ -47,7 +47,7 @@ fn visits(world: &World, node: usize) -> BTreeSet<(usize, bool)> {
 fn visit_at(node: &mut Lone, ticket: u64, peer: PeerId, at: SocketAddr) {
     let addresses = vec![DialAddress::from_socket_addr(at).unwrap()];
     let told_from = Some(AddressScope::Global);
-    node.give(Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from });
+    node.give(Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from, urgent: false });
 }
 
 /// Another's visit, from its handshake to its admission.
@@ -235,6 +235,24 @@ fn visits_are_dialled_in_slots_and_within_a_budget_of_their_own() {
     assert_eq!(node.manager.gauges().waiting_visits, 0);
 }
 
+/// What the user waits for is not put off by what failed for a lookup; the budgets hold all the same.
+#[test]
+fn an_urgent_visit_is_tried_whatever_failed_lately_and_though_the_user_hung_up() {
+    let mut node = Lone::new(PeersConfig::default());
+    let visit = |node: &mut Lone, ticket: u64, urgent: bool| {
+        let addresses = vec!["/ip4/60.0.0.1/udp/1/quic-v1".parse().unwrap()];
+        let dials = node.dials.len();
+        let told_from = Some(AddressScope::Global);
+        node.give(Input::Visit { ticket: Ticket(ticket), peer: key(1), addresses, told_from, urgent });
+        node.dials.len() > dials
+    };
+    assert!(visit(&mut node, 1, false));
+    let attempt = node.dials.last().unwrap().0;
+    node.give(Input::DialFailed { attempt, failure: Failure::from(Fault::Timeout) });
+    assert!(!visit(&mut node, 2, false), "it failed lately");
+    assert!(visit(&mut node, 3, true));
+}
+
 #[test]
 fn a_visit_goes_only_where_its_teller_may_point_and_within_the_budgets_of_unproved_addresses() {
     let mut node = Lone::new(PeersConfig::default());
@@ -242,7 +260,7 @@ fn a_visit_goes_only_where_its_teller_may_point_and_within_the_budgets_of_unprov
         let addresses = vec![at.parse().unwrap()];
         let peer = key(ticket);
         let dials = node.dials.len();
-        node.give(Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from });
+        node.give(Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from, urgent: false });
         node.dials.len() > dials
     };
     let global = Some(AddressScope::Global);
@@ -293,7 +311,10 @@ fn a_visit_that_can_come_to_nothing_fails_at_once_with_the_reason() {
     let (me, other) = (world.add(passive()), world.add(passive()));
     let stranger = world.stranger(1);
     let visit_to = |world: &mut World, ticket: u64, peer: PeerId, addresses: Vec<DialAddress>| {
-        world.give(me, Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from: None });
+        world.give(
+            me,
+            Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from: None, urgent: false },
+        );
     };
     let my_id = world.id(me);
     visit_to(&mut world, 1, my_id, vec![]);
@@ -302,7 +323,10 @@ fn a_visit_that_can_come_to_nothing_fails_at_once_with_the_reason() {
     assert_eq!(fault(&world, me, 2), Fault::NoAddress);
     let inside = "/ip4/10.0.0.1/udp/1/quic-v1".parse().unwrap();
     let told_from = Some(AddressScope::Global);
-    world.give(me, Input::Visit { ticket: Ticket(3), peer: stranger, addresses: vec![inside], told_from });
+    world.give(
+        me,
+        Input::Visit { ticket: Ticket(3), peer: stranger, addresses: vec![inside], told_from, urgent: false },
+    );
     assert_eq!(fault(&world, me, 3), Fault::OutOfScope);
     let (now, peer) = (world.now(), world.id(other));
     world.nodes[me].manager.ban(now, BanTarget::Peer(peer), "spam", None).unwrap();
@@ -349,7 +373,7 @@ fn an_address_that_a_third_party_made_up_is_remembered_and_charged_to_nobody_els
         let addresses = vec![DialAddress::from_socket_addr(loopback(port)).unwrap()];
         let told_from = Some(AddressScope::Loopback);
         let before = node.dials.len();
-        node.give(Input::Visit { ticket: Ticket(ticket), peer: key(1), addresses, told_from });
+        node.give(Input::Visit { ticket: Ticket(ticket), peer: key(1), addresses, told_from, urgent: false });
         node.dials.len() > before
     };
     assert!(ask(&mut node, 1, 1));

@@ -152,13 +152,14 @@ fn grow(svg: &mut String, growth: &[Growth]) {
         grid(svg, (x.from, y.at(millis)), (x.to, y.at(millis)));
         label(svg, x.from - 6.0, y.at(millis) + 4.0, "end", &format!("{millis} ms"));
     }
-    for (class, of) in [("ours", true), ("p3", false)] {
+    for (line, of) in [("", true), (" dashed", false)] {
+        let class = "ours";
         let pick = |one: &Growth| if of { one.get.clone() } else { one.closest.clone() };
         let points: Vec<String> = growth
             .iter()
             .map(|one| format!("{:.1},{:.1}", x.at(one.nodes as f64), y.at(pick(one).p50_ms)))
             .collect();
-        let _ = writeln!(svg, "<polyline class=\"{class} open\" points=\"{}\"/>", points.join(" "));
+        let _ = writeln!(svg, "<polyline class=\"{class} open{line}\" points=\"{}\"/>", points.join(" "));
         for one in growth {
             let figures = pick(one);
             let (at, height) = (x.at(one.nodes as f64), y.at(figures.p50_ms));
@@ -192,7 +193,7 @@ fn head() -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"11\">\n\
          <style>text{{fill:#24292f}}.title{{font-size:13px;font-weight:bold}}.grid{{stroke:#d0d7de;stroke-width:1}}line{{stroke-width:2}}\
-         .open{{fill:none!important;stroke-width:2}}{light}\
+         .open{{fill:none!important;stroke-width:2}}.dashed{{stroke-dasharray:6 4}}{light}\
          @media (prefers-color-scheme:dark){{text{{fill:#e6edf3}}.grid{{stroke:#30363d}}{dark}}}</style>\n"
     )
 }
