@@ -178,7 +178,7 @@ impl Node {
     }
 
     /// Connects to a peer by its ID: at an address that is already known, or, where the node was started with a DHT, at those that the peer has
-    /// published there, or that the nodes near it name. What the DHT names is dialled within the limits for visits, and at no address that is narrower than where this node's peers
+    /// published there, or that the nodes near it name. What the DHT names is dialled at no address that is narrower than where this node's peers
     /// are: a peer on the Internet makes nobody dial into his own network.
     ///
     /// # Errors

@@ -95,8 +95,8 @@ pub enum Input {
         addresses: Vec<DialAddress>,
         /// From where whoever named these addresses was reached; `None` when that was the user.
         told_from: Option<AddressScope>,
-        /// The user waits for it: it is tried whatever failed lately, and though the user had hung up on the peer. The budgets for addresses that nobody has proved hold all the
-        /// same.
+        /// The user waits for it: it is tried once, as [`Input::Connect`] is, whatever failed lately, whatever the budgets of its addresses say, and though the user had hung up on
+        /// the peer.
         urgent: bool,
     },
     /// Nobody waits any more for these visits. One that has no dial yet gets none, and no answer.

@@ -322,7 +322,11 @@ impl PeerManager {
             Ok(routes) => routes,
             Err(failure) => return self.resolve(waiting.tickets, &Err(failure)),
         };
-        match self.affordable(now, routes) {
+        let affordable = match waiting.urgent {
+            true => Ok(routes.into_iter().take(MAX_ROUTES).collect()),
+            false => self.affordable(now, routes),
+        };
+        match affordable {
             Ok(routes) => {
                 self.dequeue(&peer);
                 let target = Target::Peer(peer);
@@ -330,7 +334,7 @@ impl PeerManager {
                     tickets: waiting.tickets,
                     visit: true,
                     counted: true,
-                    budgeted: true,
+                    budgeted: !waiting.urgent,
                     ..Attempt::new(target, routes)
                 };
                 self.dial(now, dial, Cause::VisitAsked);

@@ -1,7 +1,7 @@
 //! Connecting to a peer by its ID alone: at what it has published, else at what the nodes near it name.
 //!
-//! What the DHT says of addresses is hearsay, a peer's own word too, as anybody may publish what he likes. It is dialled as a visit: within the budgets for addresses that nobody
-//! has proved, no narrower than where those are who told us, and without a place in the address book. That is for what a handshake has proved.
+//! What the DHT says of addresses is hearsay, a peer's own word too, as anybody may publish what he likes. It is dialled as a visit: at few
+//! places of a name, no narrower than where those are who told us, and without a place in the address book. That is for what a handshake has proved.
 
 use std::sync::Arc;
 
