@@ -12,6 +12,10 @@ use crate::Key;
 /// The most addresses of a contact that are kept; further ones are dropped. Twenty contacts with as many of the usual length stay below 16 KiB.
 pub const MAX_CONTACT_ADDRESSES: usize = 8;
 
+/// The most bytes that the addresses of a contact take together, each with two for its length; those for which there is no room are dropped. The usual ones take a tenth of it: it is
+/// for those who say that they have eight long names, and stand in many tables.
+pub const MAX_CONTACT_ADDRESS_BYTES: usize = 1024;
+
 /// The first bytes of binary multiaddrs (multiformats table of multicodecs).
 const IP4: u8 = 0x04;
 const IP6: u8 = 0x29;
@@ -33,22 +37,24 @@ struct Known {
 }
 
 impl Contact {
-    /// A peer at `addresses`: of those that name another peer none is taken, nor are repetitions, nor more than [`MAX_CONTACT_ADDRESSES`].
+    /// A peer at `addresses`: of those that name another peer none is taken, nor are repetitions, nor more than [`MAX_CONTACT_ADDRESSES`] or
+    /// [`MAX_CONTACT_ADDRESS_BYTES`].
     pub fn new(peer: PeerId, addresses: &[DialAddress]) -> Self {
-        let mut kept: Vec<DialAddress> = Vec::new();
+        let (mut kept, mut packed) = (Vec::<DialAddress>::new(), Vec::new());
         for address in addresses {
             let ours = address.peer_id().is_none_or(|named| named == peer);
             let fresh = !kept.iter().any(|other| other.same_endpoint(address));
-            if ours && fresh && kept.len() < MAX_CONTACT_ADDRESSES {
-                kept.push(address.clone().without_peer_id());
+            if !ours || !fresh || kept.len() == MAX_CONTACT_ADDRESSES {
+                continue;
             }
-        }
-        let mut packed = Vec::new();
-        for address in &kept {
+            let address = address.clone().without_peer_id();
             let bytes = address.to_bytes();
             debug_assert!(bytes.len() <= MAX_ADDRESS_BYTES);
-            packed.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
-            packed.extend_from_slice(&bytes);
+            if packed.len() + 2 + bytes.len() <= MAX_CONTACT_ADDRESS_BYTES {
+                packed.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
+                packed.extend_from_slice(&bytes);
+                kept.push(address);
+            }
         }
         let key = Key::of_peer(&peer);
         let narrowest = kept.iter().map(scope).min().unwrap_or(AddressScope::Global);
@@ -253,6 +259,24 @@ mod tests {
         assert_eq!(contact.addresses(), kept);
         assert_eq!(contact.key(), &Key::of_peer(&peer(1)));
         assert!(contact.memory() < 400, "{}", contact.memory());
+    }
+
+    #[test]
+    fn long_addresses_of_a_contact_are_kept_as_long_as_there_is_room() {
+        let long = |port: u16| {
+            let name = format!("{}example", "long-label-of-a-name.".repeat(10));
+            format!("/dns4/{name}/udp/{port}/quic-v1").parse::<DialAddress>().unwrap()
+        };
+        let mut many: Vec<_> = (1..8).map(long).collect();
+        many.push(address(1));
+        let contact = Contact::new(peer(1), &many);
+        let kept = contact.addresses();
+        assert!(
+            kept.len() > 2 && kept[..kept.len() - 1] == many[..kept.len() - 1] && kept.contains(&address(1))
+        );
+        let bytes: usize = contact.binary_addresses().map(|address| 2 + address.len()).sum();
+        let one = 2 + many[0].to_bytes().len();
+        assert!(bytes <= MAX_CONTACT_ADDRESS_BYTES && bytes + one > MAX_CONTACT_ADDRESS_BYTES, "{bytes}");
     }
 
     #[test]

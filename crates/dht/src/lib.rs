@@ -89,7 +89,7 @@ mod table;
 pub mod topic;
 
 pub use config::{DhtConfig, LookupConfig, ServeConfig, TableConfig, UpkeepConfig};
-pub use contact::{Contact, Family, MAX_CONTACT_ADDRESSES, Subnet};
+pub use contact::{Contact, Family, MAX_CONTACT_ADDRESS_BYTES, MAX_CONTACT_ADDRESSES, Subnet};
 pub use estimate::SizeEstimate;
 pub use key::{Distance, Key, MAX_TARGET_BYTES, Target};
 pub use lookup::{AcceptAll, Cause, Invalid, Judge, Judged, Step, StepKind};

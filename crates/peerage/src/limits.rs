@@ -239,6 +239,7 @@ fn fixed() -> Vec<Limit> {
         "dht.max_steps_behind" = n(dht::MAX_STEPS_BEHIND), "Steps of a lookup that a watcher may be behind before it misses some";
         "dht.max_key_bytes" = bytes(peerage_dht::MAX_TARGET_BYTES), "A key in the DHT, before it is hashed";
         "dht.max_provider_key_bytes" = bytes(dht::codec::MAX_PROVIDER_KEY_BYTES), "The key of a provider record";
+        "dht.max_contact_address_bytes" = bytes(peerage_dht::MAX_CONTACT_ADDRESS_BYTES), "Bytes of a peer's addresses";
         "dht.max_contact_addresses" = n(peerage_dht::MAX_CONTACT_ADDRESSES), "Addresses of a peer that an answer names";
         "dht.max_closer" = n(peerage_dht::MAX_CLOSER), "Peers of an answer that are read";
         "dht.max_providers" = n(peerage_dht::MAX_PROVIDERS), "Providers of an answer that are read";
