@@ -22,7 +22,7 @@ impl Outage {
     /// So many of the last requests are looked at.
     pub(crate) const WINDOW: usize = 32;
     /// Older ones don't count.
-    const SPAN: Duration = Duration::from_secs(60);
+    pub(crate) const SPAN: Duration = Duration::from_secs(60);
     /// Fewer different peers than this say nothing about us.
     const LEAST: usize = 4;
     /// A success within this time shows that we are not cut off, however many others fail.

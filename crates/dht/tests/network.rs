@@ -214,25 +214,72 @@ fn a_node_that_knows_nobody_says_so_and_asks_for_contacts() {
     assert!((10..=40).contains(&asked), "it asks with growing pauses: {asked}");
 }
 
-/// AL-58: when everybody is gone the node begins anew, and finds the network again once it is back.
-#[test]
-fn a_node_whose_table_has_emptied_begins_anew() {
-    let mut net = planted(9, 60);
-    net.input(0, Input::Known { contacts: vec![net.nodes[7].contact.clone()], source: Source::Book });
-    for at in 1..60 {
-        net.nodes[at].manner = Manner::Gone;
+/// Two networks of sixty that don't know of each other.
+fn two_networks(seed: u64) -> Net {
+    let mut net = Net::new(seed, 120, &DhtConfig::default());
+    let contacts: Vec<Contact> = net.nodes.iter().map(|node| node.contact.clone()).collect();
+    let now = net.time();
+    for at in 0..120 {
+        let others = contacts.iter().skip(at / 60 * 60).take(60).filter(|other| **other != contacts[at]);
+        net.nodes[at].dht.plant(now, others.cloned());
+        net.input(at, Input::Known { contacts: Vec::new(), source: Source::Book });
     }
-    for round in 0..40 {
+    net
+}
+
+/// All others of node 0's network are gone for good, and it asks for what is there no more for ten minutes.
+fn bereave(net: &mut Net, manner: Manner) {
+    net.run(S(10));
+    (1..60).for_each(|at| net.nodes[at].manner = manner);
+    for round in 0..30 {
         net.find(0, Operation::Closest { target: target(&format!("{round}")) });
-        net.run(S(20));
+        net.run(S(15));
     }
-    for at in 1..60 {
-        net.nodes[at].manner = Manner::Fair;
+}
+
+/// The node is where the living are, and believes that it is.
+fn is_among_the_living(net: &mut Net) {
+    let living = |at: &Contact| net.nodes[60..].iter().any(|node| node.contact == *at);
+    let dht = &net.nodes[0].dht;
+    let known =
+        dht.table().peers().filter(|(known, health)| living(known) && *health == Health::Good).count();
+    let standing = dht.standing(net.time());
+    assert!(known > 20 && standing.joined, "{known} {standing:?}");
+    let outcome = net.find(0, Operation::FindPeer { peer: *net.nodes[90].contact.peer() });
+    assert_eq!(outcome.found, Some(net.nodes[90].contact.clone()));
+}
+
+/// AL-58: when everybody is gone at once, which looks like an outage of our own, and never comes back, the node begins anew with whom it was told of at the start.
+#[test]
+fn a_node_whose_peers_are_all_gone_begins_anew() {
+    for manner in [Manner::Gone, Manner::Silent] {
+        let mut net = two_networks(9);
+        let known = vec![net.nodes[77].contact.clone()];
+        net.input(0, Input::Known { contacts: known, source: Source::Book });
+        bereave(&mut net, manner);
+        is_among_the_living(&mut net);
+        assert!(
+            net.nodes[0].events.iter().any(|(_, event)| *event == Event::OutageSuspected { family: None })
+        );
+        net.run(S(600));
+        assert!(!net.nodes[0].dht.standing(net.time()).outage, "{manner:?}: somebody answers");
     }
-    net.run(S(400));
-    let outcome = net.find(0, Operation::FindPeer { peer: *net.nodes[30].contact.peer() });
-    assert_eq!(outcome.ended, Ended::Found);
-    assert!(net.nodes[0].dht.standing(net.time()).usable > 20);
+}
+
+/// AL-58: where nobody else is known the driver is asked for somebody, in pauses that double, and whoever it brings is enough.
+#[test]
+fn a_node_whose_peers_are_all_gone_asks_for_contacts() {
+    for manner in [Manner::Gone, Manner::Silent] {
+        let mut net = two_networks(10);
+        bereave(&mut net, manner);
+        let node = &net.nodes[0];
+        assert!(node.events.iter().any(|(_, event)| *event == Event::Alone), "{manner:?}");
+        assert!((6..=30).contains(&node.wants_contacts), "{manner:?}: {}", node.wants_contacts);
+        let contacts = vec![net.nodes[13].contact.clone(), net.nodes[66].contact.clone()];
+        net.input(0, Input::Known { contacts, source: Source::Book });
+        net.run(S(120));
+        is_among_the_living(&mut net);
+    }
 }
 
 /// AL-57, B.7: what a node keeps lets it join again after a restart without any other contact.

@@ -526,7 +526,7 @@ pub enum Event {
         /// Since the first contact was known.
         took: Duration,
     },
-    /// The table is empty: the node begins anew.
+    /// Nobody in the table can be asked, or all are silent: the node begins anew.
     Alone,
     /// Most of what we ask fails: our own network is suspected, and nobody is blamed until it is back.
     OutageSuspected {

@@ -9,6 +9,8 @@ use peerage_machine::{Now, Random, TokenBucket};
 use super::operation::Aim;
 use super::requests::Purpose;
 use super::{Class, Dht, Event, Output, Source};
+use crate::outage::Outage;
+use crate::table::seconds;
 use crate::{Answer, Contact, Distance, Key, MAX_SILENT, Query, Target, UpkeepConfig};
 
 /// So many lookups in a row that go on from a sparse place ([`crate::LookupConfig::sparse`]) and come to no denser one end that for a while.
@@ -157,7 +159,7 @@ impl Dht {
     pub(super) fn join_with(&mut self, now: Now, contacts: Vec<Contact>) {
         if let Some(joining) = self.upkeep.joining {
             self.add_seeds(now, joining, contacts);
-        } else if !self.upkeep.joined || self.table.usable() == 0 {
+        } else if !self.upkeep.joined || self.is_alone(now) {
             self.join(now);
         }
     }
@@ -197,7 +199,8 @@ impl Dht {
     /// The lookup for ourselves has ended.
     pub(super) fn joined(&mut self, now: Now) {
         self.upkeep.joining = None;
-        if self.table.usable() == 0 {
+        if self.is_alone(now) {
+            self.tell_alone(now);
             return self.try_again(now);
         }
         self.upkeep.attempts = 0;
@@ -260,12 +263,28 @@ impl Dht {
         self.outputs.push_back(Output::WantContacts);
     }
 
-    /// Looks whether the table has emptied: then the node begins anew.
+    /// Whether nobody of the table is of use: none may be asked or, while our own network is suspected, none has answered for as long as is looked back for that. Then it is down, or all
+    /// whom we knew are gone, which only somebody else can tell.
+    pub(super) fn is_alone(&self, now: Now) -> bool {
+        let lately = seconds(now).saturating_sub(Outage::SPAN.as_secs() as u32);
+        self.table.usable() == 0 || self.outages.is_suspected() && !self.table.has_answered_after(lately)
+    }
+
+    /// Looks whether the table is of no use any more: then the node begins anew.
     pub(super) fn check_alone(&mut self, now: Now) {
-        if self.upkeep.joined && self.upkeep.joining.is_none() && self.table.usable() == 0 {
-            self.upkeep.joined = false;
-            self.outputs.push_back(Output::Event(Event::Alone));
+        if self.upkeep.joined && self.upkeep.joining.is_none() && self.is_alone(now) {
+            // Those who may be asked are asked once more before it is said that they are gone.
+            if self.table.usable() == 0 {
+                self.tell_alone(now);
+            }
             self.join(now);
+        }
+    }
+
+    fn tell_alone(&mut self, now: Now) {
+        if std::mem::take(&mut self.upkeep.joined) {
+            self.upkeep.since = now.mono;
+            self.outputs.push_back(Output::Event(Event::Alone));
         }
     }
 

@@ -89,6 +89,11 @@ impl Table {
         self.entries().filter(|entry| entry.is_usable()).count()
     }
 
+    /// Whether anybody in it has answered after this second of the node's life.
+    pub(crate) fn has_answered_after(&self, second: u32) -> bool {
+        self.entries().any(|entry| entry.answered > second)
+    }
+
     /// The peers closest to `target` that may be asked and named, the closest first.
     pub fn closest(&self, target: &Key, count: usize) -> Vec<Contact> {
         self.closest_entries(target, count).into_iter().map(|entry| entry.contact.clone()).collect()
