@@ -238,8 +238,10 @@ impl Dht {
 
     fn blame(&mut self, now: Now, contact: &Contact) {
         let family = contact.only_family();
-        // Whoever failed before and has not answered since says nothing new of our network: a few dead peers, asked again and again, would make it look cut off.
-        if self.table.get(contact.key()).is_none_or(|entry| entry.failures == 0) {
+        // Whoever failed before and has not answered since says nothing new of our network: a few dead peers, asked again and again, would make it look cut off. Nor does anybody of
+        // whom we were only told: a liar names as many dead ones as it likes.
+        let entry = self.table.get(contact.key());
+        if entry.map_or(self.links.is_connected(contact.key()), |entry| entry.failures == 0) {
             for change in self.outages.failed(now, contact.key(), family) {
                 self.outage(now, change);
             }

@@ -227,6 +227,40 @@ fn an_outage_is_told_and_blames_nobody() {
     }
 }
 
+/// AL-19: that those fail whom an answer names is no outage of ours, however many they are, and who is silent meanwhile is blamed.
+#[test]
+fn a_liar_brings_no_outage_about() {
+    let mut story = Story::among(60);
+    let wanted = Operation::Closest { target: Target::new(b"x").unwrap() };
+    let mut outputs =
+        story.input(Input::Start { operation: OperationId(1), wanted, options: Options::default() });
+    let (liar, _, _) = asks(&outputs)[0].clone();
+    let dead: Vec<Contact> = (1000..1020).map(contact).collect();
+    let mut silent = None;
+    for _ in 0..200 {
+        let mut more = Vec::new();
+        for (request, contact, _) in asks(&outputs) {
+            let remote = contact.addresses()[0].socket_addr().unwrap().ip();
+            if request == liar {
+                more.extend(story.answer(request, remote, &dead));
+            } else if story.dht.table().get(contact.key()).is_some()
+                && silent.get_or_insert(contact.clone()) != &contact
+            {
+                more.extend(story.answer(request, remote, &[]));
+            }
+        }
+        more.extend(story.wait(MS(100)));
+        outputs = more;
+        let suspected = |output: &Output| matches!(output, Output::Event(Event::OutageSuspected { .. }));
+        assert!(!outputs.iter().any(suspected));
+    }
+    assert!(story.dht.standing(story.now).stats.asked > 40, "the dead were asked, too");
+    let silent = silent.unwrap();
+    let probe = story.dht.ask(story.now, &silent, find("x"), Class::Normal, requests::Purpose::Probe);
+    story.input(Input::Failed { request: probe, why: Failure::Timeout });
+    assert!(!story.dht.table().get(silent.key()).unwrap().is_usable());
+}
+
 #[test]
 fn a_new_network_pardons_everybody() {
     let mut story = Story::among(30);
