@@ -63,7 +63,7 @@
 //! | `topic` | ads under topics, and how large topics are divided |
 //! | `estimate` | [`SizeEstimate`]: how large the network is |
 //! | `outage` | whether our own network is at fault |
-//! | `seen` | [`Seen`]: how many peers there were lately |
+//! | `seen`, `distinct` | [`Seen`]: how many peers there were lately, and since the start |
 //! | `store` | [`store::Store`]: what a node keeps for others, and how it survives a restart |
 //! | `replication` | [`replication::Repair`] among holders, [`replication::Sets`] of a publisher |
 //! | `limits` | what each limit may be |
@@ -73,6 +73,7 @@
 
 mod config;
 mod contact;
+mod distinct;
 mod estimate;
 mod key;
 pub mod limits;

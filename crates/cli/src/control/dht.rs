@@ -372,7 +372,7 @@ pub(crate) struct Seen {
     pub(crate) week: usize,
     /// Since the node's start.
     pub(crate) unique: u64,
-    /// There were more than are remembered: the counts are lower bounds.
+    /// There were more within a week than are remembered: the counts but for `unique` are lower bounds.
     pub(crate) at_least: bool,
 }
 
