@@ -266,6 +266,21 @@ fn holders_of_one_of_two_things_each_agree_and_one_of_them_can_prove_it() {
     }
 }
 
+/// AL-41: who has seen only the greater one has it renewed; the holder that can prove that there are two takes the longer life in and can still prove it.
+#[test]
+fn a_renewed_winner_leaves_the_proof_where_it_is() {
+    let [lesser, greater] = two_things(100);
+    let longer = greater.extended(&key(10), TTL + 3600).unwrap();
+    let mut nodes = [Node::new(1), Node::new(2)];
+    [&lesser, &greater].into_iter().for_each(|record| nodes[0].put(record));
+    nodes[1].put(&longer);
+    nodes.iter_mut().for_each(|node| node.knows(at(1), &[1, 2]));
+    compare_all(&mut nodes, 2..60);
+    let held = nodes.each_mut().map(|node| node.store.values(at(60), &rules(), &longer.id()).unwrap());
+    assert!(held.iter().all(|(value, _)| *value == longer.to_bytes()));
+    assert_eq!(held[0].1, Some(lesser.to_bytes()));
+}
+
 /// Where both have no room in one message the record goes alone, and holds up nothing; what has expired proves nothing to readers.
 #[test]
 fn a_proof_without_room_or_time_stays_behind() {

@@ -107,7 +107,7 @@ impl Store {
         }
         let equivocates = known.is_some_and(|known| known.equivocates(claim.version()));
         let there = self.entries.get(&spot).filter(|_| equivocates && known > Some(*claim.version()));
-        if let Some(there) = there.filter(|there| there.rival.is_some()) {
+        if let Some(there) = there.filter(|there| there.rival_at(now, records).is_some()) {
             // It is proved already.
             return Put::Stale(Some(there.value.clone()));
         }
@@ -153,6 +153,10 @@ impl Store {
             version: *record.version(),
         };
         let id = record.id();
+        // A longer life under the same number says what was said before: what contradicts it still does.
+        let renewed =
+            self.entries.get(&spot).filter(|_| known.is_some_and(|it| it.seq == record.version().seq));
+        let rival = renewed.and_then(|there| there.rival_at(now, records)).cloned();
         let entry = Entry {
             target: target.clone(),
             id,
@@ -163,7 +167,7 @@ impl Store {
             checked: true,
             stranger,
             origin,
-            rival: None,
+            rival,
         };
         let put = self.admit(now, near, records, spot, entry, goes);
         if put == Put::Stored {
@@ -307,13 +311,7 @@ impl Store {
             entry.since = now.unix.as_secs();
         }
         (entry.value, entry.rival) = (winner.clone(), Some(loser.clone()));
-        // The proof is kept where there is room for it.
-        let share = |store: &Self, entry: &Entry| {
-            store.is_over_share(namespace(entry.kind()), entry.bytes(), store.config.namespace_share)
-        };
-        if self.is_over(&entry) || share(self, &entry) {
-            entry.rival = None;
-        }
+        self.keep_proof_with_room(&mut entry);
         if self.is_over(&entry) || !won && entry.rival.is_none() {
             self.insert(now, spot.clone(), before);
             return if won { Put::Refused(Refusal::Quota) } else { Put::Stale(Some(winner)) };
@@ -325,6 +323,15 @@ impl Store {
         }
         self.insert(now, spot.clone(), entry);
         if won { Put::Stored } else { Put::Stale(Some(winner)) }
+    }
+
+    /// The proof is kept where there is room for it.
+    fn keep_proof_with_room(&self, entry: &mut Entry) {
+        let over_share =
+            self.is_over_share(namespace(entry.kind()), entry.bytes(), self.config.namespace_share);
+        if self.is_over(entry) || over_share {
+            entry.rival = None;
+        }
     }
 
     /// Whether an entry would be too much for its publisher or for the store.
@@ -348,6 +355,7 @@ impl Store {
         if let Some(old) = old.as_ref().filter(|_| entry.origin == Origin::Unknown) {
             entry.origin = old.origin;
         }
+        self.keep_proof_with_room(&mut entry);
         let bytes = entry.bytes();
         let publisher = entry.publisher().map(|publisher| self.used_by(publisher)).unwrap_or_default();
         let over_publisher = publisher.bytes + bytes > self.config.publisher_bytes

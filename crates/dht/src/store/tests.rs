@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 mod disk;
 mod limits;
+mod proofs;
 mod shares;
 
 use disk::{reloaded, write_all};
