@@ -15,7 +15,7 @@ use super::requests::Purpose;
 use super::store::Store as Copies;
 use super::{Class, Dht, Event, Failure, Mode, OperationId, Options, Output};
 use crate::lookup::{Goal, Harvest, Voter};
-use crate::record::{Claim, ClockChanged, EntryId, Named, Place, Records, Unverified};
+use crate::record::{Checked, Claim, ClockChanged, EntryId, Kind, Named, Place, Record, Records, Unverified};
 use crate::replication::{
     Act, Asker, Declined, Provided, Repair, RepairMessage, RepairStats, SetState, Sets, period,
 };
@@ -92,6 +92,8 @@ pub(super) enum Matter {
     Extend(u64),
     /// A holder of our record is asked whether it has it.
     Probe(u64),
+    /// A holder that doesn't understand our additions is asked for our record.
+    Look(u64),
 }
 
 impl Dht {
@@ -315,6 +317,7 @@ impl Dht {
             .and_then(|bytes| RepairMessage::decode(bytes).ok());
         let stored = answer.is_ok_and(|answer| matches!(answer.status, Status::Ok | Status::Stored));
         let stale = answer.ok().filter(|answer| answer.status == Status::Stale);
+        let extended = answer.is_ok_and(|answer| answer.extended);
         match (matter, message) {
             (Matter::Repair(token), Some(message)) => {
                 let next = self.with_holder(now, |holder, near, random| {
@@ -337,22 +340,27 @@ impl Dht {
                 if let Some(holder) = self.holder.as_mut() {
                     // What is named by its hash is the same content, whoever has signed for it to live longer.
                     let judge = |target, value| self.judge.judge(now, target, value);
-                    let same = holder.sets.target_of(token).zip(stale).is_some_and(|(target, answer)| {
-                        answer
-                            .values
-                            .iter()
-                            .take(1)
-                            .any(|value| judge(target, value).is_ok_and(|it| it.is_final))
+                    let same = holder.sets.record_of(token).zip(stale).is_some_and(|(record, answer)| {
+                        let first = answer.values.first();
+                        first.is_some_and(|value| judge(record.target(), value).is_ok_and(|it| it.is_final))
                     });
-                    holder.sets.answered(now, token, stored || same);
+                    holder.sets.answered(now, token, stored || same, extended);
                 }
             }
             (Matter::Probe(token), message) => {
                 if let Some(holder) = self.holder.as_mut() {
                     match message {
                         Some(message) => holder.sets.told(now, token, &message),
-                        None => holder.sets.answered(now, token, false),
+                        None => holder.sets.answered(now, token, false, extended),
                     }
+                }
+            }
+            (Matter::Look(token), _) => {
+                if let Some(holder) = self.holder.as_mut() {
+                    let record = holder.sets.record_of(token);
+                    let has_it =
+                        answer.ok().zip(record).is_some_and(|(answer, ours)| holder.shows(now, answer, ours));
+                    holder.sets.answered(now, token, has_it, extended);
                 }
             }
         }
@@ -427,6 +435,10 @@ impl Dht {
             Act::Probe { token, contact, message } => {
                 self.ask_repair(now, &contact, &message, Matter::Probe(token))
             }
+            Act::Look { token, contact, target } => {
+                let query = Query::GetValue { target, cursor: None, wait: None };
+                self.ask(now, &contact, query, Class::Frugal, Purpose::Records(Matter::Look(token)));
+            }
         }
     }
 
@@ -492,6 +504,21 @@ impl Holder {
     /// Whether it is a mailbox, whosever.
     pub(super) fn is_mailbox(&self, target: &Target) -> bool {
         matches!(Place::parse(self.records.network(), target.name()), Named::Ours(Place::Mailbox { .. }))
+    }
+
+    /// Whether an answer shows a record of ours as it is now, or a newer one. Of content that is named by its hash any is the same.
+    fn shows(&self, now: Now, answer: &Answer, ours: &Record) -> bool {
+        let network = self.records.network();
+        let is_it = |value: &&Bytes| {
+            Unverified::read(network, value).is_ok_and(|read| read.claim().id() == ours.id())
+        };
+        let theirs = answer.values.iter().find(is_it);
+        match theirs.map(|value| self.records.check(now, ours.target(), value)) {
+            Some(Ok(Checked::Record(theirs))) => {
+                theirs.version() >= ours.version() || theirs.place().kind() == Kind::Immutable
+            }
+            _ => false,
+        }
     }
 
     /// What is stored under a target, as `reader` may see it.

@@ -256,6 +256,7 @@ impl Dht {
     }
 
     pub(super) fn store_answered(&mut self, now: Now, operation: u64, request: RequestId, answer: &Answer) {
+        self.note_speech(operation, request, answer.extended);
         let (state, outdone) = match answer.status {
             // A foreign node has no word for it: it repeats what it was sent.
             Status::Ok | Status::Stored => (State::Stored, false),
@@ -264,6 +265,18 @@ impl Dht {
             Status::Refused(why) => (State::Not(NotStored::Refused(why)), false),
         };
         self.copy_ended(now, operation, request, state, outdone);
+    }
+
+    /// Whoever was handed a copy of a record that we look after has shown whether it understands our additions: a renewal has to say less to it then.
+    fn note_speech(&mut self, operation: u64, request: RequestId, extended: bool) {
+        let store = self.operations.get(&operation).and_then(|op| op.store.as_ref());
+        let copy = store.and_then(|store| store.copies.iter().find(|copy| copy.request == request));
+        let (Some(store), Some(copy), Some(holder)) = (store, copy, self.holder.as_mut()) else { return };
+        if let Query::PutValue { target, value } = &store.query
+            && let Some(id) = holder.sets.find(target, value)
+        {
+            holder.sets.heard(&id, copy.contact.key(), extended);
+        }
     }
 
     /// What it means that a holder says it has something newer, and whether it has shown that. What is named by its hash is the same content, whoever has signed for it to live

@@ -7,6 +7,7 @@ use crate::numbered::{address, contact, peer};
 use crate::{AcceptAll, Answer, Family, MAX_ANSWER_BYTES, Query, ServeConfig, Status, Target};
 
 mod changes;
+mod foreign;
 mod keeping;
 mod late;
 mod limits;

@@ -1,6 +1,6 @@
 //! What a publisher does for its records: see that enough nodes have each of them, for as long as it wants that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,6 +34,8 @@ struct Set {
     /// The publishing is ours, not a caller's.
     again: bool,
     holders: Vec<Holder>,
+    /// Those who have shown, while it is published, that they understand our additions.
+    speaking: BTreeSet<Key>,
     /// When it is renewed.
     renew: Duration,
     /// When its holders are asked, or when it is published again.
@@ -52,6 +54,9 @@ struct Holder {
     contact: Contact,
     /// When it last said that it has the record as it is now.
     confirmed: Option<Duration>,
+    /// Whether its last answer showed that it understands our additions to libp2p's messages. Others would keep an extension in the place of the record, and take a question
+    /// of ours for none at all.
+    extended: bool,
 }
 
 /// How a record of ours stands.
@@ -103,7 +108,7 @@ pub enum Act {
         contact: Contact,
         /// Where.
         target: Target,
-        /// The extension.
+        /// The extension; for whoever doesn't understand our additions the whole record.
         value: Bytes,
     },
     /// Ask a holder what it has.
@@ -114,6 +119,15 @@ pub enum Act {
         contact: Contact,
         /// The question.
         message: RepairMessage,
+    },
+    /// Ask a holder that doesn't understand our additions for the record itself.
+    Look {
+        /// By which the answer is known.
+        token: u64,
+        /// Whom.
+        contact: Contact,
+        /// Where.
+        target: Target,
     },
 }
 
@@ -150,6 +164,7 @@ impl Sets {
             publishing: true,
             again: false,
             holders,
+            speaking: BTreeSet::new(),
             renew: now.mono + ttl / 3,
             next: now.mono + self.config.probe_every,
             failures: 0,
@@ -187,8 +202,9 @@ impl Sets {
         let Some(set) = self.sets.get_mut(id).filter(|set| set.state != SetState::Expired) else { return };
         (set.publishing, set.again) = (false, false);
         set.before = None;
+        let speaking = std::mem::take(&mut set.speaking);
         for contact in stored {
-            set.confirm(now, contact.key(), Some(contact));
+            set.confirm(now, contact.key(), Some(contact), speaking.contains(contact.key()));
         }
         set.drop_unconfirmed();
         set.judge(slack);
@@ -197,6 +213,13 @@ impl Sets {
         } else {
             let pause = retry.saturating_mul(1 << set.failures.min(16)).min(most);
             (set.failures, set.next) = (set.failures.saturating_add(1), now.mono + pause);
+        }
+    }
+
+    /// Whoever was handed a copy of a record that is being published has answered, and shown whether it understands our additions.
+    pub fn heard(&mut self, id: &EntryId, key: &Key, extended: bool) {
+        if let Some(set) = self.sets.get_mut(id).filter(|set| set.publishing && extended) {
+            set.speaking.insert(*key);
         }
     }
 
@@ -266,14 +289,14 @@ impl Sets {
         });
     }
 
-    /// A holder has answered: whether it has the record as it is now.
-    pub fn answered(&mut self, now: Now, token: u64, has_it: bool) {
+    /// A holder has answered: whether it has the record as it is now, and whether it understands our additions.
+    pub fn answered(&mut self, now: Now, token: u64, has_it: bool, extended: bool) {
         let Some((id, key)) = self.asked.remove(&token) else { return };
         let slack = self.config.slack;
         let Some(set) = self.sets.get_mut(&id) else { return };
         set.open = set.open.saturating_sub(1);
         match has_it {
-            true => set.confirm(now, &key, None),
+            true => set.confirm(now, &key, None, extended),
             false => set.holders.retain(|holder| holder.contact.key() != &key),
         }
         if set.open == 0 && set.state != SetState::Expired {
@@ -286,10 +309,10 @@ impl Sets {
         }
     }
 
-    /// Where the record stands about which a holder was asked.
-    pub fn target_of(&self, token: u64) -> Option<&Target> {
+    /// The record about which a holder was asked.
+    pub fn record_of(&self, token: u64) -> Option<&Record> {
         let (id, _) = self.asked.get(&token)?;
-        self.sets.get(id).map(|set| set.record.target())
+        self.sets.get(id).map(|set| &set.record)
     }
 
     /// What a holder says it has: whether our record is among it, as it is now.
@@ -299,7 +322,7 @@ impl Sets {
         let has_it = ours.is_some_and(|ours| {
             answer.items.iter().any(|item| item.id == ours.id && item.rank() >= ours.rank())
         });
-        self.answered(now, token, has_it);
+        self.answered(now, token, has_it, true);
     }
 
     /// How our records stand.
@@ -328,14 +351,15 @@ impl Sets {
             (set.publishing, set.again) = (true, true);
             return acts.push(set.act(id));
         }
-        let value = set.record.extension();
+        let (extension, whole) = (set.record.extension(), set.record.to_bytes());
         for holder in &set.holders {
             self.next_token += 1;
             let contact = holder.contact.clone();
             self.asked.insert(self.next_token, (id, *contact.key()));
             set.open += 1;
             let target = set.record.target().clone();
-            acts.push(Act::Extend { token: self.next_token, contact, target, value: value.clone() });
+            let value = if holder.extended { extension.clone() } else { whole.clone() };
+            acts.push(Act::Extend { token: self.next_token, contact, target, value });
         }
     }
 
@@ -347,6 +371,11 @@ impl Sets {
             let contact = holder.contact.clone();
             self.asked.insert(self.next_token, (id, *contact.key()));
             set.open += 1;
+            if !holder.extended {
+                let target = set.record.target().clone();
+                acts.push(Act::Look { token: self.next_token, contact, target });
+                continue;
+            }
             let message = RepairMessage { have: vec![id], ..RepairMessage::at(now.unix.as_secs()) };
             acts.push(Act::Probe { token: self.next_token, contact, message });
         }
@@ -391,11 +420,12 @@ impl Set {
         self.holders.iter_mut().for_each(|holder| holder.confirmed = None);
     }
 
-    fn confirm(&mut self, now: Now, key: &Key, contact: Option<&Contact>) {
+    fn confirm(&mut self, now: Now, key: &Key, contact: Option<&Contact>, extended: bool) {
+        let confirmed = Some(now.mono);
         match (self.holders.iter_mut().find(|holder| holder.contact.key() == key), contact) {
-            (Some(holder), _) => holder.confirmed = Some(now.mono),
+            (Some(holder), _) => (holder.confirmed, holder.extended) = (confirmed, extended),
             (None, Some(contact)) => {
-                self.holders.push(Holder { contact: contact.clone(), confirmed: Some(now.mono) })
+                self.holders.push(Holder { contact: contact.clone(), confirmed, extended })
             }
             (None, None) => {}
         }

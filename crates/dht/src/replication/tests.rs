@@ -382,6 +382,11 @@ fn sets() -> (Sets, Record) {
     (sets, record)
 }
 
+/// These have answered to copies of a record, and understand our additions.
+fn speak(sets: &mut Sets, record: &Record, numbers: std::ops::Range<u64>) {
+    contacts(numbers).iter().for_each(|contact| sets.heard(&record.id(), contact.key(), true));
+}
+
 fn poll(sets: &mut Sets, now: u64) -> Vec<Act> {
     sets.poll(at(now), &key(1), &mut Random::from_number(1))
 }
@@ -428,12 +433,13 @@ fn a_clock_that_is_set_back_lengthens_what_is_left_of_a_record() {
     let unkept = value(1, 2, 3600);
     sets.forget(&value(1, 1, 3600).id());
     sets.publish(at(0), unkept.clone(), 12, Duration::from_secs(3600), false);
+    speak(&mut sets, &unkept, 20..32);
     sets.settled(at(1), &unkept.id(), &contacts(20..32));
     let back = |mono| Now { mono: Duration::from_secs(mono), unix: Duration::from_secs(mono - 1000) };
     for second in 3600..3605 {
         for act in sets.poll(back(second), &key(1), &mut Random::from_number(1)) {
             let Act::Probe { token, .. } = act else { panic!("{act:?}") };
-            sets.answered(back(second), token, true);
+            sets.answered(back(second), token, true, true);
         }
         assert!(sets.next_due().unwrap() > back(second).mono);
     }
@@ -446,6 +452,7 @@ fn a_clock_that_is_set_back_lengthens_what_is_left_of_a_record() {
 #[test]
 fn holders_that_have_lost_it_are_no_replicas() {
     let (mut sets, record) = sets();
+    speak(&mut sets, &record, 20..32);
     sets.settled(at(1), &record.id(), &contacts(20..32));
     let probes = poll(&mut sets, 1000);
     assert_eq!(probes.len(), 12);
@@ -458,7 +465,7 @@ fn holders_that_have_lost_it_are_no_replicas() {
         match number {
             0..5 => sets.told(at(1001), token, &RepairMessage { items, ..RepairMessage::at(0) }),
             5..8 => sets.told(at(1001), token, &RepairMessage::at(0)),
-            _ => sets.answered(at(1001), token, false),
+            _ => sets.answered(at(1001), token, false, true),
         }
     }
     let view = sets.view(&record.id()).unwrap();
@@ -471,6 +478,7 @@ fn holders_that_have_lost_it_are_no_replicas() {
 #[test]
 fn a_renewal_is_a_signed_extension_to_the_holders() {
     let (mut sets, record) = sets();
+    speak(&mut sets, &record, 20..32);
     sets.settled(at(1), &record.id(), &contacts(20..32));
     let acts: Vec<Act> = poll(&mut sets, 1200);
     assert_eq!(acts.len(), 12);
@@ -480,12 +488,37 @@ fn a_renewal_is_a_signed_extension_to_the_holders() {
         assert_eq!((extension.body(), extension.version().not_after), (None, 1200 + 3600));
         assert_eq!((extension.version().seq, &target), (1, record.target()));
         assert!(value.len() < record.to_bytes().len() - 90);
-        sets.answered(at(1201), token, true);
+        sets.answered(at(1201), token, true, true);
     }
     let view = sets.view(&record.id()).unwrap();
     assert_eq!((view.state, view.live, view.not_after), (SetState::Healthy, 12, 4800));
     let renews = view.renews.unwrap().as_secs();
     assert!((2200..=2400).contains(&renews), "{renews}");
+}
+
+/// Whoever speaks libp2p alone would keep an extension in the place of the record: it is handed the whole one, and asked for it. What it says last of itself counts.
+#[test]
+fn holders_that_do_not_understand_our_additions_are_handed_all_of_it_and_asked_for_it() {
+    let (mut sets, record) = sets();
+    speak(&mut sets, &record, 20..26);
+    sets.settled(at(1), &record.id(), &contacts(20..32));
+    let extended = |contact: &Contact| contacts(20..26).contains(contact);
+    let looks = poll(&mut sets, 1000);
+    assert_eq!(looks.len(), 12);
+    for act in looks {
+        let token = match act {
+            Act::Probe { token, contact, .. } if extended(&contact) => token,
+            Act::Look { token, contact, target } if !extended(&contact) && target == *record.target() => {
+                token
+            }
+            _ => panic!("{act:?}"),
+        };
+        sets.answered(at(1001), token, true, false);
+    }
+    for act in poll(&mut sets, 1200) {
+        let Act::Extend { value, .. } = act else { panic!("{act:?}") };
+        assert_eq!(Record::open(&network(), &value).unwrap().body(), record.body());
+    }
 }
 
 // AL-47, weakness 8: two records of one publisher are two sets; a newer version of one takes over its holders. The number is bounded.

@@ -94,6 +94,7 @@ fn few_seconds() -> (Sets, Record) {
 #[test]
 fn a_set_may_lack_so_many_and_its_holders_are_asked_as_often_as_configured() {
     let (mut sets, record) = few_seconds();
+    speak(&mut sets, &record, 20..31);
     sets.settled(at(0), &record.id(), &contacts(20..31));
     assert_eq!(sets.view(&record.id()).unwrap().state, SetState::Healthy);
     assert!(poll(&mut sets, 99).is_empty());
