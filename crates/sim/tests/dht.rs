@@ -1,7 +1,8 @@
 //! The DHT's scenarios at a thousand nodes, with the invariants checked while they run.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use peerage_sim::dht::lookups::run;
+use peerage_dht::{DhtConfig, LookupConfig};
+use peerage_sim::dht::lookups::{run, run_with};
 use peerage_sim::dht::network::Faults;
 use peerage_sim::dht::plot::growth;
 use peerage_sim::dht::policy::{Goal, Kind};
@@ -156,15 +157,30 @@ fn halving_all_latencies_halves_all_times() {
     for (before, after) in before.iter().zip(&after) {
         assert!((after.took as f64 * 2.0 / before.took as f64 - 1.0).abs() < 0.001);
     }
-    let median = |world: &Still| {
-        let mut took: Vec<_> = walks(world, Kind::Ours, Goal::Value).iter().map(|one| one.took).collect();
-        took.sort_unstable();
-        took[took.len() / 2] as f64
+    // Ours has bounds for what it measures, which are halved too.
+    let slow = DhtConfig::default();
+    let lookup = &slow.lookup;
+    let fast = LookupConfig {
+        usual_rtt: lookup.usual_rtt / 2,
+        stagger_least: lookup.stagger_least / 2,
+        stagger_most: lookup.stagger_most / 2,
+        soft_least: lookup.soft_least / 2,
+        soft_most: lookup.soft_most / 2,
+        soft_unknown: lookup.soft_unknown / 2,
+        hard: lookup.hard / 2,
+        ..lookup.clone()
     };
-    let fast = median(&world);
-    world.network.scale = 1.0;
-    // Ours has a stagger that is never shorter than 15 ms, so half is not quite reached.
-    assert!((median(&world) / fast / 2.0 - 1.0).abs() < 0.25);
+    let fast = DhtConfig { lookup: fast, ..slow.clone() };
+    for goal in [Goal::Value, Goal::Closest] {
+        let mut times = |scale: f64, config: &DhtConfig| {
+            world.network.scale = scale;
+            run_with(&world, Kind::Ours, goal, Reach::WARM, 60, config, &mut Trace::default())
+        };
+        for (before, after) in times(1.0, &slow).iter().zip(&times(0.5, &fast)) {
+            assert_eq!(before.requests, after.requests);
+            assert!((after.took as f64 * 2.0 / before.took as f64 - 1.0).abs() < 0.001, "{goal:?}");
+        }
+    }
 }
 
 /// Metamorphic: somebody who is there and does nothing takes nothing from the others.

@@ -17,7 +17,19 @@ pub fn run(
     count: u64,
     trace: &mut Trace,
 ) -> Vec<Walked> {
-    let config = DhtConfig::default();
+    run_with(world, kind, goal, reach, count, &DhtConfig::default(), trace)
+}
+
+/// The same, ours with other settings than the defaults.
+pub fn run_with(
+    world: &Still,
+    kind: Kind,
+    goal: Goal,
+    reach: Reach,
+    count: u64,
+    config: &DhtConfig,
+    trace: &mut Trace,
+) -> Vec<Walked> {
     (0..count)
         .map(|number| {
             let query = world.query(number);
@@ -25,7 +37,7 @@ pub fn run(
                 Kind::P1 => Box::new(Rust::default()),
                 Kind::P2 => Box::new(Go::new(goal)),
                 Kind::P3 => Box::new(Torrent::default()),
-                Kind::Ours => Box::new(Ours::new(world, &query, goal, reach, &config)),
+                Kind::Ours => Box::new(Ours::new(world, &query, goal, reach, config)),
                 Kind::P4 => Box::new(Hyper::default()),
             };
             world.progress.lookup();
