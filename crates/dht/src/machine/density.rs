@@ -4,7 +4,7 @@ use peerage_machine::Now;
 
 use super::operation::{Aim, Op};
 use super::upkeep::target_near;
-use super::{Class, Dht, Ended, Event, Output};
+use super::{Class, Dht, Ended, Event, Options, Output};
 use crate::Contact;
 use crate::estimate::radius;
 use crate::lookup::Goal;
@@ -124,11 +124,13 @@ impl Dht {
         let Some(size) = op.lookup.size() else { return };
         let region = radius(config.region * self.config.table.k as f64, size);
         let class = if few.is_some() { Class::Frugal } else { op.class };
+        let options = Options { class, alpha: op.alpha, ..Options::default() };
         let near: Vec<Contact> =
             op.lookup.candidates().filter(|one| one.counts()).map(|one| one.contact.clone()).collect();
         let key = *op.lookup.target().key();
         let Some(nearby) = target_near(&mut self.random, &key, region) else { return };
-        let Some(cover) = self.begin(now, Aim::Cover(operation), nearby, class) else { return };
+        let cover = self.create(now, Aim::Cover(operation), nearby, Goal::Closest, None, options);
+        let Some(cover) = cover else { return };
         let hints: Vec<_> = near.into_iter().map(|contact| self.hint_of(contact)).collect();
         if let (Some(few), Some(cover)) = (few, self.operations.get_mut(&cover)) {
             cover.lookup.look_for(few);

@@ -45,6 +45,8 @@ pub(super) enum Aim {
 pub(super) struct Op {
     pub(super) aim: Aim,
     pub(super) class: Class,
+    /// As its caller permits: [`Options::alpha`].
+    pub(super) alpha: usize,
     pub(super) lookup: Lookup,
     pub(super) store: Option<Store>,
     /// It waits for a value to change.
@@ -215,6 +217,7 @@ impl Dht {
         let op = Op {
             aim,
             class: options.class,
+            alpha: options.alpha,
             lookup,
             store,
             change: None,
@@ -252,7 +255,7 @@ impl Dht {
         let config = &self.config.lookup;
         let pace = match aim {
             Aim::Join => Pace::eager(config, options.class),
-            _ => Pace::new(config, options.class, options.alpha, self.first_hops.median()),
+            _ => Pace::new(config, options.class, options.permitted(), self.first_hops.median()),
         };
         let deadline = self.deadline(now, options);
         let usual = self.first_hops.median().unwrap_or(config.usual_rtt);

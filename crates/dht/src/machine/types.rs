@@ -262,7 +262,8 @@ pub struct Options {
     pub deadline: Option<Duration>,
     /// Over how many disjoint paths, 1 to 8; zero for the kind's own: 2 for stores, 1 for all else until an answer looks implausible.
     pub paths: usize,
-    /// At most so many requests in flight, within [`crate::LookupConfig::alpha`]; zero for the class's own.
+    /// At most so many requests in flight, in each lookup of the operation and as many copies beside it: from [`crate::LookupConfig::LEAST_ALPHA`], as which less is taken, to
+    /// [`crate::LookupConfig::alpha`], as which more is. Zero for the class's own.
     pub alpha: usize,
     /// Whether each step is reported as [`Output::Step`].
     pub watch: bool,
@@ -271,6 +272,11 @@ pub struct Options {
 impl Options {
     /// No operation takes longer, whatever its caller says.
     pub const MOST_DEADLINE: Duration = Duration::from_secs(3600);
+
+    /// The requests in flight that the caller permits, from the least on; zero where it doesn't say.
+    pub(super) fn permitted(&self) -> usize {
+        if self.alpha == 0 { 0 } else { self.alpha.max(crate::LookupConfig::LEAST_ALPHA) }
+    }
 }
 
 impl Default for Options {

@@ -367,7 +367,8 @@ impl<T> DhtCall<T> {
         self
     }
 
-    /// At most so many requests under way at once, from 1 to what `dht.lookup.alpha` is, 3 to 16; more are taken as that many. Zero, as by default, is the class's own number.
+    /// At most so many requests under way at once in each lookup of the call, and as many copies beside it: from 3 to what `dht.lookup.alpha` is, 3 to 16; fewer are taken as 3, more as
+    /// that many. Zero, as by default, is the class's own number.
     pub fn alpha(mut self, alpha: usize) -> Self {
         self.options.alpha = alpha;
         self

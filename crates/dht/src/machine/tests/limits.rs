@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::operation::{Aim, Op};
 use super::*;
 use crate::StepKind;
+use crate::lookup::State;
 use crate::record::{Draft, Network, Place, Record, Records, RecordsConfig};
 
 /// A node with these limits, among the first `count` peers.
@@ -143,6 +145,38 @@ fn a_caller_gets_no_more_paths_than_configured() {
             _ => None,
         });
         assert_eq!(paths.max(), Some(most_paths - 1));
+    }
+}
+
+/// AL-22: what a caller permits, three at least, holds for the walk and for the lookups around a place that looks too dense (dht.md B.6).
+#[test]
+fn what_a_caller_permits_holds_for_each_lookup_of_its_operation() {
+    for (alpha, permitted) in [(1, 3), (2, 3), (3, 3), (5, 5), (16, 16), (99, 16)] {
+        let mut story = among(400, |_| {});
+        // It takes the network for a quarter of what it is.
+        story.dht.plant_size(story.now, 100.0, 16);
+        let in_flight = |story: &Story, of: fn(&Aim) -> bool| {
+            let flying = |op: &Op| op.lookup.candidates().filter(|one| one.state == State::InFlight).count();
+            story.dht.operations.values().filter(|op| of(&op.aim)).map(flying).max()
+        };
+        let wanted = Operation::Closest { target: Target::of_peer(&peer(0)) };
+        let mut outputs = start(&mut story, wanted, Options { alpha, ..Options::default() });
+        let (mut walk, mut around, mut asked) = (0, 0, VecDeque::new());
+        for _ in 0..1000 {
+            asked.extend(asks(&outputs));
+            walk = walk.max(in_flight(&story, |aim| matches!(aim, Aim::Caller(_))).unwrap_or(0));
+            let cover = in_flight(&story, |aim| matches!(aim, Aim::Cover(_)));
+            around = around.max(cover.unwrap_or(0));
+            // Answers end as soon as there are lookups around it: then all slots are taken.
+            outputs = match asked.pop_front().filter(|_| cover.is_none()) {
+                Some((request, contact, _)) => {
+                    let remote = contact.addresses()[0].socket_addr().unwrap().ip();
+                    story.answer(request, remote, &[])
+                }
+                None => story.wait(MS(5)),
+            };
+        }
+        assert_eq!((walk, around), (permitted, permitted), "{alpha}");
     }
 }
 
