@@ -21,7 +21,7 @@ use super::message::{
 };
 use super::repair::Repair;
 use super::{Digest, Prefix};
-use crate::record::{ClockChanged, EntryId, Kind, Records};
+use crate::record::{ClockChanged, EntryId, Kind, Records, Unverified};
 use crate::store::{Near, Put, Sender, Store};
 use crate::{Key, MAX_REPAIR_BYTES};
 
@@ -84,11 +84,16 @@ impl Repair {
             true => Sender::Holder { peer: asker.peer },
             false => Sender::Peer { peer: asker.peer, remote: asker.remote },
         };
+        let mut handed = Vec::new();
         for value in &question.records {
             let put = self.take_in(now, records, near, store, sender, value);
             answer.verdicts.push(verdict(&put));
+            if neighbour && put.is_there() {
+                handed.extend(Unverified::read(records.network(), value).map(|read| read.claim().id()));
+            }
         }
-        self.refresh(records, store);
+        self.refresh(now, records, store);
+        handed.into_iter().for_each(|id| self.note_moved(now, &key, id));
         let mut looks = question.records.len() * RECORD_LOOKS + question.have.len() + question.want.len();
         if let Some(view) = view {
             looks += self.compare(view, &question.digests, &mut answer);
@@ -190,7 +195,8 @@ impl Repair {
             && answer.lists.is_empty()
             && let Some(pair) = self.pairs.get_mut(key)
         {
-            pair.synced = Some(now.mono);
+            pair.is_same(now.mono);
+            pair.refused.clear();
             pair.due = pair.due.max(now.mono + self.period / 2);
         }
     }

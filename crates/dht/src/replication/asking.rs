@@ -26,6 +26,8 @@ use crate::{Contact, Key};
 #[derive(Debug, Default)]
 pub(super) struct Round {
     pub(super) token: u64,
+    /// When it began: what has come since was not compared.
+    began: Duration,
     count: u32,
     /// Parts that are still to be asked about, what was found last first; and those that the last question was about: an answer speaks of nothing else.
     compare: VecDeque<Prefix>,
@@ -65,13 +67,25 @@ pub(super) struct Aside {
 }
 
 impl Aside {
-    fn note(&mut self, now: Now, hash: u64, most: usize) {
+    /// Says whether there was room for it.
+    fn note(&mut self, now: Now, hash: u64, most: usize) -> bool {
         if self.hashes.is_empty() {
             self.since = now.mono;
         }
-        if self.hashes.len() < most {
+        let room = self.hashes.len() < most || self.hashes.contains(&hash);
+        if room {
             self.hashes.insert(hash);
         }
+        room
+    }
+
+    pub(super) fn contains(&self, hash: u64) -> bool {
+        self.hashes.contains(&hash)
+    }
+
+    /// Both sides have the same: nothing is left aside.
+    pub(super) fn clear(&mut self) {
+        self.hashes.clear();
     }
 
     /// What was noted so long ago is looked at anew: a neighbour may have lost what it had.
@@ -84,8 +98,8 @@ impl Aside {
 
 impl Round {
     /// A comparison begins with the digest of everything.
-    pub(super) fn first(token: u64) -> Self {
-        Self { token, count: 1, compared: vec![Prefix::ALL], ..Self::default() }
+    pub(super) fn first(now: Now, token: u64) -> Self {
+        Self { token, began: now.mono, count: 1, compared: vec![Prefix::ALL], ..Self::default() }
     }
 
     /// What waits to be done.
@@ -122,8 +136,9 @@ impl Repair {
             let hash = short(hash_of(&id, &version));
             if wanted.remove(&hash) {
                 round.take.remove(&hash);
-                if self.take_in(now, records, near, store, sender, value) != Put::Stored {
-                    self.set_aside(now, &key, hash);
+                match self.take_in(now, records, near, store, sender, value) {
+                    Put::Stored => self.note_moved(now, &key, id),
+                    _ => self.set_aside(now, &key, hash),
                 }
             } else if store.version(&id).is_some_and(|ours| ours.equivocates(&version)) {
                 self.take_in(now, records, near, store, sender, value);
@@ -133,11 +148,12 @@ impl Repair {
             // Where none has come none is there any more: a newer one may have taken its place.
             round.take.retain(|hash| !wanted.contains(hash));
         }
-        self.refresh(records, store);
+        self.refresh(now, records, store);
         self.settle_given(now, &key, &mut round, &answer.verdicts);
         self.settle_named(now, &key, &mut round, &answer.items);
         if round.count == 1 && answer.digests.is_empty() && answer.lists.is_empty() {
             self.stats.equal += 1;
+            self.pairs.get_mut(&key).into_iter().for_each(|pair| pair.refused.clear());
         }
         for prefix in std::mem::take(&mut round.compared) {
             self.go_through(&key, prefix, answer, &mut round);
@@ -151,18 +167,34 @@ impl Repair {
         }
     }
 
-    /// What became of the records that were handed over.
+    /// A record has come from a neighbour, or gone to it.
+    pub(super) fn note_moved(&mut self, now: Now, key: &Key, id: EntryId) {
+        if let Some(pair) = self.pairs.get_mut(key) {
+            pair.note_moved(now, id, self.config.max_hand_over);
+        }
+    }
+
+    /// What became of the records that were handed over. What was refused is no replica, and holds up nothing else.
     fn settle_given(&mut self, now: Now, key: &Key, round: &mut Round, verdicts: &[Verdict]) {
         let given = std::mem::take(&mut round.given);
         let mut missing = given.iter().flatten().count();
         for (hash, verdict) in given.iter().zip(verdicts) {
             let Some(hash) = hash else { continue };
-            match verdict {
-                Verdict::Stored => self.stats.handed_over += 1,
-                Verdict::Known => self.set_aside(now, key, *hash),
-                Verdict::Busy | Verdict::Refused => continue,
-            }
-            missing -= 1;
+            let (id, most) = (self.index.by_hash(*hash).map(|held| held.item.id), self.config.max_hand_over);
+            let Some(pair) = self.pairs.get_mut(key) else { continue };
+            let settled = match verdict {
+                Verdict::Stored | Verdict::Known => {
+                    id.into_iter().for_each(|id| pair.note_moved(now, id, most));
+                    if *verdict == Verdict::Known {
+                        pair.aside.note(now, *hash, most);
+                    }
+                    self.stats.handed_over += u64::from(*verdict == Verdict::Stored);
+                    true
+                }
+                Verdict::Refused => pair.refused.note(now, *hash, most),
+                Verdict::Busy => false,
+            };
+            missing -= usize::from(settled);
         }
         round.short |= missing > 0;
     }
@@ -177,6 +209,7 @@ impl Repair {
             let known = there.get(&id);
             if known.is_some_and(|item| item.rank() >= held.item.rank()) {
                 pair.aside.note(now, short(held.hash), most);
+                pair.note_moved(now, id, most);
             } else {
                 // An older version is replaced by whoever sees it first.
                 let at_once = pair.waited || known.is_some();
@@ -186,7 +219,7 @@ impl Repair {
     }
 
     /// What an answer says of a part that we asked about: the digests of its parts, or of it itself once more where there was no room for those; or what stands in it.
-    fn go_through(&self, key: &Key, prefix: Prefix, answer: &RepairMessage, round: &mut Round) {
+    fn go_through(&mut self, key: &Key, prefix: Prefix, answer: &RepairMessage, round: &mut Round) {
         let part_at =
             |part: &Prefix| if *part == prefix { Some(Prefix::PARTS) } else { prefix.part_at(part) };
         if answer.digests.iter().any(|(part, _)| part_at(part).is_some()) {
@@ -207,17 +240,19 @@ impl Repair {
     }
 
     /// Compares what the other side lists of a part with what we have.
-    fn settle_list(&self, peer: &Key, theirs: &List, round: &mut Round) {
+    fn settle_list(&mut self, peer: &Key, theirs: &List, round: &mut Round) {
         let most = self.config.max_hand_over;
-        let Some((view, pair)) = self.view(peer).zip(self.pairs.get(peer)) else { return };
+        let Some((view, pair)) = self.view(peer).zip(self.pairs.get_mut(peer)) else { return };
         let mut unknown: BTreeSet<u64> = theirs.hashes.iter().copied().collect();
         // Who is new and lists nothing at all need not be asked about each record.
         let is_new = theirs.prefix == Prefix::ALL && unknown.is_empty() && pair.synced.is_none();
-        let aside = &pair.aside.hashes;
-        unknown.retain(|hash| !aside.contains(hash));
+        // What it lists it has taken from somebody meanwhile.
+        pair.refused.hashes.retain(|hash| !unknown.contains(hash));
+        let aside = |hash| pair.aside.contains(hash) || pair.refused.contains(hash);
+        unknown.retain(|hash| !pair.aside.contains(*hash));
         for held in self.index.part(theirs.prefix) {
             let listed = unknown.remove(&short(held.hash));
-            if listed || !held.is_common(view) || aside.contains(&short(held.hash)) {
+            if listed || !held.is_common(view) || aside(short(held.hash)) {
                 continue;
             }
             if is_new {
@@ -266,7 +301,10 @@ impl Repair {
         let pair = self.pairs.get_mut(key)?;
         if nothing || round.count >= self.config.max_rounds {
             let done = nothing && !round.short && round.postponed.is_none();
-            pair.synced = done.then_some(now.mono);
+            match done {
+                true => pair.is_same(round.began),
+                false => pair.synced = None,
+            }
             pair.waited = round.postponed.is_some();
             if let Some(rank) = round.postponed {
                 pair.due = now.mono + self.config.rank_wait * rank + random.up_to(self.config.rank_wait);

@@ -1,6 +1,9 @@
 //! Which of our records which neighbour should have too: kept up to date change by change, so that a question costs one look at each record that it is about.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use peerage_machine::Now;
 
 use super::digest::{hash_of, short};
 use super::message::Item;
@@ -32,6 +35,8 @@ pub(super) struct Held {
     pub(super) key: Key,
     pub(super) item: Item,
     pub(super) hash: u128,
+    /// Since when we have this content, as [`Now::mono`]; a longer life is the same content.
+    pub(super) since: Duration,
     /// A bit for each neighbour, and the last one for us.
     pub(super) holders: u64,
     /// How far the last of its replicas lies: whoever is closer, and isn't counted yet, would be a holder.
@@ -68,6 +73,7 @@ impl Index {
     /// Takes in what has changed in the store since the last time, and all of it anew when the neighbours are others.
     pub(super) fn refresh(
         &mut self,
+        now: Now,
         records: &Records,
         store: &mut Store,
         own: &Key,
@@ -83,7 +89,7 @@ impl Index {
                         self.by_hash.remove(&short(known.hash));
                     }
                     if let Some(summary) = store.summary(&id) {
-                        self.place(records, own, neighbours, &summary, known);
+                        self.place(now, records, own, neighbours, &summary, known);
                     }
                 }
             }
@@ -92,7 +98,7 @@ impl Index {
                 self.by_hash.clear();
                 for summary in store.all() {
                     let known = before.remove(&summary.id);
-                    self.place(records, own, neighbours, &summary, known);
+                    self.place(now, records, own, neighbours, &summary, known);
                 }
             }
         }
@@ -101,6 +107,7 @@ impl Index {
 
     fn place(
         &mut self,
+        now: Now,
         records: &Records,
         own: &Key,
         neighbours: &[Contact],
@@ -114,6 +121,8 @@ impl Index {
         let hash = known
             .filter(|known| known.item == item)
             .map_or_else(|| hash_of(&summary.id, summary.version), |known| known.hash);
+        let same = known.filter(|known| (known.item.seq, known.item.hash) == (item.seq, item.hash));
+        let since = same.map_or(now.mono, |known| known.since);
         let replicas = records.config().of(summary.kind).replicas;
         let ours = key.distance(own);
         let mut order: Vec<(Distance, u64)> = neighbours
@@ -137,6 +146,7 @@ impl Index {
                 key,
                 item,
                 hash,
+                since,
                 holders,
                 edge,
                 replicas: replicas.min(255) as u8,

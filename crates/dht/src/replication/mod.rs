@@ -51,7 +51,8 @@ pub struct ReplicationConfig {
     pub spare_ranks: usize,
     /// Neighbours that are compared with, at most 63.
     pub max_neighbours: usize,
-    /// For so many periods a neighbour is believed to have what it said that it has, and is not asked again for what we did not take from it.
+    /// For so many periods a neighbour is believed to have what it said that it has, is not asked again for what we did not take from it, and is not offered again what it
+    /// refused.
     pub believed_periods: u32,
     /// Looks at records that one holder's questions may cost us at once. A record that it hands over counts as a hundred.
     pub looks_burst: f64,
@@ -59,7 +60,8 @@ pub struct ReplicationConfig {
     pub looks_per_second: f64,
     /// Verified peers that are no neighbours of ours, but hold records beside us, whose questions are counted; while all of them are busy, further ones are told so.
     pub max_guests: usize,
-    /// Records of one comparison that wait to be handed over; as many to be asked about, and to be asked for; and as many that are set aside.
+    /// Records of one comparison that wait to be handed over; as many to be asked about, and to be asked for; as many that are set aside, and
+    /// as many that were refused; and as many of which it is noted that they went from one to the other.
     pub max_hand_over: usize,
     /// Records of our own that are looked after.
     pub max_sets: usize,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use peerage_machine::{Now, Random, TokenBucket};
 
 use super::asking::{Aside, RECORD_BYTES, Round};
+use super::digest::short;
 use super::index::{Held, Index, MOST_NEIGHBOURS, Survey, US, View};
 use super::message::RepairMessage;
 use super::{Prefix, ReplicationConfig, SetState};
@@ -59,14 +60,44 @@ pub(super) struct Pair {
     contact: Contact,
     pub(super) due: Duration,
     pub(super) round: Option<Round>,
-    /// When both sides were last known to have the same.
+    /// Whatever both sides should have and we had at this time was known to be there too, but for what it has refused.
     pub(super) synced: Option<Duration>,
+    /// What one has got from the other since then, and when.
+    pub(super) moved: BTreeMap<EntryId, Duration>,
+    /// What it has refused to take from us: no replica, and not offered again for some periods.
+    pub(super) refused: Aside,
     /// We have waited for closer holders to hand over, and nobody did.
     pub(super) waited: bool,
     /// What is different here and there, and no lack.
     pub(super) aside: Aside,
     /// What its questions may still cost.
     pub(super) credit: TokenBucket,
+}
+
+impl Pair {
+    /// Both sides have the same, as far as we had it at this time.
+    pub(super) fn is_same(&mut self, at: Duration) {
+        self.synced = Some(at);
+        self.moved.retain(|_, moved| *moved > at);
+    }
+
+    /// One has got a record from the other.
+    pub(super) fn note_moved(&mut self, now: Now, id: EntryId, most: usize) {
+        if self.moved.len() < most || self.moved.contains_key(&id) {
+            self.moved.insert(id, now.mono);
+        }
+    }
+
+    /// Whether it has a record, by its last comparison with us.
+    fn has(&self, held: &Held) -> bool {
+        let moved = self.moved.get(&held.item.id).copied();
+        self.synced.max(moved) >= Some(held.since) && !self.refused.contains(short(held.hash))
+    }
+
+    /// Whether a record has come since its last comparison with us.
+    fn is_before(&self, held: &Held) -> bool {
+        !self.has(held) && !self.refused.contains(short(held.hash))
+    }
 }
 
 impl Repair {
@@ -132,6 +163,8 @@ impl Repair {
                     due: now.mono + wait,
                     round: None,
                     synced: None,
+                    moved: BTreeMap::new(),
+                    refused: Aside::default(),
                     waited: false,
                     aside: Aside::default(),
                     credit: self.config.credit(now),
@@ -162,7 +195,7 @@ impl Repair {
             return Vec::new();
         }
         self.let_go(now, records, store);
-        self.refresh(records, store);
+        self.refresh(now, records, store);
         let mut asks = Vec::new();
         let due: Vec<Key> = self
             .pairs
@@ -174,17 +207,18 @@ impl Repair {
         for key in due {
             if let Some(pair) = self.pairs.get_mut(&key) {
                 pair.aside.forget_after(now, believed);
+                pair.refused.forget_after(now, believed);
             }
             let digest = self.survey(&key, Prefix::ALL).whole;
             let jittered = self.period / 2 + random.up_to(self.period);
             let Some(pair) = self.pairs.get_mut(&key) else { continue };
             pair.due = now.mono + jittered;
             if digest.count == 0 && pair.synced.is_some() {
-                pair.synced = Some(now.mono);
+                pair.is_same(now.mono);
                 continue;
             }
             self.next_token += 1;
-            pair.round = Some(Round::first(self.next_token));
+            pair.round = Some(Round::first(now, self.next_token));
             let contact = pair.contact.clone();
             let message = RepairMessage {
                 digests: vec![(Prefix::ALL, digest)],
@@ -213,17 +247,21 @@ impl Repair {
         store: &mut Store,
         id: &EntryId,
     ) -> Option<(usize, usize)> {
-        self.refresh(records, store);
+        self.refresh(now, records, store);
         let held = self.index.get(id).filter(|held| held.holders & US != 0)?;
-        let recent = |at: Duration| now.mono.saturating_sub(at) <= 2 * self.period;
-        let live = self.neighbours.iter().enumerate().filter(|(bit, contact)| {
-            let synced = self.pairs.get(contact.key()).and_then(|pair| pair.synced);
-            held.holders >> bit & 1 == 1 && synced.is_some_and(recent)
-        });
+        let live = self.compared(now, held).filter(|pair| pair.has(held));
         Some((1 + live.count(), held.replicas.into()))
     }
 
-    /// How a record that we hold stands.
+    /// The neighbours that should have a record and have compared what they hold with us of late.
+    fn compared(&self, now: Now, held: &Held) -> impl Iterator<Item = &Pair> {
+        let (holders, most) = (held.holders, 2 * self.period);
+        let beside = self.neighbours.iter().enumerate().filter(move |(bit, _)| holders >> bit & 1 == 1);
+        let pairs = beside.filter_map(|(_, contact)| self.pairs.get(contact.key()));
+        pairs.filter(move |pair| pair.synced.is_some_and(|at| now.mono.saturating_sub(at) <= most))
+    }
+
+    /// How a record that we hold stands; as one that is on its way, while those that may have it have not compared since it came.
     pub fn state(
         &mut self,
         now: Now,
@@ -231,9 +269,13 @@ impl Repair {
         store: &mut Store,
         id: &EntryId,
     ) -> Option<SetState> {
-        let slack = self.config.slack;
-        self.live(now, records, store, id)
-            .map(|(live, wanted)| SetState::of(live, wanted.min(self.neighbours.len() + 1), slack))
+        let (live, wanted) = self.live(now, records, store, id)?;
+        let state = |live| SetState::of(live, wanted.min(self.neighbours.len() + 1), self.config.slack);
+        let held = self.index.get(id)?;
+        let not_yet = self.compared(now, held).filter(|pair| pair.is_before(held)).count();
+        let is_new =
+            not_yet > 0 && state(live) != SetState::Healthy && state(live + not_yet) == SetState::Healthy;
+        Some(if is_new { SetState::Publishing } else { state(live) })
     }
 
     /// Whether the neighbours say that our clock is wrong.
@@ -285,7 +327,7 @@ impl Repair {
     /// Records for which others are now responsible go when half of the life that they had when they came is over (dht.md B.3). Others are responsible when so many
     /// stand closer, and a network of this size has as many there: whoever crowds around a key makes nobody forget what lies there.
     fn let_go(&mut self, now: Now, records: &Records, store: &mut Store) {
-        self.refresh(records, store);
+        self.refresh(now, records, store);
         let unix = now.unix.as_secs();
         let is_far = |held: &&Held| {
             let enough = usize::from(held.replicas) + self.config.spare_ranks;
@@ -304,8 +346,8 @@ impl Repair {
     }
 
     /// Brings the index up to date.
-    pub(super) fn refresh(&mut self, records: &Records, store: &mut Store) {
-        self.index.refresh(records, store, &self.own, &self.neighbours, self.generation);
+    pub(super) fn refresh(&mut self, now: Now, records: &Records, store: &mut Store) {
+        self.index.refresh(now, records, store, &self.own, &self.neighbours, self.generation);
     }
 
     /// What a neighbour and we should both have.

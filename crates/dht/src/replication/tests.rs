@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 mod answers;
 mod limits;
+mod live;
 
 struct Alone;
 
