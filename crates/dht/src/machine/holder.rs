@@ -387,6 +387,7 @@ impl Dht {
         let Some(holder) = self.holder.as_mut() else { return };
         holder.store.expire(now);
         let has_records = holder.store.used().records > 0;
+        let mut clock = None;
         if serves && has_records && holder.look <= now.mono {
             holder.look = now.mono + LOOK_EVERY;
             let replicas =
@@ -399,13 +400,14 @@ impl Dht {
             };
             let nearest = table.closest(&self.key, self.config.replication.max_neighbours);
             let nearest = nearest.into_iter().filter(usable).collect();
-            holder.repair.set_neighbours(now, nearest, &mut self.random);
+            clock = holder.repair.set_neighbours(now, nearest, &mut self.random);
         }
         let asks = match serves && has_records {
             true => holder.repair.poll(now, &holder.records, &mut holder.store, &mut self.random),
             false => Vec::new(),
         };
         let acts = holder.sets.poll(now, &holder.key, &mut self.random);
+        self.note_clock(clock);
         for (token, contact, message) in asks {
             self.ask_repair(now, &contact, &message, Matter::Repair(token));
         }

@@ -43,14 +43,15 @@ impl NeighbourClocks {
         Self { words: BTreeMap::new(), said: 0, least: neighbours.max(1), alarm, wrong: false }
     }
 
-    /// Who lies near us now: nobody else has a say.
-    pub fn set_neighbours(&mut self, contacts: &[Contact]) {
+    /// Who lies near us now: nobody else has a say. What those who stay have said is judged anew.
+    pub fn set_neighbours(&mut self, contacts: &[Contact]) -> Option<ClockChanged> {
         let mut before = std::mem::take(&mut self.words);
         let word = |contact: &Contact| {
             let last = before.remove(contact.peer()).and_then(|word| word.last);
             (*contact.peer(), Word { subnet: contact.subnets().next(), last })
         };
         self.words = contacts.iter().map(word).collect();
+        self.judge()
     }
 
     /// Whether our clock is too far from the neighbours'.
@@ -64,13 +65,15 @@ impl NeighbourClocks {
         let ahead = i128::from(unix) - i128::from(now.unix.as_secs());
         self.said += 1;
         word.last = Some((self.said, i64::try_from(ahead).unwrap_or(i64::MAX)));
+        self.judge()
+    }
+
+    /// Too few voices say nothing, and keep up no alarm either: it would stay when our clock is right again.
+    fn judge(&mut self) -> Option<ClockChanged> {
         let mut voices = self.voices();
-        if voices.len() < self.least {
-            return None;
-        }
         voices.sort_unstable();
-        let median = *voices.get(voices.len() / 2)?;
-        let wrong = median.unsigned_abs() > self.alarm.as_secs();
+        let median = voices.get(voices.len() / 2).copied().unwrap_or_default();
+        let wrong = voices.len() >= self.least && median.unsigned_abs() > self.alarm.as_secs();
         let changed = wrong != self.wrong;
         self.wrong = wrong;
         changed.then_some(ClockChanged { ahead: median, wrong })
@@ -125,6 +128,27 @@ mod tests {
         let changes: Vec<_> = (0..8).filter_map(|number| clocks.note(NOW, peer(number), 9_999)).collect();
         assert_eq!(changes.len(), 1);
         assert!(!changes[0].wrong && !clocks.ours_is_wrong());
+    }
+
+    /// With fewer voices than it takes to say so nothing is known: records are held to their times again.
+    #[test]
+    fn the_alarm_ends_with_the_voices_that_it_takes() {
+        let alarmed = || {
+            let mut clocks = clocks(0..8);
+            let changes = (0..8).filter_map(|number| clocks.note(NOW, peer(number), 20_000)).count();
+            assert_eq!((changes, clocks.ours_is_wrong()), (1, true));
+            clocks
+        };
+        let few = |numbers: std::ops::Range<u64>| numbers.map(contact).collect::<Vec<_>>();
+        let over = Some(ClockChanged { ahead: 10_000, wrong: false });
+        let mut clocks = alarmed();
+        assert_eq!((clocks.set_neighbours(&few(0..8)), clocks.set_neighbours(&few(0..6))), (None, over));
+        assert!(!clocks.ours_is_wrong());
+        // Two others come, and it is only they who say it: six have said it already.
+        assert_eq!(clocks.set_neighbours(&few(0..8)), None);
+        assert_eq!(clocks.note(NOW, peer(6), 20_000), None);
+        assert_eq!(clocks.note(NOW, peer(7), 20_000), Some(ClockChanged { ahead: 10_000, wrong: true }));
+        assert_eq!(alarmed().set_neighbours(&[]), Some(ClockChanged { ahead: 0, wrong: false }));
     }
 
     /// Five of 32 who speak ten times as often as the others, and twenty of one subnet, have no more voices than anybody.

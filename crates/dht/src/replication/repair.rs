@@ -11,7 +11,7 @@ use super::digest::short;
 use super::index::{Held, Index, MOST_NEIGHBOURS, Survey, US, View};
 use super::message::RepairMessage;
 use super::{Prefix, ReplicationConfig, SetState};
-use crate::record::{EntryId, NeighbourClocks, Records, Unverified};
+use crate::record::{ClockChanged, EntryId, NeighbourClocks, Records, Unverified};
 use crate::store::{Near, Put, Sender, Store};
 use crate::{Contact, Key};
 
@@ -138,13 +138,19 @@ impl Repair {
 
     /// Who lies near us now. A newcomer is compared with soon by those who are closest to it, the closest first, and by the others in their time, when it has most of what it should
     /// have; who is gone is forgotten.
-    pub fn set_neighbours(&mut self, now: Now, mut contacts: Vec<Contact>, random: &mut Random) {
+    /// Says whether they know otherwise of our clock.
+    pub fn set_neighbours(
+        &mut self,
+        now: Now,
+        mut contacts: Vec<Contact>,
+        random: &mut Random,
+    ) -> Option<ClockChanged> {
         contacts.sort_by_key(|contact| self.own.distance(contact.key()));
         contacts.truncate(self.config.max_neighbours.min(MOST_NEIGHBOURS));
         let same = contacts.len() == self.neighbours.len()
             && contacts.iter().zip(&self.neighbours).all(|(new, old)| new.key() == old.key());
         if same {
-            return;
+            return None;
         }
         self.pairs.retain(|key, _| contacts.iter().any(|contact| contact.key() == key));
         for contact in &contacts {
@@ -173,9 +179,10 @@ impl Repair {
                 self.pairs.insert(*contact.key(), pair);
             }
         }
-        self.clocks.set_neighbours(&contacts);
+        let clock = self.clocks.set_neighbours(&contacts);
         self.neighbours = contacts;
         self.generation += 1;
+        clock
     }
 
     /// When [`Repair::poll`] is next needed, as [`Now::mono`].
