@@ -129,6 +129,26 @@ impl Records {
     /// # Errors
     /// [`RecordFault`].
     pub fn read(&self, now: Now, target: &Target, value: &Bytes) -> Result<Unverified, RecordFault> {
+        self.read_if(now, target, value, true)
+    }
+
+    /// The same of a record that was taken in before, as the disk gives it back: how long it is kept was settled then, perhaps by another clock.
+    pub(crate) fn read_again(
+        &self,
+        now: Now,
+        target: &Target,
+        value: &Bytes,
+    ) -> Result<Unverified, RecordFault> {
+        self.read_if(now, target, value, false)
+    }
+
+    fn read_if(
+        &self,
+        now: Now,
+        target: &Target,
+        value: &Bytes,
+        in_time: bool,
+    ) -> Result<Unverified, RecordFault> {
         let unverified = Unverified::read(&self.network, value)?;
         let claim = unverified.claim();
         if claim.target() != target {
@@ -139,7 +159,9 @@ impl Records {
         if bytes > limits.max_body_bytes {
             return Err(RecordFault::TooLarge { bytes });
         }
-        self.check_times(now, claim.version().not_after, limits)?;
+        if in_time {
+            self.check_times(now, claim.version().not_after, limits)?;
+        }
         self.check_body(claim)?;
         self.authority.allows(now, claim.place(), &claim.publisher()).map_err(RecordFault::Policy)?;
         Ok(unverified)

@@ -11,7 +11,9 @@ use super::disk::{Batch, Change, checked, put_part, take_part, unchecked};
 use super::origin::Origin;
 use super::providers::{Added, Provider};
 use super::{Entry, Held, Store, StoreConfig};
-use crate::record::{Checked, EntryId, Named, Place, Records, Unverified, VERSION_BYTES, Version, Welcome};
+use crate::record::{
+    Checked, EntryId, MailboxPolicy, MailboxRules, Named, Place, Records, VERSION_BYTES, Version, Welcome,
+};
 use crate::{Contact, Key, Target};
 
 /// What was found on the disk.
@@ -155,6 +157,7 @@ impl Store {
                 put_part(&mut out, &entry.value);
                 put_part(&mut out, entry.rival.as_deref().unwrap_or_default());
                 put_part(&mut out, &entry.origin.to_bytes());
+                put_part(&mut out, &[u8::from(entry.stranger)]);
             }
             MARK_ROW => {
                 let mark = self.marks.get(&EntryId::from_bytes(rest.try_into().ok()?))?;
@@ -199,21 +202,25 @@ impl Store {
         let value = take_part(&mut rest)?;
         let rival = take_part(&mut rest).filter(|rival| !rival.is_empty());
         let origin = take_part(&mut rest).map_or(Origin::Unknown, |origin| Origin::from_bytes(&origin));
+        let was_stranger = take_part(&mut rest).map(|stranger| stranger[..] == [1]);
         let target = Target::new(&name)?;
         records.keeping(&name)?;
         let (held, slot, stranger, known_good) = match Place::parse(records.network(), &name) {
             Named::Ours(place) => {
-                let read = Unverified::read(records.network(), &value).ok()?;
+                let read = records.read_again(now, &target, &value).ok()?;
                 let claim = read.claim();
-                if *claim.target() != target {
-                    return None;
-                }
+                claim.body()?;
                 let held = Held::Ours {
                     kind: place.kind(),
                     publisher: claim.publisher(),
                     version: *claim.version(),
                 };
-                let stranger = records.check_welcome(now, claim, None) == Ok(Welcome::Stranger);
+                // An earlier version wrote nothing of it: then whoever has no token is one, whatever work the owner asked for.
+                let stranger = was_stranger.unwrap_or_else(|| {
+                    let anybody =
+                        MailboxRules { policy: MailboxPolicy::Open { work_bits: 0 }, cleared: vec![] };
+                    records.check_welcome(now, claim, Some(&anybody)) == Ok(Welcome::Stranger)
+                });
                 (held, claim.slot(), stranger, false)
             }
             Named::Foreign(_) => match records.check(now, &target, &value) {

@@ -155,3 +155,59 @@ fn a_forged_row_is_found_out_when_it_is_first_asked_for() {
     assert_eq!((again.used().records, again.damaged()), (0, 1));
     assert_eq!(put(&mut again, 1, &record), Put::Stored);
 }
+
+/// Strangers are known as such after a restart, whatever work the owner asks of them; also from a row that an earlier version wrote, which says nothing of it.
+#[test]
+fn strangers_messages_are_strangers_messages_after_a_restart() {
+    // Whoever has no rules asks for work, this owner for none.
+    let rules = Records::new(network(), RecordsConfig::default());
+    let (mut store, mut disk) = (store(StoreConfig::default()), MemoryDisk::default());
+    let token = crate::record::MailboxToken::issue(&key(1), &peer(3), TTL);
+    let (stranger, known) = (message(2, 1, Bytes::new()), message(3, 1, token));
+    let owners = owners_rules(1, MailboxPolicy::Open { work_bits: 0 }, vec![]);
+    for record in [&owners, &stranger, &known] {
+        let put = store.put(at(0), &rules, &ALONE, Sender::Own, record.target(), &record.to_bytes());
+        assert_eq!(put, Put::Stored);
+    }
+    write_all(&mut store, &mut disk, at(1));
+    let now = disk.load().unwrap();
+    let earlier = now.iter().map(|(key, row)| {
+        let row = crate::store::disk::unchecked(key, row).unwrap();
+        (key.clone(), crate::store::disk::checked(key, &row[..row.len() - 5]))
+    });
+    for rows in [earlier.collect(), now.clone()] {
+        let mut again = super::store(StoreConfig::default());
+        assert_eq!(again.restore(at(1), &rules, rows).records, 3);
+        let is_stranger = |record: &Record| again.entries[&again.by_id[&record.id()]].stranger;
+        assert_eq!([&owners, &stranger, &known].map(is_stranger), [false, true, false]);
+    }
+}
+
+struct Only(PeerId);
+
+impl crate::record::Authority for Only {
+    fn allows(&self, _: Now, _: &Place, publisher: &PeerId) -> Result<(), &'static str> {
+        (*publisher == self.0).then_some(()).ok_or("not one of ours")
+    }
+}
+
+/// What the rules of today would not take in does not come back, but for its time: a clock that is wrong at the start throws nothing away.
+#[test]
+fn what_comes_from_the_disk_is_held_to_the_rules() {
+    let (mut store, mut disk) = (store(StoreConfig::default()), MemoryDisk::default());
+    for (publisher, bytes) in [(1, 10), (1, 500), (2, 10)] {
+        let record = signed(publisher, &bytes.to_string(), 1, 30 * TTL, &"x".repeat(bytes));
+        assert_eq!(put_by(&mut store, at(29 * TTL), Sender::Own, &record), Put::Stored);
+    }
+    write_all(&mut store, &mut disk, at(29 * TTL));
+    let mut again = |rules: &Records| {
+        let mut store = super::store(StoreConfig::default());
+        let restored = store.restore(at(0), rules, disk.load().unwrap());
+        (restored.records, restored.damaged)
+    };
+    let mut config = RecordsConfig::default();
+    assert_eq!(again(&rules()), (3, 0));
+    assert_eq!(again(&rules().with_authority(std::sync::Arc::new(Only(peer(1))))), (2, 1));
+    config.value.max_body_bytes = 100;
+    assert_eq!(again(&Records::new(network(), config)), (2, 1));
+}
