@@ -201,7 +201,7 @@ impl Dht {
         match goal {
             Goal::Value(_) | Goal::Values(_) => {
                 let wanted = if let Goal::Values(wanted) = goal { (*wanted).max(1) } else { 1 };
-                let own = holder.values(now, target, us.0, None, usize::MAX).0;
+                let own = holder.values(now, target, us.0, None, usize::MAX, usize::MAX).0;
                 for value in &own {
                     // Each is judged, which is the time of a signature: no more than will be used.
                     if matches!(goal, Goal::Values(_)) && harvest.found() >= wanted {
@@ -233,7 +233,8 @@ impl Dht {
         let mut answer = match ask {
             Query::GetValue { target, cursor, .. } => {
                 let holder = self.holder.as_mut()?;
-                let (values, cursor) = holder.values(now, target, from, cursor.as_ref(), room);
+                let most = self.config.serve.max_answer_bytes;
+                let (values, cursor) = holder.values(now, target, from, cursor.as_ref(), room, most);
                 Answer { values, cursor, ..Answer::default() }
             }
             Query::GetProviders { target, cursor } => {
@@ -523,7 +524,7 @@ impl Holder {
         }
     }
 
-    /// What is stored under a target, as `reader` may see it.
+    /// What is stored under a target, as `reader` may see it, in an answer of so many bytes at most, of which values take `room`; one that is long may take more.
     pub(super) fn values(
         &mut self,
         now: Now,
@@ -531,6 +532,7 @@ impl Holder {
         reader: &PeerId,
         cursor: Option<&Bytes>,
         room: usize,
+        most: usize,
     ) -> (Vec<Bytes>, Option<Bytes>) {
         let page = match Place::parse(self.records.network(), target.name()) {
             Named::Ours(place @ Place::Mailbox { .. }) => {
@@ -538,7 +540,12 @@ impl Holder {
             }
             _ => self.store.page(now, &self.records, target.key(), cursor, room),
         };
-        (page.values, page.cursor)
+        let mut answer = Answer { values: page.values, cursor: page.cursor, ..Answer::default() };
+        if answer.wire_bytes() > most {
+            // Only what proves that a publisher says two things makes a page so long.
+            answer.values.truncate(1);
+        }
+        (answer.values, answer.cursor)
     }
 }
 

@@ -176,8 +176,8 @@ impl Dht {
 
     /// What a reader is shown first of what stands under a key.
     pub(super) fn shown(&mut self, now: Now, target: &Target, reader: &PeerId) -> Vec<Bytes> {
-        let room = self.room_for_values();
+        let (room, most) = (self.room_for_values(), self.config.serve.max_answer_bytes);
         let holder = self.holder.as_mut();
-        holder.map(|holder| holder.values(now, target, reader, None, room).0).unwrap_or_default()
+        holder.map(|holder| holder.values(now, target, reader, None, room, most).0).unwrap_or_default()
     }
 }

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::*;
-use crate::record::{Draft, Network, Place, Record, Records, RecordsConfig};
+use crate::MAX_VALUE_BYTES;
+use crate::record::{Draft, MAX_OVERHEAD, Network, Place, Record, Records, RecordsConfig};
 
 pub(super) fn network() -> Network {
     Network::new("acme").unwrap()
@@ -32,11 +33,15 @@ pub(super) fn holder() -> (Story, u32) {
 
 /// The same, with other limits.
 pub(super) fn holder_with(change: impl FnOnce(&mut DhtConfig)) -> (Story, u32) {
+    holder_of(change, RecordsConfig::default())
+}
+
+fn holder_of(change: impl FnOnce(&mut DhtConfig), limits: RecordsConfig) -> (Story, u32) {
     let mut config = DhtConfig::default();
     change(&mut config);
     let mut story = Story::new(config);
     let dht = std::mem::replace(&mut story.dht, Story::new(DhtConfig::default()).dht);
-    story.dht = dht.with_records(crate::numbered::key(0), Records::new(network(), RecordsConfig::default()));
+    story.dht = dht.with_records(crate::numbered::key(0), Records::new(network(), limits));
     story.dht.plant(story.now, (1..=40).map(contact));
     let own = *story.dht.key();
     let closer = |salt: &u32| {
@@ -93,4 +98,36 @@ fn a_record_is_looked_after_until_holders_show_a_newer_one() {
     };
     let same = stale(vec![content(901, 3600).to_bytes()]);
     assert_eq!(of(published(content(900, 1800), &same)), (Ended::Stored, true, false));
+}
+
+/// AL-07, AL-41: with the longest values too an answer is below 16 KiB, and names somebody closer. A proof that has no room beside its record stays behind, and whoever waits for a
+/// change is not told of it each time.
+#[test]
+fn answers_with_the_longest_values_stay_below_16_kib() {
+    let longest = MAX_VALUE_BYTES - MAX_OVERHEAD;
+    for (bytes, shown) in [(6_000, 2), (longest, 1)] {
+        let mut limits = RecordsConfig::default();
+        limits.value.max_body_bytes = longest;
+        let (mut story, _) = holder_of(|_| {}, limits);
+        let place = Place::Value { publisher: peer(900), salt: Bytes::new() };
+        let said = [7, 8].map(|byte| {
+            let draft = Draft::new(place.clone(), 1, 3600, Bytes::from(vec![byte; bytes]));
+            Record::sign(&crate::numbered::key(900), &network(), draft).unwrap()
+        });
+        let target = said[0].target().clone();
+        for record in &said {
+            story.dht.plant_record(story.now, &target, &record.to_bytes()).unwrap();
+        }
+        story.outputs();
+        let winner = said.iter().max_by_key(|record| *record.version()).unwrap().to_bytes();
+        let (answer, _) =
+            story.asked(50, Query::GetValue { target: target.clone(), cursor: None, wait: None });
+        assert!(answer.wire_bytes() < MAX_ANSWER_BYTES, "{}", answer.wire_bytes());
+        assert_eq!((answer.values.len(), &answer.values[0]), (shown, &winner));
+        assert!(!answer.closer.is_empty());
+        let wait = crate::Wait { known: crate::digest_of(&answer.values), seconds: 60 };
+        let ask = Query::GetValue { target, cursor: None, wait: Some(wait) };
+        let kept = story.input(Input::Asked { query: QueryId(99), from: peer(50), remote: ip(50), ask });
+        assert!(!kept.iter().any(|output| matches!(output, Output::Reply { .. })), "nothing has changed");
+    }
 }
