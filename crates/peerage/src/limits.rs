@@ -215,6 +215,7 @@ fn fixed() -> Vec<Limit> {
         "book.max_stored_addresses" = n(peers::MAX_STORED_ADDRESSES), "Addresses that are read of a stored entry";
         "store.retry" = time(store::RETRY), "The first pause before changes that could not be stored are tried again; it doubles";
         "store.max_retry" = time(store::MAX_RETRY), "The longest such pause";
+        "store.max_unsynced_bytes" = bytes(store::MAX_UNSYNCED_BYTES), "Changes of the DHT's rows that wait to be made durable; beyond it they are at once";
         "store.max_removals" = n(store::MAX_REMOVALS), "Removals that wait for the store";
         "seed_file.max_bytes" = bytes(seed_file::MAX_BYTES as usize), "A file of seeds";
         "seed_file.max_reported" = n(seed_file::MAX_REPORTED), "Bad lines of it that are reported one by one";

@@ -2,8 +2,9 @@
 //! that its DHT holds for others and publishes itself.
 //!
 //! The peer manager says what changed, of the book at most every two seconds and of the rest at once; changes wait in [`saving`], one for each
-//! peer or ban, until the store has taken the ones before. [`RedbStore`] keeps them in one file, each batch in one transaction that is on the disk when it is done, so that a crash at
-//! any moment costs the changes of the last seconds and nothing else. A file that cannot be read is renamed and reported, and the node
+//! peer or ban, until the store has taken the ones before. [`RedbStore`] keeps them in one file, each batch in one transaction. Those of the book are on the disk when they are done,
+//! those of the DHT's records some two seconds later, so that a crash at any moment costs the changes of the last seconds and nothing else. What fails to be written, on a full
+//! disk say, is tried again until it is stored. A file that cannot be read is renamed and reported, and the node
 //! starts with an empty book and without bans.
 
 mod redb_store;
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use peerage_peers::{BanEntry, BookChange, BookEntry, StandingEntry};
 
+pub(crate) use redb_store::MAX_UNSYNCED_BYTES;
 pub use redb_store::{BOOK_FILE, RedbStore};
 pub(crate) use saving::{MAX_REMOVALS, MAX_RETRY, RETRY, Saving};
 
@@ -42,7 +44,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Changes rows of the DHT, all or none. What is not `durable` may be lost with the power, the newest first, but not with the process.
+    /// Changes rows of the DHT, all or none. What is not `durable` may be lost with the process or the power, the newest first, until the next durable change of any kind,
+    /// or until the store is dropped in good order.
     ///
     /// # Errors
     /// [`StoreError`]; the changes are handed in again.

@@ -1,10 +1,11 @@
 //! The store in one file.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,9 @@ use redb::{
     Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
 };
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
+use super::saving::RETRY;
 use super::{Row, RowChange, Store, StoreError, Stored};
 
 /// The name of the file in a data directory that holds the address book and the bans.
@@ -32,6 +35,10 @@ const STANDINGS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("stand
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("dht");
 /// What redb may keep in memory; its own default is a gigabyte.
 const CACHE_BYTES: usize = 2 << 20;
+/// Rows that redb has taken and has yet to make durable, in bytes; with more the next change of rows is a durable one.
+pub(crate) const MAX_UNSYNCED_BYTES: usize = 1 << 20;
+/// What a row among them takes beside its key and its value.
+const UNSYNCED_ROW_BYTES: usize = 128;
 /// Entries that are read of a table: more than any address book holds.
 const MAX_ENTRIES: usize = 1_000_000;
 /// How long a node of this process that has just ended may take to close the file: so many looks, this far apart.
@@ -39,10 +46,50 @@ const LOOKS: u32 = 40;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A store in one file, which is made on first use and readable by its owner only.
+///
+/// redb writes nothing more to a file once it has failed to. The file is closed then and opened again at the next use, a second later at the earliest.
 #[derive(Debug)]
 pub struct RedbStore {
     path: PathBuf,
-    database: Mutex<Option<Database>>,
+    opened: Mutex<Opened>,
+    #[cfg(test)]
+    disk: tests::Disk,
+}
+
+/// The open file.
+#[derive(Debug, Default)]
+struct Opened {
+    /// `None` before it is loaded, and after a failure.
+    database: Option<Database>,
+    /// When it failed, until it is open again.
+    failed: Option<Instant>,
+    unsynced: Unsynced,
+}
+
+/// Rows that redb has taken and has not made durable: when a later write fails, it forgets them.
+#[derive(Debug, Default)]
+struct Unsynced {
+    rows: BTreeMap<Bytes, Option<Bytes>>,
+    /// What they take, at most.
+    bytes: usize,
+}
+
+impl Unsynced {
+    fn add(&mut self, changes: &[RowChange]) {
+        for (key, value) in changes {
+            self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len) + UNSYNCED_ROW_BYTES;
+            self.rows.insert(key.clone(), value.clone());
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= MAX_UNSYNCED_BYTES
+    }
+
+    /// Everything is durable.
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// What can be wrong with a file.
@@ -56,7 +103,12 @@ enum Fault {
 impl RedbStore {
     /// The store at `path`. Nothing is opened before it is used.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), database: Mutex::new(None) }
+        Self {
+            path: path.into(),
+            opened: Mutex::default(),
+            #[cfg(test)]
+            disk: tests::Disk::default(),
+        }
     }
 
     fn open(&self) -> Result<Database, Fault> {
@@ -76,7 +128,13 @@ impl RedbStore {
 
     /// `None` where somebody else has it open.
     fn database(&self, file: File) -> Result<Option<Database>, Fault> {
-        match Database::builder().set_cache_size(CACHE_BYTES).create_file(file) {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        #[cfg(not(test))]
+        let opened = builder.create_file(file);
+        #[cfg(test)]
+        let opened = self.disk.under(file).and_then(|disk| builder.create_with_backend(disk));
+        match opened {
             Ok(database) => Ok(Some(database)),
             Err(DatabaseError::DatabaseAlreadyOpen) => Ok(None),
             Err(DatabaseError::Storage(error)) => Err(self.fault(error.into())),
@@ -191,14 +249,49 @@ impl RedbStore {
     }
 
     /// Runs on the open database. A page that went bad on the disk can make redb panic: that is a failure like any other.
-    fn with_open<T>(&self, run: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        let open = self.locked();
-        let failed = |detail| StoreError::Failed { path: self.path.clone(), detail };
-        let database = open.as_ref().ok_or_else(|| failed("it was not loaded".to_owned()))?;
-        match catch_unwind(AssertUnwindSafe(|| run(database))) {
-            Ok(done) => done.map_err(|error| failed(error.to_string())),
-            Err(_) => Err(failed("its pages contradict one another".to_owned())),
+    fn with_open<T>(
+        &self,
+        run: impl FnOnce(&Database, &mut Unsynced) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let mut opened = self.locked();
+        if opened.failed.is_some() {
+            self.open_again(&mut opened)?;
         }
+        let Opened { database, unsynced, failed } = &mut *opened;
+        let Some(open) = database else { return Err(self.error("it was not loaded")) };
+        let done = match catch_unwind(AssertUnwindSafe(|| run(open, unsynced))) {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "its pages contradict one another".to_owned(),
+        };
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(database.take())));
+        *failed = Some(Instant::now());
+        Err(self.error(done))
+    }
+
+    /// Opens the file after a failure, and writes the rows that redb has forgotten by that.
+    fn open_again(&self, opened: &mut Opened) -> Result<(), StoreError> {
+        if opened.failed.is_some_and(|failed| failed.elapsed() < RETRY) {
+            return Err(self.error("it has just failed, and is opened again in a moment"));
+        }
+        let opening = catch_unwind(AssertUnwindSafe(|| {
+            let database = self.open()?;
+            self.prepare(&database)?;
+            let rows = opened.unsynced.rows.iter();
+            write_rows(&database, rows, Durability::Immediate).map_err(|error| self.fault(error))?;
+            Ok(database)
+        }));
+        let why = match opening {
+            Ok(Ok(database)) => {
+                *opened = Opened { database: Some(database), ..Opened::default() };
+                return Ok(());
+            }
+            Ok(Err(Fault::Other(error))) => error,
+            Ok(Err(Fault::Corrupt(detail))) => self.error(detail),
+            Err(_) => self.error("its pages contradict one another"),
+        };
+        opened.failed = Some(Instant::now());
+        Err(why)
     }
 
     fn fault(&self, error: redb::Error) -> Fault {
@@ -210,7 +303,11 @@ impl RedbStore {
     }
 
     fn failed(&self, error: &dyn std::fmt::Display) -> Fault {
-        Fault::Other(StoreError::Failed { path: self.path.clone(), detail: error.to_string() })
+        Fault::Other(self.error(error.to_string()))
+    }
+
+    fn error(&self, detail: impl Into<String>) -> StoreError {
+        StoreError::Failed { path: self.path.clone(), detail: detail.into() }
     }
 
     /// Opens the file and reads it. A defect in the file that makes redb panic is a corrupt file like any other.
@@ -223,15 +320,15 @@ impl RedbStore {
         reading.unwrap_or_else(|_| Err(Fault::Corrupt("its pages contradict one another".to_owned())))
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, Option<Database>> {
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locked(&self) -> MutexGuard<'_, Opened> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Store for RedbStore {
     fn load(&self) -> Result<Stored, StoreError> {
-        let mut open = self.locked();
-        *open = None;
+        let mut opened = self.locked();
+        *opened = Opened::default();
         let (database, stored) = match self.open_and_read() {
             Ok(read) => read,
             Err(Fault::Other(error)) => return Err(error),
@@ -249,16 +346,20 @@ impl Store for RedbStore {
                 (database, Stored { set_aside: Some((aside, why)), ..stored })
             }
         };
-        *open = Some(database);
+        opened.database = Some(database);
         Ok(stored)
     }
 
     fn save(&self, changes: &[BookChange]) -> Result<(), StoreError> {
-        self.with_open(|database| self.write(database, changes))
+        self.with_open(|database, unsynced| {
+            self.write(database, changes)?;
+            unsynced.clear();
+            Ok(())
+        })
     }
 
     fn load_rows(&self) -> Result<Vec<Row>, StoreError> {
-        self.with_open(|database| {
+        self.with_open(|database, _| {
             let table = database.begin_read()?.open_table(ROWS)?;
             let mut rows = Vec::new();
             for row in table.iter()?.take(MAX_ENTRIES) {
@@ -270,22 +371,36 @@ impl Store for RedbStore {
     }
 
     fn save_rows(&self, changes: &[RowChange], durable: bool) -> Result<(), StoreError> {
-        self.with_open(|database| {
-            let mut transaction = database.begin_write()?;
+        self.with_open(|database, unsynced| {
+            let durable = durable || unsynced.is_full();
             let durability = if durable { Durability::Immediate } else { Durability::None };
-            transaction.set_durability(durability)?;
-            {
-                let mut rows = transaction.open_table(ROWS)?;
-                for (key, value) in changes {
-                    match value {
-                        Some(value) => rows.insert(&key[..], &value[..])?,
-                        None => rows.remove(&key[..])?,
-                    };
-                }
+            write_rows(database, changes.iter().map(|(key, value)| (key, value)), durability)?;
+            match durable {
+                true => unsynced.clear(),
+                false => unsynced.add(changes),
             }
-            Ok(transaction.commit()?)
+            Ok(())
         })
     }
+}
+
+fn write_rows<'a>(
+    database: &Database,
+    changes: impl Iterator<Item = (&'a Bytes, &'a Option<Bytes>)>,
+    durability: Durability,
+) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(durability)?;
+    {
+        let mut rows = transaction.open_table(ROWS)?;
+        for (key, value) in changes {
+            match value {
+                Some(value) => rows.insert(&key[..], &value[..])?,
+                None => rows.remove(&key[..])?,
+            };
+        }
+    }
+    Ok(transaction.commit()?)
 }
 
 /// The entries of a table. One that makes no sense is passed over.
@@ -322,209 +437,4 @@ fn is_content(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use peerage_identity::NodeKey;
-    use peerage_peers::{Ban, BanEntry, BookEntry};
-    use std::io::{BufRead, BufReader};
-    use std::process::{Command, Stdio};
-
-    const CHILD: &str = "PEERAGE_TEST_STORE";
-
-    fn entry(number: u64, failures: u32) -> BookChange {
-        let mut seed = [1; 32];
-        seed[..8].copy_from_slice(&number.to_be_bytes());
-        let peer = NodeKey::from_seed(seed).peer_id().to_string();
-        BookChange::Put(Box::new(BookEntry { peer, failures, ..BookEntry::default() }))
-    }
-
-    /// The child of the test below: writes a counter as fast as it can, and prints each number once it is stored.
-    #[test]
-    fn child_that_writes_until_it_is_killed() {
-        let Some(path) = std::env::var_os(CHILD) else { return };
-        let store = RedbStore::at(path);
-        println!("begins");
-        let found = store.load().unwrap();
-        assert_eq!(found.set_aside, None);
-        let last = found.peers.iter().map(|entry| entry.failures).max().unwrap_or(0);
-        for number in last + 1.. {
-            store.save(&[entry(u64::from(number % 50), number)]).unwrap();
-            println!("stored {number}");
-        }
-    }
-
-    /// X-20: a book opens after each of 200 kills at random moments, and has lost nothing that was stored.
-    /// Contract C-40.
-    #[test]
-    fn two_hundred_kills_cost_nothing_that_was_stored() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(BOOK_FILE);
-        let mut random = peerage_machine::Random::from_number(7);
-        let (mut writes, mut newest, mut unmade) = (0, 0, 0);
-        for kill in 0..200 {
-            // Each fourth one has the file to make.
-            if kill % 4 == 0 && path.exists() {
-                fs::remove_file(&path).unwrap();
-                newest = 0;
-            }
-            let mut child = Command::new(std::env::current_exe().unwrap())
-                .args([
-                    "store::redb_store::tests::child_that_writes_until_it_is_killed",
-                    "--exact",
-                    "--nocapture",
-                ])
-                .env(CHILD, &path)
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-            let mut lines = lines.skip_while(|line| !line.ends_with("begins")).peekable();
-            // A fourth is killed while it makes the file, a fourth while it opens one, and half at any moment of a write.
-            let most = match kill % 4 {
-                0 => lines.peek().map_or(0, |_| 5),
-                2 => 60,
-                _ => 30,
-            };
-            let mut numbers = lines.filter_map(|line| line.strip_prefix("stored ")?.parse::<u32>().ok());
-            let first = if kill % 2 == 1 { numbers.next() } else { None };
-            std::thread::sleep(random.up_to(Duration::from_millis(most)));
-            child.kill().unwrap();
-            assert_eq!(child.wait().unwrap().code(), None, "kill {kill}: the child failed before");
-            let stored: Vec<u32> = first.into_iter().chain(numbers).collect();
-            writes += stored.len();
-            if !path.exists() {
-                assert!(stored.is_empty() && newest == 0, "kill {kill}");
-                unmade += usize::from(path.with_extension("redb.new").exists());
-            } else {
-                let found = RedbStore::at(&path).load().unwrap();
-                assert_eq!(found.set_aside, None, "kill {kill}");
-                let latest = found.peers.iter().map(|entry| entry.failures).max().unwrap_or(0);
-                newest = newest.max(stored.last().copied().unwrap_or(0));
-                assert!(latest >= newest, "kill {kill}: {latest} of {newest}");
-                newest = latest;
-            }
-        }
-        assert!(writes >= 100, "{writes}");
-        println!("{writes} writes, {unmade} files that were not finished");
-    }
-
-    /// X-20: whoever dies while the file is made leaves none, and the next one makes it anew.
-    /// Contract C-40.
-    #[test]
-    fn a_file_that_was_not_finished_is_made_anew_and_one_that_is_being_made_is_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(BOOK_FILE);
-        let unfinished = path.with_extension("redb.new");
-        fs::write(&unfinished, b"half of a database").unwrap();
-        let maker = open_private(&unfinished, false).unwrap();
-        maker.try_lock().unwrap();
-        let store = RedbStore::at(&path);
-        assert!(matches!(store.create(), Ok(None)), "another one is at it");
-        assert_eq!(fs::read(&unfinished).unwrap(), b"half of a database");
-        // He finishes, and what is there now is his.
-        let other = folder.path().join("other");
-        RedbStore::at(&other).load().unwrap();
-        fs::rename(&other, &path).unwrap();
-        drop(maker);
-        assert!(matches!(store.create(), Ok(None)), "it is there");
-        assert_eq!(store.load().unwrap().set_aside, None);
-        drop(store);
-        fs::remove_file(&path).unwrap();
-        let store = RedbStore::at(&path);
-        assert_eq!(store.load().unwrap().set_aside, None);
-        assert!(path.exists() && !unfinished.exists());
-    }
-
-    /// X-20: the book is private, and what cannot be read is set aside.
-    /// Contract C-42.
-    #[test]
-    fn a_corrupt_file_is_set_aside_and_the_store_goes_on() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(BOOK_FILE);
-        let store = RedbStore::at(&path);
-        store.load().unwrap();
-        let changes: Vec<_> = (0..200).map(|number| entry(number, 1)).collect();
-        store.save(&changes).unwrap();
-        drop(store);
-        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
-        assert_eq!(mode & 0o7777, 0o600, "it is its owner's alone");
-        let good = fs::read(&path).unwrap();
-        let mut random = peerage_machine::Random::from_number(3);
-        let mut aside = 0;
-        for round in 0..60 {
-            let mut bytes = good.clone();
-            match round % 3 {
-                0 => bytes.truncate(random.index(bytes.len())),
-                1 => (0..64).for_each(|_| {
-                    let at = random.index(bytes.len());
-                    bytes[at] ^= random.number() as u8 | 1;
-                }),
-                _ => bytes = b"not a database at all, but a longer text than the magic number".to_vec(),
-            }
-            fs::write(&path, &bytes).unwrap();
-            let store = RedbStore::at(&path);
-            let found = store.load().unwrap();
-            if let Some((set_aside, why)) = found.set_aside {
-                assert_eq!(fs::read(&set_aside).unwrap().len(), bytes.len(), "{why}");
-                aside += 1;
-            }
-            // A defect that no reader met may still stop a writer; then the next start finds it.
-            let saved = store.save(&changes);
-            drop(store);
-            let again = RedbStore::at(&path).load().unwrap();
-            assert!(saved.is_err() || again.set_aside.is_some() || again.peers.len() >= 200, "round {round}");
-        }
-        assert!(aside >= 20, "{aside}");
-    }
-
-    #[test]
-    fn bans_are_stored_and_removed_and_what_a_later_version_adds_to_them_is_passed_over() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(BOOK_FILE);
-        let ban =
-            |target: &str| BanEntry { target: target.to_owned(), until: Some(7), ..BanEntry::default() };
-        let put = |target: &str| BookChange::PutBan(Box::new(ban(target)));
-        let store = RedbStore::at(&path);
-        store.load().unwrap();
-        store.save(&[put("192.0.2.0/24"), put("192.0.2.1/32"), entry(1, 0)]).unwrap();
-        store.save(&[BookChange::RemoveBan("192.0.2.1/32".parse().unwrap())]).unwrap();
-        {
-            let open = store.locked();
-            let transaction = open.as_ref().unwrap().begin_write().unwrap();
-            let later: &[u8] = br#"{"target":"192.0.2.9/32","penalty":"of-later","weight":3}"#;
-            for (key, json) in [(&b"192.0.2.9/32"[..], later), (b"x", b"{")] {
-                transaction.open_table(BANS).unwrap().insert(key, json).unwrap();
-            }
-            transaction.commit().unwrap();
-        }
-        drop(store);
-        let found = RedbStore::at(&path).load().unwrap();
-        assert_eq!((found.peers.len(), found.bans.len()), (1, 2));
-        assert_eq!(found.bans[0], ban("192.0.2.0/24"));
-        let later = Ban::read(&found.bans[1]).unwrap();
-        assert_eq!(
-            (later.target.to_string().as_str(), later.penalty, later.until),
-            ("192.0.2.9/32", None, None)
-        );
-    }
-
-    /// Contract C-42.
-    #[test]
-    fn a_file_of_a_later_version_is_refused_and_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(BOOK_FILE);
-        let store = RedbStore::at(&path);
-        store.load().unwrap();
-        {
-            let open = store.locked();
-            let transaction = open.as_ref().unwrap().begin_write().unwrap();
-            transaction.open_table(META).unwrap().insert(&b"format"[..], FORMAT + 1).unwrap();
-            transaction.commit().unwrap();
-        }
-        drop(store);
-        let error = RedbStore::at(&path).load().unwrap_err().to_string();
-        assert!(error.contains("later version"), "{error}");
-        assert!(path.exists());
-    }
-}
+mod tests;

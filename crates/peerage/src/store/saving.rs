@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub(crate) struct Saving {
     arrived: Notify,
     /// Held while a batch is written, so that a later one never overtakes it.
     writing: tokio::sync::Mutex<()>,
+    /// Since something could not be written nothing was.
+    failing: AtomicBool,
 }
 
 /// What an earlier run has stored, read and checked.
@@ -68,7 +71,22 @@ impl Saving {
 
     /// Writes rows of the DHT. Without a store they are forgotten.
     pub(crate) async fn save_rows(&self, changes: Vec<RowChange>, durable: bool) -> Result<(), StoreError> {
-        self.with_store((), move |store| store.save_rows(&changes, durable)).await
+        self.told(self.with_store((), move |store| store.save_rows(&changes, durable)).await)
+    }
+
+    /// Says once that nothing is stored, however often it is tried, and once that it is again.
+    fn told(&self, saved: Result<(), StoreError>) -> Result<(), StoreError> {
+        match &saved {
+            Err(error) if !self.failing.swap(true, Ordering::Relaxed) => tracing::warn!(
+                %error,
+                "nothing can be stored: the address book, the bans and the DHT's records are kept in memory, and tried again"
+            ),
+            Ok(()) if self.failing.swap(false, Ordering::Relaxed) => {
+                tracing::info!("what could not be stored is stored again");
+            }
+            _ => {}
+        }
+        saved
     }
 
     /// Runs on the store, where there is one: on a thread of its own, unless it is quick.
@@ -102,7 +120,7 @@ impl Saving {
             self.arrived.notified().await;
             let mut wait = RETRY;
             while let Err(error) = self.flush().await {
-                tracing::warn!(%error, again_in = ?wait, "the address book and the bans were not stored");
+                tracing::debug!(%error, again_in = ?wait, "the address book and the bans were not stored");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(MAX_RETRY);
             }
@@ -120,7 +138,7 @@ impl Saving {
             return Ok(());
         }
         let written = batch.clone();
-        let saved = self.with_store((), move |store| store.save(&written)).await;
+        let saved = self.told(self.with_store((), move |store| store.save(&written)).await);
         if saved.is_err() {
             let mut waiting = self.waiting();
             batch.iter().for_each(|change| waiting.put_back(change));
@@ -272,6 +290,38 @@ mod tests {
         let bans: Vec<_> = stored.bans.iter().map(|ban| (ban.target.as_str(), ban.since)).collect();
         assert_eq!(bans, [("192.0.2.2/32", 2)]);
         task.abort();
+    }
+
+    /// An operator's log is not filled by a full disk.
+    #[test]
+    fn that_nothing_can_be_stored_is_said_once_and_once_when_it_can_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let file = std::fs::File::create(&log).unwrap();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(file).finish();
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let store = Arc::new(FullFor::default());
+        let saving = Saving::new(Some(store.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            runtime.block_on(async {
+                for _ in 0..2 {
+                    *store.failures.lock().unwrap() = 5;
+                    saving.add(vec![put(1)]);
+                    let running = tokio::time::timeout(Duration::from_secs(100), saving.run());
+                    assert!(running.await.is_err(), "it runs on");
+                    assert_eq!(*store.failures.lock().unwrap(), 0);
+                    saving.save_rows(Vec::new(), false).await.unwrap();
+                }
+            });
+        });
+        let log = std::fs::read_to_string(log).unwrap();
+        let lines = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+        assert_eq!(
+            (lines(" WARN "), lines("nothing can be stored"), lines("is stored again")),
+            (2, 2, 2),
+            "{log}"
+        );
     }
 
     #[test]
