@@ -178,8 +178,8 @@ pub(crate) fn answer(query: &Query, answer: &Answer, extras: bool, unix: Duratio
     let stored = answer.status == Status::Stored;
     let mut values = answer.values.iter();
     message.record = match query {
-        // What was stored is sent back; that is libp2p's acknowledgement.
-        Query::PutValue { target, value } if stored => Some(record(target, value, unix)),
+        // What was stored is sent back to others; that is libp2p's acknowledgement. Peerage nodes go by the status.
+        Query::PutValue { target, value } if stored && !extras => Some(record(target, value, unix)),
         Query::PutValue { target, .. } | Query::GetValue { target, .. } => {
             values.next().map(|value| record(target, value, unix))
         }

@@ -154,6 +154,24 @@ fn how_a_store_went_arrives_and_others_are_told_as_libp2p_does() {
     assert_eq!(read_answer(&put, answer(&put, &newer, true, NOW).unwrap(), true), Ok(newer));
 }
 
+/// What is charged for an answer knows of no value that was sent in.
+#[test]
+fn what_was_stored_is_sent_back_to_others_and_not_to_peerage_nodes() {
+    let value = Bytes::from(vec![7; MAX_VALUE_BYTES]);
+    let put =
+        Query::PutValue { target: target(&[b'k'; peerage_dht::MAX_TARGET_BYTES]), value: value.clone() };
+    let said = Answer { extended: true, ..Answer::status(Status::Stored) };
+    let sent = answer(&put, &said, true, NOW).unwrap();
+    assert!(sent.encoded_len() <= said.wire_bytes(), "{} {}", sent.encoded_len(), said.wire_bytes());
+    assert_eq!(read_answer(&put, sent.clone(), true), Ok(said.clone()));
+    // Nodes of earlier versions send it back to us, too.
+    let echo = record(put.target().unwrap(), &value, NOW);
+    assert_eq!(read_answer(&put, Message { record: Some(echo), ..sent }, true), Ok(said.clone()));
+    let sent = answer(&put, &said, false, NOW).unwrap();
+    assert_eq!(sent.record.as_ref().and_then(|record| record.value.as_ref()), Some(&value));
+    assert_eq!(read_answer(&put, sent, false).unwrap().status, Status::Stored);
+}
+
 #[test]
 fn records_say_when_they_were_handed_on_in_the_form_that_js_reads() {
     let put = Query::PutValue { target: target(b"/acme/kv/1"), value: Bytes::new() };
