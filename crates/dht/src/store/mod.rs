@@ -485,11 +485,18 @@ impl Store {
         self.by_id.remove(&entry.id);
         self.writing.touch(now, rows::record_row(entry.id));
         self.followed.touch(spot.0);
-        if let (true, Held::Ours { version, .. }) = (mark, &entry.held) {
-            self.mark(now, entry.id, *version, entry.expires.saturating_add(self.longest_ttl.as_secs()));
+        if mark {
+            self.mark_gone(now, &entry);
         }
         self.note_change(entry.id);
         Some(entry)
+    }
+
+    /// Remembers how new an entry was that has gone.
+    fn mark_gone(&mut self, now: Now, entry: &Entry) {
+        if let Held::Ours { version, .. } = &entry.held {
+            self.mark(now, entry.id, *version, entry.expires.saturating_add(self.longest_ttl.as_secs()));
+        }
     }
 
     /// Remembers how new a record was. In a full table the mark goes that would have gone first.

@@ -364,12 +364,14 @@ impl Store {
         let verdict = if over_publisher {
             Err(Put::Refused(Refusal::Quota))
         } else {
-            let gone = goes.and_then(|goes| self.remove(now, &goes, true).map(|gone| (goes, gone)));
+            let gone = goes.and_then(|goes| self.remove(now, &goes, false).map(|gone| (goes, gone)));
             aside.extend(gone);
-            self.make_room(now, near, records, &spot, &entry)
+            self.make_room(now, near, records, &spot, &entry, &mut aside)
         };
         match verdict {
             Ok(()) => {
+                let gone = aside.iter().filter(|(of, _)| *of != spot);
+                gone.for_each(|(_, gone)| self.mark_gone(now, gone));
                 self.insert(now, spot, entry);
                 Put::Stored
             }
@@ -380,7 +382,7 @@ impl Store {
         }
     }
 
-    /// Drops what goes first until there is room; fails when that would be the newcomer.
+    /// Takes aside what goes first until there is room; fails when that would be the newcomer. Then all of it is to be put back.
     fn make_room(
         &mut self,
         now: Now,
@@ -388,6 +390,7 @@ impl Store {
         records: &Records,
         spot: &Spot,
         entry: &Entry,
+        aside: &mut Vec<(Spot, Entry)>,
     ) -> Result<(), Put> {
         let (bytes, kind) = (entry.bytes(), namespace(entry.kind()));
         loop {
@@ -406,7 +409,7 @@ impl Store {
             let among = over_namespace.then_some(kind);
             let first = self.first_to_go(&judge, among).filter(|(_, worth)| *worth > newcomer);
             let Some((first, _)) = first else { return Err(Put::Busy) };
-            self.remove(now, &first, true);
+            aside.extend(self.remove(now, &first, false).map(|gone| (first, gone)));
         }
     }
 

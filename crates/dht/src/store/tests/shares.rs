@@ -181,3 +181,23 @@ fn an_equivocation_lives_no_longer_than_its_kind_may() {
     }
     assert_eq!(store.summary(&first.id()).unwrap().expires, TTL);
 }
+
+/// A newcomer for which not enough would go displaces nothing at all, and nothing is remembered as gone.
+#[test]
+fn a_newcomer_that_comes_in_for_nobody_takes_nobodys_place() {
+    let mut store = store(StoreConfig { namespace_share: 1.0, ..quick() });
+    let [soon, late] = [(1, 1000), (2, TTL)].map(|(number, until)| signed(number, "a", 1, until, "x"));
+    [&soon, &late].into_iter().for_each(|record| assert_eq!(put(&mut store, 0, record), Put::Stored));
+    store.config.max_bytes = store.used().bytes + 10;
+    let before = store.used();
+    let large = signed(3, "a", 1, 2000, &"x".repeat(before.bytes / 2 + 20));
+    assert_eq!(put(&mut store, 0, &large), Put::Busy);
+    assert_eq!((store.used(), get(&mut store, &soon)), (before, vec![soon.to_bytes()]));
+    assert!(store.marks.is_empty());
+    check_invariants(&store, at(0));
+    // The one that goes before it is enough for a smaller one, and is remembered.
+    let small = signed(3, "a", 1, 2000, "xx");
+    assert_eq!(put(&mut store, 0, &small), Put::Stored);
+    assert!(get(&mut store, &soon).is_empty());
+    assert_eq!(store.high_water(&soon.id()), Some(*soon.version()));
+}
