@@ -129,12 +129,6 @@ impl RecordsConfig {
             Kind::Immutable => &self.immutable,
         }
     }
-
-    /// The longest time to live of all kinds: for so long after expiry it is remembered how new a record was.
-    pub fn longest_ttl(&self) -> Duration {
-        let kinds = Kind::ALL.iter().map(|kind| self.of(*kind).max_ttl);
-        kinds.chain([self.foreign.max_ttl]).max().unwrap_or_default()
-    }
 }
 
 impl Default for RecordsConfig {

@@ -5,7 +5,8 @@
 //!   then what has the least of its kind's longest life before it, then what is largest; never by the order of arrival. A newcomer that would be the first to go is told that
 //!   we are busy. So a flood elsewhere in the keyspace cannot displace our own range, nor can one of a long-lived kind.
 //! - Where a key is full, whoever has brought most of what is there gives way to who has brought less: subnets count, not signers.
-//! - How new a record was is remembered after it is gone, until its kind's longest time to live is over: an older one is never served after a newer one.
+//! - How new a record was is remembered after it is gone, until its kind's longest time to live is over: an older one is never served after a newer one. Where there is too
+//!   much to remember, it is whoever has brought most of it whose records are forgotten first.
 //! - Records that we are too far from are refused, by what the routing table knows of the neighbourhood.
 //!
 //! Everything is in memory; [`Disk`] says how it survives a restart.
@@ -15,6 +16,7 @@ pub(crate) mod disk;
 mod entry;
 mod expiry;
 mod followed;
+mod marks;
 mod origin;
 mod providers;
 mod put;
@@ -38,6 +40,7 @@ pub use disk::{Batch, Change, Disk, DiskError, DiskFault, MAX_ROW_KEY, MemoryDis
 use entry::{Entry, Held, Spot};
 use expiry::Expiry;
 use followed::Followed;
+use marks::{Mark, Marks};
 use origin::Origin;
 pub use providers::MAX_PROVIDER_KEY;
 use providers::{Added, Provider, Providers};
@@ -115,7 +118,8 @@ pub struct Usage {
 pub struct Store {
     config: StoreConfig,
     own: Key,
-    longest_ttl: Duration,
+    /// For so many seconds something older than a record that is gone may be about, by kind.
+    lives: [u64; Kind::ALL.len()],
     entries: BTreeMap<Spot, Entry>,
     by_id: BTreeMap<EntryId, Spot>,
     expiry: Expiry,
@@ -123,8 +127,7 @@ pub struct Store {
     publishers: BTreeMap<PeerId, Usage>,
     /// By kind; the last is all other namespaces.
     namespaces: [Usage; NAMESPACES],
-    marks: BTreeMap<EntryId, Mark>,
-    mark_expiry: BTreeSet<(u64, EntryId)>,
+    marks: Marks,
     providers: Providers,
     rates: Rates,
     equivocations: Vec<Equivocation>,
@@ -133,13 +136,6 @@ pub struct Store {
     /// Records that have come, changed or gone since somebody took note of it; `None` when they are too many to name.
     changed: Option<BTreeSet<EntryId>>,
     followed: Followed,
-}
-
-/// How new a record was that is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mark {
-    version: Version,
-    until: u64,
 }
 
 const NAMESPACES: usize = Kind::ALL.len() + 1;
@@ -152,15 +148,17 @@ impl Store {
         Self {
             config,
             own,
-            longest_ttl: records.config().longest_ttl(),
+            lives: Kind::ALL.map(|kind| {
+                let config = records.config();
+                (config.of(kind).max_ttl + config.clock_tolerance).as_secs()
+            }),
             entries: BTreeMap::new(),
             by_id: BTreeMap::new(),
             expiry: Expiry::default(),
             used: Usage::default(),
             publishers: BTreeMap::new(),
             namespaces: [Usage::default(); NAMESPACES],
-            marks: BTreeMap::new(),
-            mark_expiry: BTreeSet::new(),
+            marks: Marks::default(),
             providers: Providers::new(own),
             rates: Rates::default(),
             equivocations: Vec::new(),
@@ -318,12 +316,7 @@ impl Store {
                 self.remove(now, &spot, true);
             }
         }
-        while let Some(&(until, id)) = self.mark_expiry.first() {
-            if until > unix {
-                break;
-            }
-            self.mark_expiry.pop_first();
-            self.marks.remove(&id);
+        while let Some(id) = self.marks.pop_expired(unix) {
             self.writing.touch(now, rows::mark_row(id));
         }
         while let Some((key, peer)) = self.providers.pop_expired(unix) {
@@ -333,11 +326,8 @@ impl Store {
 
     /// When [`Store::expire`] or [`Store::poll_batch`] is next needed, as [`Now::mono`].
     pub fn poll_timeout(&self, now: Now) -> Option<Duration> {
-        let firsts = [
-            self.expiry.first().map(|(at, _)| at),
-            self.mark_expiry.first().map(|at| at.0),
-            self.providers.next_expiry(),
-        ];
+        let firsts =
+            [self.expiry.first().map(|(at, _)| at), self.marks.next_expiry(), self.providers.next_expiry()];
         let expiry = firsts.into_iter().flatten().min().map(|unix| {
             let wait = Duration::from_secs(unix).saturating_sub(now.unix);
             now.mono.saturating_add(wait)
@@ -495,29 +485,26 @@ impl Store {
     /// Remembers how new an entry was that has gone.
     fn mark_gone(&mut self, now: Now, entry: &Entry) {
         if let Held::Ours { version, .. } = &entry.held {
-            self.mark(now, entry.id, *version, entry.expires.saturating_add(self.longest_ttl.as_secs()));
+            // Whatever is older was signed before: it has expired when the longest life from now on is over, or from the end of this one.
+            let life = entry.kind().map_or(0, |kind| self.lives[namespace(Some(kind))]);
+            let until = entry.expires.min(now.unix.as_secs()).saturating_add(life).max(entry.expires);
+            self.mark(now, entry.id, Mark { version: *version, until, origin: entry.origin });
         }
     }
 
-    /// Remembers how new a record was. In a full table the mark goes that would have gone first.
-    fn mark(&mut self, now: Now, id: EntryId, version: Version, until: u64) {
-        if self.marks.get(&id).is_some_and(|known| known.version > version) {
+    /// Remembers how new a record was.
+    fn mark(&mut self, now: Now, id: EntryId, mark: Mark) {
+        if self.marks.get(&id).is_some_and(|known| known.version > mark.version) {
             return;
         }
-        self.forget_mark(now, &id);
-        if self.marks.len() >= self.config.max_marks
-            && let Some(&(_, first)) = self.mark_expiry.first()
-        {
-            self.forget_mark(now, &first);
+        let gone = self.marks.insert(id, mark, self.config.max_marks);
+        for id in [id].into_iter().chain(gone) {
+            self.writing.touch(now, rows::mark_row(id));
         }
-        self.marks.insert(id, Mark { version, until });
-        self.mark_expiry.insert((until, id));
-        self.writing.touch(now, rows::mark_row(id));
     }
 
     fn forget_mark(&mut self, now: Now, id: &EntryId) {
-        if let Some(mark) = self.marks.remove(id) {
-            self.mark_expiry.remove(&(mark.until, *id));
+        if self.marks.remove(id) {
             self.writing.touch(now, rows::mark_row(*id));
         }
     }

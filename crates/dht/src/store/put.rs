@@ -9,7 +9,7 @@ use peerage_machine::Now;
 
 use super::origin::{Origin, gives_way};
 use super::{
-    Entry, Equivocation, Held, MAX_EQUIVOCATIONS, NAMESPACES, Near, Put, Spot, Store, Usage, namespace,
+    Entry, Equivocation, Held, MAX_EQUIVOCATIONS, Mark, NAMESPACES, Near, Put, Spot, Store, Usage, namespace,
 };
 use crate::record::{
     Checked, Claim, Kind, MailboxRules, Named, Place, RecordFault, Records, Unverified, Version, Welcome,
@@ -454,7 +454,7 @@ impl Store {
             let spot = self.by_id.get(&id).filter(|spot| spot.0 == distance).cloned();
             if let Some(entry) = spot.and_then(|spot| self.remove(now, &spot, false)) {
                 let newest = Version { seq: u64::MAX, not_after: u64::MAX, body_hash: [u8::MAX; 32] };
-                self.mark(now, id, newest, entry.expires);
+                self.mark(now, id, Mark { version: newest, until: entry.expires, origin: entry.origin });
             }
         }
     }

@@ -10,7 +10,7 @@ use peerage_machine::Now;
 use super::disk::{Batch, Change, checked, put_part, take_part, unchecked};
 use super::origin::Origin;
 use super::providers::{Added, Provider};
-use super::{Entry, Held, Store, StoreConfig};
+use super::{Entry, Held, Mark, Store, StoreConfig};
 use crate::record::{
     Checked, EntryId, MailboxPolicy, MailboxRules, Named, Place, Records, VERSION_BYTES, Version, Welcome,
 };
@@ -163,6 +163,7 @@ impl Store {
                 let mark = self.marks.get(&EntryId::from_bytes(rest.try_into().ok()?))?;
                 out.put_u64(mark.until);
                 out.put_slice(&mark.version.to_bytes());
+                out.put_slice(&mark.origin.to_bytes());
             }
             PROVIDER_ROW => {
                 let (hash, peer) = rest.split_first_chunk::<32>()?;
@@ -257,9 +258,12 @@ impl Store {
 
     fn restore_mark(&mut self, now: Now, id: &[u8], until: u64, rest: &Bytes) -> Option<Row> {
         let id = EntryId::from_bytes(id.try_into().ok()?);
-        let version: &[u8; VERSION_BYTES] = rest[..].try_into().ok()?;
-        self.mark(now, id, Version::from_bytes(version), until);
-        self.writing.dirty.remove(&mark_row(id));
+        let (version, origin) = rest.split_first_chunk::<VERSION_BYTES>()?;
+        let (version, origin) = (Version::from_bytes(version), Origin::from_bytes(origin));
+        self.mark(now, id, Mark { version, until, origin });
+        if self.marks.get(&id).is_some() {
+            self.writing.dirty.remove(&mark_row(id));
+        }
         Some(Row::Mark)
     }
 

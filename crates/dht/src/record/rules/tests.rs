@@ -58,7 +58,6 @@ fn every_kind_has_a_bound_on_its_body() {
     assert_eq!(hours, [6, 2, 168, 48, 48]);
     let replicas: Vec<_> = Kind::ALL.iter().map(|kind| config.of(*kind).replicas).collect();
     assert_eq!(replicas, [12, 20, 8, 12, 8]);
-    assert_eq!(config.longest_ttl(), Duration::from_secs(168 * 3600));
     assert_eq!(fault(0, &value(TTL, vec![0; 4096].into())), None);
     assert_eq!(fault(0, &value(TTL, vec![0; 4097].into())), Some(RecordFault::TooLarge { bytes: 4097 }));
 }

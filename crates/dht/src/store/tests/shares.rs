@@ -193,11 +193,58 @@ fn a_newcomer_that_comes_in_for_nobody_takes_nobodys_place() {
     let large = signed(3, "a", 1, 2000, &"x".repeat(before.bytes / 2 + 20));
     assert_eq!(put(&mut store, 0, &large), Put::Busy);
     assert_eq!((store.used(), get(&mut store, &soon)), (before, vec![soon.to_bytes()]));
-    assert!(store.marks.is_empty());
+    assert_eq!(store.marks.len(), 0);
     check_invariants(&store, at(0));
     // The one that goes before it is enough for a smaller one, and is remembered.
     let small = signed(3, "a", 1, 2000, "xx");
     assert_eq!(put(&mut store, 0, &small), Put::Stored);
     assert!(get(&mut store, &soon).is_empty());
     assert_eq!(store.high_water(&soon.id()), Some(*soon.version()));
+}
+
+/// records of a second's life, of which one subnet brings as many as it likes, make nobody forget how new others' records were; over a restart, too.
+#[test]
+fn what_is_remembered_of_records_that_are_gone_is_shared_out_among_subnets() {
+    let config = || StoreConfig { max_marks: 12, ..quick() };
+    let (mut store, mut disk) = (store(config()), MemoryDisk::default());
+    let of = |number: u64, seq, until| signed(number, "a", seq, until, "x");
+    for number in 1..=6 {
+        let sender = in_subnet(10 + number as u8, 900 + number);
+        assert_eq!(put_by(&mut store, at(0), sender, &of(number, 5, 100)), Put::Stored);
+    }
+    store.expire(at(100));
+    let flood = |store: &mut Store, from: u64, numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            let put = put_by(store, at(from + number), in_subnet(1, 950), &of(number, 5, from + number + 1));
+            assert_eq!(put, Put::Stored);
+            store.expire(at(from + number + 1));
+            check_invariants(store, at(from + number + 1));
+        }
+    };
+    let known = |store: &mut Store, now| {
+        let mut put = |number: &u64| put(store, now, &of(*number, 4, now + 60)) == Put::Stale(None);
+        (1..=6).filter(|number| put(number)).count()
+    };
+    flood(&mut store, 0, 100..130);
+    assert_eq!((store.marks.len(), known(&mut store, 200)), (12, 6));
+    write_all(&mut store, &mut disk, at(200));
+    let mut again = super::store(config());
+    again.restore(at(200), &rules(), disk.load().unwrap());
+    flood(&mut again, 200, 200..230);
+    assert_eq!((again.marks.len(), known(&mut again, 500)), (12, 6));
+}
+
+/// What is older than an ad has expired two hours after it at the latest: nothing is remembered for longer.
+#[test]
+fn how_new_a_record_was_is_remembered_for_the_longest_life_of_its_kind() {
+    for (kind, gone_at) in [("expired", 3600), ("let go", 1000)] {
+        let mut store = store(StoreConfig::default());
+        put(&mut store, 0, &ad(1));
+        store.let_go(at(gone_at), &ad(1).id());
+        let until = gone_at + 2 * 3600 + 600;
+        store.expire(at(until - 1));
+        assert_eq!(store.high_water(&ad(1).id()), Some(*ad(1).version()), "{kind}");
+        store.expire(at(until));
+        assert_eq!(store.high_water(&ad(1).id()), None, "{kind}");
+    }
 }
