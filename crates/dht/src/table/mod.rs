@@ -4,6 +4,7 @@
 //! bucket that is full keeps whom it has: newcomers wait in its replacement cache. The last two buckets hold up to [`TableConfig::siblings`] peers, so that
 //! a node knows its whole neighbourhood.
 
+mod check;
 mod entry;
 mod shock;
 
@@ -123,6 +124,11 @@ impl Table {
     /// Everybody in the table, in a fixed order.
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.buckets.iter().flat_map(|bucket| &bucket.entries)
+    }
+
+    /// Whether a peer stands in it and may be asked and named.
+    pub fn names(&self, key: &Key) -> bool {
+        self.get(key).is_some_and(Entry::is_usable)
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<&Entry> {
@@ -410,52 +416,6 @@ impl Table {
             contacts + waiting + own + bucket.waiting.capacity() * size_of::<Waiting>()
         };
         size_of::<Self>() + self.buckets.iter().map(|b| size_of::<Bucket>() + bucket(b)).sum::<usize>()
-    }
-
-    /// Checks that the table is what it should be; the first thing that isn't.
-    ///
-    /// # Errors
-    /// What is wrong, in words.
-    pub fn check(&self) -> Result<(), String> {
-        let mut keys: Vec<Key> = self.entries().map(|entry| *entry.contact.key()).collect();
-        let entries = keys.len();
-        keys.sort_unstable();
-        keys.dedup();
-        if keys.len() != entries {
-            return Err("a peer stands in the table twice".into());
-        }
-        if keys.contains(&self.own) {
-            return Err("we stand in our own table".into());
-        }
-        let waiting: usize = self.buckets.iter().map(|bucket| bucket.waiting.len()).sum();
-        if waiting > self.config.replacements_per_table {
-            return Err(format!("{waiting} peers wait"));
-        }
-        for (index, bucket) in self.buckets.iter().enumerate() {
-            if bucket.entries.iter().any(|entry| self.index(entry.contact.key()) != index) {
-                return Err(format!("a peer stands in the wrong bucket {index}"));
-            }
-            if bucket.entries.len() > self.capacity(index) || bucket.waiting.len() > self.config.replacements
-            {
-                return Err(format!("bucket {index} is over its limit"));
-            }
-        }
-        self.check_subnets()
-    }
-
-    fn check_subnets(&self) -> Result<(), String> {
-        let of = |(index, bucket): (usize, &Bucket)| {
-            let subnets = bucket.entries.iter().filter_map(|entry| entry.subnet);
-            subnets.map(move |subnet| (subnet, index)).collect::<Vec<_>>()
-        };
-        let mut subnets: Vec<_> = self.buckets.iter().enumerate().flat_map(of).collect();
-        subnets.sort_unstable();
-        let here = subnets.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or_default();
-        let everywhere = subnets.chunk_by(|a, b| a.0 == b.0).map(<[_]>::len).max().unwrap_or_default();
-        match here > self.config.subnet_per_bucket || everywhere > self.config.subnet_per_table {
-            true => Err(format!("{here} peers of one subnet in a bucket, {everywhere} in the table")),
-            false => Ok(()),
-        }
     }
 
     fn index(&self, key: &Key) -> usize {

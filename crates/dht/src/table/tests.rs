@@ -56,6 +56,47 @@ fn a_bucket_holds_k_and_the_last_two_hold_the_siblings() {
     assert!(known >= 30, "only {known} of the nearest 32");
 }
 
+/// Those who wait are looked at as those who have a place are.
+#[test]
+fn who_waits_where_nobody_may_is_told() {
+    let spoilt = |spoil: fn(&mut Table, Waiting)| {
+        let mut table = filled(2000);
+        let from = table.buckets.iter().position(|bucket| bucket.waiting.len() > 1).unwrap();
+        let waiting = table.buckets[from].waiting[0].clone();
+        table.check().unwrap();
+        spoil(&mut table, waiting);
+        table.check().unwrap_err()
+    };
+    let twice = spoilt(|table, waiting| {
+        let index = table.index(waiting.contact.key());
+        table.buckets[index].waiting[1] = waiting;
+    });
+    assert!(twice.contains("waits twice"), "{twice}");
+    let elsewhere = spoilt(|table, waiting| {
+        let index = table.index(waiting.contact.key());
+        table.buckets[index].waiting.remove(0);
+        table.buckets[index + 1].waiting = vec![waiting];
+    });
+    assert!(elsewhere.contains("wrong bucket"), "{elsewhere}");
+    for own in [true, false] {
+        let verdict = if own {
+            spoilt(|table, waiting| {
+                let last = table.buckets.len() - 1;
+                let contact = contact(0);
+                table.buckets[0].waiting.clear();
+                table.buckets[last].waiting = vec![Waiting { contact, ..waiting }];
+            })
+        } else {
+            spoilt(|table, waiting| {
+                let index = table.index(waiting.contact.key());
+                let contact = table.buckets[index].entries[0].contact.clone();
+                table.buckets[index].waiting[0] = Waiting { contact, ..waiting };
+            })
+        };
+        assert!(verdict.contains("stands in the table"), "{verdict}");
+    }
+}
+
 /// X-26, AL-15: an old peer that answers is preferred to any newcomer.
 #[test]
 fn a_full_bucket_keeps_whom_it_has_and_newcomers_wait() {
