@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use peerage::{
-    CertificateKind, Change, DialAddress, MemoryStore, Node, NodeBuilder, NodeKey, PeerEvent, PeerId,
-    Shutdown, TransportSettings,
+    CertificateKind, Change, DialAddress, Node, NodeBuilder, NodeKey, PeerEvent, PeerId, Shutdown,
+    TransportSettings,
 };
 use peerage_machine::Random;
 use sha2::{Digest, Sha256};
 use tokio::task::AbortHandle;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Kept};
 use crate::environment::{Names, SimEnvironment, Skew};
 use crate::failed::Failed;
 use crate::heard::{Heard, Said};
@@ -48,7 +48,7 @@ struct Inner {
     configure: Configure,
     life: Mutex<Life>,
     /// What every run of it has stored.
-    kept: MemoryStore,
+    kept: Kept,
     events: Arc<Mutex<Vec<(Duration, PeerEvent)>>>,
 }
 
@@ -338,7 +338,7 @@ impl Description {
         let host = host.unwrap_or_else(|| world.net.host());
         let ip = world.net.ip(host);
         let key = key.unwrap_or_else(|| NodeKey::from_seed(world.derive(&format!("key of {name}"))));
-        let (configure, kept): (Configure, _) = (Box::new(configure), MemoryStore::default());
+        let (configure, kept): (Configure, _) = (Box::new(configure), Kept::default());
         let (life, events) = (Mutex::default(), Arc::default());
         let node = SimNode {
             inner: Arc::new(Inner { name, host, ip, key, listens, skew, configure, life, kept, events }),
@@ -412,6 +412,16 @@ impl SimNode {
             a.running().is_some_and(|node| node.peers().get(b.peer_id()).is_some())
         };
         has(self, other) && has(other, self)
+    }
+
+    /// From now on its disk fails, whatever is read or written, or works again. On a disk that fails a node doesn't start.
+    pub fn fail_disk(&self, fails: bool) {
+        self.inner.kept.fail(fails);
+    }
+
+    /// How many rows of the DHT's records are on its disk.
+    pub fn rows_on_disk(&self) -> usize {
+        self.inner.kept.rows().len()
     }
 
     /// What the node has told since it was first started, with the world's time.
