@@ -390,8 +390,23 @@ async fn a_lookup_can_be_watched_and_dropped() {
     assert_eq!(asked as u32, report.counts.asked);
     assert!(matches!(all.last().unwrap().what, StepKind::Ended(_)));
     assert!(all.is_sorted_by_key(|step| step.at));
-    let dropped = nodes[1].dht().closest(b"elsewhere").into_future();
-    drop(dropped);
+    // With peers that are silent meanwhile: tests/world/dropped.rs.
+    let (call, mut steps) = nodes[1].dht().closest(b"elsewhere").watch();
+    let mut looking = call.into_future();
+    let asked = async {
+        while let Some(step) = steps.next().await {
+            if matches!(step.what, StepKind::Asked { .. }) {
+                return;
+            }
+        }
+        panic!("nobody was asked");
+    };
+    tokio::select! {
+        biased;
+        () = asked => {}
+        _ = &mut looking => {}
+    }
+    drop(looking);
     until("nothing is left of it", || async {
         let standing = nodes[1].dht().standing().await.unwrap();
         (standing.operations == 0).then_some(())

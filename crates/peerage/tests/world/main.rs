@@ -3,6 +3,7 @@
 
 mod clock;
 mod dht;
+mod dropped;
 mod environment;
 mod held;
 mod lengths;
