@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use peerage_dht::record::{EntryId, Record, Version};
 use peerage_dht::replication::Digest;
 use peerage_dht::store::Store;
+use peerage_dht::{Answer, QueryId};
 use peerage_identity::PeerId;
 
 use super::super::queue::{Micros, SECOND};
@@ -57,6 +58,20 @@ impl World {
             && let Err(broken) = dht.check()
         {
             self.broken = Some(format!("seed {}, node {node}, {} µs: {broken}", self.setting.seed, self.now));
+        }
+    }
+
+    /// Looks at the answer to the query that has reached a machine last: whom it names has answered that machine, and is not in quarantine. The answer to a query that was kept may be older
+    /// than what the machine has learned since, and is not looked at.
+    pub(super) fn look_at_names(&mut self, node: u32, query: QueryId, answer: &Answer) {
+        if !self.setting.checks || self.broken.is_some() || query.0 != self.last {
+            return;
+        }
+        let Some(dht) = &self.nodes[node as usize].dht else { return };
+        if let Some(named) = answer.closer.iter().find(|named| !dht.table().names(named.key())) {
+            let (seed, now, peer) = (self.setting.seed, self.now, named.peer());
+            self.broken =
+                Some(format!("seed {seed}, node {node}, {now} µs: it names {peer}, whom it may not"));
         }
     }
 

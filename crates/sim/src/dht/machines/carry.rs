@@ -58,7 +58,10 @@ impl World {
                 Output::Ask { request, contact, query, class, .. } => {
                     self.ask(node, request, &contact, query, class);
                 }
-                Output::Reply { query, answer } => self.reply(node, query, answer),
+                Output::Reply { query, answer } => {
+                    self.look_at_names(node, query, &answer);
+                    self.reply(node, query, answer);
+                }
                 Output::Done { operation, outcome } => self.end(node, operation.0, outcome),
                 Output::Settled { operation, outcome } => {
                     let took = outcome.took.as_micros() as Micros;
