@@ -9,7 +9,7 @@ use peerage_identity::PeerId;
 use peerage_peers::Direction;
 use peerage_transport::{Connection, Stream};
 use peerage_wire::uvarint;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, SetOnce};
 
 use crate::about::{About, Said};
 use crate::channel::{ChannelCore, ChannelLimits, Class, EndedBy, Flight, Outbox, Seen};
@@ -58,6 +58,8 @@ pub(crate) struct Peer {
     asked: OnceLock<Box<Asked>>,
     /// Held while the peer is asked who it is: js-libp2p takes one such stream at a time and resets a second one.
     pub(crate) identifying: tokio::sync::Mutex<()>,
+    /// Set when a foreign peer has been asked who it is, whether it has said it or not. Ours say so in their hellos.
+    identified: SetOnce<()>,
 }
 
 /// What only some peers need: those that requests, pings and pushes go to or come from.
@@ -169,6 +171,7 @@ impl Peer {
             lively: AtomicBool::new(false),
             spoken: AtomicU64::new(0),
             identifying: tokio::sync::Mutex::new(()),
+            identified: SetOnce::new(),
         })
     }
 
@@ -199,6 +202,26 @@ impl Peer {
         drop(said);
         self.shared.tell_dht();
         result
+    }
+
+    /// A foreign peer has been asked who it is, and more will not come of it.
+    pub(crate) fn set_identified(&self) {
+        // It fails when it was done before.
+        let _ = self.identified.set(());
+        self.shared.tell_dht();
+    }
+
+    /// Whether it is known what the peer serves. A connection that ended before a foreign peer said so tells nothing of it.
+    pub(crate) fn has_said_what_it_serves(&self) -> bool {
+        let asked = self.identified.initialized() && self.connection.close_cause().is_none();
+        !self.foreign || asked || !self.about().protocols.is_empty()
+    }
+
+    /// Waits until a foreign peer has been asked who it is.
+    pub(crate) async fn identified(&self) {
+        if self.foreign {
+            self.identified.wait().await;
+        }
     }
 
     /// An application's message passed: the connection has proved its worth.

@@ -278,6 +278,7 @@ impl Session {
                 if let Err(error) = crate::protocols::identify::ask(&asking).await {
                     tracing::debug!(peer = %asking.id, error, "the foreign peer does not identify itself");
                 }
+                asking.set_identified();
             });
         }
         peer.compare_channels();

@@ -55,18 +55,21 @@ async fn ask(
     if codec::needs_extras(query) && !extras {
         return Err(unsupported());
     }
-    let protocol = core.protocol_to_ask(peer).ok_or_else(unsupported)?;
+    let names = core.names_to_ask(peer).await;
+    if names.is_empty() {
+        return Err(unsupported());
+    }
     let remote = peer.connection.remote_address().ip();
     let question = codec::question(query, extras, peer.shared.clock.now().unix);
     let answered = codec::is_answered(query, extras);
     let _awaited =
         matches!(query, Query::GetValue { wait: Some(_), .. }).then(|| Awaited::of(&peer.asked().dht_waits));
     let question = streams::Question { message: &question, answered, sent };
-    let got = streams::ask(peer, &protocol, &question, streams::priority(class)).await?;
+    let got = streams::ask(peer, &names, &question, streams::priority(class)).await?;
     let answer = match got.message {
         Some(message) => codec::read_answer(query, message, extras).map_err(|error| {
             let detail = error.to_string();
-            AskError::Malformed { peer: peer.id, protocol: protocol.clone(), detail }
+            AskError::Malformed { peer: peer.id, protocol: names[0].to_owned(), detail }
         })?,
         None => Answer::default(),
     };

@@ -64,7 +64,8 @@ pub(crate) struct Caller {
 /// What the machine was told of a connected peer.
 struct Told {
     connection: ConnectionId,
-    serves: bool,
+    /// `None` until it has said so.
+    serves: Option<bool>,
     contact: Contact,
 }
 
@@ -215,7 +216,11 @@ impl Driver {
             self.machine.handle(now, Input::Disconnected { peer });
         }
         for (id, peer) in peers {
-            let (connection, serves) = (peer.connection.id(), self.core.protocol_of(&peer).is_some());
+            let (connection, serves) = (peer.connection.id(), self.core.serves(&peer));
+            if serves.is_none() && self.connected.contains_key(&id) {
+                // What it said over an earlier connection holds until it says more.
+                continue;
+            }
             let contact = contact_of(&peer);
             let before = self.connected.insert(id, Told { connection, serves, contact: contact.clone() });
             // A foreign peer tells where it listens after it was admitted, and whoever moves tells again.
@@ -230,7 +235,9 @@ impl Driver {
                 let remote = peer.connection.remote_address().ip();
                 self.machine.handle(now, Input::Connected { contact, remote, rtt });
             }
-            self.machine.handle(now, Input::Supports { peer: id, serves });
+            if let Some(serves) = serves {
+                self.machine.handle(now, Input::Supports { peer: id, serves });
+            }
         }
     }
 

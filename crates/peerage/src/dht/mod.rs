@@ -263,18 +263,25 @@ impl DhtCore {
         QueryId(self.next_query.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The name under which a peer says that it serves the DHT.
-    fn protocol_of(&self, peer: &Peer) -> Option<String> {
+    /// Whether a peer serves the DHT; `None` as long as a foreign one has not said what it serves.
+    fn serves(&self, peer: &Peer) -> Option<bool> {
         let served = peer.about().protocols;
-        self.protocols.iter().find(|name| served.contains(name)).cloned()
+        let serves = self.protocols.iter().any(|name| served.contains(name));
+        peer.has_said_what_it_serves().then_some(serves)
     }
 
-    /// The name under which to ask a peer. One that has not said what it serves is asked all the same.
-    fn protocol_to_ask(&self, peer: &Peer) -> Option<String> {
+    /// The names under which to ask a peer, each in turn; none where it does not serve the DHT. Where there are several, a foreign peer's word on what it
+    /// serves is waited for, as long as for the slowest answer; one that says nothing is asked all the same.
+    async fn names_to_ask(&self, peer: &Peer) -> Vec<&str> {
+        if self.protocols.len() > 1 && !peer.has_said_what_it_serves() {
+            // Who is late is asked under each name.
+            let _ = tokio::time::timeout(self.lookups.soft_most, peer.identified()).await;
+        }
         let served = peer.about().protocols;
-        match self.protocols.iter().find(|name| served.contains(name)) {
-            None if peer.foreign && served.is_empty() => Some(self.protocols[0].clone()),
-            named => named.cloned(),
+        let names = self.protocols.iter().map(String::as_str);
+        match names.clone().find(|name| served.iter().any(|served| served == name)) {
+            None if peer.foreign && served.is_empty() => names.collect(),
+            named => named.into_iter().collect(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use peerage_dht::Class;
 use peerage_identity::PeerId;
-use peerage_transport::{OpenError, ReadError, Stream, StreamCode, WriteError};
+use peerage_transport::{NegotiationError, OpenError, ReadError, Stream, StreamCode, WriteError};
 use peerage_wire::frame::FrameError;
 use peerage_wire::kad;
 use tokio::time::Instant;
@@ -35,7 +35,6 @@ pub(crate) fn priority(class: Class) -> i32 {
 #[derive(Debug)]
 pub(crate) struct Idle {
     stream: Stream,
-    protocol: String,
     since: Instant,
 }
 
@@ -72,34 +71,47 @@ pub(crate) enum AskError {
     Lost { peer: PeerId, cause: String },
 }
 
-/// Asks a connected peer. Dropping the future gives the question up, and its stream.
+/// Asks a connected peer, under the first of the names that it serves. Dropping the future gives the question up, and its stream.
 pub(crate) async fn ask(
     peer: &Peer,
-    protocol: &str,
+    names: &[&str],
     question: &Question<'_>,
     priority: i32,
 ) -> Result<Answered, AskError> {
-    while let Some(stream) = take_idle(peer, protocol) {
+    while let Some(stream) = take_idle(peer, names) {
         stream.send.set_priority(priority);
         // The peer may have given it up meanwhile, as it may at any time: then a new one is opened.
         if let Ok((stream, answer)) = exchange(peer, stream, question).await {
-            put_away(peer, protocol, stream, question.answered).await;
+            put_away(peer, stream, question.answered).await;
             return Ok(answer);
         }
     }
-    let opened = peer.connection.open_lazy(protocol).await;
-    let stream = opened.map_err(|error: OpenError| lost(peer, &error))?;
+    let stream = open(peer, names).await?;
     stream.send.set_priority(priority);
     let (stream, answer) = exchange(peer, stream, question).await?;
-    put_away(peer, protocol, stream, question.answered).await;
+    put_away(peer, stream, question.answered).await;
     Ok(answer)
+}
+
+/// A new stream. One name goes out with the question; of several the peer chooses before.
+async fn open(peer: &Peer, names: &[&str]) -> Result<Stream, AskError> {
+    let opened = match names {
+        [name] => peer.connection.open_lazy(name).await,
+        names => peer.connection.open_any(names).await.map(|(_, stream)| stream),
+    };
+    opened.map_err(|error| match error {
+        OpenError::Negotiation(NegotiationError::NotSupported { protocol }) => {
+            AskError::NotSupported { peer: peer.id, protocol }
+        }
+        error => lost(peer, &error),
+    })
 }
 
 /// Keeps a stream whose question was answered. One whose question has no answer is ended, and read to its end: py-libp2p answers all the same, and the
 /// next question would be given that.
-async fn put_away(peer: &Peer, protocol: &str, mut stream: Stream, answered: bool) {
+async fn put_away(peer: &Peer, mut stream: Stream, answered: bool) {
     if answered {
-        return keep(peer, protocol, stream);
+        return keep(peer, stream);
     }
     if stream.send.finish().is_ok() {
         let rest = async { while let Ok(Some(_)) = stream.recv.read_chunk(MAX_ANSWER_BYTES).await {} };
@@ -143,18 +155,18 @@ fn lost(peer: &Peer, cause: &dyn ToString) -> AskError {
     AskError::Lost { peer: peer.id, cause: cause.to_string() }
 }
 
-fn take_idle(peer: &Peer, protocol: &str) -> Option<Stream> {
+fn take_idle(peer: &Peer, names: &[&str]) -> Option<Stream> {
     let mut idle = peer.asked().dht_streams();
     idle.retain(|kept| kept.since.elapsed() < IDLE_FOR);
-    let at = idle.iter().rposition(|kept| kept.protocol == protocol)?;
+    let at = idle.iter().rposition(|kept| names.contains(&&**kept.stream.protocol()))?;
     Some(idle.swap_remove(at).stream)
 }
 
-fn keep(peer: &Peer, protocol: &str, stream: Stream) {
+fn keep(peer: &Peer, stream: Stream) {
     let mut idle = peer.asked().dht_streams();
     idle.retain(|kept| kept.since.elapsed() < IDLE_FOR);
     if idle.len() < MAX_IDLE {
-        idle.push(Idle { stream, protocol: protocol.to_owned(), since: Instant::now() });
+        idle.push(Idle { stream, since: Instant::now() });
     } else {
         drop(idle);
         stream.abort(StreamCode::Cancelled);

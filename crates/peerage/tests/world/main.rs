@@ -5,6 +5,7 @@ mod clock;
 mod dht;
 mod dropped;
 mod environment;
+mod foreign;
 mod held;
 mod lengths;
 mod listening;
