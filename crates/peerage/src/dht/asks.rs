@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use peerage_dht::{Answer, Class, Contact, Failure, Query};
 use peerage_peers::{Blame, Input, Penalty};
+use peerage_wire::kad;
 use tokio::sync::oneshot;
 
 use super::streams::AskError;
@@ -66,14 +67,19 @@ async fn ask(
         matches!(query, Query::GetValue { wait: Some(_), .. }).then(|| Awaited::of(&peer.asked().dht_waits));
     let question = streams::Question { message: &question, answered, sent };
     let got = streams::ask(peer, &names, &question, streams::priority(class)).await?;
-    let answer = match got.message {
-        Some(message) => codec::read_answer(query, message, extras).map_err(|error| {
-            let detail = error.to_string();
-            AskError::Malformed { peer: peer.id, protocol: names[0].to_owned(), detail }
-        })?,
-        None => Answer::default(),
-    };
+    let answer = read(query, got.message, extras).map_err(|error| {
+        let detail = error.to_string();
+        AskError::Malformed { peer: peer.id, protocol: names[0].to_owned(), detail }
+    })?;
     Ok(Got { rtt: got.took, remote, answer })
+}
+
+/// What a peer says. Where there is no answer, it understands our additions after the question as it did before.
+fn read(query: &Query, message: Option<kad::Message>, extras: bool) -> Result<Answer, codec::Malformed> {
+    match message {
+        Some(message) => codec::read_answer(query, message, extras),
+        None => Ok(Answer { extended: extras, ..Answer::default() }),
+    }
 }
 
 /// An answer that may take its time, and for which the connection is held meanwhile.
@@ -127,6 +133,19 @@ fn failed(peer: &Arc<Peer>, error: &AskError) -> Failure {
             // A driver that has no room now hears of the next one.
             let _ = peer.shared.to_driver.try_send(Message::Input(penalise));
             Failure::Broken
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_understands_our_additions_does_so_after_a_question_without_an_answer() {
+        for extras in [true, false] {
+            let answer = read(&Query::Silent { peers: Vec::new() }, None, extras).unwrap();
+            assert_eq!(answer, Answer { extended: extras, ..Answer::default() });
         }
     }
 }

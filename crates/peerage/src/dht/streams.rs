@@ -53,7 +53,7 @@ pub(crate) struct Question<'a> {
 pub(crate) struct Answered {
     /// `None` for questions that have none.
     pub(crate) message: Option<kad::Message>,
-    /// From the first byte of the question to the last of the answer.
+    /// From the first byte of the question to the last of the answer; where there is none, from its end to the word that the peer has it.
     pub(crate) took: Duration,
 }
 
@@ -107,17 +107,15 @@ async fn open(peer: &Peer, names: &[&str]) -> Result<Stream, AskError> {
     })
 }
 
-/// Keeps a stream whose question was answered. One whose question has no answer is ended, and read to its end: py-libp2p answers all the same, and the
+/// Keeps a stream whose question was answered. One whose question has no answer is ended by now, and read to its end: py-libp2p answers all the same, and the
 /// next question would be given that.
 async fn put_away(peer: &Peer, mut stream: Stream, answered: bool) {
     if answered {
         return keep(peer, stream);
     }
-    if stream.send.finish().is_ok() {
-        let rest = async { while let Ok(Some(_)) = stream.recv.read_chunk(MAX_ANSWER_BYTES).await {} };
-        // A peer that never ends its side is not waited for.
-        let _ = tokio::time::timeout(END_WITHIN, rest).await;
-    }
+    let rest = async { while let Ok(Some(_)) = stream.recv.read_chunk(MAX_ANSWER_BYTES).await {} };
+    // It has the question; a peer that never ends its side is not waited for.
+    let _ = tokio::time::timeout(END_WITHIN, rest).await;
 }
 
 async fn exchange(
@@ -130,14 +128,27 @@ async fn exchange(
     written.map_err(|error: WriteError| lost(peer, &error))?;
     question.sent.store(true, Ordering::Relaxed);
     if !question.answered {
-        // The peer's word on the stream's name is the only sign that it takes the question.
-        stream.recv.negotiated().await.map_err(|error| read_failed(peer, &stream, error))?;
-        return Ok((stream, Answered { message: None, took: start.elapsed() }));
+        let took = deliver(peer, &mut stream).await?;
+        return Ok((stream, Answered { message: None, took }));
     }
     match stream.recv.read_message::<kad::Message>(MAX_ANSWER_BYTES).await {
         Ok(Some(message)) => Ok((stream, Answered { message: Some(message), took: start.elapsed() })),
         Ok(None) => Err(lost(peer, &"the stream ended before the answer")),
         Err(error) => Err(read_failed(peer, &stream, error)),
+    }
+}
+
+/// Ends a stream whose question has no answer, and waits until the peer's side of the connection has all of it: only that shows that the peer is there. How long it took from
+/// the end on, which is a round trip.
+async fn deliver(peer: &Peer, stream: &mut Stream) -> Result<Duration, AskError> {
+    // On a new stream the peer says first whether it knows the name.
+    stream.recv.negotiated().await.map_err(|error| read_failed(peer, stream, error))?;
+    let start = Instant::now();
+    stream.send.finish().map_err(|error| lost(peer, &error))?;
+    match stream.send.stopped().await {
+        Ok(None) => Ok(start.elapsed()),
+        Ok(Some(_)) => Err(lost(peer, &"the peer did not take the question")),
+        Err(cause) => Err(lost(peer, &cause)),
     }
 }
 

@@ -1,11 +1,11 @@
-//! The DHT and peers of other implementations: under which name they are asked, and what holds of them until they say who they are.
+//! The DHT and peers of other implementations: under which name they are asked, what holds of them until they say who they are, and what shows that they are there.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use peerage::dht::Mode;
-use peerage::{DhtConfig, Environment, Node, NodeKey, PeerId};
+use peerage::{DhtConfig, DhtError, Environment, Node, NodeKey, PeerId};
 use peerage_identity::DialAddress;
 use peerage_transport::{CloseCode, Connection, Endpoint, EndpointConfig, InboundStream};
 use peerage_wire::identify::Identify;
@@ -14,8 +14,8 @@ use peerage_wire::kad::message::{MessageType, Peer};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::clock::{LIMIT, pass, until, within};
-use crate::network::World;
+use crate::clock::{LIMIT, SECOND, pass, until, within};
+use crate::network::{DELAY, Machine, World};
 
 const IDENTIFY: &str = "/ipfs/id/1.0.0";
 const LIBP2P: &str = "/ipfs/kad/1.0.0";
@@ -33,11 +33,14 @@ async fn node(world: &Arc<World>, mode: Mode) -> Node {
 struct Foreign {
     key: NodeKey,
     at: DialAddress,
+    machine: Arc<Machine>,
     endpoint: Endpoint,
     /// Whom it names, whatever it is asked.
     names: Vec<Peer>,
     /// Whether it says who it is.
     speaks: watch::Sender<bool>,
+    /// Whether it vanishes when it has answered the first question for this key.
+    vanishes_after: Option<&'static [u8]>,
     /// Names under which it was asked and that it does not serve.
     refused: Mutex<Vec<String>>,
     /// When it was asked what.
@@ -56,7 +59,7 @@ impl Foreign {
         let at = format!("/ip4/10.0.0.{host}/udp/4001/quic-v1").parse().unwrap();
         let (names, speaks) = (Vec::new(), watch::Sender::new(true));
         let (refused, asked) = (Mutex::default(), Mutex::default());
-        Self { key, at, endpoint, names, speaks, refused, asked }
+        Self { key, at, machine, endpoint, names, speaks, vanishes_after: None, refused, asked }
     }
 
     fn id(&self) -> PeerId {
@@ -121,10 +124,19 @@ impl Foreign {
             if asked.r#type() == MessageType::AddProvider {
                 continue;
             }
+            let vanishes = self.vanishes_after.is_some_and(|key| asked.key.as_deref() == Some(key));
             let _ = stream.send.write_frame(&Message { closer_peers: self.names.clone(), ..asked }).await;
             // It ends its side with its first answer, as rust-libp2p does, and listens on.
             let _ = stream.send.finish();
+            if vanishes {
+                pass(DELAY / 2).await;
+                self.machine.set_addresses(&[]);
+            }
         }
+    }
+
+    fn was_asked(&self, kind: MessageType) -> Option<Instant> {
+        self.asked.lock().unwrap().iter().find(|(_, asked)| *asked == kind).map(|(at, _)| *at)
     }
 
     async fn is_known(&self, node: &Node) -> bool {
@@ -180,5 +192,38 @@ async fn a_foreign_peer_that_connects_again_keeps_its_place_in_the_table_meanwhi
         pass(Duration::from_millis(4)).await;
         assert!(foreign.is_known(&node).await, "at look {look}");
     }
+    node.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_answer_counts_when_a_foreign_peer_has_it() {
+    let world = World::new();
+    // It publishes nothing by itself, so that its streams wait for what is asked here.
+    let node = node(&world, Mode::Client).await;
+    let foreign = Arc::new(Foreign::new(&world, 2).await);
+    foreign.join(&node).await;
+    foreign.becomes_known(&node).await;
+    let report = node.dht().provide("song").await.unwrap();
+    assert_eq!(report.counts.stored, 1, "{report}");
+    let there = foreign.was_asked(MessageType::AddProvider).unwrap();
+    assert!(there.elapsed() >= DELAY, "{:?}", there.elapsed());
+    node.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_stored_at_a_foreign_peer_that_is_gone_without_a_word() {
+    let world = World::new();
+    let node = node(&world, Mode::Client).await;
+    let mut foreign = Foreign::new(&world, 2).await;
+    foreign.vanishes_after = Some(b"song");
+    let foreign = Arc::new(foreign);
+    foreign.join(&node).await;
+    foreign.becomes_known(&node).await;
+    let start = Instant::now();
+    let failed = node.dht().provide("song").await;
+    let Err(DhtError::TooFewStored { report }) = failed else { panic!("{failed:?}") };
+    assert_eq!(report.counts.stored, 0, "{report}");
+    assert!(start.elapsed() > 4 * SECOND, "it is given the time of a question");
+    assert_eq!(foreign.was_asked(MessageType::AddProvider), None);
     node.close().await;
 }
