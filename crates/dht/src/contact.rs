@@ -109,6 +109,11 @@ impl Contact {
         self.credible_from(teller).unwrap_or_else(|| Self::new(self.0.peer, &[]))
     }
 
+    /// The narrowest scope of its addresses; [`AddressScope::Global`] where it has none.
+    pub fn narrowest(&self) -> AddressScope {
+        self.0.narrowest
+    }
+
     /// Whether a peer met at `remote` was met where it says it is: at one of its addresses, or perhaps behind one of its names.
     pub fn is_at(&self, remote: IpAddr) -> bool {
         let remote = remote.to_canonical();

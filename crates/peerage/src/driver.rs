@@ -51,7 +51,6 @@ pub(crate) enum Message {
     /// The user wants a connection.
     Connect { target: Target, reply: oneshot::Sender<Result<PeerId, ConnectError>> },
     /// Something wants to ask a peer, as a lookup does: a connection for that long.
-    #[allow(dead_code, reason = "the DHT's driver sends it")]
     Visit {
         peer: PeerId,
         /// Where third parties say that it is, and from where they were reached.
@@ -165,6 +164,8 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: PeerManager, mut messages:
         };
         tokio::select! {
             biased;
+            // Messages that never pause would keep it waiting, and it begins nothing.
+            () = shared.visitor_left.notified() => driver.forget_gone(shared.clock.now()),
             message = messages.recv() => match message {
                 Some(message) => driver.handle(message),
                 None => return,
@@ -256,6 +257,8 @@ impl Driver {
                 let ticket = self.ticket(now, Waiting::User(reply));
                 self.manager.handle(now, Input::Connect { ticket, target });
             }
+            // Whoever wanted it has gone while it stood in the queue.
+            Message::Visit { reply, .. } if reply.is_closed() => {}
             Message::Visit { peer, addresses, told_from, urgent, reply } => {
                 let ticket = self.ticket(now, Waiting::Visitor(reply));
                 self.manager.handle(now, Input::Visit { ticket, peer, addresses, told_from, urgent });
@@ -282,14 +285,19 @@ impl Driver {
         }
     }
 
-    /// A number for somebody who waits for a connection. Who waits no longer is forgotten.
-    fn ticket(&mut self, now: Now, waiting: Waiting) -> Ticket {
+    /// Forgets who waits no longer, and ends what was to be begun for them.
+    fn forget_gone(&mut self, now: Now) {
         let gone: Vec<_> =
             self.tickets.iter().filter(|(_, waiting)| waiting.is_closed()).map(|(id, _)| *id).collect();
         if !gone.is_empty() {
             gone.iter().for_each(|ticket| drop(self.tickets.remove(ticket)));
             self.manager.handle(now, Input::CancelVisits { tickets: gone });
         }
+    }
+
+    /// A number for somebody who waits for a connection. Users who wait no longer are forgotten by then.
+    fn ticket(&mut self, now: Now, waiting: Waiting) -> Ticket {
+        self.forget_gone(now);
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         self.tickets.insert(ticket, waiting);

@@ -12,7 +12,7 @@ use peerage_peers::HelloFacts;
 use peerage_transport::Endpoint;
 use peerage_wire::hello as wire;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Timeout;
 use tokio_util::future::FutureExt;
@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     /// What is on its way into the store.
     pub(crate) saving: Saving,
     pub(crate) to_driver: mpsc::Sender<Message>,
+    /// Somebody who waited for a visit has gone. It takes no place in the driver's queue.
+    pub(crate) visitor_left: Notify,
     pub(crate) tasks: TaskTracker,
     /// Where the tasks run.
     runtime: Handle,
@@ -153,6 +155,7 @@ impl Shared {
             secrets: Secrets::new(parts.secrets),
             saving: parts.saving,
             to_driver: parts.to_driver,
+            visitor_left: Notify::new(),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
             lending: Lending::new(Handle::current()),

@@ -8,8 +8,8 @@ use crate::driver::Message;
 use crate::shared::Shared;
 
 impl Shared {
-    /// A connection to `peer`, for which the user waits: the one that there is, or a visit, which ends when it is not used. `addresses` are where third parties say that it is,
-    /// reached from `told_from`. When the future is dropped before the dial is begun, there is none.
+    /// A connection to `peer`: the one that there is, or a visit, which ends when it is not used. `addresses` are where third parties say that it is, reached from `told_from`.
+    /// `urgent`: the user waits for it, whatever failed lately. When the future is dropped before the dial is begun, there is none.
     ///
     /// # Errors
     /// Why there is none, with the time at which it makes sense to come back where that is known.
@@ -18,26 +18,41 @@ impl Shared {
         peer: PeerId,
         addresses: Vec<DialAddress>,
         told_from: Option<AddressScope>,
+        urgent: bool,
     ) -> Result<PeerId, Failure> {
         let (reply, answer) = oneshot::channel();
-        let message = Message::Visit { peer, addresses, told_from, urgent: true, reply };
+        let mut visitor = Visitor { shared: self, answer };
+        let message = Message::Visit { peer, addresses, told_from, urgent, reply };
         let closes = || Failure::from(Fault::ThisNodeCloses);
         self.to_driver.send(message).await.map_err(|_| closes())?;
-        answer.await.unwrap_or_else(|_| Err(closes()))
+        (&mut visitor.answer).await.unwrap_or_else(|_| Err(closes()))
     }
+}
 
-    /// The narrowest scope in which somebody is connected: what peers say of narrower addresses is not believed, as nobody who says it is there.
-    pub(crate) fn scope(&self) -> AddressScope {
-        let remotes = self.connected().into_iter().map(|peer| peer.connection.remote_address().ip());
-        remotes.map(AddressScope::of).min().unwrap_or(AddressScope::Global)
+/// Somebody who waits for a visit. Whoever goes before it has begun tells the driver, so that nobody is dialled in vain.
+struct Visitor<'a> {
+    shared: &'a Shared,
+    answer: oneshot::Receiver<Result<PeerId, Failure>>,
+}
+
+impl Drop for Visitor<'_> {
+    fn drop(&mut self) {
+        if !self.answer.is_terminated() {
+            self.answer.close();
+            self.shared.visitor_left.notify_one();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
     use std::time::Duration;
 
+    use futures::FutureExt;
+    use peerage_identity::NodeKey;
     use peerage_peers::{Cause, PeerEvent, PeersConfig};
+    use peerage_transport::TransportSettings;
 
     use super::*;
     use crate::{Change, Node, NodeBuilder, Watch};
@@ -53,7 +68,7 @@ mod tests {
     async fn visit(from: &Node, to: &Node) -> Result<PeerId, Failure> {
         let addresses = to.listen_addresses().to_vec();
         let shared = from.peers().shared;
-        let visit = shared.visit(to.peer_id(), addresses, Some(AddressScope::Loopback));
+        let visit = shared.visit(to.peer_id(), addresses, Some(AddressScope::Loopback), true);
         tokio::time::timeout(LIMIT, visit).await.expect("an answer")
     }
 
@@ -102,6 +117,53 @@ mod tests {
         until(&mut at_visitor, |event| is_gone(event, guest.peer_id())).await;
         let connected = visitor.peers().connected();
         assert_eq!(connected.iter().map(|peer| peer.peer_id).collect::<Vec<_>>(), [hub.peer_id()]);
+    }
+
+    fn is_begun(event: &PeerEvent, peer: PeerId) -> bool {
+        matches!(event, PeerEvent::Changed { peer: begun, cause: Cause::VisitAsked, .. } if *begun == peer)
+    }
+
+    async fn catch_up(shared: &Shared) {
+        let (reply, done) = oneshot::channel();
+        shared.to_driver.send(Message::CaughtUp { reply }).await.unwrap();
+        done.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn visits_that_nobody_waits_for_any_more_are_not_begun() {
+        let settings = TransportSettings { dial_timeout: Duration::from_millis(300), ..Default::default() };
+        let config = PeersConfig { max_parallel_visits: 1, ..PeersConfig::default() };
+        let visitor = builder(config).transport_settings(settings).start().await.unwrap();
+        let (shared, mut watch) = (visitor.peers().shared, visitor.peers().watch().await.unwrap());
+        // Nobody answers there.
+        let sockets: Vec<_> = (0..4).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let peers: Vec<_> = sockets.iter().map(|_| NodeKey::generate().peer_id()).collect();
+        let visit = |number: usize| {
+            let (shared, peer) = (shared.clone(), peers[number]);
+            let address = DialAddress::from_socket_addr(sockets[number].local_addr().unwrap()).unwrap();
+            async move { shared.visit(peer, vec![address], Some(AddressScope::Loopback), false).await }
+        };
+        let visits: Vec<_> = (0..3).map(|number| tokio::spawn(visit(number))).collect();
+        until(&mut watch, |event| is_begun(event, peers[0])).await;
+        catch_up(&shared).await;
+        // Whoever goes while it still stands in the driver's queue is as little missed.
+        assert!(visit(3).now_or_never().is_none());
+        for visit in visits {
+            visit.abort();
+            assert!(visit.await.unwrap_err().is_cancelled());
+        }
+        // The one under way goes on, and frees its place when it has failed.
+        until(&mut watch, |event| matches!(event, PeerEvent::DialFailed { .. })).await;
+        catch_up(&shared).await;
+        while let Some(Some(change)) = watch.next().now_or_never() {
+            let Change::Event(event) = change else { continue };
+            assert!(!peers.iter().any(|peer| is_begun(&event, *peer)), "{event:?}");
+        }
+        for socket in &sockets[1..] {
+            socket.set_nonblocking(true).unwrap();
+            assert!(socket.recv(&mut [0; 2048]).is_err(), "nobody has sent anything there");
+        }
+        visitor.close().await;
     }
 
     #[tokio::test]

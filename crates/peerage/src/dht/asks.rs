@@ -8,7 +8,6 @@ use std::time::Duration;
 use peerage_dht::{Answer, Class, Contact, Failure, Query};
 use peerage_peers::{Blame, Input, Penalty};
 use peerage_wire::kad;
-use tokio::sync::oneshot;
 
 use super::streams::AskError;
 use super::{DhtCore, codec, streams};
@@ -100,18 +99,9 @@ impl Drop for Awaited<'_> {
 
 /// Connects to a peer for a while, within the peer manager's limits for visits.
 async fn visit(shared: &Arc<Shared>, contact: &Contact) -> Result<Arc<Peer>, Failure> {
-    let (reply, answer) = oneshot::channel();
-    let visit = Message::Visit {
-        peer: *contact.peer(),
-        addresses: contact.addresses(),
-        told_from: None,
-        urgent: false,
-        reply,
-    };
-    shared.to_driver.send(visit).await.map_err(|_| Failure::Local)?;
-    match answer.await {
-        Ok(Ok(peer)) => shared.peer(&peer).ok_or(Failure::Refused),
-        Ok(Err(failure)) => {
+    match shared.visit(*contact.peer(), contact.addresses(), None, false).await {
+        Ok(peer) => shared.peer(&peer).ok_or(Failure::Refused),
+        Err(failure) => {
             tracing::trace!(peer = %contact.peer(), detail = failure.detail, "not reached for the DHT");
             Err(match failure.blame() {
                 Blame::Local => Failure::Local,
@@ -119,7 +109,6 @@ async fn visit(shared: &Arc<Shared>, contact: &Contact) -> Result<Arc<Peer>, Fai
                 Blame::Overloaded | Blame::Hostile => Failure::Refused,
             })
         }
-        Err(_) => Err(Failure::Local),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use peerage_identity::{DialAddress, PeerId};
+use peerage_identity::{AddressScope, DialAddress, PeerId};
 use peerage_peers::{Failure, Fault};
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ pub(crate) async fn reach(
     let mut tried = published.as_deref().unwrap_or_default().to_vec();
     let mut last = None;
     if !tried.is_empty() {
-        match dial(shared, peer, &tried).await {
+        match dial(&dht, peer, &tried).await {
             Err(failure) if may_be_elsewhere(&failure) => last = Some(failure),
             done => return done.map_err(ConnectError::from),
         }
@@ -39,7 +39,7 @@ pub(crate) async fn reach(
     named.retain(|address| !tried.iter().any(|known| bare(known) == bare(address)));
     if !named.is_empty() {
         tried.append(&mut named);
-        return dial(shared, peer, &tried).await.map_err(ConnectError::from);
+        return dial(&dht, peer, &tried).await.map_err(ConnectError::from);
     }
     match (last, published, found) {
         (Some(failure), ..) => Err(failure.into()),
@@ -48,15 +48,26 @@ pub(crate) async fn reach(
     }
 }
 
-async fn dial(shared: &Arc<Shared>, peer: PeerId, addresses: &[DialAddress]) -> Result<PeerId, Failure> {
-    let (begun, whole) = (Instant::now(), shared.endpoint.settings().dial_timeout);
-    let visit = || shared.visit(peer, addresses.to_vec(), Some(shared.scope()));
+async fn dial(dht: &Dht, peer: PeerId, addresses: &[DialAddress]) -> Result<PeerId, Failure> {
+    let (begun, whole) = (Instant::now(), dht.shared.endpoint.settings().dial_timeout);
+    let scope = scope(dht).await;
+    let visit = || dht.shared.visit(peer, addresses.to_vec(), Some(scope), true);
     let first = match visit().await {
         Err(failure) if may_be_elsewhere(&failure) && begun.elapsed() < whole => failure,
         done => return done,
     };
     // It may have waited for a dial that began before these addresses were known, at what somebody had named wrongly.
     visit().await.map_err(|second| if second.fault == Fault::TooManyDials { first } else { second })
+}
+
+/// The narrowest scope in which a peer of ours is: connected, or in the table, where addresses stand that were believed of those who were met there. What is narrower is nobody's
+/// to tell us.
+async fn scope(dht: &Dht) -> AddressScope {
+    let connected = dht.shared.connected();
+    let remotes = connected.iter().map(|peer| AddressScope::of(peer.connection.remote_address().ip()));
+    let known = dht.table().await.unwrap_or_default();
+    let known = known.iter().map(|(contact, _)| contact.narrowest());
+    remotes.chain(known).min().unwrap_or(AddressScope::Global)
 }
 
 /// Whether other addresses may help.
