@@ -5,6 +5,7 @@ use peerage_identity::DialAddress;
 
 mod find;
 mod limits;
+mod warm;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
