@@ -51,13 +51,18 @@ pub(crate) enum Message {
     /// The user wants a connection.
     Connect { target: Target, reply: oneshot::Sender<Result<PeerId, ConnectError>> },
     /// Something wants to ask a peer, as a lookup does: a connection for that long.
+    /// The user wants a connection to a peer, of which others have said where it is.
+    Reach {
+        peer: PeerId,
+        addresses: Vec<DialAddress>,
+        told_from: AddressScope,
+        reply: oneshot::Sender<Result<PeerId, ConnectError>>,
+    },
     Visit {
         peer: PeerId,
         /// Where third parties say that it is, and from where they were reached.
         addresses: Vec<DialAddress>,
         told_from: Option<AddressScope>,
-        /// The user waits for it, whatever failed lately.
-        urgent: bool,
         /// When its receiver is dropped before the dial, there is none.
         reply: oneshot::Sender<Result<PeerId, Failure>>,
     },
@@ -257,11 +262,15 @@ impl Driver {
                 let ticket = self.ticket(now, Waiting::User(reply));
                 self.manager.handle(now, Input::Connect { ticket, target });
             }
+            Message::Reach { peer, addresses, told_from, reply } => {
+                let ticket = self.ticket(now, Waiting::User(reply));
+                self.manager.handle(now, Input::Reach { ticket, peer, addresses, told_from });
+            }
             // Whoever wanted it has gone while it stood in the queue.
             Message::Visit { reply, .. } if reply.is_closed() => {}
-            Message::Visit { peer, addresses, told_from, urgent, reply } => {
+            Message::Visit { peer, addresses, told_from, reply } => {
                 let ticket = self.ticket(now, Waiting::Visitor(reply));
-                self.manager.handle(now, Input::Visit { ticket, peer, addresses, told_from, urgent });
+                self.manager.handle(now, Input::Visit { ticket, peer, addresses, told_from });
             }
             Message::Allowed { reply } => {
                 let allowed = self.manager.allowed();

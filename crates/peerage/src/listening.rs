@@ -228,13 +228,13 @@ pub(crate) async fn check_interfaces(shared: &Shared, told: bool) {
         announce(shared, &state);
         (gone, other)
     };
-    if told || other {
-        // Who was silent may have been unreachable from where this node was.
-        crate::dht::network_changed(shared).await;
-    }
     if !gone.is_empty() {
         tracing::info!(?gone, "addresses of this machine went away");
         let _ = shared.to_driver.send(Message::AddressesGone(gone)).await;
+    }
+    if told || other {
+        // Who was silent may have been unreachable from where this node was.
+        crate::dht::network_changed(shared).await;
     }
 }
 

@@ -189,9 +189,7 @@ impl Node {
         if self.shared.dht.is_none() || peer == self.shared.me || matches!(error, ConnectError::Closed) {
             return Err(error);
         }
-        crate::dht::reach(&self.shared, peer, error).await?;
-        // It is a visit so far.
-        self.connect_target(Target::Peer(peer)).await
+        crate::dht::reach(&self.shared, peer, error).await
     }
 
     async fn connect_target(&self, target: Target) -> Result<PeerId, ConnectError> {

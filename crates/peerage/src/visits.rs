@@ -9,7 +9,7 @@ use crate::shared::Shared;
 
 impl Shared {
     /// A connection to `peer`: the one that there is, or a visit, which ends when it is not used. `addresses` are where third parties say that it is, reached from `told_from`.
-    /// `urgent`: the user waits for it, whatever failed lately. When the future is dropped before the dial is begun, there is none.
+    /// When the future is dropped before the dial is begun, there is none.
     ///
     /// # Errors
     /// Why there is none, with the time at which it makes sense to come back where that is known.
@@ -18,11 +18,10 @@ impl Shared {
         peer: PeerId,
         addresses: Vec<DialAddress>,
         told_from: Option<AddressScope>,
-        urgent: bool,
     ) -> Result<PeerId, Failure> {
         let (reply, answer) = oneshot::channel();
         let mut visitor = Visitor { shared: self, answer };
-        let message = Message::Visit { peer, addresses, told_from, urgent, reply };
+        let message = Message::Visit { peer, addresses, told_from, reply };
         let closes = || Failure::from(Fault::ThisNodeCloses);
         self.to_driver.send(message).await.map_err(|_| closes())?;
         (&mut visitor.answer).await.unwrap_or_else(|_| Err(closes()))
@@ -68,7 +67,7 @@ mod tests {
     async fn visit(from: &Node, to: &Node) -> Result<PeerId, Failure> {
         let addresses = to.listen_addresses().to_vec();
         let shared = from.peers().shared;
-        let visit = shared.visit(to.peer_id(), addresses, Some(AddressScope::Loopback), true);
+        let visit = shared.visit(to.peer_id(), addresses, Some(AddressScope::Loopback));
         tokio::time::timeout(LIMIT, visit).await.expect("an answer")
     }
 
@@ -141,7 +140,7 @@ mod tests {
         let visit = |number: usize| {
             let (shared, peer) = (shared.clone(), peers[number]);
             let address = DialAddress::from_socket_addr(sockets[number].local_addr().unwrap()).unwrap();
-            async move { shared.visit(peer, vec![address], Some(AddressScope::Loopback), false).await }
+            async move { shared.visit(peer, vec![address], Some(AddressScope::Loopback)).await }
         };
         let visits: Vec<_> = (0..3).map(|number| tokio::spawn(visit(number))).collect();
         until(&mut watch, |event| is_begun(event, peers[0])).await;

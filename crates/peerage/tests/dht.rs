@@ -10,7 +10,10 @@ use peerage::dht::{
     Ad, Authority, Class, DhtReport, Ended, Event, Failure, Kind, MailboxPolicy, Mode, NotStored, Place,
     Published, Refusal, SetState, StepKind,
 };
-use peerage::{Dht, DhtConfig, DhtError, Node, NodeBuilder, PeerId};
+use peerage::{
+    BookChange, Dht, DhtConfig, DhtError, MemoryStore, Node, NodeBuilder, PeerId, Row, RowChange, Store,
+    StoreError, Stored,
+};
 
 fn builder() -> NodeBuilder {
     Node::builder().network("dht-test").dht(DhtConfig::default().any_value("interop"))
@@ -502,4 +505,73 @@ async fn a_private_peer_is_in_no_table_of_the_dht() {
         }
         close(vec![node, hidden]).await;
     }
+}
+
+/// A disk that takes the first rows only when it is let go.
+#[derive(Debug, Default)]
+struct Slow {
+    kept: MemoryStore,
+    gate: std::sync::Mutex<Option<std::sync::mpsc::Receiver<()>>>,
+    begun: std::sync::atomic::AtomicBool,
+}
+
+impl Store for Slow {
+    fn load(&self) -> Result<Stored, StoreError> {
+        self.kept.load()
+    }
+
+    fn save(&self, changes: &[BookChange]) -> Result<(), StoreError> {
+        self.kept.save(changes)
+    }
+
+    fn load_rows(&self) -> Result<Vec<Row>, StoreError> {
+        self.kept.load_rows()
+    }
+
+    fn save_rows(&self, changes: &[RowChange], durable: bool) -> Result<(), StoreError> {
+        if let Some(gate) = self.gate.lock().unwrap().take() {
+            self.begun.store(true, std::sync::atomic::Ordering::Relaxed);
+            let _ = gate.recv();
+        }
+        self.kept.save_rows(changes, durable)
+    }
+}
+
+/// What came while the disk was busy is stored when the node closes, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_behind_a_slow_disk_is_stored_at_the_end() {
+    let (let_go, gate) = std::sync::mpsc::channel();
+    let slow = std::sync::Arc::new(Slow { gate: Some(gate).into(), ..Slow::default() });
+    let first = server(&[]).await;
+    let holder = builder().listen("/ip4/127.0.0.1/udp/0/quic-v1").seed(&first.listen_addresses()[0]);
+    let holder = holder.store(slow.clone()).start().await.unwrap();
+    knows(&first.dht(), 1).await;
+    let hold = |number: usize| {
+        let (first, holder) = (first.dht(), holder.dht());
+        async move {
+            first.put(format!("value {number}"), "x").await.unwrap();
+            until("the holder has it", || async {
+                (holder.held(100).await.unwrap().len() >= number).then_some(())
+            })
+            .await;
+        }
+    };
+    hold(1).await;
+    until("the disk is busy", || async {
+        slow.begun.load(std::sync::atomic::Ordering::Relaxed).then_some(())
+    })
+    .await;
+    for number in 2..6 {
+        hold(number).await;
+    }
+    let held = holder.dht().held(100).await.unwrap().len();
+    let closing = tokio::spawn(holder.close());
+    until("it is about to end", || async { first.peers().connected().is_empty().then_some(()) }).await;
+    let_go.send(()).unwrap();
+    closing.await.unwrap();
+    first.close().await;
+    let again = builder().listen("/ip4/127.0.0.1/udp/0/quic-v1").store(slow).start().await.unwrap();
+    // Neighbours may have handed over more meanwhile.
+    assert!(again.dht().held(100).await.unwrap().len() >= held);
+    again.close().await;
 }

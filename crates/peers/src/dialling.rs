@@ -14,7 +14,7 @@ use crate::bans::Ban;
 use crate::cause::{Blame, Cause, Failure, Fault, RejectReason};
 use crate::dial_queue::{DialQueue, Target};
 use crate::manager::{Attempt, ConnState, PeerManager};
-use crate::types::{AttemptId, ConnId, Course, Direction, Output, PeerEvent, Route, Ticket};
+use crate::types::{AttemptId, ConnId, Course, Direction, Output, PeerEvent, Route};
 
 /// Addresses that one dial of a peer tries.
 pub(crate) const MAX_ROUTES: usize = 4;
@@ -25,8 +25,8 @@ impl PeerManager {
         while !self.shutting_down && self.dials_under_way(false) < self.config.max_parallel_dials {
             if let Some(conn) = self.stranded.pop_front() {
                 self.start_instead_of(now, conn);
-            } else if let Some((ticket, target)) = self.explicit.pop_front() {
-                self.start_explicit(now, ticket, target);
+            } else if let Some(explicit) = self.explicit.pop_front() {
+                self.start_explicit(now, explicit);
             } else if let Some((target, counted, cause)) = self.pop_due(now) {
                 self.start(now, target, counted, cause);
             } else {
@@ -114,7 +114,7 @@ impl PeerManager {
         let Some(address) = attempt.failed_most() else { return };
         self.visits.dial_ended();
         let (peer, retry_in) = match &attempt.target {
-            Target::Peer(peer) if attempt.visit && !self.tried_the_book(peer, &attempt) => {
+            Target::Peer(peer) if self.is_hearsay(peer, &attempt) => {
                 self.charge_given(now, *peer, &attempt);
                 self.charge_routes(now, *peer, &attempt);
                 self.requeue(now, *peer, Duration::ZERO);
@@ -283,61 +283,6 @@ impl PeerManager {
         None
     }
 
-    fn start_explicit(&mut self, now: Now, ticket: Ticket, target: Target) {
-        let peer = match &target {
-            Target::Peer(peer) => Some(*peer),
-            Target::Address(address) => address.peer_id(),
-        };
-        if let Some(peer) = peer {
-            let why = "the user asked for a connection";
-            if self.admitted(&peer).is_some() {
-                self.keep(now, peer, false, why);
-                return self.resolve(vec![ticket], &Ok(peer));
-            }
-            if self.is_linked(&peer) {
-                self.keep(now, peer, false, why);
-                self.visits.wanted.insert(peer);
-                self.waiting.entry(peer).or_default().push(ticket);
-                return;
-            }
-            let under_way = self.attempts.values_mut().find(|attempt| {
-                attempt.peer() == Some(peer)
-                    && match &target {
-                        Target::Peer(_) => true,
-                        Target::Address(address) => {
-                            attempt.routes.iter().any(|route| route.address.same_endpoint(address))
-                        }
-                    }
-            });
-            if let Some(attempt) = under_way {
-                attempt.tickets.push(ticket);
-                if attempt.visit {
-                    (attempt.visit, attempt.counted) = (false, false);
-                }
-                return;
-            }
-        }
-        let routes = match &target {
-            Target::Address(address) => vec![Route::named(address)],
-            Target::Peer(peer) => self.routes_to(peer),
-        };
-        if routes.is_empty() {
-            let what = peer.map(|peer| peer.to_string()).unwrap_or_default();
-            let why = format!("no address of {what} is known: add one with peers().add");
-            let failure = Failure::new(Fault::NoAddress, why);
-            if let Some(peer) = peer {
-                self.note_failure(now, peer, &failure);
-            }
-            return self.resolve(vec![ticket], &Err(failure));
-        }
-        if let Some(peer) = &peer {
-            self.dequeue(peer);
-        }
-        let target = peer.map_or(target, Target::Peer);
-        let dial = Attempt { tickets: vec![ticket], ..Attempt::new(target, routes) };
-        self.dial(now, dial, Cause::Asked);
-    }
-
     /// Our address on a connection went away. One that we dialled moves by itself, and one that is a visit is the visitor's to renew.
     pub(crate) fn local_address_changed(&mut self, id: ConnId) {
         let visits = self.conns.get(&id).is_some_and(|conn| conn.visit);
@@ -476,7 +421,7 @@ impl PeerManager {
     }
 
     /// Where a peer may be dialled, the best first, as many as one dial tries.
-    fn routes_to(&self, peer: &PeerId) -> Vec<Route> {
+    pub(crate) fn routes_to(&self, peer: &PeerId) -> Vec<Route> {
         let mut routes = self.all_routes_to(peer);
         routes.truncate(MAX_ROUTES);
         routes
@@ -516,7 +461,7 @@ pub(crate) fn ip_of(address: &DialAddress) -> Option<IpAddr> {
 
 impl Route {
     /// One that the user named.
-    fn named(address: &DialAddress) -> Self {
+    pub(crate) fn named(address: &DialAddress) -> Self {
         Self { address: address.clone(), told_from: None, unproved: false }
     }
 }

@@ -45,6 +45,7 @@ mod dial_queue;
 mod dialling;
 mod door;
 mod exchange;
+mod explicit;
 mod journal;
 mod manager;
 mod observed;

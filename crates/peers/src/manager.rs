@@ -8,18 +8,17 @@ use peerage_identity::{DialAddress, PeerId};
 use peerage_machine::{Machine, Now, Random, TokenBucket};
 
 use crate::agreement::Pair;
-use crate::allow::not_allowed;
 use crate::bans::Bans;
 use crate::book::{Book, Source};
 use crate::budget::DialBudget;
-use crate::cause::{Cause, Failure, Fault, RejectReason};
+use crate::cause::{Cause, Failure, Fault};
 use crate::class::PeerClass;
 use crate::config::PeersConfig;
 use crate::conns::Conns;
 use crate::dial_queue::{DialQueue, Target};
-use crate::dialling::ip_of;
 use crate::door::Door;
 use crate::exchange::Exchange;
+use crate::explicit::Explicit;
 use crate::journal::Journal;
 use crate::observed::Votes;
 use crate::penalty::Scores;
@@ -54,7 +53,7 @@ pub struct PeerManager {
     /// Dials under way.
     pub(crate) attempts: BTreeMap<AttemptId, Attempt>,
     /// Explicit connects that wait for a dial slot.
-    pub(crate) explicit: VecDeque<(Ticket, Target)>,
+    pub(crate) explicit: VecDeque<Explicit>,
     /// Connections whose local address went away: each waits for a dial slot.
     pub(crate) stranded: VecDeque<ConnId>,
     /// Explicit connects that wait for a peer whose handshake is under way.
@@ -512,51 +511,6 @@ impl PeerManager {
         self.note(now, peer, Cause::Named, if on { "persistent" } else { "no longer persistent" });
     }
 
-    fn connect(&mut self, now: Now, ticket: Ticket, target: Target) {
-        let peer = match &target {
-            Target::Peer(peer) => Some(*peer),
-            Target::Address(address) => address.peer_id(),
-        };
-        if let Some(peer) = peer.filter(|peer| self.admitted(peer).is_some()) {
-            self.keep(now, peer, false, "the user asked for a connection");
-            return self.resolve(vec![ticket], &Ok(peer));
-        }
-        let Err(failure) = self.may_connect(peer, &target) else {
-            return self.explicit.push_back((ticket, target));
-        };
-        if let Some(peer) = peer {
-            self.note_failure(now, peer, &failure);
-        }
-        self.resolve(vec![ticket], &Err(failure));
-    }
-
-    /// Whether an explicit connect may wait for its dial, or what speaks against it.
-    fn may_connect(&self, peer: Option<PeerId>, target: &Target) -> Result<(), Failure> {
-        if let Some(peer) = peer.filter(|peer| *peer == self.me) {
-            let fault = Fault::RefusedByUs(RejectReason::SelfDial);
-            return Err(Failure::new(fault, format!("{peer} is this node itself")));
-        }
-        if let Some(peer) = peer.filter(|peer| !self.is_allowed(peer)) {
-            return Err(not_allowed(peer));
-        }
-        // One address that is not banned is enough.
-        let ban = match target {
-            Target::Peer(peer) => self.ban_on_all(peer),
-            Target::Address(address) => peer.and_then(|peer| self.ban_on(&peer, ip_of(address))),
-        };
-        if let Some(ban) = ban {
-            let why = format!("{} is banned here ({}): lift the ban first", ban.target, ban.reason);
-            return Err(Failure::new(Fault::Banned, why));
-        }
-        if self.shutting_down {
-            return Err(Failure::from(Fault::ThisNodeCloses));
-        }
-        match self.explicit.len() >= MAX_EXPLICIT_WAITING {
-            true => Err(Failure::from(Fault::TooManyConnects)),
-            false => Ok(()),
-        }
-    }
-
     fn disconnect(&mut self, now: Now, peer: PeerId) {
         if let Some(mut known) = self.book.get_mut(&peer) {
             known.held = true;
@@ -580,7 +534,7 @@ impl PeerManager {
         self.shutting_down = true;
         let failure = Failure::from(Fault::ThisNodeCloses);
         let dialled: Vec<_> = self.attempts.values().filter_map(Attempt::peer).collect();
-        let mut tickets: Vec<_> = self.explicit.drain(..).map(|(ticket, _)| ticket).collect();
+        let mut tickets: Vec<_> = self.explicit.drain(..).map(|explicit| explicit.ticket).collect();
         tickets.extend(self.visits.give_up());
         tickets.extend(std::mem::take(&mut self.waiting).into_values().flatten());
         tickets.extend(std::mem::take(&mut self.attempts).into_values().flat_map(|attempt| attempt.tickets));
@@ -631,8 +585,8 @@ impl Machine for PeerManager {
         match input {
             // Nothing follows from it now.
             Input::Used { peer } => return self.used(now, peer),
-            Input::Visit { ticket, peer, addresses, told_from, urgent } => {
-                self.visit(now, (ticket, urgent), peer, &addresses, told_from);
+            Input::Visit { ticket, peer, addresses, told_from } => {
+                self.visit(now, ticket, peer, &addresses, told_from);
             }
             Input::CancelVisits { tickets } => self.cancel_visits(&tickets),
             Input::Add { address, role } => self.add(now, &address, role),
@@ -640,7 +594,10 @@ impl Machine for PeerManager {
                 self.set_class(now, peer, class, on);
                 self.remember_class(peer, class, on);
             }
-            Input::Connect { ticket, target } => self.connect(now, ticket, target),
+            Input::Connect { ticket, target } => self.connect(now, ticket, target, Vec::new()),
+            Input::Reach { ticket, peer, addresses, told_from } => {
+                self.reach(now, ticket, peer, &addresses, told_from);
+            }
             Input::Disconnect { peer } => self.disconnect(now, peer),
             Input::Raced { attempt, courses } => self.raced(attempt, courses),
             Input::DialFailed { attempt, failure } => self.dial_failed(now, attempt, failure),

@@ -85,6 +85,18 @@ pub enum Input {
         /// Whom.
         target: Target,
     },
+    /// The user wants a connection to a peer now, whatever backoff or limits say, and third parties have said where it is. These addresses are tried before those that the book has, and
+    /// take no place in it.
+    Reach {
+        /// Comes back in [`Output::Connected`].
+        ticket: Ticket,
+        /// Whom.
+        peer: PeerId,
+        /// Where third parties say that it is. Those that are not credible from `told_from` are left out.
+        addresses: Vec<DialAddress>,
+        /// From where whoever named these addresses was reached.
+        told_from: AddressScope,
+    },
     /// Something wants to ask a peer, as a lookup in the DHT does, and needs a connection for that long. Answered at once when there is one.
     Visit {
         /// Comes back in [`Output::Connected`].
@@ -95,9 +107,6 @@ pub enum Input {
         addresses: Vec<DialAddress>,
         /// From where whoever named these addresses was reached; `None` when that was the user.
         told_from: Option<AddressScope>,
-        /// The user waits for it: it is tried once, as [`Input::Connect`] is, whatever failed lately, whatever the budgets of its addresses say, and though the user had hung up on
-        /// the peer.
-        urgent: bool,
     },
     /// Nobody waits any more for these visits. One that has no dial yet gets none, and no answer.
     CancelVisits {

@@ -53,8 +53,6 @@ struct Waiting {
     since: Duration,
     /// Not dialled before this time: enough dials went to its addresses lately.
     due: Duration,
-    /// The user waits for it.
-    urgent: bool,
 }
 
 impl Visits {
@@ -95,7 +93,7 @@ impl PeerManager {
     pub(crate) fn visit(
         &mut self,
         now: Now,
-        (ticket, urgent): (Ticket, bool),
+        ticket: Ticket,
         peer: PeerId,
         addresses: &[DialAddress],
         told_from: Option<AddressScope>,
@@ -110,29 +108,26 @@ impl PeerManager {
         given.truncate(MAX_ROUTES);
         if let Some(waiting) = self.visits.waiting.iter_mut().find(|waiting| waiting.peer == peer) {
             waiting.tickets.push(ticket);
-            waiting.urgent |= urgent;
             let room = (2 * MAX_ROUTES).saturating_sub(waiting.given.len());
             given.retain(|(address, _)| !waiting.given.iter().any(|(known, _)| known == address));
             waiting.given.extend(given.into_iter().take(room));
             return;
         }
-        let refused = match self.may_visit(now, &peer, urgent) {
+        let refused = match self.may_visit(now, &peer) {
             Ok(()) if self.visits.waiting() >= self.config.max_waiting_visits => {
                 Some(Failure::from(Fault::TooManyVisits))
             }
-            Ok(()) => {
-                self.routes_of_visit(now, &peer, &given, urgent).err().map(|failure| match failure.fault {
-                    Fault::NoAddress if !addresses.is_empty() => Failure::from(Fault::OutOfScope),
-                    _ => failure,
-                })
-            }
+            Ok(()) => self.routes_of_visit(now, &peer, &given).err().map(|failure| match failure.fault {
+                Fault::NoAddress if !addresses.is_empty() => Failure::from(Fault::OutOfScope),
+                _ => failure,
+            }),
             Err(failure) => Some(failure),
         };
         match refused {
             Some(failure) => self.resolve(vec![ticket], &Err(failure)),
             None => {
                 let (tickets, since, due) = (vec![ticket], now.mono, Duration::ZERO);
-                self.visits.waiting.push_back(Waiting { peer, tickets, given, since, due, urgent });
+                self.visits.waiting.push_back(Waiting { peer, tickets, given, since, due });
             }
         }
     }
@@ -189,9 +184,9 @@ impl PeerManager {
         }
     }
 
-    /// Whether the book vouches for one of the addresses of a dial: only then does its failure say something of the peer. Anybody may give us others.
-    pub(crate) fn tried_the_book(&self, peer: &PeerId, attempt: &Attempt) -> bool {
-        attempt.routes.iter().any(|route| self.is_in_book(peer, &route.address))
+    /// Whether neither the user nor the book vouches for an address of a dial: then its failure says nothing of the peer, as anybody may give us such addresses.
+    pub(crate) fn is_hearsay(&self, peer: &PeerId, attempt: &Attempt) -> bool {
+        attempt.routes.iter().all(|route| route.unproved && !self.is_in_book(peer, &route.address))
     }
 
     /// A peer has no room for a visit. For other connections it may have some, and the other way round.
@@ -226,7 +221,7 @@ impl PeerManager {
     }
 
     /// What speaks against a visit, whatever its addresses.
-    fn may_visit(&self, now: Now, peer: &PeerId, urgent: bool) -> Result<(), Failure> {
+    fn may_visit(&self, now: Now, peer: &PeerId) -> Result<(), Failure> {
         if *peer == self.me {
             let fault = Fault::RefusedByUs(RejectReason::SelfDial);
             return Err(Failure::new(fault, format!("{peer} is this node itself")));
@@ -246,7 +241,7 @@ impl PeerManager {
         if self.config.max_outbound_visits == 0 || self.config.max_parallel_visits == 0 {
             return Err(Failure::new(Fault::TooManyVisits, "the limits of this node allow no visits"));
         }
-        let Some(known) = self.book.get(peer).filter(|_| !urgent) else { return Ok(()) };
+        let Some(known) = self.book.get(peer) else { return Ok(()) };
         if known.held {
             return Err(Failure::new(Fault::Disconnected, format!("the user wants no connection to {peer}")));
         }
@@ -259,7 +254,12 @@ impl PeerManager {
     }
 
     /// Whether an address that came with a visit may be dialled at all.
-    fn is_visitable(&self, peer: &PeerId, address: &DialAddress, told_from: Option<AddressScope>) -> bool {
+    pub(crate) fn is_visitable(
+        &self,
+        peer: &PeerId,
+        address: &DialAddress,
+        told_from: Option<AddressScope>,
+    ) -> bool {
         let same_peer = address.peer_id().is_none_or(|named| named == *peer);
         let here = self.book.own.contains_key(&address.clone().without_peer_id());
         let scope = ip_of(address).map(AddressScope::of);
@@ -276,7 +276,6 @@ impl PeerManager {
         now: Now,
         peer: &PeerId,
         given: &[(DialAddress, Option<AddressScope>)],
-        urgent: bool,
     ) -> Result<Vec<Route>, Failure> {
         let mut routes = self.all_routes_to(peer);
         routes.sort_by_key(|route| route.unproved);
@@ -291,7 +290,7 @@ impl PeerManager {
             }
             let failed = self.visits.failed.get(&(*peer, address.clone()));
             let wait = failed.map_or(Duration::ZERO, |(_, until)| until.saturating_sub(now.mono));
-            if !wait.is_zero() && !urgent {
+            if !wait.is_zero() {
                 soonest = Some(soonest.map_or(wait, |soonest| soonest.min(wait)));
                 continue;
             }
@@ -315,18 +314,13 @@ impl PeerManager {
         if waiting.tickets.is_empty() {
             return;
         }
-        let routes = self
-            .may_visit(now, &peer, waiting.urgent)
-            .and_then(|()| self.routes_of_visit(now, &peer, &waiting.given, waiting.urgent));
+        let routes =
+            self.may_visit(now, &peer).and_then(|()| self.routes_of_visit(now, &peer, &waiting.given));
         let routes = match routes {
             Ok(routes) => routes,
             Err(failure) => return self.resolve(waiting.tickets, &Err(failure)),
         };
-        let affordable = match waiting.urgent {
-            true => Ok(routes.into_iter().take(MAX_ROUTES).collect()),
-            false => self.affordable(now, routes),
-        };
-        match affordable {
+        match self.affordable(now, routes) {
             Ok(routes) => {
                 self.dequeue(&peer);
                 let target = Target::Peer(peer);
@@ -334,7 +328,7 @@ impl PeerManager {
                     tickets: waiting.tickets,
                     visit: true,
                     counted: true,
-                    budgeted: !waiting.urgent,
+                    budgeted: true,
                     ..Attempt::new(target, routes)
                 };
                 self.dial(now, dial, Cause::VisitAsked);
@@ -398,7 +392,7 @@ mod tests {
 
         fn visit(&mut self, number: u64, at: &str) {
             let (ticket, peer, addresses) = (Ticket(number), peer(number), vec![at.parse().unwrap()]);
-            self.give(Input::Visit { ticket, peer, addresses, told_from: None, urgent: false });
+            self.give(Input::Visit { ticket, peer, addresses, told_from: None });
         }
 
         fn pass(&mut self, time: Duration) {

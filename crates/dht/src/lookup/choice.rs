@@ -304,44 +304,55 @@ impl Lookup {
         self.step(now, StepKind::Implausible { peer: *liar.peer() });
     }
 
-    /// Bars those whose subnet has as many as may be among those that are asked or have answered, and lets them in again where one of these has failed. Who is merely named crowds
-    /// nobody out, as it costs a liar nothing to name peers in others' subnets; nor does who has answered count anywhere but where it was met. Who answered us before is barred by
-    /// nobody.
+    /// Bars those whose subnet has as many as may be among those that have answered, or are asked and lie nearer, and lets them in again where one of these has failed. Who is merely
+    /// named crowds nobody out, as it costs a liar nothing to name peers in others' subnets; nor does who has answered count anywhere but where it was met. Who answered us before is
+    /// barred by nobody. For each of a subnet that is silent one more may be asked at once: a crowd of dead names is soon done with.
     pub(super) fn thin(&mut self) {
-        let mut used: Vec<Subnet> = Vec::new();
-        for candidate in &self.candidates {
-            match candidate.state {
-                State::Answered | State::Aside => used.extend(candidate.met),
-                State::InFlight => used.extend(candidate.contact.subnets()),
-                _ => {}
-            }
-        }
-        used.sort_unstable();
         let most = self.config.subnet_per_lookup.max(1);
+        let met = |one: &Candidate| one.met.filter(|_| one.has_answered());
+        let mut answered: Vec<Subnet> = self.candidates.iter().filter_map(met).collect();
+        answered.sort_unstable();
         let full: Vec<Subnet> =
-            used.chunk_by(Subnet::eq).filter(|of| of.len() >= most).map(|of| of[0]).collect();
+            answered.chunk_by(Subnet::eq).filter(|same| same.len() >= most).map(|same| same[0]).collect();
+        let silent = |state| matches!(state, State::Suspect(_) | State::Failed);
+        let failed: Vec<Subnet> = self
+            .candidates
+            .iter()
+            .filter(|one| silent(one.state) && one.met.is_none() && one.request.is_some())
+            .flat_map(|one| one.contact.subnets())
+            .collect();
+        let count = |of: &[Subnet], subnet: Subnet| of.iter().filter(|other| **other == subnet).count();
+        let is_full = |asked: &[Subnet], subnet: Subnet| {
+            let waiting = count(asked, subnet);
+            let most = || most + count(&failed, subnet);
+            full.contains(&subnet) || waiting > 0 && waiting + count(&answered, subnet) >= most()
+        };
+        // Nearer ones that are asked now.
+        let mut asked: Vec<Subnet> = Vec::new();
         for candidate in &mut self.candidates {
-            let crowded = !candidate.wanted
-                && candidate.hint.success.is_none()
-                && !full.is_empty()
-                && candidate.contact.subnets().any(|subnet| full.binary_search(&subnet).is_ok());
-            candidate.state = match candidate.state {
-                State::New if crowded => State::Barred,
-                State::Barred if !crowded && (!candidate.hint.shunned || candidate.wanted) => State::New,
-                state => state,
-            };
+            if candidate.state == State::InFlight {
+                asked.extend(candidate.contact.subnets());
+            }
+            if !matches!(candidate.state, State::New | State::Barred) {
+                continue;
+            }
+            let free = candidate.wanted || candidate.hint.success.is_some();
+            let crowded = !free && candidate.contact.subnets().any(|subnet| is_full(&asked, subnet));
+            let shunned = candidate.hint.shunned && !candidate.wanted;
+            candidate.state = if crowded || shunned { State::Barred } else { State::New };
         }
     }
 
-    /// A candidate has answered, from this subnet. Where as many as may be have answered already, it is not one more of the closest, unless it is wanted all the same: and never where
-    /// it doesn't say that it is, as one machine could claim to be in as many networks as it likes.
+    /// A candidate has answered, from this subnet. Where as many as may be have answered already, it is not one more of the closest, unless it is wanted all the same or answered us
+    /// before; these don't count against others who are where they say. Who doesn't say that it is there is never one more: one machine could claim to be in as many networks as it
+    /// likes.
     pub(super) fn met(&mut self, at: usize, subnet: Option<Subnet>) {
         let candidate = &self.candidates[at];
         let claimed = subnet.is_none_or(|subnet| candidate.contact.subnets().any(|claim| claim == subnet));
-        let welcome = claimed && (candidate.wanted || candidate.hint.success.is_some());
-        let same = |other: &&Candidate| other.has_answered() && other.met == subnet;
+        let free = |one: &Candidate| one.wanted || one.hint.success.is_some();
+        let same = |one: &&Candidate| one.has_answered() && one.met == subnet && !(claimed && free(one));
         let full = self.candidates.iter().filter(same).count() >= self.config.subnet_per_lookup;
-        let crowds = subnet.is_some() && full && !welcome;
+        let crowds = subnet.is_some() && full && !(claimed && free(candidate));
         let candidate = &mut self.candidates[at];
         candidate.met = subnet;
         candidate.state = if crowds { State::Failed } else { State::Answered };

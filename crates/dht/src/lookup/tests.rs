@@ -3,6 +3,7 @@ use crate::numbered::{address, contact, peer};
 use crate::{Class, Key, Status};
 use peerage_identity::DialAddress;
 
+mod crowds;
 mod find;
 mod limits;
 mod warm;
@@ -355,59 +356,6 @@ fn one_subnet_cannot_fill_a_lookup() {
     assert_eq!(ended, Ended::Complete);
     let crowded = story.lookup.closest().filter(|c| crowd.contains(&c.contact)).count();
     assert_eq!(crowded, 3);
-}
-
-/// X-26, the other way round: whom a liar names in others' subnets crowds nobody out, wherever it is and whether it is asked; and who was barred is let in again when one of those
-/// before it has failed.
-#[test]
-fn names_in_others_subnets_crowd_nobody_out() {
-    let all = peers();
-    let within = |contact: &Contact, port: u64| {
-        let Some(IpAddr::V4(ip)) = contact.addresses()[0].socket_addr().map(|at| at.ip()) else { panic!() };
-        let [a, b, c, _] = ip.octets();
-        format!("/ip4/{a}.{b}.{c}.9/udp/{port}/quic-v1").parse::<DialAddress>().unwrap()
-    };
-    // Six honest peers are the closest but for what the liar says; he is the first to be asked.
-    for near in [false, true] {
-        let (liar, honest, others) = (all[60].clone(), &all[20..26], &all[26..60]);
-        let made_up = if near { &all[..18] } else { &all[100..118] };
-        let named: Vec<Contact> = (0..18)
-            .map(|number| {
-                Contact::new(*made_up[number].peer(), &[within(&honest[number / 3], number as u64 + 1)])
-            })
-            .collect();
-        let mut story = Story::seeded(Goal::Closest, &[liar]);
-        let (asked, _) = story.go(at(0));
-        let lie = Answer { closer: named.clone(), ..Answer::default() };
-        let mut known = |contact: &Contact| Some((contact.clone(), Hint::default()));
-        let came =
-            Came { request: asked[0].0, rtt: MS(50), remote: met(&story.lookup, asked[0].0), answer: &lie };
-        story.lookup.answered(at(50), &Slots, &came, &mut known);
-        story.seed(honest);
-        story.seed(others);
-        let mut now = 50;
-        // The made-up ones are silent.
-        while story.lookup.ended(at(now)).is_none() {
-            now += 10;
-            story.go(at(now));
-            let pending: Vec<(RequestId, bool)> = story
-                .lookup
-                .candidates()
-                .filter(|candidate| candidate.is_pending())
-                .map(|one| (one.request.unwrap(), named.contains(&one.contact)))
-                .collect();
-            for (request, silent) in pending {
-                let answer = Answer::default();
-                let came =
-                    Came { request, rtt: MS(10), remote: met(&story.lookup, request), answer: &answer };
-                if !silent {
-                    story.lookup.answered(at(now), &Slots, &came, &mut known);
-                }
-            }
-        }
-        let found: Vec<&Contact> = story.lookup.closest().map(|one| &one.contact).collect();
-        assert!(honest.iter().all(|one| found.contains(&one)), "near: {near}");
-    }
 }
 
 /// dht.md B.2 rule 8: paths share their stop, begin with distinct networks, and no candidate is on two.

@@ -133,6 +133,11 @@ impl Dht {
         self.holder.as_mut()?.store.flush(now)
     }
 
+    /// Whether a batch is being written: [`Dht::flush`] has the rest when it is done.
+    pub fn is_writing(&self) -> bool {
+        self.holder.as_ref().is_some_and(|holder| holder.store.is_writing())
+    }
+
     /// How many live replicas of a record that we hold are known, ours included, how many are wanted, and its state.
     pub fn replicas(&mut self, now: Now, id: &EntryId) -> Option<(usize, usize, SetState)> {
         let holder = self.holder.as_mut()?;

@@ -257,6 +257,7 @@ impl Dht {
             Change::Over(family) => {
                 let since = self.outages.doubtful_since(family);
                 self.table.pardon(now, since.as_secs().min(u64::from(u32::MAX)) as u32);
+                self.upkeep.hasten(now);
                 Event::OutageOver { family }
             }
         };

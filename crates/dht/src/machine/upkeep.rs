@@ -64,6 +64,13 @@ impl Upkeep {
     /// Who waits for a place, and what is due, is looked at so often at most.
     const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+    /// Somebody can be reached again: a node that is alone joins at once.
+    pub(super) fn hasten(&mut self, now: Now) {
+        if self.rejoin.is_some() {
+            self.rejoin = Some(now.mono);
+        }
+    }
+
     pub(super) fn new(config: &UpkeepConfig, now: Now) -> Self {
         let savings = config.probe_bytes_per_second * config.probe_savings.as_secs_f64();
         let burst = savings.max(2.0 * Self::FIND_NODE_BYTES);
@@ -455,9 +462,7 @@ impl Dht {
         self.table.pardon(now, 0);
         self.upkeep.attempts = 0;
         self.upkeep.look = now.mono;
-        if self.upkeep.rejoin.is_some() {
-            self.upkeep.rejoin = Some(now.mono);
-        }
+        self.upkeep.hasten(now);
     }
 }
 

@@ -156,7 +156,8 @@ impl Store {
         // A longer life under the same number says what was said before: what contradicts it still does.
         let renewed =
             self.entries.get(&spot).filter(|_| known.is_some_and(|it| it.seq == record.version().seq));
-        let rival = renewed.and_then(|there| there.rival_at(now, records)).cloned();
+        let rival =
+            renewed.filter(|there| there.checked).and_then(|there| there.rival_at(now, records)).cloned();
         let entry = Entry {
             target: target.clone(),
             id,

@@ -84,6 +84,11 @@ impl Store {
         (!nothing && self.writing.under_way.is_none()).then(|| self.batch(now, true))
     }
 
+    /// Whether a batch is under way.
+    pub fn is_writing(&self) -> bool {
+        self.writing.under_way.is_some()
+    }
+
     /// Says what became of a batch. One that failed is handed out again with what has changed since, after a second.
     pub fn written(&mut self, now: Now, number: u64, ok: bool) {
         let Some(batch) = self.writing.under_way.take_if(|batch| batch.number == number) else { return };

@@ -99,7 +99,7 @@ impl Drop for Awaited<'_> {
 
 /// Connects to a peer for a while, within the peer manager's limits for visits.
 async fn visit(shared: &Arc<Shared>, contact: &Contact) -> Result<Arc<Peer>, Failure> {
-    match shared.visit(*contact.peer(), contact.addresses(), None, false).await {
+    match shared.visit(*contact.peer(), contact.addresses(), None).await {
         Ok(peer) => shared.peer(&peer).ok_or(Failure::Refused),
         Err(failure) => {
             tracing::trace!(peer = %contact.peer(), detail = failure.detail, "not reached for the DHT");

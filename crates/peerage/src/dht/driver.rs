@@ -343,10 +343,11 @@ impl Driver {
         self.shared.spawn(async move {
             let saved = shared.saving.save_rows(row_changes(batch.changes), batch.durable).await;
             if let Err(error) = &saved {
-                tracing::warn!(%error, "the DHT's records were not stored");
+                tracing::debug!(%error, "the DHT's records were not stored, and are handed in again");
             }
             let written = Input::Written { number, ok: saved.is_ok() };
             let _ = core.to_driver.send(DhtMessage::Input(written)).await;
+            core.written.notify_one();
         });
     }
 
@@ -357,7 +358,7 @@ impl Driver {
             let (shared, (key, row)) = (self.shared.clone(), self.machine.memory());
             self.shared.spawn(async move {
                 if let Err(error) = shared.saving.save_rows(vec![(key, Some(row))], false).await {
-                    tracing::warn!(%error, "whom the DHT knows best was not stored");
+                    tracing::debug!(%error, "whom the DHT knows best was not stored");
                 }
             });
         }

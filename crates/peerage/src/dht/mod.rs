@@ -118,6 +118,8 @@ pub(crate) struct DhtCore {
     most_mail_work_bits: u32,
     next_operation: AtomicU64,
     next_query: AtomicU64,
+    /// Rung when a batch of rows has been written, or not.
+    written: Notify,
     /// Somebody has gone, and the driver's queue had no room to say so.
     pub(crate) left: Notify,
 }
@@ -166,7 +168,17 @@ pub(crate) async fn save(shared: &Arc<Shared>) {
     {
         tracing::warn!(%error, "whom the DHT knows best was not stored");
     }
-    while let Ok(Some(batch)) = dht.of_machine(|now, machine| machine.flush(now)).await {
+    let Ok(core) = dht.core() else { return };
+    let next = |now, machine: &mut peerage_dht::Dht| (machine.flush(now), machine.is_writing());
+    while let Ok((batch, writing)) = dht.of_machine(next).await {
+        let Some(batch) = batch else {
+            if !writing {
+                return;
+            }
+            // What comes after the batch under way is handed out when it is done.
+            core.written.notified().await;
+            continue;
+        };
         let number = batch.number;
         let saved = shared.saving.save_rows(driver::row_changes(batch.changes), batch.durable).await;
         let ok = saved.is_ok();
@@ -242,6 +254,7 @@ impl DhtCore {
             next_operation: AtomicU64::new(0),
             left: Notify::new(),
             next_query: AtomicU64::new(0),
+            written: Notify::new(),
         };
         (Arc::new(core), messages)
     }

@@ -261,8 +261,10 @@ impl RedbStore {
         let Some(open) = database else { return Err(self.error("it was not loaded")) };
         let done = match catch_unwind(AssertUnwindSafe(|| run(open, unsynced))) {
             Ok(Ok(done)) => return Ok(done),
+            // The rest of the file is as good as it was.
+            Ok(Err(error)) if !is_latched(&error) => return Err(self.error(error.to_string())),
+            Err(_) => return Err(self.error("its pages contradict one another")),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "its pages contradict one another".to_owned(),
         };
         let _ = catch_unwind(AssertUnwindSafe(|| drop(database.take())));
         *failed = Some(Instant::now());
@@ -273,6 +275,11 @@ impl RedbStore {
     fn open_again(&self, opened: &mut Opened) -> Result<(), StoreError> {
         if opened.failed.is_some_and(|failed| failed.elapsed() < RETRY) {
             return Err(self.error("it has just failed, and is opened again in a moment"));
+        }
+        // A file that was there is not made anew: what it held would seem lost.
+        if !self.path.exists() {
+            opened.failed = Some(Instant::now());
+            return Err(self.error("it is gone, with the volume that it was on perhaps"));
         }
         let opening = catch_unwind(AssertUnwindSafe(|| {
             let database = self.open()?;
@@ -382,6 +389,11 @@ impl Store for RedbStore {
             Ok(())
         })
     }
+}
+
+/// Whether redb does nothing more to the file after this.
+fn is_latched(error: &redb::Error) -> bool {
+    matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo)
 }
 
 fn write_rows<'a>(

@@ -16,6 +16,8 @@ pub(crate) struct Lone {
     pub(crate) manager: PeerManager,
     pub(crate) now: Now,
     pub(crate) dials: Vec<(AttemptId, PeerId)>,
+    /// Where each of them goes.
+    pub(crate) routes: Vec<Vec<peerage_identity::DialAddress>>,
     pub(crate) closed: Vec<(ConnId, CloseReason)>,
     pub(crate) refused: Vec<(ConnId, RejectReason)>,
     pub(crate) door: Door,
@@ -41,12 +43,13 @@ impl Lone {
     pub(crate) fn new(config: PeersConfig) -> Self {
         let me = NodeKey::from_seed([1; 32]).peer_id();
         let manager = PeerManager::new(config, me, 7, Random::from_number(1));
-        let (dials, closed, refused) = (Vec::new(), Vec::new(), Vec::new());
+        let (dials, routes, closed, refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (door, stored) = (Door::default(), BTreeMap::new());
         Self {
             manager,
             now: Now::ZERO,
             dials,
+            routes,
             closed,
             refused,
             door,
@@ -65,7 +68,10 @@ impl Lone {
     pub(crate) fn carry_out(&mut self) {
         while let Some(output) = self.manager.poll_output() {
             match output {
-                Output::Dial { attempt, expected, .. } => self.dials.push((attempt, expected.unwrap())),
+                Output::Dial { attempt, routes, expected } => {
+                    self.dials.push((attempt, expected.unwrap()));
+                    self.routes.push(routes.into_iter().map(|route| route.address).collect());
+                }
                 Output::Close { conn, reason } => self.closed.push((conn, reason)),
                 Output::Answer { conn, answer: Answer::Reject { reason, .. } } => {
                     self.refused.push((conn, reason));

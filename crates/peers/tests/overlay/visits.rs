@@ -22,7 +22,7 @@ fn passive() -> PeersConfig {
 fn visit(world: &mut World, from: usize, to: usize, ticket: u64) {
     let (peer, addresses) = (world.id(to), vec![world.address(to)]);
     let told_from = Some(AddressScope::Global);
-    world.give(from, Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from, urgent: false });
+    world.give(from, Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from });
 }
 
 fn connect(world: &mut World, from: usize, to: usize) {
@@ -47,7 +47,7 @@ fn visits(world: &World, node: usize) -> BTreeSet<(usize, bool)> {
 fn visit_at(node: &mut Lone, ticket: u64, peer: PeerId, at: SocketAddr) {
     let addresses = vec![DialAddress::from_socket_addr(at).unwrap()];
     let told_from = Some(AddressScope::Global);
-    node.give(Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from, urgent: false });
+    node.give(Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from });
 }
 
 /// Another's visit, from its handshake to its admission.
@@ -235,23 +235,34 @@ fn visits_are_dialled_in_slots_and_within_a_budget_of_their_own() {
     assert_eq!(node.manager.gauges().waiting_visits, 0);
 }
 
-/// What the user waits for is not put off by what failed lately, as little as a connection to an address that he names.
+/// The user's wish to reach a peer of which others told: once for each, whatever failed lately, before what the book has, and into no network that they may not name.
 #[test]
-fn an_urgent_visit_is_tried_whatever_failed_lately() {
-    let mut node = Lone::new(PeersConfig::default());
-    let visit = |node: &mut Lone, ticket: u64, urgent: bool| {
-        let addresses = vec!["/ip4/60.0.0.1/udp/1/quic-v1".parse().unwrap()];
-        let dials = node.dials.len();
-        let told_from = Some(AddressScope::Global);
-        node.give(Input::Visit { ticket: Ticket(ticket), peer: key(1), addresses, told_from, urgent });
-        node.dials.len() > dials
+fn a_peer_that_the_user_wants_is_dialled_where_others_say_whatever_failed_lately() {
+    let mut node = Lone::new(PeersConfig { max_outbound_visits: 0, ..passive() });
+    let reach = |node: &mut Lone, ticket: u64, peer: u64, ips: &[&str]| {
+        let at = |ip: &&str| format!("/ip4/{ip}/udp/1/quic-v1").parse::<DialAddress>().unwrap();
+        let addresses = ips.iter().map(at).collect();
+        let dials = node.routes.len();
+        let (ticket, told_from) = (Ticket(ticket), AddressScope::Global);
+        node.give(Input::Reach { ticket, peer: key(peer), addresses, told_from });
+        let routes = node.routes[dials..].first().cloned().unwrap_or_default();
+        routes.iter().map(|address| address.socket_addr().unwrap().ip().to_string()).collect::<Vec<_>>()
     };
-    for ticket in 0..10 {
-        assert!(visit(&mut node, ticket, true), "{ticket}");
+    assert!(reach(&mut node, 1, 1, &["10.0.0.1", "127.0.0.1"]).is_empty());
+    assert_eq!(node.manager.known_peers(), 0);
+    for ticket in 2..8 {
+        assert_eq!(reach(&mut node, ticket, 1, &["10.0.0.1", "60.0.0.1"]), ["60.0.0.1"]);
         let attempt = node.dials.last().unwrap().0;
         node.give(Input::DialFailed { attempt, failure: Failure::from(Fault::Timeout) });
-        assert!(!visit(&mut node, 100 + ticket, false), "it failed lately");
     }
+    assert_eq!(node.manager.known_peers(), 0, "the book holds nothing of it");
+    // Four addresses that the book has are behind the one that others say.
+    for number in 1..5 {
+        let address = format!("/ip4/61.0.0.{number}/udp/1/quic-v1/p2p/{}", key(2)).parse().unwrap();
+        node.give(Input::Add { address, role: Role::Known });
+    }
+    let routes = reach(&mut node, 9, 2, &["60.0.0.2"]);
+    assert_eq!((routes.len(), routes[0].as_str()), (4, "60.0.0.2"));
 }
 
 #[test]
@@ -261,7 +272,7 @@ fn a_visit_goes_only_where_its_teller_may_point_and_within_the_budgets_of_unprov
         let addresses = vec![at.parse().unwrap()];
         let peer = key(ticket);
         let dials = node.dials.len();
-        node.give(Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from, urgent: false });
+        node.give(Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from });
         node.dials.len() > dials
     };
     let global = Some(AddressScope::Global);
@@ -312,10 +323,7 @@ fn a_visit_that_can_come_to_nothing_fails_at_once_with_the_reason() {
     let (me, other) = (world.add(passive()), world.add(passive()));
     let stranger = world.stranger(1);
     let visit_to = |world: &mut World, ticket: u64, peer: PeerId, addresses: Vec<DialAddress>| {
-        world.give(
-            me,
-            Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from: None, urgent: false },
-        );
+        world.give(me, Input::Visit { ticket: Ticket(ticket), peer, addresses, told_from: None });
     };
     let my_id = world.id(me);
     visit_to(&mut world, 1, my_id, vec![]);
@@ -324,10 +332,7 @@ fn a_visit_that_can_come_to_nothing_fails_at_once_with_the_reason() {
     assert_eq!(fault(&world, me, 2), Fault::NoAddress);
     let inside = "/ip4/10.0.0.1/udp/1/quic-v1".parse().unwrap();
     let told_from = Some(AddressScope::Global);
-    world.give(
-        me,
-        Input::Visit { ticket: Ticket(3), peer: stranger, addresses: vec![inside], told_from, urgent: false },
-    );
+    world.give(me, Input::Visit { ticket: Ticket(3), peer: stranger, addresses: vec![inside], told_from });
     assert_eq!(fault(&world, me, 3), Fault::OutOfScope);
     let (now, peer) = (world.now(), world.id(other));
     world.nodes[me].manager.ban(now, BanTarget::Peer(peer), "spam", None).unwrap();
@@ -374,7 +379,7 @@ fn an_address_that_a_third_party_made_up_is_remembered_and_charged_to_nobody_els
         let addresses = vec![DialAddress::from_socket_addr(loopback(port)).unwrap()];
         let told_from = Some(AddressScope::Loopback);
         let before = node.dials.len();
-        node.give(Input::Visit { ticket: Ticket(ticket), peer: key(1), addresses, told_from, urgent: false });
+        node.give(Input::Visit { ticket: Ticket(ticket), peer: key(1), addresses, told_from });
         node.dials.len() > before
     };
     assert!(ask(&mut node, 1, 1));
