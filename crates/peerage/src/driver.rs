@@ -50,7 +50,6 @@ pub(crate) enum Message {
     AddressesGone(Vec<IpAddr>),
     /// The user wants a connection.
     Connect { target: Target, reply: oneshot::Sender<Result<PeerId, ConnectError>> },
-    /// Something wants to ask a peer, as a lookup does: a connection for that long.
     /// The user wants a connection to a peer, of which others have said where it is.
     Reach {
         peer: PeerId,
@@ -58,6 +57,7 @@ pub(crate) enum Message {
         told_from: AddressScope,
         reply: oneshot::Sender<Result<PeerId, ConnectError>>,
     },
+    /// Something wants to ask a peer, as a lookup does: a connection for that long.
     Visit {
         peer: PeerId,
         /// Where third parties say that it is, and from where they were reached.

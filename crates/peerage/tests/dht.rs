@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -512,7 +513,7 @@ async fn a_private_peer_is_in_no_table_of_the_dht() {
 struct Slow {
     kept: MemoryStore,
     gate: std::sync::Mutex<Option<std::sync::mpsc::Receiver<()>>>,
-    begun: std::sync::atomic::AtomicBool,
+    calls: AtomicUsize,
 }
 
 impl Store for Slow {
@@ -529,8 +530,10 @@ impl Store for Slow {
     }
 
     fn save_rows(&self, changes: &[RowChange], durable: bool) -> Result<(), StoreError> {
-        if let Some(gate) = self.gate.lock().unwrap().take() {
-            self.begun.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let gate = self.gate.lock().unwrap().take();
+        if let Some(gate) = gate {
+            // It is let go, or nobody holds it any more.
             let _ = gate.recv();
         }
         self.kept.save_rows(changes, durable)
@@ -557,16 +560,24 @@ async fn what_waits_behind_a_slow_disk_is_stored_at_the_end() {
         }
     };
     hold(1).await;
-    until("the disk is busy", || async {
-        slow.begun.load(std::sync::atomic::Ordering::Relaxed).then_some(())
-    })
-    .await;
+    let calls = |wanted: usize| {
+        let slow = slow.clone();
+        until("the disk is asked", move || {
+            let called = slow.calls.load(Ordering::Relaxed) >= wanted;
+            async move { called.then_some(()) }
+        })
+    };
+    calls(1).await;
     for number in 2..6 {
         hold(number).await;
     }
     let held = holder.dht().held(100).await.unwrap().len();
     let closing = tokio::spawn(holder.close());
-    until("it is about to end", || async { first.peers().connected().is_empty().then_some(()) }).await;
+    // Whom it knows best comes first; then it looks whether there is anything left.
+    calls(2).await;
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
     let_go.send(()).unwrap();
     closing.await.unwrap();
     first.close().await;

@@ -47,8 +47,16 @@ impl PeerManager {
             self.charge_given(now, peer, &attempt);
             self.charge_routes(now, peer, &attempt);
             self.dial_proved(now, peer, &dialled);
-            if !attempt.tickets.is_empty() {
-                self.waiting.entry(peer).or_default().extend(attempt.tickets);
+            match self.admitted(&peer) {
+                // Another dial was faster: who waits for this one has what he wants.
+                Some(_) if !attempt.tickets.is_empty() => {
+                    if !attempt.visit {
+                        self.keep(now, peer, false, "the user asked for a connection");
+                    }
+                    self.resolve(attempt.tickets, &Ok(peer));
+                }
+                _ if attempt.tickets.is_empty() => {}
+                _ => self.waiting.entry(peer).or_default().extend(attempt.tickets),
             }
         }
         if self.shutting_down {

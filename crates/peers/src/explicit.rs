@@ -30,7 +30,7 @@ impl PeerManager {
             self.keep(now, peer, false, "the user asked for a connection");
             return self.resolve(vec![ticket], &Ok(peer));
         }
-        let Err(failure) = self.may_connect(peer, &target) else {
+        let Err(failure) = self.may_connect(peer, &target, &given) else {
             return self.explicit.push_back(Explicit { ticket, target, given });
         };
         if let Some(peer) = peer {
@@ -56,18 +56,15 @@ impl PeerManager {
             .take(MAX_ROUTES)
             .collect();
         if given.is_empty() && !addresses.is_empty() && self.routes_to(&peer).is_empty() {
-            let failure = self.may_connect(Some(peer), &Target::Peer(peer)).err();
+            let failure = self.may_connect(Some(peer), &Target::Peer(peer), &given).err();
             let failure = failure.unwrap_or_else(|| Failure::from(Fault::OutOfScope));
             return self.resolve(vec![ticket], &Err(failure));
-        }
-        if let Some(mut known) = self.book.get_mut(&peer) {
-            known.held = false;
         }
         self.connect(now, ticket, Target::Peer(peer), given);
     }
 
     /// Whether an explicit connect may wait for its dial, or what speaks against it.
-    fn may_connect(&self, peer: Option<PeerId>, target: &Target) -> Result<(), Failure> {
+    fn may_connect(&self, peer: Option<PeerId>, target: &Target, given: &[Route]) -> Result<(), Failure> {
         if let Some(peer) = peer.filter(|peer| *peer == self.me) {
             let fault = Fault::RefusedByUs(RejectReason::SelfDial);
             return Err(Failure::new(fault, format!("{peer} is this node itself")));
@@ -77,7 +74,8 @@ impl PeerManager {
         }
         // One address that is not banned is enough.
         let ban = match target {
-            Target::Peer(peer) => self.ban_on_all(peer),
+            Target::Peer(peer) if given.is_empty() => self.ban_on_all(peer),
+            Target::Peer(peer) => self.ban_on(peer, None),
             Target::Address(address) => peer.and_then(|peer| self.ban_on(&peer, ip_of(address))),
         };
         if let Some(ban) = ban {
@@ -115,8 +113,8 @@ impl PeerManager {
                 attempt.peer() == Some(peer)
                     && match &target {
                         // A dial that began before these addresses were known may be at what somebody had named wrongly.
-                        Target::Peer(_) => given.first().is_none_or(|first| {
-                            attempt.routes.iter().any(|route| route.address.same_endpoint(&first.address))
+                        Target::Peer(_) => given.iter().all(|one| {
+                            attempt.routes.iter().any(|route| route.address.same_endpoint(&one.address))
                         }),
                         Target::Address(address) => {
                             attempt.routes.iter().any(|route| route.address.same_endpoint(address))

@@ -391,9 +391,8 @@ impl Lookup {
         self.candidates.iter().filter_map(move |candidate| {
             // A suspect is told of only when it has been silent for as long again as it was waited for.
             let silent = match candidate.state {
-                State::Failed => {
-                    candidate.was_suspect && candidate.request.is_some() && candidate.met.is_none()
-                }
+                _ if candidate.met.is_some() => false,
+                State::Failed => candidate.was_suspect && candidate.request.is_some(),
                 State::Suspect(since) => {
                     now.mono.saturating_sub(since) > candidate.due.saturating_sub(candidate.asked)
                 }

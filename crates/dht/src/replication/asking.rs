@@ -64,6 +64,8 @@ pub(super) struct Aside {
     hashes: BTreeSet<u64>,
     /// When the first of them was noted.
     since: Duration,
+    /// They are looked at anew with the next comparison.
+    over: bool,
 }
 
 impl Aside {
@@ -88,9 +90,14 @@ impl Aside {
         self.hashes.clear();
     }
 
+    /// The next comparison looks at them anew.
+    pub(super) fn end(&mut self) {
+        self.over = true;
+    }
+
     /// What was noted so long ago is looked at anew: a neighbour may have lost what it had.
     pub(super) fn forget_after(&mut self, now: Now, span: Duration) {
-        if now.mono.saturating_sub(self.since) > span {
+        if std::mem::take(&mut self.over) || now.mono.saturating_sub(self.since) > span {
             self.hashes.clear();
         }
     }

@@ -154,7 +154,7 @@ impl Repair {
         }
         self.pairs.retain(|key, _| contacts.iter().any(|contact| contact.key() == key));
         // Who was too far away for something may not be now.
-        self.pairs.values_mut().for_each(|pair| pair.refused.clear());
+        self.pairs.values_mut().for_each(|pair| pair.refused.end());
         for contact in &contacts {
             if !self.pairs.contains_key(contact.key()) {
                 let closer = |other: &&Contact| {

@@ -154,10 +154,9 @@ impl Store {
         };
         let id = record.id();
         // A longer life under the same number says what was said before: what contradicts it still does.
-        let renewed =
-            self.entries.get(&spot).filter(|_| known.is_some_and(|it| it.seq == record.version().seq));
-        let rival =
-            renewed.filter(|there| there.checked).and_then(|there| there.rival_at(now, records)).cloned();
+        let renewed = known.is_some_and(|it| it.seq == record.version().seq) && self.is_sound(records, &spot);
+        let there = self.entries.get(&spot).filter(|_| renewed);
+        let rival = there.and_then(|there| there.rival_at(now, records)).cloned();
         let entry = Entry {
             target: target.clone(),
             id,

@@ -393,7 +393,7 @@ impl Store for RedbStore {
 
 /// Whether redb does nothing more to the file after this.
 fn is_latched(error: &redb::Error) -> bool {
-    matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo)
+    matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo | redb::Error::LockPoisoned(_))
 }
 
 fn write_rows<'a>(

@@ -8,7 +8,7 @@ use peerage_identity::{DialAddress, NodeKey, PeerId};
 use peerage_machine::{Machine, Now, Random};
 use peerage_peers::{
     Answer, AttemptId, BookChange, BookEntry, CloseReason, ConnId, Direction, Door, Failure, Fault,
-    HelloFacts, Input, Output, PeerAnswer, PeerManager, PeersConfig, RejectReason, Role,
+    HelloFacts, Input, Output, PeerAnswer, PeerManager, PeersConfig, RejectReason, Role, Ticket,
 };
 
 /// A peer manager and the connections that the test makes up for it.
@@ -18,6 +18,8 @@ pub(crate) struct Lone {
     pub(crate) dials: Vec<(AttemptId, PeerId)>,
     /// Where each of them goes.
     pub(crate) routes: Vec<Vec<peerage_identity::DialAddress>>,
+    /// What came of connects and visits.
+    pub(crate) answers: Vec<(Ticket, Result<PeerId, Fault>)>,
     pub(crate) closed: Vec<(ConnId, CloseReason)>,
     pub(crate) refused: Vec<(ConnId, RejectReason)>,
     pub(crate) door: Door,
@@ -50,6 +52,7 @@ impl Lone {
             now: Now::ZERO,
             dials,
             routes,
+            answers: Vec::new(),
             closed,
             refused,
             door,
@@ -71,6 +74,9 @@ impl Lone {
                 Output::Dial { attempt, routes, expected } => {
                     self.dials.push((attempt, expected.unwrap()));
                     self.routes.push(routes.into_iter().map(|route| route.address).collect());
+                }
+                Output::Connected { ticket, result } => {
+                    self.answers.push((ticket, result.map_err(|failure| failure.fault)));
                 }
                 Output::Close { conn, reason } => self.closed.push((conn, reason)),
                 Output::Answer { conn, answer: Answer::Reject { reason, .. } } => {

@@ -265,6 +265,37 @@ fn a_peer_that_the_user_wants_is_dialled_where_others_say_whatever_failed_lately
     assert_eq!((routes.len(), routes[0].as_str()), (4, "60.0.0.2"));
 }
 
+/// Two dials of a peer go to different addresses: whoever waits for the slower one has the connection that the faster one made, and keeps it.
+#[test]
+fn who_waits_for_the_slower_of_two_dials_has_what_the_faster_one_made() {
+    let mut node = Lone::new(passive());
+    let at = |number| vec![DialAddress::from_socket_addr(host(number)).unwrap()];
+    let told_from = AddressScope::Global;
+    let peer = key(1);
+    node.give(Input::Visit { ticket: Ticket(1), peer, addresses: at(1), told_from: Some(told_from) });
+    node.give(Input::Reach { ticket: Ticket(2), peer, addresses: at(2), told_from });
+    let [(first, _), (second, _)] = node.dials[..] else { panic!("two dials") };
+    node.join(peer, host(1), Some(first), 1);
+    node.handshaken(peer, host(2), Some(second));
+    assert_eq!(node.answers, [(Ticket(1), Ok(peer)), (Ticket(2), Ok(peer))]);
+    assert!(node.manager.connected().all(|one| !one.visit), "the user's is no visit");
+}
+
+/// One address that is not banned is enough, whoever names it.
+#[test]
+fn a_peer_whose_known_addresses_are_banned_is_reached_where_others_say() {
+    let mut node = Lone::new(passive());
+    node.add(1, Role::Known);
+    let now = node.now;
+    node.manager.ban(now, BanTarget::address(host(1).ip()), "test", None).unwrap();
+    let addresses = |number| vec![DialAddress::from_socket_addr(host(number)).unwrap()];
+    let (peer, told_from) = (key(1), AddressScope::Global);
+    node.give(Input::Reach { ticket: Ticket(1), peer, addresses: addresses(1), told_from });
+    assert_eq!((node.dials.len(), node.answers.len()), (0, 1));
+    node.give(Input::Reach { ticket: Ticket(2), peer, addresses: addresses(2), told_from });
+    assert_eq!(node.routes, [addresses(2)]);
+}
+
 #[test]
 fn a_visit_goes_only_where_its_teller_may_point_and_within_the_budgets_of_unproved_addresses() {
     let mut node = Lone::new(PeersConfig::default());
