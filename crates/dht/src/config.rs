@@ -117,7 +117,7 @@ pub struct LookupConfig {
     pub max_pages: usize,
     /// Pages in a row, of one peer, that bring nothing that it has not said before; then it is asked for no further one.
     pub max_stale_pages: usize,
-    /// Candidates of one subnet (/24, /48) that are asked while others are there. Loopback is exempt.
+    /// Candidates of one subnet (/24, /48) that are asked while others are there; who is silent doesn't count, nor who answered us before. Loopback is exempt.
     pub subnet_per_lookup: usize,
     /// An answer that names a peer so much closer than the whole network's size makes likely is not believed: the chance that an honest one does.
     pub implausible: f64,

@@ -130,7 +130,7 @@ mod tests {
 
     #[tokio::test]
     async fn visits_that_nobody_waits_for_any_more_are_not_begun() {
-        let settings = TransportSettings { dial_timeout: Duration::from_millis(300), ..Default::default() };
+        let settings = TransportSettings { dial_timeout: Duration::from_secs(2), ..Default::default() };
         let config = PeersConfig { max_parallel_visits: 1, ..PeersConfig::default() };
         let visitor = builder(config).transport_settings(settings).start().await.unwrap();
         let (shared, mut watch) = (visitor.peers().shared, visitor.peers().watch().await.unwrap());

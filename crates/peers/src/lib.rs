@@ -24,7 +24,7 @@
 //! - *Lies about us*: where we are seen is voted on, by address groups, and only by peers that we dialled.
 //! - *A stolen or copied key*: a second node with a peer's key cannot take turns with it at the same place.
 //! - *Lookups that are led astray*: addresses that come with a visit are hearsay, tried only where their teller may point and as rarely as any other that nobody has
-//!   proved; what fails there is charged to no peer. Visits take places and dial slots of their own, and the places are lent.
+//!   proved; what fails there is charged to no peer. Where others say that a peer is whom the user wants is tried once, and stands in the book only when a handshake has proved it. Visits take places and dial slots of their own, and the places are lent.
 //! - *Storms*: parallel dials are bounded, backoff is exponential with full jitter, and nothing is polled.
 //!
 //! Every collection iterates in a fixed order, so that one seed gives one run.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use comfy_table::Table;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::member::{Member, Seen, Waited};
 use super::show::Show;
@@ -23,6 +23,8 @@ const RETURN_DEADLINE: Duration = Duration::from_secs(5);
 const TIME_TO_START: Duration = Duration::from_millis(200);
 /// The node that tells the story has redialled it within this, from its start: a dial that was under way may end first.
 const STORY_DEADLINE: Duration = Duration::from_secs(20);
+/// A visit that becomes an ordinary connection is no event: the story is asked for anew after this.
+const BETWEEN_STORIES: Duration = Duration::from_millis(100);
 
 /// What one node reported of the loss.
 #[derive(Debug)]
@@ -171,7 +173,7 @@ async fn welcome(
     Ok(reached)
 }
 
-/// The story as `teller` has it once it is connected to the victim again.
+/// The story as `teller` has it once it is connected to the victim again, and not for a visit only: its DHT may ask something of the victim before the redial is due.
 async fn told_of_return(
     fleet: &Fleet,
     teller: usize,
@@ -180,12 +182,20 @@ async fn told_of_return(
     show: &Show,
 ) -> Result<Value, Fault> {
     let Member { status, plan, .. } = &fleet.members[victim];
+    let deadline = restarted + STORY_DEADLINE;
     let back = |seen: &Seen| seen.links.contains_key(&status.peer_id);
-    if let Err(waited) = fleet.members[teller].wait(restarted + STORY_DEADLINE, back).await {
-        let missing = format!("it did not connect to {} again", plan.name);
-        return Err(fleet.fault(teller, if waited == Waited::Ended { ENDED } else { &missing }));
+    loop {
+        if let Err(waited) = fleet.members[teller].wait(deadline, back).await {
+            let missing = format!("it did not connect to {} again", plan.name);
+            return Err(fleet.fault(teller, if waited == Waited::Ended { ENDED } else { &missing }));
+        }
+        let why = story::told(fleet, teller, &status.peer_id).await?;
+        let admitted = why.story["state"] == "connected" && why.story["cause"] == "admitted";
+        if admitted || Instant::now() >= deadline {
+            return Ok(story::shown(fleet, teller, &status.peer_id, why, show));
+        }
+        sleep(BETWEEN_STORIES).await;
     }
-    story::ask(fleet, teller, &status.peer_id, show).await
 }
 
 fn losses_by_node(losses: &[Loss]) -> Table {

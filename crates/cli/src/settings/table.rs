@@ -230,7 +230,7 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit bytes dht.lookup.max_value_bytes: "Bytes of values that a lookup collects"
     Limit count dht.lookup.max_pages: "Further pages that one peer is asked for"
     Limit count dht.lookup.max_stale_pages: "Pages of one peer in a row that bring nothing that it has not said before; then it is asked for no further one"
-    Limit count dht.lookup.subnet_per_lookup: "Candidates of one subnet (/24, /48) that are asked while others are there. Loopback is exempt"
+    Limit count dht.lookup.subnet_per_lookup: "Candidates of one subnet (/24, /48) that are asked while others are there; who is silent doesn't count, nor who answered us before. Loopback is exempt"
     Limit number dht.lookup.implausible: "An answer that names a peer closer than the network's size makes likely is not believed; this is the chance that an honest one names one"
     Limit count dht.lookup.most_paths: "Disjoint paths of a lookup, whatever raises them"
     Limit number dht.lookup.dense: "A neighbourhood is dense when the size of the network times the distance of its k-th peer is below this: for k = 20 one honest lookup in ten thousand is below 7.5"

@@ -26,7 +26,7 @@
 //! The machine that decides is `peerage-dht`, a pure crate; here stands what carries it out. `driver` owns it. A question of ours is a task (`asks`)
 //! over a kept stream (`streams`) of a connection that there is, or of one that is made for it; questions of peers come in on their streams (`serve`).
 //! `codec` is the wire's form of both, libp2p's. [`Dht`] is what applications use (`handle`): `records`, `mail`, `topics` with their `shards`, what this node keeps up (`published`),
-//! and what is waited for (`watch`).
+//! and what is waited for (`watch`). `reach` connects to a peer by its ID alone.
 
 mod asks;
 pub(crate) mod codec;
