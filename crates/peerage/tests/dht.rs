@@ -136,6 +136,10 @@ async fn values_are_kept_by_others_and_only_their_publisher_changes_them() {
     .await;
     assert!(newer.seq > value.seq);
     assert!(matches!(bob.get(me, "shape").await, Err(DhtError::NotFound { .. })));
+    // Who makes a value of what has failed gets nothing, and loses nothing.
+    let Err(DhtError::Record(why)) = alice.put("colour", "").await else { panic!("it is taken for a value") };
+    assert!(why.contains("at least one byte") && why.contains("remove"), "{why}");
+    assert_eq!(bob.get(me, "colour").quorum(3).await.unwrap().0.body, "green");
     alice.remove("colour").quorum(5).await.ok();
     until("a removed value is gone", || async {
         matches!(bob.get(me, "colour").quorum(3).await, Err(DhtError::NotFound { .. })).then_some(())

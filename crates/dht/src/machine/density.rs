@@ -71,7 +71,7 @@ impl Dht {
         let Some(op) = self.operations.get(&operation) else { return false };
         let (target, many) = (*op.lookup.target().key(), (2 + op.escapes) * self.config.table.k);
         let first = self.upkeep.known().iter().map(|contact| self.hint_of(contact.clone()));
-        let others: Vec<_> = first.chain(self.seeds(now, &target, many)).collect();
+        let others: Vec<_> = first.chain(self.seeds(now, &target, many, false)).collect();
         let Some(op) = self.operations.get_mut(&operation) else { return false };
         op.escapes += 1;
         op.sparse.get_or_insert(kth);

@@ -278,20 +278,22 @@ impl Dht {
             watch: options.watch,
         };
         let mut lookup = Lookup::new(self.lookups.clone(), plan, now);
-        let seeds = self.seeds(now, lookup.target().key(), self.config.table.k);
+        let upkeep = matches!(aim, Aim::Join | Aim::Neighbours | Aim::Refresh);
+        let seeds = self.seeds(now, lookup.target().key(), self.config.table.k, upkeep);
         lookup.seed(seeds);
         lookup
     }
 
-    /// Whom to begin with: so many of the table and of the connected, the closest; where those are fewer, or all silent, also whom we were told of at the start.
-    pub(super) fn seeds(&self, now: Now, target: &Key, many: usize) -> Vec<(Contact, Hint)> {
+    /// Whom to begin with: so many of the table and of the connected, the closest. Also whom we were told of at the start where there is nobody else yet, or all are silent, and in upkeep
+    /// where those are fewer: most of the others may be gone or serve nobody, and who looks something up is not to wait for them.
+    pub(super) fn seeds(&self, now: Now, target: &Key, many: usize, upkeep: bool) -> Vec<(Contact, Hint)> {
         let mut seeds = self.table.closest(target, many);
         for contact in self.links.closest(target, many) {
             if !seeds.iter().any(|seed| seed.key() == contact.key()) {
                 seeds.push(contact);
             }
         }
-        if seeds.len() < many || self.is_alone(now) {
+        if upkeep && seeds.len() < many || !self.upkeep.is_joined() || self.is_alone(now) {
             let news = |contact: &&Contact| !seeds.iter().any(|seed| seed.key() == contact.key());
             let known: Vec<Contact> = self.upkeep.known().iter().filter(news).cloned().collect();
             seeds.extend(known);

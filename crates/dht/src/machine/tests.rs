@@ -490,6 +490,33 @@ fn contacts_to_begin_with_are_bounded_and_the_newest_stay() {
     assert!(story.dht.upkeep.known().contains(&contact(499)));
 }
 
+/// Of those whom a node knew before its start most may be gone, or serve nobody: who looks something up doesn't wait for them, while upkeep tries them, and who is alone.
+#[test]
+fn who_looks_something_up_in_a_small_network_does_not_wait_for_all_who_were_ever_known() {
+    let asked_by = |story: &mut Story, aim: operation::Aim| {
+        let target = Target::new(b"x").unwrap();
+        let lookup = story.dht.lookup_for(
+            story.now,
+            aim,
+            target,
+            crate::lookup::Goal::Closest,
+            false,
+            Options::default(),
+        );
+        lookup.candidates().count()
+    };
+    let mut story = Story::among(3);
+    let contacts = (10..20).map(contact).collect();
+    story.input(Input::Known { contacts, source: Source::Book });
+    assert_eq!(asked_by(&mut story, operation::Aim::Caller(OperationId(1))), 3);
+    assert_eq!(
+        [operation::Aim::Refresh, operation::Aim::Neighbours].map(|aim| asked_by(&mut story, aim)),
+        [13, 13]
+    );
+    (1..=3).for_each(|number| story.dht.table.remove(contact(number).key()));
+    assert_eq!(asked_by(&mut story, operation::Aim::Caller(OperationId(2))), 10, "there is nobody else");
+}
+
 /// what an answer says of a peer whom we know changes nothing, and addresses of networks that its giver is no part of are not believed.
 #[test]
 fn hearsay_neither_replaces_addresses_nor_points_into_our_network() {

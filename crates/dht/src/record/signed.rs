@@ -237,9 +237,10 @@ impl Claim {
         self.body.as_ref()
     }
 
-    /// Whether it says that there is nothing any more.
+    /// Whether it says that there is nothing any more. Empty content under its hash is content like any other.
     pub fn is_tombstone(&self) -> bool {
-        self.version.body_hash == <[u8; 32]>::from(Sha256::digest(b""))
+        self.place.kind() != Kind::Immutable
+            && self.version.body_hash == <[u8; 32]>::from(Sha256::digest(b""))
     }
 
     /// What stands beside other records under the same key.

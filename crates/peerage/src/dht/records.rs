@@ -55,14 +55,19 @@ impl Dht {
         })
     }
 
-    /// Keeps a value under this node's own name, where only this node can change it. `name` has up to 64 bytes, the value up to 4 KiB.
+    /// Keeps a value under this node's own name, where only this node can change it. `name` has up to 64 bytes, the value 1 byte to 4 KiB.
     ///
     /// It is kept for two days at a time and renewed while the node runs ([`DhtCall::lasts`], [`DhtCall::once`]), until [`Dht::remove`] takes it away or [`Dht::forget`] lets it
     /// expire. A call that is dropped, or finds nobody, before anybody has stored the value leaves nothing behind; where too few have stored it the call says so, and the
     /// node looks after it all the same: [`DhtReport::looked_after`].
     pub fn put(&self, name: impl Into<Bytes>, value: impl Into<Bytes>) -> DhtCall<DhtReport> {
-        let (publisher, salt, value) = (self.shared.me, name.into(), value.into());
-        self.store(Place::Value { publisher, salt }, Ok(value))
+        let value = value.into();
+        // An empty body says that there is no value any more: nobody is to lose one because what was to make the next has failed.
+        let body = match value.is_empty() {
+            true => Err(DhtError::Record("a value has at least one byte: remove takes one away".to_owned())),
+            false => Ok(value),
+        };
+        self.store(Place::Value { publisher: self.shared.me, salt: name.into() }, body)
     }
 
     /// The value that a node keeps under its own name.
@@ -72,7 +77,7 @@ impl Dht {
 
     /// Takes a value away: what is left says that there is none any more, for as long as a value can last.
     pub fn remove(&self, name: impl Into<Bytes>) -> DhtCall<DhtReport> {
-        self.put(name, Bytes::new())
+        self.store(Place::Value { publisher: self.shared.me, salt: name.into() }, Ok(Bytes::new()))
     }
 
     /// Keeps content of up to 8 KiB under its own hash, which is returned: whoever has that can fetch it, and nobody can change it.

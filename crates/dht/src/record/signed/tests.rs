@@ -24,6 +24,8 @@ fn a_signed_record_reads_as_what_was_signed() {
     assert_eq!((read.version().seq, read.version().not_after), (3, 5000));
     assert_eq!(read.to_bytes(), signed.to_bytes());
     assert!(!read.is_tombstone() && record(3, b"").is_tombstone());
+    let nothing = Draft::new(Place::of_content(b""), 0, 5000, Bytes::new());
+    assert!(!Record::sign(&key(1), &network(), nothing).unwrap().is_tombstone(), "it is content");
 }
 
 #[test]
