@@ -325,7 +325,9 @@ fn a_client_finds_and_publishes_and_serves_nobody() {
     let ask = Query::FindNode { target: target("c") };
     let (from, remote) = (*net.nodes[1].contact.peer(), net.nodes[1].ip);
     let now = net.time();
-    net.nodes[0].dht.handle(now, Input::Asked { query: QueryId(u64::MAX), from, remote, ask });
+    net.nodes[0]
+        .dht
+        .handle(now, Input::Asked { query: QueryId(u64::MAX), from, remote, ask, extended: true });
     let refused = std::iter::from_fn(|| net.nodes[0].dht.poll_output()).any(|output| {
         matches!(output, Output::Reply { answer, .. } if answer.status == Status::Refused(Refusal::NotServed))
     });

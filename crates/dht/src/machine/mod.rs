@@ -37,7 +37,7 @@ use links::Links;
 use operation::Op;
 use reads::Reads;
 use requests::Requests;
-use serve::Limiter;
+use serve::{Asker, Limiter};
 pub use types::{
     Class, Counts, Ended, Event, Failure, Found, Input, Mode, NotStored, Operation, OperationId, Options,
     Outcome, Output, QueryId, RequestId, Source,
@@ -297,7 +297,9 @@ impl Machine for Dht {
                 self.on_answered(now, request, rtt, remote, &answer);
             }
             Input::Failed { request, why } => self.on_failed(now, request, why),
-            Input::Asked { query, from, remote, ask } => self.on_asked(now, query, from, remote, &ask),
+            Input::Asked { query, from, remote, ask, extended } => {
+                self.on_asked(now, query, &Asker { from, remote, extended }, &ask);
+            }
             Input::Start { operation, wanted, options } => self.on_start(now, operation, wanted, options),
             Input::Cancel { operation } => self.on_cancel(now, operation),
             Input::Known { contacts, source } => self.on_known(now, contacts, source),

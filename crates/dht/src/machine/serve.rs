@@ -56,31 +56,49 @@ impl Limiter {
     }
 }
 
+/// Who asks us.
+pub(super) struct Asker {
+    pub(super) from: PeerId,
+    pub(super) remote: IpAddr,
+    /// Whether it understands our additions.
+    pub(super) extended: bool,
+}
+
+impl Asker {
+    /// Who knows libp2p's words alone is sent back what it had stored, as the acknowledgement. It stands in the answer, so that its bytes count as all others do.
+    fn acknowledge(&self, ask: &Query, answer: &mut Answer) {
+        if let (false, Status::Stored, Query::PutValue { value, .. }) = (self.extended, answer.status, ask) {
+            answer.values = vec![value.clone()];
+        }
+    }
+}
+
 impl Dht {
-    pub(super) fn on_asked(&mut self, now: Now, query: QueryId, from: PeerId, remote: IpAddr, ask: &Query) {
-        let asker = Key::of_peer(&from);
-        self.seen.note(now, &asker);
+    pub(super) fn on_asked(&mut self, now: Now, query: QueryId, asker: &Asker, ask: &Query) {
+        let (from, key) = (&asker.from, Key::of_peer(&asker.from));
+        self.seen.note(now, &key);
         let answer = if self.mode == Mode::Client {
             Some(Answer::status(Status::Refused(Refusal::NotServed)))
-        } else if !self.limiter.admits(now, &from) {
+        } else if !self.limiter.admits(now, from) {
             // A few bytes, which nobody is charged for: otherwise a flood of refusals would use up what is there for others.
             self.stats.refused += 1;
             Some(Answer::status(Status::Busy))
-        } else if self.keep_question(now, query, &from, ask) {
+        } else if self.keep_question(now, query, from, ask) {
             self.stats.served += 1;
             None
         } else {
             self.stats.served += 1;
-            let mut answer = self.serve(now, &from, &asker, remote, ask);
+            let mut answer = self.serve(now, from, &key, asker.remote, ask);
+            asker.acknowledge(ask, &mut answer);
             trim(&mut answer, self.config.serve.max_answer_bytes);
-            self.limiter.charge(now, &from, answer.wire_bytes());
+            self.limiter.charge(now, from, answer.wire_bytes());
             Some(answer)
         };
         if let Some(answer) = answer {
             self.outputs.push_back(Output::Reply { query, answer: Answer { extended: true, ..answer } });
         }
-        if let Some(contact) = self.links.get(&asker).cloned()
-            && self.links.serves(&asker) == Some(true)
+        if let Some(contact) = self.links.get(&key).cloned()
+            && self.links.serves(&key) == Some(true)
         {
             self.consider(now, &contact);
         }

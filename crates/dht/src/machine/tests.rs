@@ -72,9 +72,14 @@ impl Story {
     }
 
     fn asked(&mut self, from: u64, ask: Query) -> (Answer, Vec<Output>) {
+        self.asked_by(from, true, ask)
+    }
+
+    /// The same, by a peer that does or does not understand our additions.
+    fn asked_by(&mut self, from: u64, extended: bool, ask: Query) -> (Answer, Vec<Output>) {
         self.queries += 1;
         let query = QueryId(self.queries);
-        let outputs = self.input(Input::Asked { query, from: peer(from), remote: ip(from), ask });
+        let outputs = self.input(Input::Asked { query, from: peer(from), remote: ip(from), ask, extended });
         let reply = outputs.iter().find_map(|output| match output {
             Output::Reply { query: of, answer } if *of == query => Some(answer.clone()),
             _ => None,

@@ -77,6 +77,8 @@ pub enum Input {
         remote: IpAddr,
         /// What it asks.
         ask: Query,
+        /// Whether it understands what Peerage nodes add to libp2p's messages. To others a record that is stored is sent back: that is libp2p's acknowledgement.
+        extended: bool,
     },
     /// Whoever asked us this doesn't wait for the answer any more. Unknown ones, and those that are answered, are left alone.
     Withdrawn {

@@ -341,7 +341,7 @@ impl Net {
             self.input(at, Input::Supports { peer, serves: self.nodes[from].dht.mode() == Mode::Server });
         }
         let ask = query.clone();
-        self.input(at, Input::Asked { query: id, from: peer, remote, ask: query });
+        self.input(at, Input::Asked { query: id, from: peer, remote, ask: query, extended: true });
         // What the machine leaves to records is done here.
         let replied = self.parcels.values_mut().rev().take(32).find_map(|parcel| match parcel {
             Parcel::Answer { request: of, answer, .. } if *of == request => Some(answer),

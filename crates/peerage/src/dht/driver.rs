@@ -43,7 +43,15 @@ pub(crate) enum DhtMessage {
     /// Something that goes to the machine as it is.
     Input(Input),
     /// A peer asks.
-    Asked { id: QueryId, from: PeerId, remote: IpAddr, query: Query, reply: oneshot::Sender<Answer> },
+    Asked {
+        id: QueryId,
+        from: PeerId,
+        remote: IpAddr,
+        query: Query,
+        /// Whether it is a Peerage node.
+        extended: bool,
+        reply: oneshot::Sender<Answer>,
+    },
     /// The user wants something.
     Start { operation: OperationId, wanted: Operation, options: Options, caller: Caller },
     /// Something that only the machine can tell or do.
@@ -192,9 +200,9 @@ impl Driver {
                 }
                 self.machine.handle(now, input);
             }
-            DhtMessage::Asked { id: query, from, remote, query: ask, reply } => {
+            DhtMessage::Asked { id: query, from, remote, query: ask, extended, reply } => {
                 self.asked.insert(query, reply);
-                self.machine.handle(now, Input::Asked { query, from, remote, ask });
+                self.machine.handle(now, Input::Asked { query, from, remote, ask, extended });
             }
             DhtMessage::Start { operation, wanted, options, caller } => {
                 self.callers.insert(operation, caller);

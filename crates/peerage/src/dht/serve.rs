@@ -60,9 +60,11 @@ async fn answer_to(
 ) -> Result<Answer, StreamCode> {
     let (reply, answer) = oneshot::channel();
     let (id, remote) = (core.next_query(), peer.connection.remote_address().ip());
-    let asked = DhtMessage::Asked { id, from: peer.id, remote, query: query.clone(), reply };
+    let (from, query, extended) = (peer.id, query.clone(), !peer.foreign);
+    let waits = matches!(query, Query::GetValue { wait: Some(_), .. });
+    let asked = DhtMessage::Asked { id, from, remote, query, extended, reply };
     core.to_driver.send(asked).await.map_err(|_| StreamCode::Cancelled)?;
-    if !matches!(query, Query::GetValue { wait: Some(_), .. }) {
+    if !waits {
         return answer.await.map_err(|_| StreamCode::Overloaded);
     }
     let waiting = core.waiting(Input::Withdrawn { query: id });

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use peerage_identity::PeerId;
 
-use super::keeping::{holder, network};
+use super::keeping::{holder, holder_with, network, record};
 use super::*;
 use crate::numbered::key;
 use crate::record::{Draft, Place, Record};
@@ -84,4 +84,31 @@ fn a_renewal_leaves_the_whole_record_at_foreign_holders_and_their_copies_count()
     foreign.0.remove(&lost);
     foreign.run(&mut story, Vec::new(), S(4000 + 1400));
     assert!(story.dht.published().pop().unwrap().holders.iter().all(|holder| *holder.peer() != lost));
+}
+
+/// a record that is sent back as an acknowledgement is charged as every other answer is.
+#[test]
+fn what_was_stored_is_sent_back_to_foreign_peers_alone_and_at_their_expense() {
+    let (_, salt) = holder();
+    let (target, value) = (record(salt, 1).target().clone(), record(salt, 1).to_bytes());
+    let whole = Answer { values: vec![value.clone()], ..Answer::default() }.wire_bytes() as f64;
+    let stored = |extended: bool| {
+        let (mut story, _) = holder_with(|config| {
+            (config.serve.peer_byte_burst, config.serve.peer_bytes_per_second) = (2.5 * whole, 1.0);
+        });
+        let mut answers = Vec::new();
+        loop {
+            let put = Query::PutValue { target: target.clone(), value: value.clone() };
+            let (answer, _) = story.asked_by(50, extended, put);
+            if answer.status == Status::Busy {
+                assert!(answer.values.is_empty(), "a refusal is a few bytes");
+                return answers;
+            }
+            assert_eq!(answer.status, Status::Stored);
+            answers.push(answer.values);
+        }
+    };
+    assert_eq!(stored(false), vec![vec![value.clone()]; 3]);
+    let ours = stored(true);
+    assert!(ours.len() > 3 && ours.iter().all(Vec::is_empty), "{}", ours.len());
 }

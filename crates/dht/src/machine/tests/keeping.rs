@@ -127,7 +127,13 @@ fn answers_with_the_longest_values_stay_below_16_kib() {
         assert!(!answer.closer.is_empty());
         let wait = crate::Wait { known: crate::digest_of(&answer.values), seconds: 60 };
         let ask = Query::GetValue { target, cursor: None, wait: Some(wait) };
-        let kept = story.input(Input::Asked { query: QueryId(99), from: peer(50), remote: ip(50), ask });
+        let kept = story.input(Input::Asked {
+            query: QueryId(99),
+            from: peer(50),
+            remote: ip(50),
+            ask,
+            extended: true,
+        });
         assert!(!kept.iter().any(|output| matches!(output, Output::Reply { .. })), "nothing has changed");
     }
 }

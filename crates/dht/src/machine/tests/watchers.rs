@@ -25,7 +25,7 @@ fn wait(story: &mut Story, from: u64, known: &Record, seconds: u32) -> (QueryId,
     let query = QueryId(story.queries);
     let wait = Some(Wait { known: digest_of(&[known.to_bytes()]), seconds });
     let ask = Query::GetValue { target: known.target().clone(), cursor: None, wait };
-    (query, story.input(Input::Asked { query, from: peer(from), remote: ip(from), ask }))
+    (query, story.input(Input::Asked { query, from: peer(from), remote: ip(from), ask, extended: true }))
 }
 
 fn reply(outputs: &[Output], query: QueryId) -> Option<Answer> {

@@ -175,11 +175,9 @@ pub(crate) fn answer(query: &Query, answer: &Answer, extras: bool, unix: Duratio
     let mut message = message(query, false, unix);
     message.provider_peers = answer.providers.iter().map(peer).collect();
     message.closer_peers = answer.closer.iter().map(peer).collect();
-    let stored = answer.status == Status::Stored;
     let mut values = answer.values.iter();
     message.record = match query {
-        // What was stored is sent back to others; that is libp2p's acknowledgement. Peerage nodes go by the status.
-        Query::PutValue { target, value } if stored && !extras => Some(record(target, value, unix)),
+        // Something newer; to who goes by no status, what was stored, which is libp2p's acknowledgement.
         Query::PutValue { target, .. } | Query::GetValue { target, .. } => {
             values.next().map(|value| record(target, value, unix))
         }

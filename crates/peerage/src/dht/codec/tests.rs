@@ -140,8 +140,13 @@ fn how_a_store_went_arrives_and_others_are_told_as_libp2p_does() {
     let refusals = REFUSALS.map(|(refusal, _)| Status::Refused(refusal));
     for status in [Status::Stored, Status::Busy, Status::Stale].into_iter().chain(refusals) {
         let said = Answer::status(status);
+        let echoed = match &put {
+            Query::PutValue { value, .. } if status == Status::Stored => vec![value.clone()],
+            _ => Vec::new(),
+        };
         let sent = answer(&put, &said, true, NOW).unwrap();
         assert_eq!(read_answer(&put, sent, true).unwrap().status, status);
+        let said = Answer { values: echoed, ..said };
         let sent = answer(&put, &said, false, NOW).unwrap();
         let expected = if status == Status::Stored { status } else { Status::Refused(Refusal::Other) };
         assert_eq!(read_answer(&put, sent, false).unwrap().status, expected);
@@ -154,9 +159,9 @@ fn how_a_store_went_arrives_and_others_are_told_as_libp2p_does() {
     assert_eq!(read_answer(&put, answer(&put, &newer, true, NOW).unwrap(), true), Ok(newer));
 }
 
-/// What is charged for an answer knows of no value that was sent in.
+/// What is charged for an answer is what it says of itself: what is sent stays below that.
 #[test]
-fn what_was_stored_is_sent_back_to_others_and_not_to_peerage_nodes() {
+fn what_was_stored_is_sent_back_to_others_within_what_is_charged_and_not_to_peerage_nodes() {
     let value = Bytes::from(vec![7; MAX_VALUE_BYTES]);
     let put =
         Query::PutValue { target: target(&[b'k'; peerage_dht::MAX_TARGET_BYTES]), value: value.clone() };
@@ -167,7 +172,10 @@ fn what_was_stored_is_sent_back_to_others_and_not_to_peerage_nodes() {
     // Nodes of earlier versions send it back to us, too.
     let echo = record(put.target().unwrap(), &value, NOW);
     assert_eq!(read_answer(&put, Message { record: Some(echo), ..sent }, true), Ok(said.clone()));
+    let said = Answer { values: vec![value.clone()], ..said };
     let sent = answer(&put, &said, false, NOW).unwrap();
+    assert!(sent.encoded_len() <= said.wire_bytes(), "{} {}", sent.encoded_len(), said.wire_bytes());
+    assert!(sent.encoded_len() > said.wire_bytes() - 64, "{} {}", sent.encoded_len(), said.wire_bytes());
     assert_eq!(sent.record.as_ref().and_then(|record| record.value.as_ref()), Some(&value));
     assert_eq!(read_answer(&put, sent, false).unwrap().status, Status::Stored);
 }

@@ -154,7 +154,7 @@ impl World {
         }
         let now = self.clock_of(node);
         let Some(dht) = &mut self.nodes[node as usize].dht else { return };
-        dht.handle(now, Input::Asked { query: name, from: asker, remote, ask: query });
+        dht.handle(now, Input::Asked { query: name, from: asker, remote, ask: query, extended: true });
         self.pump(node);
     }
 
