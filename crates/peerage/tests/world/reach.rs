@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use peerage::{DhtConfig, Node, NodeBuilder, PeersConfig};
+use peerage::dht::Contact;
+use peerage::{DhtConfig, Node, NodeBuilder, NodeKey, PeersConfig};
 
 use crate::clock::{LIMIT, SECOND, pass, within};
 use crate::network::World;
@@ -89,4 +90,56 @@ async fn a_node_that_is_told_of_a_new_network_gives_silent_peers_another_chance(
     .await;
     seed.network_changed().await;
     assert_eq!(usable().await, 1);
+}
+
+/// A peer that has moved and could not publish it yet: what it once published leads nowhere, and its neighbours know better.
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_published_addresses_are_out_of_date_is_reached_where_its_neighbours_name_it() {
+    let world = World::new();
+    let seed = server(&world, 1, "10.0.0.1", &[]).await;
+    let key = NodeKey::generate();
+    let at = |number, ip: &'static str, config: DhtConfig| {
+        let machine = world.machine(number, &[ip]).node().key(key.clone()).dht(config);
+        let listening = machine.listen(format!("/ip4/{ip}/udp/4001/quic-v1"));
+        listening.seed(&seed.listen_addresses()[0]).start()
+    };
+    let before = at(2, "10.0.0.2", DhtConfig::default()).await.unwrap();
+    let peer = before.peer_id();
+    let published = async || seed.dht().endpoint(peer).await.ok().map(|(addresses, _)| addresses);
+    within("the record", async {
+        while published().await.is_none() {
+            pass(SECOND).await;
+        }
+    })
+    .await;
+    before.close().await;
+    // It asks nobody but the seed: its lookups lead it nowhere else.
+    let alone = PeersConfig { max_outbound: 0, max_outbound_visits: 0, ..PeersConfig::default() };
+    let caller = node(&world, 4, "10.0.0.4").peers_config(alone).start().await.unwrap();
+    caller.connect(&seed.listen_addresses()[0]).await.unwrap();
+    pass(5 * SECOND).await;
+    // There it looks after no record, not even of where it is.
+    let mut nothing = DhtConfig::default();
+    nothing.limits.replication.max_sets = 0;
+    let after = at(3, "10.0.0.3", nothing).await.unwrap();
+    let there = &after.listen_addresses()[0];
+    within("the neighbour meeting it there", async {
+        let meets = |(contact, _): &(Contact, _)| {
+            *contact.peer() == peer && contact.addresses()[0].socket_addr() == there.socket_addr()
+        };
+        while !seed.dht().table().await.unwrap().iter().any(meets) {
+            pass(SECOND).await;
+        }
+    })
+    .await;
+    let gone = "10.0.0.2".parse::<std::net::IpAddr>().unwrap();
+    assert_eq!(published().await.unwrap()[0].socket_addr().unwrap().ip(), gone, "it is out of date");
+    assert!(caller.peers().get(peer).is_none(), "nothing has led it there yet");
+    let before = world.packets().len();
+    let reached = tokio::time::timeout(LIMIT, caller.connect(peer)).await.unwrap();
+    assert_eq!(reached, Ok(peer));
+    let here = "10.0.0.4".parse::<std::net::IpAddr>().unwrap();
+    let packets = world.packets();
+    let tried = packets.iter().skip(before).any(|(_, from, to, _)| from.ip() == here && to.ip() == gone);
+    assert!(tried, "where it said that it is was tried");
 }

@@ -364,3 +364,71 @@ fn a_file_of_a_later_version_is_refused_and_left_alone() {
     assert!(error.contains("later version"), "{error}");
     assert!(path.exists());
 }
+
+/// What redb does nothing more after closes the file, which is opened again; what concerns one write alone does not.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_takes_nothing_more_is_closed_and_opened_again_and_any_other_stays_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(BOOK_FILE);
+    let store = RedbStore::at(&path);
+    store.load().unwrap();
+    let opened = || store.disk.opened.load(Ordering::Relaxed);
+    let here = std::panic::Location::caller();
+    let full = || io::Error::from(io::ErrorKind::StorageFull);
+    let mut rows = 0;
+    let mut fails = |error: redb::Error| {
+        rows += 1;
+        store.save_rows(&[row(&format!("row {rows}"), "1")], false).unwrap();
+        let told = store.with_open(|_, _| Err::<(), _>(error)).unwrap_err().to_string();
+        assert!(told.contains(path.to_str().unwrap()), "{told}");
+        store.save_rows(&[], false)
+    };
+    for error in [redb::Error::ValueTooLarge(5), redb::Error::Corrupted("one page".to_owned())] {
+        fails(error).unwrap();
+    }
+    assert_eq!(opened(), 1);
+    let latched = [redb::Error::LockPoisoned(here), redb::Error::PreviousIo, redb::Error::Io(full())];
+    for (number, error) in (2..).zip(latched) {
+        let told = fails(error).unwrap_err().to_string();
+        assert!(told.contains("in a moment"), "{told}");
+        tokio::time::advance(RETRY).await;
+        store.save_rows(&[], false).unwrap();
+        assert_eq!(opened(), number);
+    }
+    // After a panic redb says itself whether anything is broken: at the next use.
+    let before = opened();
+    let told = store.with_open::<()>(|_, _| panic!("a page that contradicts another")).unwrap_err();
+    assert!(told.to_string().contains("contradict"), "{told}");
+    store.save(&[entry(1, 1)]).unwrap();
+    assert_eq!(opened(), before);
+    drop(store);
+    let expected = (1..=5).map(|number| (format!("row {number}"), "1".to_owned()));
+    assert_eq!(rows_in(&path), expected.collect(), "nothing that was taken is lost");
+}
+
+/// An empty file in the place of one that is gone would look like a node that never had any records or bans.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_gone_after_a_failure_is_not_made_anew_and_goes_on_when_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, elsewhere) = (folder.path().join(BOOK_FILE), folder.path().join("elsewhere"));
+    let store = RedbStore::at(&path);
+    store.load().unwrap();
+    store.save(&[entry(1, 1)]).unwrap();
+    store.save_rows(&[row("late", "1")], false).unwrap();
+    store.disk.is_full(true);
+    assert!(store.save(&[entry(2, 1)]).is_err());
+    store.disk.is_full(false);
+    fs::rename(&path, &elsewhere).unwrap();
+    for _ in 0..3 {
+        tokio::time::advance(RETRY).await;
+        let told = store.save(&[entry(2, 1)]).unwrap_err().to_string();
+        assert!(told.contains("it is gone") && told.contains(path.to_str().unwrap()), "{told}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing was made");
+    fs::rename(&elsewhere, &path).unwrap();
+    tokio::time::advance(RETRY).await;
+    store.save(&[entry(2, 1)]).unwrap();
+    drop(store);
+    assert_eq!(rows_in(&path), BTreeMap::from([("late".to_owned(), "1".to_owned())]));
+    assert_eq!(RedbStore::at(&path).load().unwrap().peers.len(), 2);
+}
