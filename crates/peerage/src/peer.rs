@@ -211,10 +211,9 @@ impl Peer {
         self.shared.tell_dht();
     }
 
-    /// Whether it is known what the peer serves. A connection that ended before a foreign peer said so tells nothing of it.
+    /// Whether no more will come of asking what the peer serves.
     pub(crate) fn has_said_what_it_serves(&self) -> bool {
-        let asked = self.identified.initialized() && self.connection.close_cause().is_none();
-        !self.foreign || asked || !self.about().protocols.is_empty()
+        !self.foreign || self.identified.initialized() || !self.about().protocols.is_empty()
     }
 
     /// Waits until a foreign peer has been asked who it is.

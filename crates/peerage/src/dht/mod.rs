@@ -276,11 +276,11 @@ impl DhtCore {
         QueryId(self.next_query.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Whether a peer serves the DHT; `None` as long as a foreign one has not said what it serves.
+    /// Whether a peer serves the DHT; `None` as long as a foreign one has not said what it serves. It may never say so: then its answers tell, and that it has none.
     fn serves(&self, peer: &Peer) -> Option<bool> {
         let served = peer.about().protocols;
-        let serves = self.protocols.iter().any(|name| served.contains(name));
-        peer.has_said_what_it_serves().then_some(serves)
+        let said = !peer.foreign || !served.is_empty();
+        said.then(|| self.protocols.iter().any(|name| served.contains(name)))
     }
 
     /// The names under which to ask a peer, each in turn; none where it does not serve the DHT. Where there are several, a foreign peer's word on what it

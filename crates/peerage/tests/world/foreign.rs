@@ -227,3 +227,29 @@ async fn nothing_is_stored_at_a_foreign_peer_that_is_gone_without_a_word() {
     assert_eq!(foreign.was_asked(MessageType::AddProvider), None);
     node.close().await;
 }
+
+/// It serves the DHT, and never says so: its answers show it, and that it said nothing shows nothing.
+#[tokio::test(start_paused = true)]
+async fn a_foreign_peer_that_never_says_who_it_is_stays_in_the_table_as_long_as_it_answers() {
+    let world = World::new();
+    let node = node(&world, Mode::Server).await;
+    let silent = Arc::new(Foreign::new(&world, 3).await);
+    silent.speaks.send_replace(false);
+    silent.listen();
+    let mut warm = Foreign::new(&world, 2).await;
+    warm.names = vec![silent.contact()];
+    Arc::new(warm).join(&node).await;
+    silent.becomes_known(&node).await;
+    let asked = || silent.asked.lock().unwrap().len();
+    let before = asked();
+    // It is asked who it is for ten seconds.
+    for second in 0..30 {
+        pass(SECOND).await;
+        assert!(silent.is_known(&node).await, "after {second} s");
+    }
+    let (closest, _) = node.dht().closest("somewhere").await.unwrap();
+    assert!(closest.iter().any(|contact| *contact.peer() == silent.id()) && asked() > before);
+    // Who says that it serves something else is believed.
+    silent.speaks.send_replace(true);
+    node.close().await;
+}
