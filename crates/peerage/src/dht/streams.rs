@@ -80,10 +80,15 @@ pub(crate) async fn ask(
 ) -> Result<Answered, AskError> {
     while let Some(stream) = take_idle(peer, names) {
         stream.send.set_priority(priority);
-        // The peer may have given it up meanwhile, as it may at any time: then a new one is opened.
-        if let Ok((stream, answer)) = exchange(peer, stream, question).await {
-            put_away(peer, stream, question.answered).await;
-            return Ok(answer);
+        match exchange(peer, stream, question).await {
+            Ok((stream, answer)) => {
+                put_away(peer, stream, question.answered).await;
+                return Ok(answer);
+            }
+            // The peer may have given it up meanwhile, as it may at any time: then a new one is opened.
+            Err(AskError::Lost { .. }) => {}
+            // What is no answer is none on another stream either.
+            Err(error) => return Err(error),
         }
     }
     let stream = open(peer, names).await?;

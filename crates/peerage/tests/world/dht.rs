@@ -1,9 +1,12 @@
 //! How much and how long a peer may ask of the DHT, and how much it may answer: the node's own limits, beside those of its machine.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use peerage::dht::Mode;
 use peerage::dht::StepKind;
 use peerage::{DhtConfig, DhtError, MemoryStore, Node, Store as _};
@@ -48,6 +51,15 @@ fn of(kind: MessageType, key: &[u8]) -> Message {
 
 fn find() -> Message {
     of(MessageType::FindNode, b"somewhere")
+}
+
+async fn until_so(what: &str, mut is: impl AsyncFnMut() -> bool) {
+    within(what, async {
+        while !is().await {
+            pass(SECOND / 10).await;
+        }
+    })
+    .await;
 }
 
 /// How a stream on which something was asked answers: with a message, or with its end.
@@ -459,4 +471,45 @@ async fn a_node_that_is_to_be_reached_elsewhere_publishes_it_and_tells_what_it_p
         providers[0].addresses().iter().any(|known| known.to_string().contains("10.0.0.4"))
     })
     .await;
+}
+
+/// A peer that answers with what is no message is not asked once more for it, on a stream that was kept either.
+#[tokio::test(start_paused = true)]
+async fn who_answers_nonsense_on_a_kept_stream_is_not_asked_again_on_the_next_ones() {
+    let world = World::new();
+    let (node, stranger) = pair(&world).await;
+    let asked = AtomicUsize::new(0);
+    let answer = async |mut stream: Stream| {
+        while let Ok(Some(question)) = stream.recv.read_message::<Message>(1 << 20).await {
+            let bytes = match question.key.as_deref() {
+                Some(b"there") => {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    // A field of no known form.
+                    Bytes::from_static(&[2, 0xff, 0xff])
+                }
+                _ => framed(question.encode_to_vec()),
+            };
+            let _ = stream.send.write_chunk(bytes).await;
+        }
+    };
+    let answering = async {
+        let mut streams = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                stream = stranger.next(KAD) => streams.push(answer(stream)),
+                Some(()) = streams.next() => {}
+            }
+        }
+    };
+    let asking = async {
+        let dht = node.dht();
+        // Both of these are kept.
+        let both = [dht.closest("one place"), dht.closest("another place")];
+        let both = futures::future::join_all(both.map(IntoFuture::into_future)).await;
+        assert!(both.iter().all(Result::is_ok));
+        let (_, report) = dht.closest("there").await.unwrap();
+        assert_eq!((report.counts.failed, asked.load(Ordering::Relaxed)), (1, 1), "{report}");
+    };
+    tokio::select! { () = asking => {}, () = answering => unreachable!() }
+    node.close().await;
 }
