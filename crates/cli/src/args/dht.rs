@@ -8,7 +8,7 @@ use peerage::PeerId;
 use peerage::dht::MAX_HELD_SHOWN;
 
 use super::{Operator, peer_id};
-use crate::control::dht::{DEADLINES, MAX_MEMBERS};
+use crate::control::dht::{DEADLINES, MAX_MEMBERS, Role};
 
 /// What a node does in the DHT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -196,6 +196,17 @@ pub(crate) enum DhtAction {
     /// Show how the node's DHT is
     #[command(after_help = "Example:\n  peerage dht stats --json")]
     Stats(Operator),
+    /// Have the running node serve the DHT from now on, or only ask
+    ///
+    /// Its peers are told, and ask it or don't accordingly. What it keeps for others stays with it until it expires. At its next start the node does again what `peerage node --dht` or
+    /// its settings say. `peerage dht stats` shows what it does.
+    #[command(after_help = "Example:\n  peerage dht mode client\n  peerage dht mode serve")]
+    Mode {
+        /// What it does
+        mode: Role,
+        #[command(flatten)]
+        operator: Operator,
+    },
     /// Look up the nodes closest to a key or peer and show each step of it as a timeline
     ///
     /// Other commands show theirs with --trace.

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// How long an operation may take.
@@ -134,6 +135,22 @@ pub(crate) enum DhtAct {
     },
     /// How it is.
     Stats,
+    /// Serve from now on, or only ask.
+    Mode {
+        /// Which.
+        mode: Role,
+    },
+}
+
+/// What a node that takes part in the DHT does there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Role {
+    /// Answers others and keeps records for them.
+    #[default]
+    Serve,
+    /// Asks and publishes, and answers nobody.
+    Client,
 }
 
 /// How to do it.
@@ -299,6 +316,8 @@ pub(crate) struct StepRow {
 /// How the node's DHT is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Stats {
+    /// Whether it serves, or only asks.
+    pub(crate) mode: Role,
     /// It has found its place.
     pub(crate) joined: bool,
     /// Nodes in the table.

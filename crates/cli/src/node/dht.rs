@@ -4,15 +4,15 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use peerage::dht::{
-    Ad, Class, Contact, Counts, Dht, DhtCall, DhtReport, EntryId, HeldRecord, Member, Published, Standing,
-    Step, StepKind, Update,
+    Ad, Class, Contact, Counts, Dht, DhtCall, DhtReport, EntryId, HeldRecord, Member, Mode, Published,
+    Standing, Step, StepKind, Update,
 };
 use peerage::{DhtError, Node, PeerId};
 
 use super::service::peer_id;
 use crate::control::dht::{
     DEADLINES, DhtAct, DhtOptions, DhtReply, Held, HeldRow, Letter, MAX_MEMBERS, Named, Proof, PublishedRow,
-    Seen, Stats, StepRow, Text, Totals, Way,
+    Role, Seen, Stats, StepRow, Text, Totals, Way,
 };
 use crate::control::millis;
 
@@ -102,6 +102,14 @@ pub(super) async fn carry_out(node: &Node, act: DhtAct, options: DhtOptions) -> 
                 ..stats(&standing)
             };
             Ok(DhtReply { stats: Some(stats), ..DhtReply::default() })
+        }
+        DhtAct::Mode { mode } => {
+            let mode = match mode {
+                Role::Serve => Mode::Server,
+                Role::Client => Mode::Client,
+            };
+            dht.set_mode(mode).await.map_err(|error| error.to_string())?;
+            Ok(DhtReply::default())
         }
     }
 }
@@ -320,6 +328,10 @@ fn stats(standing: &Standing) -> Stats {
     let Standing { joined, peers, usable, connected, size, outage, operations, requests, .. } = *standing;
     let (seen, stats) = (standing.seen, standing.stats);
     Stats {
+        mode: match standing.mode {
+            Mode::Server => Role::Serve,
+            Mode::Client => Role::Client,
+        },
         joined,
         known: peers,
         usable,

@@ -8,7 +8,7 @@ use super::{PATIENCE, carry_out_within, write_whole};
 use crate::args::{DhtAction, DhtClass, DhtHow, DhtPace, HeldBy, Operator};
 use crate::control::Command;
 use crate::control::dht::{
-    DhtAct, DhtOptions, DhtReply, HeldRow, MAX_MEMBERS, Named, PublishedRow, Stats, StepRow, Text, Way,
+    DhtAct, DhtOptions, DhtReply, HeldRow, MAX_MEMBERS, Named, PublishedRow, Role, Stats, StepRow, Text, Way,
 };
 use crate::failure::Failure;
 use crate::term::{complain, one_line, plain_table};
@@ -191,6 +191,7 @@ fn question(action: DhtAction) -> Result<Question, Failure> {
         DhtAction::Table(operator) => plain(operator, DhtAct::Table, table),
         DhtAction::Held { most, operator } => plain(operator, DhtAct::Held { most: most.into() }, held),
         DhtAction::Stats(operator) => plain(operator, DhtAct::Stats, stats),
+        DhtAction::Mode { mode, operator } => plain(operator, DhtAct::Mode { mode }, nothing),
     })
 }
 
@@ -382,7 +383,12 @@ fn stats(reply: &DhtReply) -> Vec<String> {
     let size = stats.size.map_or("not measured yet".to_owned(), |size| format!("about {size:.0} nodes"));
     let least = if seen.at_least { "at least " } else { "" };
     let mut table = plain_table();
+    let role = match stats.mode {
+        Role::Serve => "serves",
+        Role::Client => "only asks",
+    };
     for (name, fact) in [
+        ("the node", role.to_owned()),
         ("joined", yes(stats.joined)),
         ("nodes known", format!("{known}, {usable} of them can be asked")),
         ("connected", connected.to_string()),

@@ -293,6 +293,35 @@ async fn into_nowhere(arguments: &[&str], member: &Member) -> Finished {
 }
 
 #[tokio::test]
+async fn a_running_node_serves_no_more_and_serves_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second, third] = three(folder.path()).await;
+    let mode = async || second.json(&["stats"]).await["stats"]["mode"].clone();
+    assert_eq!(mode().await, "serve");
+    assert_eq!(second.text(&["mode", "client"]).await, "");
+    assert_eq!(mode().await, "client");
+    let text = second.text(&["stats"]).await;
+    assert!(text.contains("only asks"), "{text}");
+    for other in [&first, &third] {
+        other.until("nobody asking it", &["table"], |table| !ids(table).contains(&second.id())).await;
+    }
+    // It asks and publishes as before.
+    second.text(&["put", "colour", "blue", "--quorum", "1"]).await;
+    assert_eq!(second.text(&["get", second.id(), "colour", "--quorum", "1"]).await, "blue\n");
+    second.text(&["mode", "serve"]).await;
+    assert_eq!(mode().await, "serve");
+    assert!(second.text(&["stats"]).await.contains("serves"));
+    for other in [&first, &third] {
+        other.until("both asking it again", &["table"], |table| ids(table).contains(&second.id())).await;
+    }
+    let wrong = second.dht(&["mode", "off"]).await;
+    assert!(wrong.error(2).contains("serve, client"), "{wrong:?}");
+    // Who takes no part has nothing to change.
+    let none = Member::start(folder.path().join("d"), 0, None, &["--dht", "off"]).await;
+    assert!(none.dht(&["mode", "serve"]).await.error(1).contains("without a DHT"));
+}
+
+#[tokio::test]
 async fn the_table_the_counts_and_the_closest_are_shown() {
     let folder = tempfile::tempdir().unwrap();
     let [first, second, third] = three(folder.path()).await;

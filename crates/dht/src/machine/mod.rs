@@ -100,6 +100,8 @@ pub struct Stats {
 /// How the node stands, for whoever watches it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Standing {
+    /// Whether the node serves, or only asks.
+    pub mode: Mode,
     /// Whether the lookup for ourselves has reached somebody.
     pub joined: bool,
     /// Entries of the table.
@@ -209,6 +211,7 @@ impl Dht {
     /// How the node stands.
     pub fn standing(&self, now: Now) -> Standing {
         Standing {
+            mode: self.mode,
             joined: self.upkeep.is_joined(),
             peers: self.table.len(),
             usable: self.table.usable(),
@@ -305,7 +308,7 @@ impl Machine for Dht {
             Input::Known { contacts, source } => self.on_known(now, contacts, source),
             Input::NetworkChanged => self.on_network_changed(now),
             Input::Withdrawn { query } => self.on_withdrawn(query),
-            Input::Mode(mode) => self.on_mode(mode),
+            Input::Mode(mode) => self.on_mode(now, mode),
             Input::Written { number, ok } => self.on_written(now, number, ok),
         }
     }

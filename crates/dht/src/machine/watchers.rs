@@ -110,8 +110,10 @@ impl Dht {
     }
 
     /// Whether this node serves from now on.
-    pub(super) fn on_mode(&mut self, mode: Mode) {
+    pub(super) fn on_mode(&mut self, now: Now, mode: Mode) {
         self.mode = mode;
+        // Only who serves compares what it holds with its neighbours.
+        self.note_due(now);
         if mode == Mode::Client {
             let queries: Vec<QueryId> = self.watchers.kept.keys().copied().collect();
             let refused = Answer::status(Status::Refused(Refusal::NotServed));

@@ -26,7 +26,7 @@
 //! The machine that decides is `peerage-dht`, a pure crate; here stands what carries it out. `driver` owns it. A question of ours is a task (`asks`)
 //! over a kept stream (`streams`) of a connection that there is, or of one that is made for it; questions of peers come in on their streams (`serve`).
 //! `codec` is the wire's form of both, libp2p's. [`Dht`] is what applications use (`handle`): `records`, `mail`, `topics` with their `shards`, what this node keeps up (`published`),
-//! and what is waited for (`watch`). `reach` connects to a peer by its ID alone.
+//! and what is waited for (`watch`). `mode` says whether the node serves. `reach` connects to a peer by its ID alone.
 
 mod asks;
 pub(crate) mod codec;
@@ -35,6 +35,7 @@ mod driver;
 mod handle;
 mod late;
 mod mail;
+mod mode;
 mod published;
 mod reach;
 mod records;
@@ -56,7 +57,6 @@ use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::error::RegisterError;
 use crate::peer::Peer;
-use crate::registry::Service;
 use crate::shared::Shared;
 use crate::store::Row;
 
@@ -122,6 +122,8 @@ pub(crate) struct DhtCore {
     written: Notify,
     /// Somebody has gone, and the driver's queue had no room to say so.
     pub(crate) left: Notify,
+    /// Whether this node serves. The driver changes it, with what is advertised.
+    pub(crate) mode: crate::watch::Sender<Mode>,
 }
 
 /// Starts the driver, and serves where the node is a server.
@@ -136,9 +138,7 @@ pub(crate) fn start(
 ) -> Result<(), RegisterError> {
     let mode = config.mode.unwrap_or(if listens { Mode::Server } else { Mode::Client });
     if mode == Mode::Server {
-        for protocol in &core.protocols {
-            shared.registry.add(protocol, Service::Dht(core.clone()))?;
-        }
+        mode::advertise(shared, &core, mode)?;
     }
     let now = shared.clock.now();
     let records = Records::new(core.network.clone(), core.records.clone());
@@ -155,7 +155,7 @@ pub(crate) fn start(
     let restored = machine.restore(now, rows);
     tracing::debug!(?restored, "the DHT's records are read");
     shared.spawn(run(shared.clone(), core, machine, messages));
-    shared.spawn(records::keep_published(shared.clone(), mode == Mode::Server));
+    shared.spawn(records::keep_published(shared.clone()));
     shared.spawn(topics::keep_topics(shared.clone()));
     Ok(())
 }
@@ -255,6 +255,7 @@ impl DhtCore {
             left: Notify::new(),
             next_query: AtomicU64::new(0),
             written: Notify::new(),
+            mode: crate::watch::Sender::new(Mode::Client),
         };
         (Arc::new(core), messages)
     }

@@ -119,7 +119,7 @@ impl Dht {
         self.of_machine(move |now, machine| machine.stop_providing(now, &target)).await
     }
 
-    async fn forget_at(&self, place: Place) -> Result<bool, DhtError> {
+    pub(super) async fn forget_at(&self, place: Place) -> Result<bool, DhtError> {
         let Some(target) = place.target(&self.core()?.network) else { return Ok(false) };
         let id = EntryId::of(target.key(), &Bytes::new());
         self.of_machine(move |now, machine| machine.forget(now, &id)).await

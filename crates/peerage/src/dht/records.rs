@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peerage_dht::record::{Draft, EndpointBody, Kind, MAX_SALT, MailboxPolicy, Place, Record};
-use peerage_dht::{Class, Contact, Operation, Options, Outcome, Target};
+use peerage_dht::{Class, Contact, Mode, Operation, Options, Outcome, Target};
 use peerage_identity::{DialAddress, PeerId};
 
 use super::DhtCore;
@@ -199,15 +199,24 @@ pub(super) fn target_of(core: &DhtCore, place: &Place) -> Result<Target, DhtErro
 }
 
 /// Publishes where this node can be reached, at once and whenever that or who may write to it changes, and again before the record expires; and tells those whom it told what it
-/// provides where it is now. A node that does not serve does only that.
-pub(crate) async fn keep_published(shared: std::sync::Arc<crate::shared::Shared>, serves: bool) {
+/// provides where it is now. A node that does not serve does only that; one that does not any more renews what it has published no longer.
+pub(crate) async fn keep_published(shared: std::sync::Arc<crate::shared::Shared>) {
     let dht = Dht { shared: shared.clone() };
     let Ok(core) = dht.core().cloned() else { return };
     let (mut changes, mut policies) = (shared.listening.changes(), core.policy.subscribe());
+    let mut modes = core.mode.subscribe();
     let every = core.records.endpoint.default_ttl / 3;
+    let mut served = false;
     loop {
         changes.borrow_and_update();
         policies.borrow_and_update();
+        let serves = *modes.borrow_and_update() == Mode::Server;
+        if std::mem::replace(&mut served, serves)
+            && !serves
+            && dht.forget_at(Place::Endpoint { peer: shared.me }).await.is_err()
+        {
+            return;
+        }
         let addresses = shared.listening.here().addresses.clone();
         let provider = Contact::new(shared.me, &addresses);
         if dht.of_machine(move |now, machine| machine.moved(now, &provider)).await.is_err() {
@@ -228,6 +237,7 @@ pub(crate) async fn keep_published(shared: std::sync::Arc<crate::shared::Shared>
             biased;
             changed = changes.changed() => if changed.is_err() { return },
             _ = policies.changed() => {}
+            _ = modes.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }

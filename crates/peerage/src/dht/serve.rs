@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use peerage_dht::{Answer, Input, Query};
+use peerage_dht::{Answer, Input, Mode, Query};
 use peerage_transport::{Stream, StreamCode};
 use peerage_wire::kad;
 use tokio::sync::oneshot;
@@ -79,17 +79,15 @@ async fn answer_to(
 
 async fn answer_all(peer: &Arc<Peer>, core: &DhtCore, stream: &mut Stream) -> Result<(), StreamCode> {
     let extras = !peer.foreign;
+    let mut mode = core.mode.subscribe();
     loop {
-        let reading = stream.recv.read_message::<kad::Message>(codec::MAX_QUESTION_BYTES);
-        let mut message = match tokio::time::timeout(IDLE, reading).await {
-            Ok(Ok(Some(message))) => message,
-            Ok(Ok(None)) => return Ok(()),
-            Ok(Err(error)) => {
-                tracing::debug!(peer = %peer.id, %error, "a question for the DHT cannot be read");
-                return Err(StreamCode::ProtocolViolation);
-            }
-            Err(_) => return Ok(()),
+        let read = tokio::select! {
+            biased;
+            // Whoever asks on is told at once, and looks for others.
+            _ = mode.wait_for(|mode| *mode == Mode::Client) => return Err(StreamCode::Cancelled),
+            read = next_question(peer, stream) => read?,
         };
+        let Some(mut message) = read else { return Ok(()) };
         codec::sender_first(&mut message, &peer.id);
         let query = codec::read_question(message, extras).map_err(|error| {
             tracing::debug!(peer = %peer.id, %error, "a question for the DHT makes no sense");
@@ -103,5 +101,18 @@ async fn answer_all(peer: &Arc<Peer>, core: &DhtCore, stream: &mut Stream) -> Re
                 Ok(Err(_)) | Err(_) => return Err(StreamCode::Cancelled),
             }
         }
+    }
+}
+
+/// What is asked next; `None` at the stream's end, and when that has taken too long, however much of a question is there.
+async fn next_question(peer: &Peer, stream: &mut Stream) -> Result<Option<kad::Message>, StreamCode> {
+    let reading = stream.recv.read_message::<kad::Message>(codec::MAX_QUESTION_BYTES);
+    match tokio::time::timeout(IDLE, reading).await {
+        Ok(Ok(message)) => Ok(message),
+        Ok(Err(error)) => {
+            tracing::debug!(peer = %peer.id, %error, "a question for the DHT cannot be read");
+            Err(StreamCode::ProtocolViolation)
+        }
+        Err(_) => Ok(None),
     }
 }

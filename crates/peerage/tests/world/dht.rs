@@ -473,6 +473,80 @@ async fn a_node_that_is_to_be_reached_elsewhere_publishes_it_and_tells_what_it_p
     .await;
 }
 
+/// Whoever stops to serve tells it, ends the streams on which it is asked, and renews no word of where it is; when it serves again all of that is as before.
+#[tokio::test(start_paused = true)]
+async fn a_node_can_serve_no_more_and_serve_again_while_it_runs() {
+    let world = World::new();
+    let node = server(&world).await;
+    let other = world.machine(2, &["10.0.0.2"]).node().dht(DhtConfig::default());
+    let other = other.listen("/ip4/10.0.0.2/udp/4001/quic-v1").seed(&node.listen_addresses()[0]);
+    let other = other.start().await.unwrap();
+    let stranger = Stranger::join(&world, "10.0.0.3", &node).await;
+    let serves = async |wanted: bool| {
+        until_so("the other's table", async || {
+            let table = other.dht().table().await.unwrap();
+            table.iter().any(|(contact, _)| *contact.peer() == node.peer_id()) == wanted
+        })
+        .await;
+        until_so("what is published", async || node.dht().published().await.unwrap().is_empty() != wanted)
+            .await;
+        let about = other.peers().get(node.peer_id()).unwrap().about;
+        assert_eq!(about.protocols.iter().any(|name| name == KAD), wanted, "it was told");
+    };
+    serves(true).await;
+    let question = framed(find().encode_to_vec());
+    let mut stream = stranger.begin(KAD, question.clone()).await;
+    answered(&mut stream).await.unwrap();
+
+    node.dht().set_mode(Mode::Client).await.unwrap();
+    assert_eq!(node.dht().standing().await.unwrap().mode, Mode::Client);
+    assert_eq!(answered(&mut stream).await, Err(Some(StreamCode::Cancelled)));
+    let mut refused = stranger.begin(KAD, question.clone()).await;
+    let refusal = within("a refusal", refused.recv.read_message::<Message>(1 << 20)).await;
+    assert!(matches!(refusal, Err(ReadError::NotSupported { .. })), "{refusal:?}");
+    serves(false).await;
+    // It asks as before, and a second time changes nothing.
+    node.dht().set_mode(Mode::Client).await.unwrap();
+    assert!(
+        node.dht()
+            .closest("somewhere")
+            .await
+            .unwrap()
+            .0
+            .iter()
+            .any(|contact| *contact.peer() == other.peer_id())
+    );
+
+    node.dht().set_mode(Mode::Server).await.unwrap();
+    assert_eq!(node.dht().standing().await.unwrap().mode, Mode::Server);
+    serves(true).await;
+    answered(&mut stranger.begin(KAD, question).await).await.unwrap();
+    other.close().await;
+    node.close().await;
+}
+
+/// A name that something else is served under meanwhile stays that one's, and the node goes on as it was.
+#[tokio::test(start_paused = true)]
+async fn who_has_given_the_dhts_name_away_does_not_serve_under_it() {
+    let world = World::new();
+    let mut config = DhtConfig::default();
+    (config.libp2p, config.mode) = (true, Some(Mode::Client));
+    let node = world.machine(1, &["10.0.0.1"]).node().dht(config);
+    let node = node.listen("/ip4/10.0.0.1/udp/4001/quic-v1").start().await.unwrap();
+    let taken = node.accept("/ipfs/kad/1.0.0").unwrap();
+    let refused = node.dht().set_mode(Mode::Server).await.unwrap_err();
+    assert!(refused.to_string().contains("/ipfs/kad/1.0.0"), "{refused}");
+    assert_eq!(node.dht().standing().await.unwrap().mode, Mode::Client);
+    let stranger = Stranger::join(&world, "10.0.0.2", &node).await;
+    let mut stream = stranger.begin(KAD, framed(find().encode_to_vec())).await;
+    let refusal = within("a refusal", stream.recv.read_message::<Message>(1 << 20)).await;
+    assert!(matches!(refusal, Err(ReadError::NotSupported { .. })), "all names or none: {refusal:?}");
+    drop(taken);
+    node.dht().set_mode(Mode::Server).await.unwrap();
+    answered(&mut stranger.begin(KAD, framed(find().encode_to_vec())).await).await.unwrap();
+    node.close().await;
+}
+
 /// A peer that answers with what is no message is not asked once more for it, on a stream that was kept either.
 #[tokio::test(start_paused = true)]
 async fn who_answers_nonsense_on_a_kept_stream_is_not_asked_again_on_the_next_ones() {

@@ -52,6 +52,26 @@ fn holder_of(change: impl FnOnce(&mut DhtConfig), limits: RecordsConfig) -> (Sto
     (story, salt)
 }
 
+/// Who begins to serve compares what it has kept meanwhile with its neighbours at once, and who ends leaves them alone.
+#[test]
+fn only_who_serves_compares_what_it_holds() {
+    let (mut story, salt) = holder();
+    let (target, value) = (record(salt, 1).target().clone(), record(salt, 1).to_bytes());
+    let (answer, _) = story.asked(50, Query::PutValue { target, value });
+    assert_eq!(answer.status, Status::Stored);
+    story.wait(S(1));
+    let repairs = |outputs: Vec<Output>| {
+        asks(&outputs).iter().filter(|(_, _, query)| matches!(query, Query::Repair(_))).count()
+    };
+    story.input(Input::Mode(Mode::Client));
+    assert_eq!((repairs(story.wait(S(600))), story.dht.standing(story.now).mode), (0, Mode::Client));
+    story.input(Input::Mode(Mode::Server));
+    assert_eq!(story.dht.standing(story.now).mode, Mode::Server);
+    let due = story.dht.holder_due();
+    assert!(due <= story.now.mono, "{due:?}");
+    assert!(repairs(story.wait(S(600))) > 0);
+}
+
 /// Publishes a record where each holder answers so, and says what came of it.
 fn published(record: Record, told: &Answer) -> Box<Outcome> {
     let (mut story, _) = holder();
