@@ -15,8 +15,8 @@ use peerage_sim::dht::scenario::{SCENARIOS, Scenario, Settings, scenario};
 
 use crate::dht_progress::Board;
 
-/// Scenarios that compare policies.
-const COMPARING: [u32; 4] = [1, 2, 3, 4];
+/// Scenarios whose comparison is drawn: single lookups.
+const DRAWN: [u32; 4] = [1, 2, 3, 4];
 
 /// What `dht` takes.
 #[derive(Args)]
@@ -33,7 +33,8 @@ pub(crate) struct Dht {
     /// Several seeds, such as 1..20, both ends included.
     #[arg(long, value_parser = range)]
     seeds: Option<RangeInclusive<u64>>,
-    /// Whose rules: some of ours,p1,p2,p3,p4. All of them, unless told otherwise, where a scenario compares single lookups (1 to 4); the others run whole machines, which are ours.
+    /// Whose rules: some of ours,p1,p2,p3,p4. Without it, all of them in scenarios 1,2,3,4,8,9,10, where the rules of other libraries run beside ours, and ours in the others: those
+    /// libraries' rules say nothing of how nodes join, keep their tables and look after records. The bars are for ours.
     #[arg(long, value_delimiter = ',')]
     policy: Vec<Kind>,
     /// Lookups for each row. Without it, the scenario's own number.
@@ -69,16 +70,11 @@ pub(crate) struct Dht {
 pub(crate) fn run(dht: &Dht) -> Result<bool, String> {
     let chosen = chosen(&dht.scenario)?;
     let seeds: Vec<u64> = dht.seeds.clone().unwrap_or(dht.seed..=dht.seed).collect();
-    if dht.svg.is_some() && !chosen.iter().any(|scenario| COMPARING.contains(&scenario.number)) {
+    if dht.svg.is_some() && !chosen.iter().any(|scenario| DRAWN.contains(&scenario.number)) {
         return Err("--svg draws a comparison: choose scenario 1, 2, 3 or 4".to_owned());
     }
+    check_policies(&dht.policy, &chosen)?;
     for scenario in &chosen {
-        if !dht.policy.is_empty() && !COMPARING.contains(&scenario.number) {
-            eprintln!(
-                "scenario {} runs whole machines, which are ours: --policy changes nothing there",
-                scenario.number
-            );
-        }
         if dht.nat > 0.0 && [1, 2, 4, 28].contains(&scenario.number) {
             return Err(format!(
                 "scenario {} has no model of nodes that cannot be dialled: leave --nat out",
@@ -101,7 +97,7 @@ pub(crate) fn run(dht: &Dht) -> Result<bool, String> {
             board.print(&tables);
         }
         if compared.is_none() {
-            compared = reports.into_iter().find(|report| COMPARING.contains(&report.scenario));
+            compared = reports.into_iter().find(|report| DRAWN.contains(&report.scenario));
         }
         written.add(&tables)
     })?;
@@ -185,6 +181,24 @@ fn run_all(
     })
 }
 
+/// Others' rules run only where there is something to compare.
+fn check_policies(policies: &[Kind], chosen: &[&Scenario]) -> Result<(), String> {
+    let alone = numbers(chosen.iter().copied().filter(|scenario| !scenario.compares));
+    if alone.is_empty() || policies.iter().all(|kind| *kind == Kind::Ours) {
+        return Ok(());
+    }
+    let comparing = numbers(SCENARIOS.iter().filter(|scenario| scenario.compares));
+    Err(format!(
+        "--policy: ours alone run in {alone}, as the other libraries' rules say nothing of what happens there: leave it out, or give some of --scenario {comparing}"
+    ))
+}
+
+/// The scenarios' numbers, with commas.
+fn numbers<'a>(scenarios: impl Iterator<Item = &'a Scenario>) -> String {
+    let numbers: Vec<String> = scenarios.map(|scenario| scenario.number.to_string()).collect();
+    numbers.join(",")
+}
+
 fn settings(dht: &Dht, scenario: &Scenario, seed: u64) -> Settings {
     Settings {
         nodes: dht.nodes.unwrap_or(scenario.nodes),
@@ -205,8 +219,10 @@ fn chosen(numbers: &[u32]) -> Result<Vec<&'static Scenario>, String> {
     }
     let find = |number: &u32| {
         scenario(*number).ok_or_else(|| {
-            let known: Vec<String> = SCENARIOS.iter().map(|one| one.number.to_string()).collect();
-            format!("there is no scenario {number} of the DHT: give some of {}", known.join(","))
+            format!(
+                "there is no scenario {number} of the DHT: give some of {}",
+                self::numbers(SCENARIOS.iter())
+            )
         })
     };
     numbers.iter().map(find).collect()
@@ -231,4 +247,30 @@ fn nodes(text: &str) -> Result<usize, String> {
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| format!("{text:?} is no share: give a number from 0 to 1, such as 0.2"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command};
+
+    use super::*;
+
+    #[test]
+    fn others_rules_are_refused_where_there_is_nothing_to_compare() {
+        let all: Vec<&Scenario> = SCENARIOS.iter().collect();
+        let comparing: Vec<&Scenario> = SCENARIOS.iter().filter(|scenario| scenario.compares).collect();
+        assert_eq!(check_policies(&[], &all), Ok(()));
+        assert_eq!(check_policies(&[Kind::Ours], &all), Ok(()));
+        assert_eq!(check_policies(&Kind::ALL, &comparing), Ok(()));
+        let refused = check_policies(&[Kind::Ours, Kind::P2], &all).expect_err("not everywhere");
+        assert!(refused.contains("5,7,11,12,13,14,15,25,28"), "{refused}");
+        assert!(refused.contains("--scenario 1,2,3,4,8,9,10"), "{refused}");
+    }
+
+    #[test]
+    fn the_help_says_which_scenarios_compare() {
+        let comparing = numbers(SCENARIOS.iter().filter(|scenario| scenario.compares));
+        let help = Dht::augment_args(Command::new("dht")).render_long_help().to_string();
+        assert!(help.contains(&format!("all of them in scenarios {comparing},")), "{help}");
+    }
 }

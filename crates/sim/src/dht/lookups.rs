@@ -3,7 +3,7 @@
 use super::figures::Figures;
 use peerage_dht::DhtConfig;
 
-use super::policy::{Go, Goal, Hyper, Kind, Ours, Policy, Rust, Torrent};
+use super::policy::{Goal, Kind, Ours};
 use super::queue::Trace;
 use super::still::Still;
 use super::walk::{Reach, Walked, walk};
@@ -33,15 +33,14 @@ pub fn run_with(
     (0..count)
         .map(|number| {
             let query = world.query(number);
-            let mut policy: Box<dyn Policy> = match kind {
-                Kind::P1 => Box::new(Rust::default()),
-                Kind::P2 => Box::new(Go::new(goal)),
-                Kind::P3 => Box::new(Torrent::default()),
-                Kind::Ours => Box::new(Ours::new(world, &query, goal, reach, config)),
-                Kind::P4 => Box::new(Hyper::default()),
-            };
             world.progress.lookup();
-            walk(world, &query, goal, reach, &mut *policy, trace)
+            match kind.rules(goal) {
+                Some(mut others) => walk(world, &query, goal, reach, &mut *others, trace),
+                None => {
+                    let mut ours = Ours::new(world, &query, goal, reach, config);
+                    walk(world, &query, goal, reach, &mut ours, trace)
+                }
+            }
         })
         .collect()
 }

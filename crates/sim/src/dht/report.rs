@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::figures::{Figures, Median};
 use super::policy::{Goal, Kind};
+use super::scenario::{ALONE, scenario};
 
 /// What one run of a scenario came to.
 #[derive(Debug, Clone, Serialize)]
@@ -31,10 +32,12 @@ pub struct Report {
 pub struct Row {
     /// Whose rules.
     pub policy: &'static str,
-    /// `get` or `closest`.
+    /// `get`, `closest` or `store`.
     pub goal: &'static str,
     /// `warm`: every contact is connected to. `mix`: only those to whom a node of that size would be.
     pub reach: &'static str,
+    /// Under which circumstances, where a scenario has several.
+    pub case: &'static str,
     /// What they came to.
     pub figures: Figures,
 }
@@ -46,7 +49,17 @@ impl Row {
             Goal::Value => "get",
             Goal::Closest => "closest",
         };
-        Self { policy: kind.name(), goal, reach, figures }
+        Self { policy: kind.name(), goal, reach, case: "", figures }
+    }
+
+    /// A row of stores: how long until the caller was told, and how many were told that enough have it.
+    pub fn of_stores(kind: Kind, reach: &'static str, figures: Figures) -> Self {
+        Self { goal: "store", ..Self::new(kind, Goal::Value, reach, figures) }
+    }
+
+    /// The same under these circumstances.
+    pub fn case(self, case: &'static str) -> Self {
+        Self { case, ..self }
     }
 }
 
@@ -111,12 +124,21 @@ impl Report {
         self.measures.iter().all(Measure::passes)
     }
 
+    /// Why the table has ours alone, where it does.
+    fn note(&self) -> String {
+        match scenario(self.scenario) {
+            Some(scenario) if !scenario.compares => format!("{ALONE}\n\n"),
+            _ => String::new(),
+        }
+    }
+
     /// As Markdown.
     pub fn markdown(&self) -> String {
         let mut text = format!(
             "### Scenario {}: {}\n\nN = {}, seed {}, hash `{}`\n\n",
             self.scenario, self.title, self.nodes, self.seed, self.hash
         );
+        text.push_str(&self.note());
         text.push_str(&table_of_rows(&self.rows));
         text.push_str(&table_of_measures(std::slice::from_ref(self)));
         text
@@ -137,6 +159,7 @@ pub fn markdown_of_seeds(reports: &[Report]) -> String {
         first.nodes,
         seeds.join(" ")
     );
+    text.push_str(&first.note());
     let merged: Vec<Row> = first
         .rows
         .iter()
@@ -179,15 +202,15 @@ fn table_of_rows(rows: &[Row]) -> String {
         "| policy | contacts | what | p50 ms | p95 | p99 | p99.9 | requests | found or recall | hops | warm |\n\
          | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
-    for Row { policy, goal, reach, figures } in rows {
-        let found = if *goal == "get" {
-            format!("{:.3} %", figures.found * 100.0)
-        } else {
-            format!("{:.3}", figures.recall)
+    for Row { policy, goal, reach, case, figures } in rows {
+        let found = match *goal {
+            "closest" => format!("{:.3}", figures.recall),
+            _ => format!("{:.3} %", figures.found * 100.0),
         };
+        let separator = if case.is_empty() { "" } else { ", " };
         let _ = writeln!(
             text,
-            "| {policy} | {reach} | {goal} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {found} | {:.2} | {:.0} % |",
+            "| {policy} | {reach} | {goal}{separator}{case} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {found} | {:.2} | {:.0} % |",
             figures.p50_ms,
             figures.p95_ms,
             figures.p99_ms,

@@ -181,6 +181,7 @@ impl World {
         self.trace.note(self.now, node.into(), from.request.0);
         let rtt = Duration::from_micros(self.now - from.sent - from.handshake);
         let (remote, now) = (ip_of(peer), self.clock_of(node));
+        let Some(answer) = self.past(&from, rtt, answer) else { return };
         if let Some(dht) = &mut self.nodes[node as usize].dht {
             dht.handle(now, Input::Answered { request: from.request, rtt, remote, answer });
             self.pump(node);

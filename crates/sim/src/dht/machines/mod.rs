@@ -9,6 +9,7 @@ mod churn;
 mod hostile;
 mod links;
 mod look;
+mod past;
 mod records;
 
 use std::collections::BTreeMap;
@@ -207,6 +208,15 @@ pub enum Happened {
     Event(u32, peerage_dht::Event),
     /// The time that the scenario asked to be called at.
     Call(u64),
+    /// A query that went past its node's machine ([`World::query`]) was answered.
+    Answered {
+        /// The query's number.
+        request: RequestId,
+        /// The round trip, without a dial.
+        rtt: Micros,
+        /// The answer.
+        answer: Box<Answer>,
+    },
 }
 
 /// The network.

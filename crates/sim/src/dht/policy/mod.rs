@@ -113,6 +113,17 @@ impl Kind {
         }
     }
 
+    /// A lookup by its rules; `None` for ours, which is a machine.
+    pub fn rules(self, goal: Goal) -> Option<Box<dyn Policy>> {
+        match self {
+            Kind::Ours => None,
+            Kind::P1 => Some(Box::new(Rust::default())),
+            Kind::P2 => Some(Box::new(Go::new(goal))),
+            Kind::P3 => Some(Box::new(Torrent::default())),
+            Kind::P4 => Some(Box::new(Hyper::default())),
+        }
+    }
+
     /// Its name in tables.
     pub fn title(self) -> &'static str {
         match self {

@@ -1,5 +1,6 @@
 //! Attacks: Sybils around a key (9), colluders everywhere (10), a newcomer among hostile first contacts (11).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,14 +11,15 @@ use peerage_identity::PeerId;
 use super::super::attack::colluders::Colluders;
 use super::super::attack::sybils::{Lie, Pool, Sybils};
 use super::super::machines::{Setting, World, place_of};
-use super::super::policy::{Goal, Kind};
-use super::super::queue::{MILLI, SECOND};
+use super::super::policy::Kind;
+use super::super::queue::{MILLI, Micros, SECOND};
 use super::super::report::{Measure, Report, Row};
 use super::super::still::{Key as Front, peer_id};
-use super::super::stream::Purpose;
+use super::super::stream::{Purpose, Stream};
 use super::Settings;
+use super::beside::{self, Attacked};
 use super::machines::{report, setting};
-use super::runs::{Gathered, body, figures, gets, honest, store};
+use super::runs::{Asked, Gathered, all_warm, body, both, figures, gets, honest, store};
 
 /// Records live for so many seconds here: nobody renews them.
 pub(super) const LIFE: u64 = 24 * 3_600;
@@ -70,52 +72,100 @@ const ATTACKS: &[Attack] = &[
     Attack { name: "45 covert, older", sybils: 45, covert: true, lie: Lie::Old, bar: None, alarm: false },
 ];
 
-/// Scenario 9: Sybils sit around keys; records are stored there and got under attack.
+/// Scenario 9: Sybils sit around keys; records are stored there and got under attack. Each library's rules have a network of their own for each attack.
 pub(super) fn sybils(settings: &Settings) -> Report {
     let pool = Pool::new(settings.seed, settings.nodes);
     let lookups = settings.lookups.unwrap_or(400);
-    let (mut rows, mut measures) = (Vec::new(), Vec::new());
+    let mut results = Results::default();
     // First nobody attacks: what a store costs, and how often the alarm is false.
-    let (quiet, requests) = peace(settings, lookups);
-    measures.extend(quiet.measures);
-    let (mut hash, mut broken) = (quiet.hash, quiet.broken);
-    for attack in ATTACKS {
-        let mut run = under(settings, attack, &pool, lookups);
-        hash = hash.rotate_left(7) ^ run.trace;
-        broken = broken.or(run.broken);
-        let figures = run.row.figures.found * 100.0;
-        measures.push(match attack.bar {
-            Some(bar) => Measure::at_least(format!("{}: get found %", attack.name), figures, bar),
-            None => Measure::told(format!("{}: get found %", attack.name), figures),
-        });
-        let alarms = format!("{}: lookups with an alarm %", attack.name);
-        measures.push(match attack.alarm {
-            true => Measure::at_least(alarms, run.alarms * 100.0, 100.0),
-            false => Measure::told(alarms, run.alarms * 100.0),
-        });
-        let ratio = run.requests / requests.max(1.0);
-        measures.push(Measure::at_most(
-            format!("{}: requests of a store, times a quiet one's", attack.name),
-            ratio,
-            3.0,
-        ));
-        measures
-            .push(Measure::told(format!("{}: fewest honest holders of a record", attack.name), run.holders));
-        run.row.reach = attack.name;
-        rows.push(run.row);
+    let quiet = settings.policies.contains(&Kind::Ours).then(|| peace(settings, lookups));
+    let (quiet, requests) = quiet.unzip();
+    if let Some(quiet) = &quiet {
+        results.measures.extend(quiet.measures.iter().cloned());
+        (results.hash, results.broken) = (quiet.hash, quiet.broken.clone());
     }
-    finish(settings, 9, Some(quiet.world), hash, broken, rows, measures)
+    let mut others = Vec::new();
+    for attack in ATTACKS {
+        let (mut warm, mut mix) = (Vec::new(), Vec::new());
+        for kind in &settings.policies {
+            let siege = Siege::new(settings, attack, &pool);
+            let rows = match kind {
+                Kind::Ours => {
+                    let run = under(siege, attack, lookups);
+                    results.hash = results.hash.rotate_left(7) ^ run.trace;
+                    results.broken = results.broken.take().or(run.broken.clone());
+                    results.measures.extend(run.measures(attack, requests.unwrap_or_default()));
+                    Some(run.rows)
+                }
+                kind => {
+                    let (rows, trace) = siege.by_others(*kind, attack, lookups);
+                    others.push(trace);
+                    rows
+                }
+            };
+            let Some([of_warm, of_mix]) = rows else { continue };
+            warm.push(of_warm);
+            mix.push(of_mix);
+        }
+        results.rows.extend(warm.into_iter().chain(mix));
+    }
+    results.note(&others);
+    results.report(settings, 9, quiet.map(|quiet| quiet.world))
+}
+
+/// What the networks of a scenario come to.
+#[derive(Default)]
+struct Results {
+    rows: Vec<Row>,
+    measures: Vec<Measure>,
+    hash: u64,
+    broken: Option<String>,
+}
+
+impl Results {
+    /// Takes in the hashes of the networks in which others than ours ran: without these the hash is that of ours.
+    fn note(&mut self, others: &[u64]) {
+        for trace in others {
+            self.hash = self.hash.rotate_left(7) ^ trace;
+        }
+    }
+
+    fn report(self, settings: &Settings, number: u32, world: Option<World>) -> Report {
+        finish(settings, number, world, self.hash, self.broken, self.rows, self.measures)
+    }
 }
 
 /// What one attack came to.
 struct Run {
-    row: Row,
+    rows: [Row; 2],
     alarms: f64,
     requests: f64,
     /// How many honest nodes hold the record of which the fewest do, after the store.
     holders: f64,
     trace: u64,
     broken: Option<String>,
+}
+
+impl Run {
+    /// `requests`: what a store costs where nobody attacks.
+    fn measures(&self, attack: &Attack, requests: f64) -> Vec<Measure> {
+        let (name, [_, mix]) = (attack.name, &self.rows);
+        let (found, told) = (mix.figures.found * 100.0, format!("{name}: get found %"));
+        let (alarms, alarmed) = (self.alarms * 100.0, format!("{name}: lookups with an alarm %"));
+        let ratio = self.requests / requests.max(1.0);
+        vec![
+            match attack.bar {
+                Some(bar) => Measure::at_least(told, found, bar),
+                None => Measure::told(told, found),
+            },
+            match attack.alarm {
+                true => Measure::at_least(alarmed, alarms, 100.0),
+                false => Measure::told(alarmed, alarms),
+            },
+            Measure::at_most(format!("{name}: requests of a store, times a quiet one's"), ratio, 3.0),
+            Measure::told(format!("{name}: fewest honest holders of a record"), self.holders),
+        ]
+    }
 }
 
 /// What a quiet network came to.
@@ -159,39 +209,69 @@ fn peace(settings: &Settings, lookups: u64) -> (Quiet, f64) {
     (Quiet { hash: world.trace.hash(), broken: world.broken_at_the_end(), measures, world }, requests)
 }
 
-/// One attack on several keys of one network.
-fn under(settings: &Settings, attack: &Attack, pool: &Pool, lookups: u64) -> Run {
-    let keys = keys_of(settings);
-    let places: Vec<Target> = (0..keys).filter_map(|key| place_of(settings.seed, key, attack.name)).collect();
-    let honest_fronts: Vec<u64> = (0..settings.nodes as u64)
-        .map(|node| Front::of(&peer_id(settings.seed, node).to_bytes()).front)
-        .collect();
-    let groups: Vec<Vec<PeerId>> =
-        places.iter().map(|place| group(attack, pool, place, &honest_fronts)).collect();
-    let mut world = World::standing(Setting {
-        guests: groups.iter().flatten().copied().collect(),
-        ..with_records(settings)
-    });
-    let mut stream = world.stream(attack.sybils as u64, Purpose::Attack);
-    let mut sybils = Sybils::new(attack.lie);
-    let mut records = Vec::new();
-    let mut first = settings.nodes as u32;
-    for (key, (place, group)) in places.iter().zip(&groups).enumerate() {
-        let old = world.sign(key as u32, attack.name, 1, LIFE, body(key as u64));
-        let Some(record) = world.sign(key as u32, attack.name, 2, LIFE, body(1_000 + key as u64)) else {
-            continue;
-        };
-        let value = match attack.lie {
-            Lie::Nothing => None,
-            Lie::Forged => Some(forged(&record)),
-            Lie::Old => old.map(|old| old.to_bytes()),
-        };
-        let members = first..first + group.len() as u32;
-        first = members.end;
-        sybils.surround(&world, *place.key(), members, value);
-        records.push(record);
+/// A network in which several keys are attacked.
+struct Siege {
+    world: World,
+    stream: Stream,
+    /// One for each key that is attacked, where it belongs.
+    records: Vec<Record>,
+    places: Vec<Target>,
+}
+
+impl Siege {
+    fn new(settings: &Settings, attack: &Attack, pool: &Pool) -> Self {
+        let keys = keys_of(settings);
+        let places: Vec<Target> =
+            (0..keys).filter_map(|key| place_of(settings.seed, key, attack.name)).collect();
+        let honest_fronts: Vec<u64> = (0..settings.nodes as u64)
+            .map(|node| Front::of(&peer_id(settings.seed, node).to_bytes()).front)
+            .collect();
+        let groups: Vec<Vec<PeerId>> =
+            places.iter().map(|place| group(attack, pool, place, &honest_fronts)).collect();
+        let mut world = World::standing(Setting {
+            guests: groups.iter().flatten().copied().collect(),
+            ..with_records(settings)
+        });
+        let stream = world.stream(attack.sybils as u64, Purpose::Attack);
+        let mut sybils = Sybils::new(attack.lie);
+        let mut records = Vec::new();
+        let mut first = settings.nodes as u32;
+        for (key, (place, group)) in places.iter().zip(&groups).enumerate() {
+            let old = world.sign(key as u32, attack.name, 1, LIFE, body(key as u64));
+            let Some(record) = world.sign(key as u32, attack.name, 2, LIFE, body(1_000 + key as u64)) else {
+                continue;
+            };
+            let value = match attack.lie {
+                Lie::Nothing => None,
+                Lie::Forged => Some(forged(&record)),
+                Lie::Old => old.map(|old| old.to_bytes()),
+            };
+            let members = first..first + group.len() as u32;
+            first = members.end;
+            sybils.surround(&world, *place.key(), members, value);
+            records.push(record);
+        }
+        world.adversary = Some(Box::new(sybils));
+        Self { world, stream, records, places }
     }
-    world.adversary = Some(Box::new(sybils));
+
+    /// Stores and gets by another library's rules: their rows, and the run's hash.
+    fn by_others(mut self, kind: Kind, attack: &Attack, lookups: u64) -> (Option<[Row; 2]>, u64) {
+        let attacked = Attacked {
+            case: attack.name,
+            records: &self.records,
+            pause: 500 * MILLI,
+            gets: lookups,
+            is_bad: &|_| false,
+        };
+        let rows = beside::attacked(&mut self.world, &mut self.stream, kind, &attacked);
+        (rows, self.world.trace.hash())
+    }
+}
+
+/// Stores and gets by our rules.
+fn under(siege: Siege, attack: &Attack, lookups: u64) -> Run {
+    let Siege { mut world, mut stream, records, places } = siege;
     let mut gathered = Gathered::default();
     let mut stores = Vec::new();
     for record in &records {
@@ -204,9 +284,12 @@ fn under(settings: &Settings, attack: &Attack, pool: &Pool, lookups: u64) -> Run
     gathered.run(&mut world, end);
     let held = records.iter().map(|record| world.holders(record).len() as f64);
     let holders = held.fold(f64::INFINITY, f64::min);
-    let asked = gets(&mut world, &mut gathered, &mut stream, &places, lookups, 100 * MILLI, |_| false);
     let values: Vec<Bytes> = records.iter().map(|record| record.to_bytes()).collect();
-    let figures = figures(&gathered, &asked, |which, value| values.get(which) == Some(value));
+    let got = |world: &mut World, gathered: &mut Gathered, stream: &mut Stream| {
+        let asked = gets(world, gathered, stream, &places, lookups, 100 * MILLI, |_| false);
+        figures(gathered, &asked, |which, value| values.get(which) == Some(value))
+    };
+    let mix = got(&mut world, &mut gathered, &mut stream);
     // Whoever looks for the closest peers of the key is told of the attack.
     for number in 0..(lookups / 4).max(20) as usize {
         let (node, target) = (honest(&world, &mut stream, |_| false), places[number % places.len()].clone());
@@ -216,8 +299,9 @@ fn under(settings: &Settings, attack: &Attack, pool: &Pool, lookups: u64) -> Run
     }
     let end = world.now() + 40 * SECOND;
     gathered.run(&mut world, end);
+    let warm = all_warm(&mut world, |world| got(world, &mut gathered, &mut stream));
     Run {
-        row: Row::new(Kind::Ours, Goal::Value, attack.name, figures),
+        rows: both(attack.name, warm, mix),
         alarms: dense_share(&gathered, &stores),
         requests: mean_requests(&gathered, &stores[..records.len()]),
         holders,
@@ -260,47 +344,116 @@ fn mean_requests(gathered: &Gathered, operations: &[u64]) -> f64 {
     f64::from(counts.map(|counts| counts.asked + counts.around).sum::<u32>()) / operations.len().max(1) as f64
 }
 
-/// Scenario 10: a share of all nodes work together. They name each other alone, say that they store and don't.
+/// How many collude in scenario 10.
+struct Share {
+    of_all: f64,
+    /// What the publishers call their records.
+    salt: &'static str,
+    name: &'static str,
+    /// The least share of gets that find the value.
+    bar: f64,
+}
+
+const SHARES: &[Share] = &[
+    Share { of_all: 0.1, salt: "10 %", name: "10 % collude", bar: 99.9 },
+    Share { of_all: 0.2, salt: "20 %", name: "20 % collude", bar: 99.9 },
+    Share { of_all: 0.3, salt: "30 %", name: "30 % collude", bar: 99.5 },
+];
+
+/// Scenario 10: a share of all nodes work together. They name each other alone, say that they store and don't. Each library's rules have a network of their own for each share.
 pub(super) fn colluders(settings: &Settings) -> Report {
     let lookups = settings.lookups.unwrap_or(1_000);
-    let (mut rows, mut measures, mut hash, mut broken) = (Vec::new(), Vec::new(), 0u64, None);
-    let mut last = None;
-    for (share, name, bar) in [(0.1, "10 %", 99.9), (0.2, "20 %", 99.9), (0.3, "30 %", 99.5)] {
+    let (mut results, mut others, mut last) = (Results::default(), Vec::new(), None);
+    for share in SHARES {
+        let (mut warm, mut mix) = (Vec::new(), Vec::new());
+        for kind in &settings.policies {
+            let mut infested = Infested::new(settings, share, lookups);
+            let rows = match kind {
+                Kind::Ours => {
+                    let rows = infested.by_us(share.name, lookups);
+                    let (name, found) = (share.name, rows[1].figures.found * 100.0);
+                    results.measures.push(Measure::at_least(
+                        format!("{name}: get found %"),
+                        found,
+                        share.bar,
+                    ));
+                    let fewest = format!("{name}: fewest honest holders of a record");
+                    results.measures.push(Measure::told(fewest, infested.fewest_holders));
+                    results.hash = results.hash.rotate_left(7) ^ infested.world.trace.hash();
+                    results.broken = results.broken.take().or(infested.world.broken_at_the_end());
+                    Some(rows)
+                }
+                kind => {
+                    let rows = infested.by_others(*kind, share.name, lookups);
+                    others.push(infested.world.trace.hash());
+                    rows
+                }
+            };
+            let Some([of_warm, of_mix]) = rows else { continue };
+            warm.push(of_warm);
+            mix.push(of_mix);
+            last = Some(infested.world);
+        }
+        results.rows.extend(warm.into_iter().chain(mix));
+    }
+    results.note(&others);
+    results.report(settings, 10, last)
+}
+
+/// A network in which a share of all nodes collude.
+struct Infested {
+    world: World,
+    stream: Stream,
+    bad: BTreeSet<u32>,
+    records: Vec<Record>,
+    fewest_holders: f64,
+}
+
+impl Infested {
+    fn new(settings: &Settings, share: &Share, lookups: u64) -> Self {
         let mut world = World::standing(with_records(settings));
-        let mut stream = world.stream((share * 100.0) as u64, Purpose::Attack);
-        let chosen = stream.sample(settings.nodes, (share * settings.nodes as f64) as usize);
-        let bad: std::collections::BTreeSet<u32> = chosen.into_iter().map(|node| node as u32).collect();
+        let mut stream = world.stream((share.of_all * 100.0) as u64, Purpose::Attack);
+        let chosen = stream.sample(settings.nodes, (share.of_all * settings.nodes as f64) as usize);
+        let bad: BTreeSet<u32> = chosen.into_iter().map(|node| node as u32).collect();
         world.adversary = Some(Box::new(Colluders::new(&world, bad.iter().copied())));
+        let numbers = 0..(lookups as u32 / 5).max(1);
+        let signed = numbers.map(|number| world.sign(number, share.salt, 1, LIFE, body(number.into())));
+        let records = signed.flatten().collect();
+        Self { world, stream, bad, records, fewest_holders: f64::INFINITY }
+    }
+
+    fn by_us(&mut self, name: &'static str, lookups: u64) -> [Row; 2] {
+        let Self { world, stream, bad, records, .. } = self;
+        let is_bad = |node| bad.contains(&node);
         let mut gathered = Gathered::default();
-        let mut records = Vec::new();
-        for number in 0..(lookups as u32 / 5).max(1) {
-            let node = honest(&world, &mut stream, |node| bad.contains(&node));
-            if let Some(record) = world.sign(number, name, 1, LIFE, body(number.into())) {
-                store(&mut world, node, &record, REPLICAS);
-                records.push(record);
-            }
+        for record in records.iter() {
+            let node = honest(world, stream, is_bad);
+            store(world, node, record, REPLICAS);
             let end = world.now() + 200 * MILLI;
-            gathered.run(&mut world, end);
+            gathered.run(world, end);
         }
         let end = world.now() + 40 * SECOND;
-        gathered.run(&mut world, end);
+        gathered.run(world, end);
         let targets: Vec<Target> = records.iter().map(|record| record.target().clone()).collect();
-        let is_bad = |node| bad.contains(&node);
-        let asked = gets(&mut world, &mut gathered, &mut stream, &targets, lookups, 100 * MILLI, is_bad);
         let values: Vec<Bytes> = records.iter().map(|record| record.to_bytes()).collect();
-        let figures = figures(&gathered, &asked, |which, value| values.get(which) == Some(value));
-        measures.push(Measure::at_least(format!("{name} collude: get found %"), figures.found * 100.0, bar));
+        let mut got = |world: &mut World| {
+            let asked = gets(world, &mut gathered, stream, &targets, lookups, 100 * MILLI, is_bad);
+            figures(&gathered, &asked, |which, value| values.get(which) == Some(value))
+        };
+        let mix = got(world);
         let kept = records
             .iter()
-            .map(|record| world.holders(record).iter().filter(|node| !bad.contains(node)).count() as f64);
-        let fewest = kept.fold(f64::INFINITY, f64::min);
-        measures.push(Measure::told(format!("{name} collude: fewest honest holders of a record"), fewest));
-        rows.push(Row::new(Kind::Ours, Goal::Value, name, figures));
-        hash = hash.rotate_left(7) ^ world.trace.hash();
-        broken = broken.or(world.broken_at_the_end());
-        last = Some(world);
+            .map(|record| world.holders(record).iter().filter(|node| !is_bad(**node)).count() as f64);
+        self.fewest_holders = kept.fold(f64::INFINITY, f64::min);
+        both(name, all_warm(world, got), mix)
     }
-    finish(settings, 10, last, hash, broken, rows, measures)
+
+    fn by_others(&mut self, kind: Kind, name: &'static str, lookups: u64) -> Option<[Row; 2]> {
+        let Self { world, stream, bad, records, .. } = self;
+        let is_bad = |node| bad.contains(&node);
+        let attacked = Attacked { case: name, records, pause: 200 * MILLI, gets: lookups, is_bad: &is_bad };
+        beside::attacked(world, stream, kind, &attacked)
+    }
 }
 
 /// The report of several worlds.
@@ -368,7 +521,7 @@ pub(super) fn eclipse(settings: &Settings) -> Report {
         for more in 0..5 {
             let which = (5 * number + more) % records.len();
             let operation = super::runs::get(&mut world, *node, records[which].target());
-            asked.push(super::runs::Asked { operation, which });
+            asked.push(Asked { operation, which });
         }
     }
     let end = world.now() + 12 * SECOND;
@@ -391,8 +544,33 @@ pub(super) fn eclipse(settings: &Settings) -> Report {
         ),
         Measure::told("the same if nobody lied", settings.nodes as f64 / (settings.nodes + traps) as f64),
     ];
-    let row = Row::new(Kind::Ours, Goal::Value, "newcomer", figures);
-    report(settings, 11, &mut world, vec![row], measures)
+    let warm = all_warm(&mut world, |world| {
+        let asked = ask_again(world, &mut gathered, &starts, &records);
+        super::runs::figures(&gathered, &asked, |which, value| values.get(which) == Some(value))
+    });
+    report(settings, 11, &mut world, both("newcomer", warm, figures).into(), measures)
+}
+
+/// Each newcomer asks five times more, one after another.
+fn ask_again(
+    world: &mut World,
+    gathered: &mut Gathered,
+    newcomers: &[(u32, Micros)],
+    records: &[Record],
+) -> Vec<Asked> {
+    let mut asked = Vec::new();
+    for (number, (node, _)) in newcomers.iter().enumerate() {
+        for more in 0..5 {
+            let which = (5 * number + more) % records.len();
+            let operation = super::runs::get(world, *node, records[which].target());
+            asked.push(Asked { operation, which });
+        }
+        let end = world.now() + SECOND;
+        gathered.run(world, end);
+    }
+    let end = world.now() + 12 * SECOND;
+    gathered.run(world, end);
+    asked
 }
 
 /// The share of a node's table that is not the attacker's.

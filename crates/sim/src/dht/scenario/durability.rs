@@ -6,14 +6,14 @@ use std::time::Duration;
 use peerage_dht::record::{Record, RecordsConfig};
 use peerage_dht::{Class, Operation, Options};
 
+use super::super::figures::Figures;
 use super::super::machines::{Setting, World};
-use super::super::policy::{Goal, Kind};
 use super::super::queue::{MILLI, SECOND};
 use super::super::report::{Measure, Report, Row};
 use super::super::stream::Purpose;
 use super::Settings;
 use super::machines::{HOUR, MINUTE, setting};
-use super::runs::{Asked, Gathered, body, figures, honest};
+use super::runs::{Asked, Gathered, all_warm, body, both, figures, honest};
 
 /// The study's span; `--seconds` shortens it.
 const SPAN: u64 = 7 * 24 * HOUR;
@@ -27,7 +27,7 @@ pub(super) fn survive(settings: &Settings) -> Report {
     let (mut rows, mut measures, mut hash, mut broken, mut last) = (Vec::new(), Vec::new(), 0u64, None, None);
     for replicas in [12, 20] {
         let mut run = run(settings, replicas);
-        rows.push(run.row);
+        rows.extend(run.rows);
         measures.append(&mut run.measures);
         hash = hash.rotate_left(7) ^ run.world.trace.hash();
         broken = broken.or(run.world.broken_at_the_end());
@@ -38,7 +38,7 @@ pub(super) fn survive(settings: &Settings) -> Report {
 
 struct Run {
     world: World,
-    row: Row,
+    rows: [Row; 2],
     measures: Vec<Measure>,
 }
 
@@ -74,7 +74,7 @@ fn run(settings: &Settings, replicas: usize) -> Run {
     let lost = records.iter().filter(|record| live(record) == 0).count();
     let fewest = records.iter().map(live).min().unwrap_or_default();
     let mean = records.iter().map(|record| f64::from(live(record))).sum::<f64>() / records.len() as f64;
-    let row = quiet_gets(&mut world, &mut gathered, settings, &records);
+    let row = quiet_gets(&mut world, &mut gathered, settings, &records, 1);
     let kept = records.iter().filter(|record| live(record) > 0).count() as f64 / records.len() as f64;
     let name = |what: &str| format!("r = {replicas}: {what}");
     let bar = if replicas >= 20 { 0.0 } else { 1e-5 };
@@ -93,8 +93,9 @@ fn run(settings: &Settings, replicas: usize) -> Run {
         ),
         Measure::told(name("upkeep B/s of a node, all of it"), traffic.mean),
     ];
-    let row = Row::new(Kind::Ours, Goal::Value, if replicas >= 20 { "r = 20" } else { "r = 12" }, row);
-    Run { world, row, measures }
+    let warm = all_warm(&mut world, |world| quiet_gets(world, &mut gathered, settings, &records, 2));
+    let rows = both(if replicas >= 20 { "r = 20" } else { "r = 12" }, warm, row);
+    Run { world, rows, measures }
 }
 
 /// Gets of records that somebody holds, one after another.
@@ -103,8 +104,9 @@ fn quiet_gets(
     gathered: &mut Gathered,
     settings: &Settings,
     records: &[Record],
-) -> super::super::figures::Figures {
-    let mut stream = world.stream(1, Purpose::Queries);
+    run: u64,
+) -> Figures {
+    let mut stream = world.stream(run, Purpose::Queries);
     let mut asked = Vec::new();
     for _ in 0..settings.lookups.unwrap_or(1_000) {
         let which = stream.below(records.len());

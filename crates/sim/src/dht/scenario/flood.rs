@@ -6,14 +6,13 @@ use bytes::Bytes;
 use peerage_dht::{Ended, Operation, Options, Query, Target};
 
 use super::super::machines::World;
-use super::super::policy::{Goal, Kind};
 use super::super::queue::{MILLI, Micros, SECOND};
-use super::super::report::{Measure, Report, Row};
+use super::super::report::{Measure, Report};
 use super::super::stream::{Purpose, Stream};
 use super::Settings;
 use super::attacks::{LIFE, REPLICAS, with_records};
 use super::machines::{MINUTE, report};
-use super::runs::{Gathered, body, figures, gets, honest, store};
+use super::runs::{Gathered, all_warm, body, both, figures, gets, honest, store};
 
 /// An honest node stores one record in this time.
 const EVERY: Micros = 5 * MINUTE;
@@ -79,9 +78,12 @@ pub(super) fn flood(settings: &Settings) -> Report {
     let good = good.count() as f64 / stores.len().max(1) as f64 * 100.0;
     let targets: Vec<Target> = records.iter().map(|record| record.target().clone()).collect();
     let count = settings.lookups.unwrap_or(500);
-    let asked = gets(&mut world, &mut gathered, &mut stream, &targets, count, 50 * MILLI, is_bad);
     let values: Vec<Bytes> = records.iter().map(|record| record.to_bytes()).collect();
-    let row = figures(&gathered, &asked, |which, value| values.get(which) == Some(value));
+    let mut got = |world: &mut World| {
+        let asked = gets(world, &mut gathered, &mut stream, &targets, count, 50 * MILLI, is_bad);
+        figures(&gathered, &asked, |which, value| values.get(which) == Some(value))
+    };
+    let row = got(&mut world);
     let measures = vec![
         Measure::at_least("honest stores that came to their end %", good, 99.0),
         Measure::at_least("honest records found afterwards %", row.found * 100.0, 99.0),
@@ -108,7 +110,8 @@ pub(super) fn flood(settings: &Settings) -> Report {
         Measure::told("honest stores", stores.len() as f64),
         Measure::told("copies that flooders sent", flood.sent as f64),
     ];
-    report(settings, 15, &mut world, vec![Row::new(Kind::Ours, Goal::Value, "flood", row)], measures)
+    let rows = both("flood", all_warm(&mut world, got), row);
+    report(settings, 15, &mut world, rows.into(), measures)
 }
 
 /// Who floods.

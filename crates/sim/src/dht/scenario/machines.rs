@@ -1,4 +1,4 @@
-//! Scenarios of whole machines: 3, 5, 8, 12, 13 and 25.
+//! Scenarios of whole machines: 3, 5, 12, 13 and 25.
 
 use bytes::Bytes;
 use peerage_dht::{Class, Operation, Options, Source, Target};
@@ -7,10 +7,10 @@ use super::super::figures::{Figures, Times};
 use super::super::machines::{Ended, Happened, Setting, Traffic, World};
 use super::super::network::Faults;
 use super::super::network::{Health, strike};
-use super::super::policy::{Goal, Kind};
 use super::super::queue::{MILLI, Micros, SECOND};
 use super::super::report::{Measure, Report, Row};
 use super::super::stream::{Purpose, Stream};
+use super::runs::{all_warm, both};
 use super::{Settings, scenario};
 
 pub(super) const MINUTE: Micros = 60 * SECOND;
@@ -82,18 +82,18 @@ pub(super) fn row_of(ended: &[Ended]) -> Figures {
     }
 }
 
-fn name(number: u64) -> Option<Target> {
+pub(super) fn name(number: u64) -> Option<Target> {
     Target::new(format!("/simulated/{number}").as_bytes())
 }
 
-fn put(world: &mut World, node: u32, number: u64) {
+pub(super) fn put(world: &mut World, node: u32, number: u64) {
     if let Some(target) = name(number) {
         let value = Bytes::from(format!("value {number}"));
         world.start(node, Operation::Put { target, value, replicas: 20 }, options(true));
     }
 }
 
-fn get(world: &mut World, node: u32, number: u64) {
+pub(super) fn get(world: &mut World, node: u32, number: u64) {
     if let Some(target) = name(number) {
         world.start(node, Operation::Get { target }, options(false));
     }
@@ -130,8 +130,7 @@ pub(super) fn recovery(settings: &Settings, mut base: Report) -> Report {
 /// Scenario 5: a day of churn. Once in the study's network, where a request takes one round trip, and once with the connections that nodes have: the bars of time are for the
 /// first, those of upkeep and of what is found for both.
 pub(super) fn churn(settings: &Settings) -> Report {
-    let (mut warm, mut figures, traffic) = churned(settings, setting(settings).warm());
-    figures.warm_share = 1.0;
+    let (mut warm, figures, traffic) = churned(settings, setting(settings).warm());
     let (mut mix, mixed, mixed_traffic) = churned(settings, setting(settings));
     mix.trace.note(0, warm.trace.hash(), 5);
     mix.broken = mix.broken.or(warm.broken_at_the_end());
@@ -146,11 +145,7 @@ pub(super) fn churn(settings: &Settings) -> Report {
         Measure::told("stale share of tables, mix", mix.stale_share()),
         Measure::told("events, in millions", (warm.events + mix.events) as f64 / 1e6),
     ];
-    let rows = vec![
-        Row::new(Kind::Ours, Goal::Value, "warm", figures),
-        Row::new(Kind::Ours, Goal::Value, "mix", mixed),
-    ];
-    report(settings, 5, &mut mix, rows, measures)
+    report(settings, 5, &mut mix, both("", figures, mixed).into(), measures)
 }
 
 /// A network under churn: records are published and renewed by nodes that are up, gets come from anywhere.
@@ -201,60 +196,6 @@ fn churned(settings: &Settings, setting: Setting) -> (World, Figures, Traffic) {
 pub(super) fn somebody(world: &World, stream: &mut Stream) -> u32 {
     let up = std::iter::repeat_with(|| stream.below(world.nodes.len())).take(10_000);
     up.into_iter().find(|node| world.nodes[*node].is_well()).unwrap_or_default() as u32
-}
-
-/// Scenario 8: a value is stored, and as soon as the caller is told, strangers get it. Once in the study's network, where a request takes one round trip, which the bars are
-/// for, and once with the connections that nodes have.
-pub(super) fn publish(settings: &Settings) -> Report {
-    let rounds = settings.lookups.unwrap_or(1_000);
-    let mut warm = World::standing(setting(settings).warm());
-    let (mut put, mut got) = stores(&mut warm, rounds);
-    (put.warm_share, got.warm_share) = (1.0, 1.0);
-    let mut mix = World::standing(setting(settings));
-    let (mixed, mixed_got) = stores(&mut mix, rounds);
-    mix.trace.note(0, warm.trace.hash(), 8);
-    mix.broken = mix.broken.or(warm.broken_at_the_end());
-    let measures = vec![
-        Measure::at_most("caller told of a store, all warm, p95 ms", put.p95_ms, 600.0),
-        Measure::told("the same, p50 ms", put.p50_ms),
-        Measure::told("requests of a store, all warm", put.requests),
-        Measure::at_least("first get found %, all warm", got.found * 100.0, 99.9),
-        Measure::told("caller told of a store, mix, p95 ms", mixed.p95_ms),
-        Measure::told("the same, p50 ms, mix", mixed.p50_ms),
-        Measure::at_least("first get found %, mix", mixed_got.found * 100.0, 99.9),
-        Measure::told("warm share of the store's requests, mix", mixed.warm_share),
-    ];
-    let rows = vec![
-        Row::new(Kind::Ours, Goal::Value, "warm", got),
-        Row::new(Kind::Ours, Goal::Value, "mix", mixed_got),
-    ];
-    report(settings, 8, &mut mix, rows, measures)
-}
-
-/// Values that nodes store, and that other nodes get at once: how the stores went, and the gets.
-fn stores(world: &mut World, rounds: u64) -> (Figures, Figures) {
-    let mut stream = world.stream(1, Purpose::Queries);
-    let (mut puts, mut found) = (Vec::new(), Vec::new());
-    for number in 0..rounds {
-        let publisher = somebody(world, &mut stream);
-        put(world, publisher, number);
-        puts.extend(next_ended(world, 35));
-        let asker = somebody(world, &mut stream);
-        get(world, asker, number);
-        found.extend(next_ended(world, 12));
-    }
-    (row_of(&puts), gets(&found, rounds as usize))
-}
-
-/// The next operation that ends, within so many seconds.
-fn next_ended(world: &mut World, seconds: u64) -> Option<Ended> {
-    let end = world.now() + seconds * SECOND;
-    while let Some(happened) = world.run_until(end) {
-        if let Happened::Ended(one) = happened {
-            return Some(one);
-        }
-    }
-    None
 }
 
 /// Scenario 12: nodes join, and one of their three first contacts is a black hole. Once in the study's network and once as it is, where every contact of a newcomer is cold; the
@@ -381,20 +322,26 @@ pub(super) fn storm(settings: &Settings) -> Report {
         peak = peak.max(world.read_meters(last).mean);
         last = end;
     }
-    let (mut ended, rounds) = (Vec::new(), 500);
-    for number in 0..rounds {
-        let asker = somebody(&world, &mut stream);
-        get(&mut world, asker, number % 200);
-        let end = world.now() + 100 * MILLI;
-        ended.extend(world.gather(end));
-    }
-    let end = world.now() + 12 * SECOND;
-    ended.extend(world.gather(end));
-    let figures = gets(&ended, rounds as usize);
+    let figures = gets_of(&mut world, &mut stream, 500);
+    let warm = all_warm(&mut world, |world| gets_of(world, &mut stream, 500));
     let measures = vec![
         Measure::at_least("get found %, 3 min later", figures.found * 100.0, 99.0),
         Measure::told("steady upkeep B/s of a node", steady.mean),
         Measure::at_most("peak over steady upkeep", peak / steady.mean.max(1.0), 10.0),
     ];
-    report(settings, 25, &mut world, vec![Row::new(Kind::Ours, Goal::Value, "mix", figures)], measures)
+    report(settings, 25, &mut world, both("", warm, figures).into(), measures)
+}
+
+/// Gets of the values that were stored before the storm.
+fn gets_of(world: &mut World, stream: &mut Stream, rounds: u64) -> Figures {
+    let mut ended = Vec::new();
+    for number in 0..rounds {
+        let asker = somebody(world, stream);
+        get(world, asker, number % 200);
+        let end = world.now() + 100 * MILLI;
+        ended.extend(world.gather(end));
+    }
+    let end = world.now() + 12 * SECOND;
+    ended.extend(world.gather(end));
+    gets(&ended, rounds as usize)
 }

@@ -8,7 +8,9 @@ use peerage_dht::{Event, Operation, Options, Target};
 
 use super::super::figures::{Figures, Times};
 use super::super::machines::{Ended, Happened, World};
+use super::super::policy::{Goal, Kind};
 use super::super::queue::{Micros, SECOND};
+use super::super::report::Row;
 use super::super::stream::Stream;
 use super::machines::row_of;
 
@@ -32,7 +34,7 @@ impl Gathered {
                 Happened::Ended(one) => drop(self.ended.insert(one.operation, one)),
                 Happened::Settled(one) => drop(self.settled.insert(one.operation, one)),
                 Happened::Event(node, event) => self.events.push((world.now(), node, event)),
-                Happened::Call(_) => {}
+                Happened::Call(_) | Happened::Answered { .. } => {}
             }
         }
     }
@@ -92,6 +94,22 @@ pub(super) fn gets(
     asked
 }
 
+/// Gets at the end of a run, in a world that is of no use afterwards, as if a connection stood to every contact. The run's hash is that of what came before: it tells runs apart by what their bars are for.
+pub(super) fn all_warm<T>(world: &mut World, gets: impl FnOnce(&mut World) -> T) -> T {
+    let trace = world.trace;
+    world.connect_all();
+    let done = gets(world);
+    world.trace = trace;
+    done
+}
+
+/// The rows of gets with all contacts warm, all of whose requests went over connections that count as standing, and with those that nodes have.
+pub(super) fn both(case: &'static str, mut warm: Figures, mix: Figures) -> [Row; 2] {
+    warm.warm_share = 1.0;
+    let row = |reach, figures| Row::new(Kind::Ours, Goal::Value, reach, figures).case(case);
+    [row("warm", warm), row("mix", mix)]
+}
+
 /// What gets came to: `good` says of a value whether it is the right one.
 pub(super) fn figures(gathered: &Gathered, asked: &[Asked], good: impl Fn(usize, &Bytes) -> bool) -> Figures {
     let ended: Vec<Ended> =
@@ -116,4 +134,27 @@ pub(super) fn body(number: u64) -> Bytes {
     let mut body = format!("record {number} ").into_bytes();
     body.resize(BODY, b'.');
     body.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::machines::Setting;
+    use super::super::super::queue::MILLI;
+    use super::super::super::stream::Purpose;
+    use super::*;
+
+    #[test]
+    fn gets_with_all_contacts_warm_leave_the_hash_of_the_run() {
+        let mut world = World::standing(Setting::new(60, 1));
+        let mut stream = world.stream(0, Purpose::Queries);
+        let mut gathered = Gathered::default();
+        let targets = [Target::of_hash(&stream.bytes())];
+        let before = world.trace;
+        let asked = all_warm(&mut world, |world| {
+            gets(world, &mut gathered, &mut stream, &targets, 5, 100 * MILLI, |_| false)
+        });
+        assert_eq!((world.trace, asked.len()), (before, 5));
+        // Each question took a round trip and none a dial: nobody is further away than this.
+        assert!(gathered.ended.values().all(|one| one.outcome.counts.asked > 0 && one.took < 2 * SECOND));
+    }
 }
