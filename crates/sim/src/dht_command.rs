@@ -271,6 +271,7 @@ mod tests {
     fn the_help_says_which_scenarios_compare() {
         let comparing = numbers(SCENARIOS.iter().filter(|scenario| scenario.compares));
         let help = Dht::augment_args(Command::new("dht")).render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(help.contains(&format!("all of them in scenarios {comparing},")), "{help}");
     }
 }
