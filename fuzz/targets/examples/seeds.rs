@@ -172,7 +172,7 @@ fn rows(corpus: &mut Corpus, record: &Record) -> Result<()> {
     let put = Query::PutValue { target: target.clone(), value: record.to_bytes() };
     for (number, ask) in [put, Query::AddProvider { target, provider }].into_iter().enumerate() {
         let (query, from) = (QueryId(number as u64), speaker().peer_id());
-        node.handle(now, Input::Asked { query, from, remote: [20, 1, 2, 3].into(), ask });
+        node.handle(now, Input::Asked { query, from, remote: [20, 1, 2, 3].into(), extended: true, ask });
     }
     let mut rows = vec![node.memory()];
     while let Some(batch) = node.flush(now) {
