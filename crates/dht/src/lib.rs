@@ -95,8 +95,9 @@ pub use estimate::SizeEstimate;
 pub use key::{Distance, Key, MAX_TARGET_BYTES, Target};
 pub use lookup::{AcceptAll, Cause, Invalid, Judge, Judged, Step, StepKind};
 pub use machine::{
-    Class, Counts, Dht, ESCAPE_PAUSE, Ended, Event, Failure, Found, HeldView, Input, MAX_VAIN_ESCAPES, Mode,
-    NotStored, Operation, OperationId, Options, Outcome, Output, QueryId, RequestId, Source, Standing, Stats,
+    Class, Counts, Dht, ESCAPE_PAUSE, Ended, Errand, Event, Failure, Found, HeldView, Input,
+    MAX_VAIN_ESCAPES, Mode, NotStored, Operation, OperationId, Options, Outcome, Output, QueryId, RequestId,
+    Source, Standing, Stats,
 };
 pub use message::{
     Answer, MAX_ANSWER_BYTES, MAX_CLOSER, MAX_CURSOR_BYTES, MAX_PROVIDERS, MAX_REPAIR_BYTES, MAX_SILENT,

@@ -52,6 +52,17 @@ impl TokenBucket {
         self.tokens
     }
 
+    /// That no more are there than the burst, and no more than `most` owed.
+    ///
+    /// # Errors
+    /// How many there are.
+    pub fn check(&self, most: f64) -> Result<(), String> {
+        match (-most..=self.burst).contains(&self.tokens) {
+            true => Ok(()),
+            false => Err(format!("{} tokens of {}, where {most} may be owed", self.tokens, self.burst)),
+        }
+    }
+
     /// How long until `tokens` are there; `None` if they never will be.
     pub fn wait_for(&mut self, tokens: f64, now: Now) -> Option<Duration> {
         self.refill(now);
@@ -112,6 +123,16 @@ mod tests {
         assert_eq!(bucket.burst(), 3.0);
         let wait = bucket.wait_for(3.0, at(1000)).unwrap();
         assert!((wait.as_secs_f64() - 1.5).abs() < 1e-6, "{wait:?}");
+    }
+
+    #[test]
+    fn whoever_owes_more_than_it_may_is_told() {
+        let mut bucket = TokenBucket::new(3.0, 2.0, at(0));
+        assert!(bucket.take(3.0, at(0)) && bucket.check(0.0).is_ok());
+        bucket.charge(5.0, at(0));
+        assert!(bucket.check(5.0).is_ok() && bucket.check(4.9).is_err() && bucket.check(0.0).is_err());
+        assert!(TokenBucket { tokens: 3.5, ..bucket.clone() }.check(0.0).is_err(), "more than ever fit");
+        assert!(TokenBucket { tokens: f64::NAN, ..bucket }.check(5.0).is_err());
     }
 
     proptest! {

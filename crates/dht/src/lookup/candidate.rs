@@ -50,6 +50,10 @@ pub(crate) struct Candidate {
     pub(crate) was_suspect: bool,
     /// Pages of it that were asked for.
     pub(crate) pages: u16,
+    /// So often it was asked.
+    pub(crate) asks: u16,
+    /// So often it was given a second chance: it is the one that is looked for, and others say that it is elsewhere.
+    pub(crate) chances: u16,
     /// The last so many of its pages brought nothing that it had not said before.
     pub(crate) stale_pages: u16,
     /// The subnet in which it was met when it answered, whatever it says of its addresses.

@@ -88,6 +88,8 @@ impl Lookup {
             hint,
             was_suspect: false,
             pages: 0,
+            asks: 0,
+            chances: 0,
             stale_pages: 0,
             met: None,
         };

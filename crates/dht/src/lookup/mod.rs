@@ -4,6 +4,7 @@
 //! passed. A suspect holds no slot, does not stop the lookup from ending, and is listened to all the same. What ends a lookup is its [`Goal`].
 
 mod candidate;
+mod check;
 mod choice;
 mod harvest;
 mod judge;
@@ -292,6 +293,7 @@ impl Lookup {
             candidate.pages = candidate.pages.saturating_add(1);
         }
         candidate.state = State::InFlight;
+        candidate.asks = candidate.asks.saturating_add(1);
         candidate.request = Some(request);
         candidate.asked = now.mono;
         candidate.due = now.mono + patience;
@@ -356,6 +358,7 @@ impl Lookup {
         let candidate = &mut self.candidates[at];
         let held_a_slot = candidate.state == State::InFlight;
         candidate.state = if again { State::New } else { State::Failed };
+        candidate.chances = candidate.chances.saturating_add(u16::from(again));
         let (peer, advisor) = (*candidate.contact.peer(), candidate.advisor.clone());
         self.counts.failed += 1;
         if held_a_slot {
@@ -480,30 +483,6 @@ impl Lookup {
         if self.plan.watch {
             self.steps.push(Step { at: now.mono.saturating_sub(self.started), what });
         }
-    }
-
-    /// What must hold at any time; the first thing that doesn't.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let counts = &self.counts;
-        let pending = self.candidates.iter().filter(|candidate| candidate.is_pending()).count() as u32;
-        if counts.asked != counts.answered + counts.failed + counts.cancelled + pending {
-            return Err(format!("{counts:?} with {pending} under way"));
-        }
-        let asked = self.in_flight();
-        if asked > self.widest() {
-            return Err(format!("{asked} requests in flight, at most {}", self.widest()));
-        }
-        if !self.candidates.is_sorted_by_key(|candidate| candidate.distance) {
-            return Err("candidates are out of order".into());
-        }
-        let mut keys = self.candidates.iter().map(|candidate| candidate.distance);
-        let mut last = keys.next();
-        for key in keys {
-            if last.replace(key) == Some(key) {
-                return Err("a peer is a candidate twice".into());
-            }
-        }
-        Ok(())
     }
 
     fn reap(

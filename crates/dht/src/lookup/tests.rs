@@ -5,6 +5,7 @@ use peerage_identity::DialAddress;
 
 mod crowds;
 mod find;
+mod invariants;
 mod limits;
 mod warm;
 

@@ -122,6 +122,7 @@ impl Lookup {
             // Whoever was named first may have lied, and who is looked for is not crowded out.
             candidate.wanted = true;
             if matches!(candidate.state, State::Failed | State::Barred) {
+                candidate.chances = candidate.chances.saturating_add(u16::from(candidate.asks > 0));
                 candidate.state = State::New;
             }
         }

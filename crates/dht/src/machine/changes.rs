@@ -154,6 +154,23 @@ impl Change {
         self.holders.iter_mut().find(|holding| matches!(holding.state, State::Asked(of, _) if of == request))
     }
 
+    /// Holders that are asked to tell.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = RequestId> {
+        self.holders.iter().filter_map(|holding| match holding.state {
+            State::Asked(request, _) => Some(request),
+            _ => None,
+        })
+    }
+
+    /// What must hold at any time; the first thing that doesn't.
+    pub(super) fn check(&self, most: usize) -> Result<(), String> {
+        let asked = self.under_way().count();
+        match asked <= most {
+            true => Ok(()),
+            false => Err(format!("{asked} holders are asked to tell of a change, at most {most}")),
+        }
+    }
+
     /// When a holder that rests may be asked again, or the value looked up. Whoever has rested for long enough waits until another makes room.
     fn wake(&self, now: Now) -> Duration {
         let rests = self.holders.iter().filter_map(|holding| match holding.state {
@@ -375,6 +392,7 @@ impl Dht {
         change.poll = None;
         let dropped = change.forget_holders();
         op.lookup = fresh;
+        op.lookups += 1;
         (op.walked, op.wary, op.escapes, op.wake) = (None, false, 0, now.mono);
         dropped.into_iter().for_each(|request| self.drop_request(now, request, false, false));
         self.drive(now, operation);

@@ -43,7 +43,7 @@ pub(super) struct Holder {
     key: NodeKey,
     pub(super) records: Records,
     pub(super) store: Store,
-    repair: Repair,
+    pub(super) repair: Repair,
     pub(super) sets: Sets,
     pub(super) provided: Provided,
     /// What callers have started to publish or to provide.

@@ -59,6 +59,17 @@ impl Late {
         self.dropped.iter().any(|(_, pending)| of(pending))
     }
 
+    /// Whoever listens does so for something that has ended, and as long as something can come; what is remembered is bounded.
+    pub(super) fn check(&self, is_under_way: impl Fn(u64) -> bool) -> Result<(), String> {
+        if self.dropped.len() > Self::DROPPED {
+            return Err(format!("{} dropped requests are remembered", self.dropped.len()));
+        }
+        match self.watched.keys().find(|operation| is_under_way(**operation) || !self.expects(**operation)) {
+            Some(operation) => Err(format!("operation {operation} is listened for in vain")),
+            None => Ok(()),
+        }
+    }
+
     /// When the first watcher has heard enough.
     pub(super) fn first_due(&self) -> Option<Duration> {
         self.watched.values().map(|watched| watched.until).min()

@@ -1,6 +1,7 @@
 //! The machine: a whole node of the DHT.
 
 mod changes;
+mod check;
 mod density;
 mod holder;
 mod late;
@@ -30,6 +31,8 @@ use crate::outage::Outages;
 use crate::rtt::{FirstHops, Spread};
 use crate::store::Usage;
 use crate::{Contact, DhtConfig, Judge, Key, LookupConfig, Seen, SeenCounts, SizeEstimate, Table};
+#[doc(hidden)]
+pub use check::Errand;
 pub use holder::HeldView;
 use holder::Holder;
 use late::Late;
@@ -265,25 +268,6 @@ impl Dht {
         for _ in 0..samples {
             self.size.add(now, crate::estimate::radius(k, size));
         }
-    }
-
-    /// What must hold after every event (dht.md D.3, 1 to 4); the first thing that doesn't.
-    ///
-    /// # Errors
-    /// What is wrong, in words.
-    pub fn check(&self) -> Result<(), String> {
-        self.table.check()?;
-        for op in self.operations.values() {
-            op.lookup.check()?;
-        }
-        let Stats { asked, answered, failed, cancelled, .. } = self.stats;
-        if asked != answered + failed + cancelled + self.requests.len() as u64 {
-            return Err(format!("{:?} with {} under way", self.stats, self.requests.len()));
-        }
-        if self.callers.values().any(|operation| !self.operations.contains_key(operation)) {
-            return Err("a caller waits for an operation that is over".into());
-        }
-        Ok(())
     }
 }
 

@@ -48,6 +48,8 @@ pub(super) struct Op {
     /// As its caller permits: [`Options::alpha`].
     pub(super) alpha: usize,
     pub(super) lookup: Lookup,
+    /// So many lookups it has begun, this one included.
+    pub(super) lookups: u32,
     pub(super) store: Option<Store>,
     /// It waits for a value to change.
     pub(super) change: Option<Change>,
@@ -219,6 +221,7 @@ impl Dht {
             class: options.class,
             alpha: options.alpha,
             lookup,
+            lookups: 1,
             store,
             change: None,
             walked: None,

@@ -92,6 +92,27 @@ impl Requests {
         Some(pending)
     }
 
+    /// What a request is for; `None` when it is over.
+    pub(super) fn purpose(&self, request: RequestId) -> Option<Purpose> {
+        self.pending.get(&request).map(|pending| pending.purpose)
+    }
+
+    /// What each is for.
+    pub(super) fn purposes(&self) -> impl Iterator<Item = (RequestId, Purpose)> {
+        self.pending.iter().map(|(request, pending)| (*request, pending.purpose))
+    }
+
+    /// Each has one timer, and there are no others.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let timed = |(request, pending): (&RequestId, &Pending)| {
+            self.deadlines.contains(&(pending.deadline, *request))
+        };
+        match self.deadlines.len() == self.pending.len() && self.pending.iter().all(timed) {
+            true => Ok(()),
+            false => Err(format!("{} timers for {} requests", self.deadlines.len(), self.pending.len())),
+        }
+    }
+
     /// Whether a peer is being looked at, or was and didn't answer.
     pub(super) fn has_tried(&self, now: Now, key: &Key) -> bool {
         let looks = |pending: &Pending| !matches!(pending.purpose, Purpose::Change(_));

@@ -7,7 +7,7 @@ use peerage_identity::PeerId;
 use peerage_machine::{Now, TokenBucket};
 
 use super::{Dht, Mode, Output, QueryId};
-use crate::{Answer, Contact, Key, Query, Refusal, ServeConfig, Status, Target};
+use crate::{Answer, Contact, Key, MAX_ANSWER_BYTES, Query, Refusal, ServeConfig, Status, Target};
 
 /// How much of us others may use.
 #[derive(Debug)]
@@ -49,6 +49,19 @@ impl Limiter {
         if let Some((_, peer)) = self.peers.get_mut(from) {
             peer.charge(bytes as f64, now);
         }
+    }
+
+    /// No bucket owes more than it may: bytes are charged when an answer is known, to whoever owed none when it asked, and once more for each question that was kept.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let owed = |kept: usize| (1 + kept) as f64 * MAX_ANSWER_BYTES as f64;
+        let told = |name: &'static str| move |why: String| format!("{name} for others: {why}");
+        self.queries.check(0.0).map_err(told("queries"))?;
+        self.bytes.check(owed(self.config.watchers)).map_err(told("bytes"))?;
+        let most = owed(self.config.watchers_per_peer);
+        self.peers.values().try_for_each(|(queries, bytes)| {
+            queries.check(0.0).map_err(told("queries of a peer"))?;
+            bytes.check(most).map_err(told("bytes of a peer"))
+        })
     }
 
     pub(super) fn tracked(&self) -> usize {

@@ -135,6 +135,31 @@ impl Store {
         None
     }
 
+    /// Copies on the way.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = RequestId> {
+        let open = self.copies.iter().filter(|copy| matches!(copy.state, State::Sent | State::Suspect));
+        open.map(|copy| copy.request)
+    }
+
+    /// What must hold at any time, where so many copies may be on the way, those not counted that are overdue; the first thing that doesn't.
+    pub(super) fn check(&self, most: usize) -> Result<(), String> {
+        let sent = self.count(State::Sent, true);
+        if sent > most {
+            return Err(format!("{sent} copies on the way, at most {most}"));
+        }
+        let (counts, open) = (&self.counts, self.under_way().count() as u32);
+        if counts.asked != counts.answered + counts.failed + counts.cancelled + open {
+            return Err(format!("{counts:?} of a store with {open} copies on the way"));
+        }
+        let twice = |at: usize, copy: &Copy| {
+            self.copies[..at].iter().any(|other| other.contact.key() == copy.contact.key())
+        };
+        match self.copies.iter().enumerate().any(|(at, copy)| twice(at, copy)) {
+            true => Err("a peer was sent two copies of one store".into()),
+            false => Ok(()),
+        }
+    }
+
     fn is_over(&self) -> bool {
         !self.copies.iter().any(|copy| matches!(copy.state, State::Sent | State::Suspect))
     }

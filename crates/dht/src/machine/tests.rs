@@ -8,6 +8,7 @@ use crate::{AcceptAll, Answer, Family, MAX_ANSWER_BYTES, Query, ServeConfig, Sta
 
 mod changes;
 mod foreign;
+mod invariants;
 mod keeping;
 mod late;
 mod limits;
@@ -65,6 +66,7 @@ impl Story {
             assert!(still < 1000, "time stands still at {:?}", self.now.mono);
             self.now = at(due.max(self.now.mono));
             self.dht.handle_timeout(self.now);
+            self.dht.check_at(self.now).unwrap();
             outputs.extend(self.outputs());
         }
         self.now = at(end);

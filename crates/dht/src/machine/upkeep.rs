@@ -51,7 +51,7 @@ pub(super) struct Upkeep {
     /// Bytes that probes may cost.
     probes: TokenBucket,
     /// Peers that may be asked whether they are worth an entry.
-    admissions: TokenBucket,
+    pub(super) admissions: TokenBucket,
     hints: TokenBucket,
     /// Peers that are looked at because others say that they are silent.
     doubts: TokenBucket,
@@ -123,6 +123,37 @@ impl Upkeep {
         if self.vain >= MAX_VAIN_ESCAPES {
             (self.vain, self.content_until) = (0, now.mono + ESCAPE_PAUSE);
         }
+    }
+
+    /// Lookups for ourselves, and those through first contacts, are those that are waited for.
+    pub(super) fn check_lookups(
+        &self,
+        joins: usize,
+        compares: usize,
+        is_join: impl Fn(u64) -> bool,
+    ) -> Result<(), String> {
+        let waits = self.joining.map(|operation| usize::from(is_join(operation)));
+        if waits.unwrap_or(1) != 1 || joins != usize::from(self.joining.is_some()) {
+            return Err(format!("{joins} lookups for ourselves, {:?} is waited for", self.joining));
+        }
+        match compares == self.comparing {
+            true => Ok(()),
+            false => Err(format!("{compares} lookups through first contacts, not {}", self.comparing)),
+        }
+    }
+
+    /// No bucket owes more than it may: whoever has a ping's worth may pay for the dearer question of a foreign node.
+    pub(super) fn check_buckets(&self) -> Result<(), String> {
+        let probes = Self::FIND_NODE_BYTES - Self::PING_BYTES;
+        let buckets = [
+            ("probes", &self.probes, probes),
+            ("admissions", &self.admissions, 0.0),
+            ("hints", &self.hints, 0.0),
+            ("doubts", &self.doubts, 0.0),
+        ];
+        buckets
+            .into_iter()
+            .try_for_each(|(name, bucket, most)| bucket.check(most).map_err(|why| format!("{name}: {why}")))
     }
 
     /// When something is to be done.

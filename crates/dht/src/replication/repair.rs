@@ -101,6 +101,14 @@ impl Pair {
 }
 
 impl Repair {
+    /// No holder owes more than its last question may cost: a look at each of so many records, and one more where it is listed.
+    pub(crate) fn check_credit(&self, records: usize) -> Result<(), String> {
+        let most = 2.0 * records as f64;
+        let all = self.pairs.values().map(|pair| &pair.credit).chain(self.guests.values());
+        all.into_iter()
+            .try_for_each(|credit| credit.check(most).map_err(|why| format!("looks of a holder: {why}")))
+    }
+
     /// For a node that lies at `own` and has no neighbours yet.
     pub fn new(config: ReplicationConfig, own: Key, records: &Records) -> Self {
         let clocks = NeighbourClocks::new(records.config().clock_neighbours, records.config().clock_alarm);

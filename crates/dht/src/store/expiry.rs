@@ -41,7 +41,6 @@ impl Expiry {
         times.into_iter().flatten().take_while(move |(at, _)| *at == first).map(|(_, id)| id)
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.iter().map(BTreeSet::len).sum()
     }

@@ -39,6 +39,11 @@ impl Store {
         }
     }
 
+    /// How often something is followed.
+    pub(crate) fn followers(&self) -> usize {
+        self.followed.places.values().sum()
+    }
+
     /// The followed keys under which something has changed since the last call.
     pub(crate) fn take_followed(&mut self) -> Vec<Key> {
         let own = self.own;

@@ -75,7 +75,6 @@ impl Marks {
         self.by_id.get(id)
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         let of_all: usize = self.by_origin.values().map(BTreeSet::len).sum();
         let shared: usize = self.shares.iter().map(|(count, _)| count).sum();

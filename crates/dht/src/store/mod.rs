@@ -11,6 +11,7 @@
 //!
 //! Everything is in memory; [`Disk`] says how it survives a restart.
 
+mod check;
 mod config;
 pub(crate) mod disk;
 mod entry;

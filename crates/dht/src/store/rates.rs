@@ -68,6 +68,26 @@ impl Rates {
         }))
     }
 
+    /// No bucket owes more than it may: whoever has one signature left may owe the second one.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let told = |name: &'static str| move |why: String| format!("{name}: {why}");
+        for bucket in self.subnets.values() {
+            bucket.check(0.0).map_err(told("records of a subnet"))?;
+        }
+        for sender in self.senders.values() {
+            sender.puts.check(0.0).map_err(told("records of a peer"))?;
+            sender.checks.check(1.0).map_err(told("signatures of a peer"))?;
+        }
+        Ok(())
+    }
+
+    /// Breaks the rule on purpose.
+    #[cfg(test)]
+    pub(super) fn owe(&mut self, peer: &PeerId, now: Now) {
+        let burst = self.senders[peer].checks.burst();
+        self.senders.entry(*peer).and_modify(|sender| sender.checks.charge(burst + 2.0, now));
+    }
+
     #[cfg(test)]
     pub(super) fn remembered(&self) -> usize {
         self.senders.len().max(self.subnets.len())

@@ -5,6 +5,7 @@ use peerage_machine::Random;
 use proptest::prelude::*;
 use std::net::IpAddr;
 
+mod check;
 mod disk;
 mod limits;
 mod proofs;
@@ -522,19 +523,7 @@ fn provider_records_are_of_the_sender_alone_and_bounded() {
 
 /// D.3-5 and D.3-12: counters are the sums of what is there, within bounds; every record is valid, alive and at its high-water mark.
 fn check_invariants(store: &Store, now: Now) {
-    let bytes: usize = store.entries.values().map(Entry::bytes).sum();
-    assert_eq!(store.used, Usage { bytes, records: store.entries.len() });
-    assert!(bytes <= store.config.max_bytes && store.used.records <= store.config.max_records);
-    assert_eq!((store.by_id.len(), store.expiry.len()), (store.entries.len(), store.entries.len()));
-    assert!(store.marks.len() <= store.config.max_marks);
-    let namespaces: usize = store.namespaces.iter().map(|usage| usage.bytes).sum();
-    let publishers: usize = store.publishers.values().map(|usage| usage.bytes).sum();
-    assert_eq!((namespaces, publishers), (bytes, bytes));
-    for usage in store.publishers.values() {
-        assert!(
-            usage.bytes <= store.config.publisher_bytes && usage.records <= store.config.publisher_records
-        );
-    }
+    assert_eq!((store.check(), store.check_rates()), (Ok(()), Ok(())));
     for (spot, entry) in &store.entries {
         assert!(entry.expires > now.unix.as_secs() && store.by_id.get(&entry.id) == Some(spot));
         let record = Record::open(&network(), &entry.value).unwrap();
