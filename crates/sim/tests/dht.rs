@@ -10,7 +10,7 @@ use peerage_sim::dht::progress::Progress;
 use peerage_sim::dht::queue::Trace;
 use peerage_sim::dht::report::Report;
 use peerage_sim::dht::scenario::{Settings, scenario};
-use peerage_sim::dht::still::{Plan, Still};
+use peerage_sim::dht::still::{Plan, Still, peer_id};
 use peerage_sim::dht::walk::{Reach, Walked};
 
 fn settings(nodes: usize, seed: u64) -> Settings {
@@ -144,6 +144,37 @@ fn renaming_everybody_by_a_constant_leaves_the_statistics() {
         };
         let ((took, requests), (later, others)) = (means(&before), means(&after));
         assert!((later / took - 1.0).abs() < 0.1 && (others / requests - 1.0).abs() < 0.1, "{kind:?}");
+    }
+}
+
+/// Metamorphic, for our own lookups: their keys are hashes of names, which no constant renames. All other names in the same places, with the same round trips and questions by the
+/// same askers, do the same: which peers are near a key is drawn anew, and the statistics stay.
+#[test]
+fn other_names_for_everybody_leave_our_statistics() {
+    let named = |first: u64| {
+        let guests = (first..first + 1_000).map(|one| peer_id(3, one)).collect();
+        Still::new(Plan { guests, ..Plan::new(0, 3, Faults { silent: 0.15, slow: 0.05, loss: 0.0 }) })
+    };
+    let (before, mut after) = (named(0), named(1 << 40));
+    assert!(before.peers.iter().all(|peer| !after.peers.contains(peer)));
+    assert_eq!(before.health, after.health);
+    for goal in [Goal::Value, Goal::Closest] {
+        let means = |world: &Still| {
+            let walks = run(world, Kind::Ours, goal, Reach::WARM, 200, &mut Trace::default());
+            let mean = |of: &dyn Fn(&Walked) -> f64| walks.iter().map(of).sum::<f64>() / walks.len() as f64;
+            let recall = |one: &Walked| if one.found { 1.0 } else { one.recall };
+            [mean(&|one| one.took as f64), mean(&|one| f64::from(one.requests)), mean(&recall)]
+        };
+        let alike = |one: &[f64; 3], other: &[f64; 3]| {
+            one.iter().zip(other).all(|(one, other)| (one / other - 1.0).abs() < 0.1)
+        };
+        let (first, second) = (means(&before), means(&after));
+        assert!(alike(&first, &second), "{goal:?}: {first:?}, {second:?}");
+        // So close that a network that is a little slower is another one.
+        after.network.scale = 1.25;
+        let slower = means(&after);
+        assert!(!alike(&first, &slower), "{goal:?}: {first:?}, {slower:?}");
+        after.network.scale = 1.0;
     }
 }
 

@@ -111,8 +111,9 @@ impl Lookup {
         if !self.whereabouts.told(voter, &named) {
             return;
         }
-        let candidate = self.candidates.iter_mut().find(|candidate| *candidate.contact.peer() == wanted);
-        if let (Some(candidate), Some(best)) = (candidate, self.whereabouts.best()) {
+        let at = self.candidates.iter().position(|candidate| *candidate.contact.peer() == wanted);
+        if let (Some(at), Some(best)) = (at, self.whereabouts.best()) {
+            let candidate = &mut self.candidates[at];
             // What we knew ourselves is not crowded out.
             let ours = candidate.advisor.is_none() || candidate.hint.success.is_some();
             let known = candidate.contact.addresses().into_iter().filter(|_| ours);
@@ -121,9 +122,15 @@ impl Lookup {
             candidate.contact = Contact::new(wanted, &addresses);
             // Whoever was named first may have lied, and who is looked for is not crowded out.
             candidate.wanted = true;
-            if matches!(candidate.state, State::Failed | State::Barred) {
-                candidate.chances = candidate.chances.saturating_add(u16::from(candidate.asks > 0));
-                candidate.state = State::New;
+            let elsewhere = self.is_elsewhere(at);
+            let candidate = &mut self.candidates[at];
+            match candidate.state {
+                State::Barred => candidate.state = State::New,
+                State::Failed if elsewhere => {
+                    candidate.state = State::New;
+                    candidate.chances = candidate.chances.saturating_add(1);
+                }
+                _ => {}
             }
         }
     }

@@ -4,7 +4,7 @@ use super::figures::Figures;
 use peerage_dht::DhtConfig;
 
 use super::policy::{Goal, Kind, Ours};
-use super::queue::Trace;
+use super::queue::{Micros, Trace};
 use super::still::Still;
 use super::walk::{Reach, Walked, walk};
 
@@ -38,11 +38,19 @@ pub fn run_with(
                 Some(mut others) => walk(world, &query, goal, reach, &mut *others, trace),
                 None => {
                     let mut ours = Ours::new(world, &query, goal, reach, config);
-                    walk(world, &query, goal, reach, &mut ours, trace)
+                    in_time(walk(world, &query, goal, reach, &mut ours, trace), config)
                 }
             }
         })
         .collect()
+}
+
+/// D.3-3: every lookup of ours ends by its deadline.
+fn in_time(mut walked: Walked, config: &DhtConfig) -> Walked {
+    if walked.took > config.lookup.interactive_deadline.as_micros() as Micros {
+        walked.broken = walked.broken.or(Some("a lookup ended after its deadline"));
+    }
+    walked
 }
 
 /// What they came to.
@@ -55,4 +63,16 @@ pub fn figures(
     trace: &mut Trace,
 ) -> Figures {
     Figures::of(&run(world, kind, goal, reach, count, trace))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lookup_that_ends_late_is_told() {
+        let config = DhtConfig::default();
+        let took = |took| in_time(Walked { took, ..Walked::default() }, &config).broken;
+        assert_eq!((took(10_000_000), took(10_000_001)), (None, Some("a lookup ended after its deadline")));
+    }
 }

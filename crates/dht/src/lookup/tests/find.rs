@@ -1,6 +1,7 @@
 //! Looking for a peer: whose word ends it, and what a lie does.
 
 use super::*;
+use crate::MAX_CONTACT_ADDRESSES;
 
 const WANTED: u64 = 399;
 
@@ -122,4 +123,27 @@ fn whoever_is_said_to_be_elsewhere_is_asked_where_an_honest_peer_names_it() {
         assert_eq!(story.go(at(80)).1, Next::End(Ended::Found));
         assert_eq!(story.lookup.whereabouts.best().unwrap().addresses()[0], address(1000));
     }
+}
+
+/// D.3-3: what leaves it where it was asked already is no second chance, however many such words come.
+#[test]
+fn whoever_did_not_answer_is_not_asked_again_at_the_same_addresses() {
+    let many: Vec<u64> = (1000..1000 + MAX_CONTACT_ADDRESSES as u64).collect();
+    let (mut story, asked) = looking(3, &strangers());
+    story.answer(at(10), asked[0], &[there(&many)]);
+    story.answer(at(10), asked[1], &[there(&many)]);
+    let wanted = |story: &mut Story, now| {
+        let (asked, _) = story.go(now);
+        asked.into_iter().find(|(_, who, _)| *who.peer() == peer(WANTED))
+    };
+    let (request, who, _) = wanted(&mut story, at(10)).unwrap();
+    assert_eq!(who.addresses().len(), many.len());
+    story.lookup.failed(at(20), request, Failure::Unreachable);
+    // One address more, which one network names, finds no place beside those that two do.
+    story.answer(at(30), asked[2], &[there(&[2000])]);
+    assert!(wanted(&mut story, at(30)).is_none());
+    // Two do by now, and there is news.
+    story.answer(at(40), asked[3], &[there(&[2000, 3000])]);
+    let (_, who, _) = wanted(&mut story, at(40)).unwrap();
+    assert!(who.addresses().contains(&address(2000)), "{who:?}");
 }

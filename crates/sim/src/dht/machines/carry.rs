@@ -55,15 +55,21 @@ impl World {
             let Some(dht) = &mut self.nodes[node as usize].dht else { return };
             let Some(output) = dht.poll_output() else { break };
             match output {
-                Output::Ask { request, contact, query, class, .. } => {
+                Output::Ask { request, contact, query, class, deadline } => {
+                    self.note_asked(node, request, &contact, &query, deadline);
                     self.ask(node, request, &contact, query, class);
                 }
+                Output::CancelAsk { request, .. } => self.note_withdrawn(node, request),
                 Output::Reply { query, answer } => {
                     self.look_at_names(node, query, &answer);
                     self.reply(node, query, answer);
                 }
-                Output::Done { operation, outcome } => self.end(node, operation.0, outcome),
+                Output::Done { operation, outcome } => {
+                    self.note_ended(node, operation, outcome.unsettled);
+                    self.end(node, operation.0, outcome);
+                }
                 Output::Settled { operation, outcome } => {
+                    self.note_ended(node, operation, false);
                     let took = outcome.took.as_micros() as Micros;
                     let ended = Ended { node, operation: operation.0, outcome, took };
                     self.happened.push_back(Happened::Settled(ended));
@@ -182,7 +188,9 @@ impl World {
         let rtt = Duration::from_micros(self.now - from.sent - from.handshake);
         let (remote, now) = (ip_of(peer), self.clock_of(node));
         let Some(answer) = self.past(&from, rtt, answer) else { return };
-        if let Some(dht) = &mut self.nodes[node as usize].dht {
+        let this = &mut self.nodes[node as usize];
+        if let Some(dht) = &mut this.dht {
+            this.ledger.answered(from.request);
             dht.handle(now, Input::Answered { request: from.request, rtt, remote, answer });
             self.pump(node);
         }

@@ -7,10 +7,13 @@ mod audit;
 mod carry;
 mod churn;
 mod hostile;
+mod ledger;
 mod links;
 mod look;
 mod past;
 mod records;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,6 +61,8 @@ pub struct Node {
     links: BTreeMap<u32, links::Link>,
     /// Whom it is dialling, and when that will be done.
     dials: BTreeMap<u32, Micros>,
+    /// What its machine has asked, where invariants are checked.
+    ledger: ledger::Ledger,
     /// Queries that its machine has not answered yet.
     asked: BTreeMap<QueryId, (Pending, carry::Place)>,
     /// What the simulated store of this node holds, where the machine itself refuses to store.
@@ -139,7 +144,8 @@ pub struct Setting {
     pub loss: f64,
     /// Share of nodes that nobody can dial, and that don't know it: who stands behind a NAT is reached over the connections that it dials.
     pub nat: f64,
-    /// Whether the invariants are checked while it runs: those of a machine after each eighth of its events, and when it stops and at the end; those of the network once in a while.
+    /// Whether the invariants are checked while it runs: those of a machine after each eighth of its events, and when it stops and at the end; those of the network, and the accounts
+    /// of all machines' requests, once in a second or as often as [`Audit::every`] says.
     pub checks: bool,
     /// Machines hold records by these rules; `None` where the simulator keeps plain values in their stead.
     pub records: Option<Arc<RecordsConfig>>,
@@ -359,7 +365,11 @@ impl World {
         self.last += 1;
         let (number, now) = (self.last, self.clock());
         self.operations.insert(number, (node, self.now));
-        if let Some(dht) = &mut self.nodes[node as usize].dht {
+        let this = &mut self.nodes[node as usize];
+        if let Some(dht) = &mut this.dht {
+            if self.setting.checks {
+                this.ledger.begun(now, OperationId(number), &wanted, &options, &self.config.lookup);
+            }
             dht.handle(now, Input::Start { operation: OperationId(number), wanted, options });
         }
         self.pump(node);
@@ -424,6 +434,7 @@ impl World {
         this.links.clear();
         this.dials.clear();
         this.asked.clear();
+        this.ledger = ledger::Ledger::default();
     }
 }
 
@@ -440,6 +451,7 @@ impl Node {
             wake: None,
             links: BTreeMap::new(),
             dials: BTreeMap::new(),
+            ledger: ledger::Ledger::default(),
             asked: BTreeMap::new(),
             holds: BTreeMap::new(),
             behind_nat: false,

@@ -117,6 +117,7 @@ pub(super) fn recovery(settings: &Settings, mut base: Report) -> Report {
     };
     let (two, five, ten) = (after(2), after(5), after(10));
     let traffic = world.read_meters(struck);
+    base.measures.extend(world.broken_at_the_end().map(|which| Measure::at_most(which, 1.0, 0.0)));
     base.measures.extend([
         Measure::told("stale share of tables at the strike", before),
         Measure::told("stale share after 2 min", two),

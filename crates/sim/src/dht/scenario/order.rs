@@ -28,7 +28,7 @@ const WARM_READS: usize = 5;
 const SKEW: f64 = 120.0;
 /// One clock in so many is wrong by half an hour.
 const WRONG: u32 = 100;
-/// How long the network is parted.
+/// How long the network is parted; `--seconds` shortens it.
 const PARTED: Micros = 10 * MINUTE;
 
 /// One reader: what it has read last on its side, and what it waits for.
@@ -72,12 +72,13 @@ struct Race {
 /// Scenario 14.
 pub(super) fn order(settings: &Settings) -> Report {
     let mut race = Race::new(settings);
+    let parted = settings.seconds.map_or(PARTED, |seconds| seconds * SECOND);
     // Whole, parted, whole again: in each part writers write and readers read.
-    race.run(MINUTE, 5 * SECOND);
+    race.run(MINUTE.min(parted), 5 * SECOND);
     race.world.part(|node| (node % 2) as u8);
     race.forget();
     race.say_twice();
-    race.run(PARTED, 20 * SECOND);
+    race.run(parted, 20 * SECOND);
     race.world.part(|_| 0);
     race.forget();
     let repair = race.period();
