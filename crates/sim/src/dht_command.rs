@@ -14,9 +14,17 @@ use peerage_sim::dht::report::{Report, markdown_of_seeds};
 use peerage_sim::dht::scenario::{SCENARIOS, Scenario, Settings, scenario};
 
 use crate::dht_progress::Board;
+use crate::say;
 
 /// Scenarios whose comparison is drawn: single lookups.
 const DRAWN: [u32; 4] = [1, 2, 3, 4];
+
+/// Seeds of one command: their results are kept until all are there.
+const MOST_SEEDS: u64 = 10_000;
+/// Lookups of one row: what each took is kept.
+const MOST_LOOKUPS: u64 = 1_000_000;
+/// What `--seconds` may be, at most.
+const YEAR: u64 = 365 * 24 * 3_600;
 
 /// What `dht` takes.
 #[derive(Args)]
@@ -30,18 +38,18 @@ pub(crate) struct Dht {
     /// The seed.
     #[arg(long, default_value_t = 42, conflicts_with = "seeds")]
     seed: u64,
-    /// Several seeds, such as 1..20, both ends included.
+    /// Several seeds, such as 1..20, both ends included; 10,000 at most.
     #[arg(long, value_parser = range)]
     seeds: Option<RangeInclusive<u64>>,
     /// Whose rules: some of ours,p1,p2,p3,p4. Without it, all of them in scenarios 1,2,3,4,8,9,10, where the rules of other libraries run beside ours, and ours in the others: those
     /// libraries' rules say nothing of how nodes join, keep their tables and look after records. The bars are for ours.
     #[arg(long, value_delimiter = ',')]
     policy: Vec<Kind>,
-    /// Lookups for each row. Without it, the scenario's own number.
-    #[arg(long)]
+    /// Lookups for each row, 1 to 1,000,000. Without it, the scenario's own number.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MOST_LOOKUPS))]
     lookups: Option<u64>,
-    /// Simulated seconds of scenarios that go on for hours; of the calibration, after how many a connection that is not used ends. Without it, as long as the study says.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Simulated seconds of scenarios that go on for hours, up to a year; of the calibration, after how many a connection that is not used ends. Without it, as long as the study says.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=YEAR))]
     seconds: Option<u64>,
     /// Share of requests that lose a packet, 0 to 1.
     #[arg(long, default_value_t = 0.0, value_parser = share)]
@@ -82,6 +90,10 @@ pub(crate) fn run(dht: &Dht) -> Result<bool, String> {
             ));
         }
     }
+    // A run may take hours: whether its results can be written is seen before.
+    for path in dht.out.iter().chain(&dht.svg) {
+        write_nothing(path)?;
+    }
     let mut written = Written { text: String::new(), path: dht.out.as_deref() };
     let mut passed = true;
     let mut compared = None;
@@ -106,7 +118,7 @@ pub(crate) fn run(dht: &Dht) -> Result<bool, String> {
         let tables =
             format!("### Growth with the network, quiet, all contacts warm\n\n{}\n", plot::table(&growth));
         if !dht.json {
-            print!("{tables}");
+            say(&tables);
         }
         written.add(&tables)?;
         write(path, &plot::svg(&report, &growth))?;
@@ -125,6 +137,12 @@ impl Written<'_> {
         self.text.push_str(tables);
         self.path.map_or(Ok(()), |path| write(path, &self.text))
     }
+}
+
+/// Makes the file if there is none, and changes nothing of one that is there.
+fn write_nothing(path: &Path) -> Result<(), String> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| format!("{} cannot be written: {error}", path.display()))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {
@@ -233,10 +251,14 @@ fn range(text: &str) -> Result<RangeInclusive<u64>, String> {
         Some((first, last)) => first.parse().ok().zip(last.trim_start_matches('=').parse().ok()),
         None => text.parse().ok().map(|seed| (seed, seed)),
     };
-    let parts = parts.map(|(first, last)| first..=last);
-    parts
-        .filter(|range| !range.is_empty())
-        .ok_or_else(|| format!("{text:?} is no range of seeds: give one such as 1..20, or a single seed"))
+    let range = parts.map(|(first, last): (u64, u64)| first..=last).filter(|range| !range.is_empty());
+    let Some(range) = range else {
+        return Err(format!("{text:?} is no range of seeds: give one such as 1..20, or a single seed"));
+    };
+    match range.end() - range.start() {
+        most if most >= MOST_SEEDS => Err(format!("{text:?} are too many seeds: give {MOST_SEEDS} at most")),
+        _ => Ok(range),
+    }
 }
 
 fn nodes(text: &str) -> Result<usize, String> {
@@ -265,6 +287,36 @@ mod tests {
         let refused = check_policies(&[Kind::Ours, Kind::P2], &all).expect_err("not everywhere");
         assert!(refused.contains("5,7,11,12,13,14,15,25,28"), "{refused}");
         assert!(refused.contains("--scenario 1,2,3,4,8,9,10"), "{refused}");
+    }
+
+    #[test]
+    fn no_more_seeds_are_taken_than_can_be_kept() {
+        assert_eq!(range("1..20"), Ok(1..=20));
+        assert_eq!(range("18446744073709551615"), Ok(u64::MAX..=u64::MAX));
+        for bad in ["20..1", "1..", "x", "-1..3"] {
+            assert!(range(bad).is_err_and(|said| said.contains("is no range of seeds")), "{bad}");
+        }
+        for many in ["1..10001", "0..18446744073709551615"] {
+            assert!(range(many).is_err_and(|said| said.contains("give 10000 at most")), "{many}");
+        }
+        assert!(range("1..10000").is_ok());
+    }
+
+    #[test]
+    fn a_place_where_nothing_can_be_written_is_noticed_at_once_and_a_file_that_is_there_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("results.md");
+        std::fs::write(&file, "before").expect("a file");
+        assert_eq!(write_nothing(&file), Ok(()));
+        assert_eq!(std::fs::read_to_string(&file).expect("it is there"), "before");
+        assert!(write_nothing(&folder.path().join("no/such/results.md")).is_err());
+        let dht = Dht::augment_args(Command::new("dht"));
+        let out = folder.path().join("no/such/results.md");
+        let args = ["dht", "--scenario", "1", "--nodes", "10", "--lookups", "1", "--out"].map(Into::into);
+        let args: Vec<std::ffi::OsString> = args.into_iter().chain([out.into()]).collect();
+        let dht = <Dht as clap::FromArgMatches>::from_arg_matches(&dht.get_matches_from(args));
+        let refused = run(&dht.expect("good flags")).expect_err("it cannot be written");
+        assert!(refused.contains("results.md cannot be written"), "{refused}");
     }
 
     #[test]

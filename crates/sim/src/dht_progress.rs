@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use peerage_sim::dht::progress::Progress;
 
+use crate::say;
+
 /// How often lines move on a terminal.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -80,8 +82,8 @@ impl Board {
     /// Prints a table among the lines.
     pub(crate) fn print(&self, table: &str) {
         match &self.lines {
-            Some((lines, _)) => lines.suspend(|| print!("{table}")),
-            None => print!("{table}"),
+            Some((lines, _)) => lines.suspend(|| say(table)),
+            None => say(table),
         }
     }
 }

@@ -5,6 +5,7 @@ mod dht_command;
 mod dht_progress;
 mod soak;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -92,10 +93,23 @@ fn main() -> ExitCode {
     }
 }
 
+/// Prints results. Where they can't be, nobody would have them: the program ends, quietly when its reader has gone.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("error: standard output cannot be written: {error}");
+            std::process::exit(2);
+        }
+    }
+}
+
 fn list() {
     for scenario in SCENARIOS {
         let larger = if scenario.has_large { " (also larger)" } else { "" };
-        println!("{:<12} {}{larger}", scenario.name, scenario.about);
+        say(&format!("{:<12} {}{larger}\n", scenario.name, scenario.about));
     }
 }
 
@@ -119,15 +133,15 @@ fn run_one(replay: &Replay) -> Result<bool, String> {
             world.net().write_trace(std::io::BufWriter::new(file));
         }
     });
-    println!("hash {}", outcome.hash);
-    println!("{} simulated seconds, {} packets", outcome.simulated.as_secs_f64(), outcome.packets);
+    say(&format!("hash {}\n", outcome.hash));
+    say(&format!("{} simulated seconds, {} packets\n", outcome.simulated.as_secs_f64(), outcome.packets));
     match outcome.result {
         Ok(report) => {
-            report.iter().for_each(|(name, figure)| println!("{name}: {}", soak::figure(*figure)));
+            report.iter().for_each(|(name, figure)| say(&format!("{name}: {}\n", soak::figure(*figure))));
             Ok(true)
         }
         Err(reason) => {
-            println!("FAILED: {reason}");
+            say(&format!("FAILED: {reason}\n"));
             Ok(false)
         }
     }

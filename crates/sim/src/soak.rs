@@ -12,7 +12,7 @@ use std::time::Instant;
 use peerage_sim::{Plan, SCENARIOS, Scenario};
 use serde::{Deserialize, Serialize};
 
-use crate::Soak;
+use crate::{Soak, say};
 
 /// One run to do.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +74,7 @@ pub(crate) fn run(soak: &Soak) -> Result<bool, String> {
         Ok::<_, String>(())
     })?;
     let wanted: Vec<_> = done.iter().filter(|line| tasks.iter().any(|task| line.is_of(task))).collect();
-    summaries(&wanted).iter().for_each(|summary| println!("{summary}"));
+    summaries(&wanted).iter().for_each(|summary| say(&format!("{summary}\n")));
     Ok(wanted.iter().all(|line| line.failed.is_none()))
 }
 

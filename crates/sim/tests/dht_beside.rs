@@ -50,7 +50,7 @@ fn shows_both(report: &Report, kinds: &[Kind], goal: &str, case: &str) {
 /// D.2, 8: all store and find; ours tells its caller first, as its copies go out during the search.
 #[test]
 fn stores_and_gets_by_all_rules_stand_beside_each_other() {
-    let report = run(8, &settings(300, 2, 60, &Kind::ALL));
+    let report = run(8, &settings(150, 2, 40, &Kind::ALL));
     assert_eq!(report.rows.len(), 2 * 2 * Kind::ALL.len());
     for goal in ["store", "get"] {
         shows_both(&report, &Kind::ALL, goal, "");
@@ -104,7 +104,7 @@ fn colluders_are_met_by_all_rules() {
 fn one_seed_gives_one_comparison_and_ours_is_what_it_is_alone() {
     for number in [8, 10] {
         let rows = |policies| {
-            let report = run(number, &settings(100, 3, 20, policies));
+            let report = run(number, &settings(60, 3, 15, policies));
             (serde_json::to_value(&report.rows).unwrap(), report.hash)
         };
         let all = rows(&[Kind::Ours, Kind::P2, Kind::P3]);

@@ -16,10 +16,12 @@ impl Times {
         Self(times)
     }
 
-    /// The time that `share` of them do not exceed, in milliseconds (nearest rank); zero when there is none.
+    /// The time that `share` of them do not exceed, in milliseconds (nearest rank); no number when there is none, which meets no bar.
     pub fn percentile(&self, share: f64) -> f64 {
         let rank = (self.0.len() as f64 * share).ceil() as usize;
-        self.0.get(rank.clamp(1, self.0.len().max(1)) - 1).map_or(0.0, |time| *time as f64 / MILLI as f64)
+        self.0
+            .get(rank.clamp(1, self.0.len().max(1)) - 1)
+            .map_or(f64::NAN, |time| *time as f64 / MILLI as f64)
     }
 
     /// The share of them that is longer than so many milliseconds.
@@ -116,7 +118,7 @@ mod tests {
         assert_eq!(times.percentile(0.99), 99.0);
         assert_eq!(times.percentile(1.0), 100.0);
         assert_eq!(times.longer_than(98.5), 0.02);
-        assert_eq!(Times::default().percentile(0.5), 0.0);
+        assert!(Times::default().percentile(0.5).is_nan());
     }
 
     #[test]

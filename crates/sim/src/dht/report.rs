@@ -272,6 +272,8 @@ fn table_of_measures(reports: &[Report]) -> String {
 
 /// A figure with as many decimals as it needs to be told from its neighbours.
 fn digits(figure: f64) -> String {
+    // A sum of nothing is below zero by its sign.
+    let figure = figure + 0.0;
     match figure.abs() {
         _ if figure.fract() == 0.0 => format!("{figure:.0}"),
         size if size >= 100.0 => format!("{figure:.0}"),

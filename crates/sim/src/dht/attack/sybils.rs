@@ -49,7 +49,7 @@ impl Pool {
         let step = (near.len() / room.max(1)).max(1);
         let mut chosen: Vec<(u64, u64)> =
             near.iter().copied().skip(step / 2).step_by(step).take(room).collect();
-        let far = self.within(target, 3 * edge);
+        let far = self.within(target, edge.saturating_mul(3));
         let beyond: Vec<(u64, u64)> = far.into_iter().filter(|(distance, _)| *distance > edge).collect();
         let lacking = count - chosen.len();
         let step = (beyond.len() / lacking.max(1)).max(1);

@@ -282,7 +282,9 @@ impl Race {
                 self.bodies += 1;
                 let record = self.world.sign(place, "twice", 1, LIFE, body(self.bodies));
                 let of_side = |node: &&u32| self.world.nodes[**node as usize].side == side;
-                let writer = self.writers.iter().filter(of_side).nth(place as usize).copied();
+                let writers: Vec<u32> = self.writers.iter().filter(of_side).copied().collect();
+                // In a small network a writer has several places.
+                let writer = writers.get(place as usize % writers.len().max(1)).copied();
                 let (Some(record), Some(writer)) = (record, writer) else { continue };
                 store(&mut self.world, writer, &record, REPLICAS);
                 let next = self.world.now() + 200 * MILLI;
