@@ -113,6 +113,11 @@ impl Records {
         self.times_count.load(Ordering::Relaxed)
     }
 
+    /// Whether any namespace has a validator: only then values of such are kept.
+    pub(crate) fn has_validators(&self) -> bool {
+        !self.validators.is_empty()
+    }
+
     /// How what stands under a key is kept; `None` where nothing may stand.
     pub fn keeping(&self, name: &[u8]) -> Option<Keeping> {
         match Place::parse(&self.network, name) {

@@ -15,14 +15,15 @@ use peerage_machine::Now;
 
 use super::asking::DIGESTS_AT_ONCE;
 use super::digest::short;
-use super::index::View;
+use super::index::{Side, View};
 use super::message::{
-    ITEM_BYTES, Item, List, MAX_DIGESTS, MAX_HASHES, MAX_IDS, MAX_ITEMS, MAX_RECORDS, RepairMessage, Verdict,
+    ITEM_BYTES, Item, List, MAX_DIGESTS, MAX_HASHES, MAX_IDS, MAX_ITEMS, MAX_RECORDS, RawValue,
+    RepairMessage, Verdict,
 };
-use super::repair::Repair;
-use super::{Digest, Prefix};
+use super::repair::{Repair, scope_of};
+use super::{Prefix, Scope};
 use crate::record::{ClockChanged, EntryId, Kind, Records, Unverified};
-use crate::store::{Near, Put, Sender, Store};
+use crate::store::{Near, Put, Sender, Store, What};
 use crate::{Key, MAX_REPAIR_BYTES};
 
 /// Who asks.
@@ -67,10 +68,12 @@ impl Repair {
         question: &RepairMessage,
     ) -> Result<(RepairMessage, Option<ClockChanged>), Declined> {
         let key = Key::of_peer(&asker.peer);
-        let view = self.view(&key);
+        let scope = question.scope.and(scope_of(records));
+        let view = self.view(now, &key, scope);
         let neighbour = view.is_some();
-        let guest = || View::Guest { peer: key, own: self.own };
-        let view = view.or_else(|| asker.verified.then(guest));
+        let guest = Side::Guest { peer: key, own: self.own };
+        let guest = View { side: guest, scope, unix: now.unix.as_secs() };
+        let view = view.or_else(|| asker.verified.then_some(guest));
         check_form(question)?;
         if view.is_none() && !(question.digests.is_empty() && question.want.is_empty()) {
             return Err(Declined::NotServed);
@@ -79,7 +82,7 @@ impl Repair {
             return Err(Declined::Busy);
         }
         let clock = if neighbour { self.clocks.note(now, asker.peer, question.unix) } else { None };
-        let mut answer = RepairMessage::at(now.unix.as_secs());
+        let mut answer = RepairMessage { scope, ..RepairMessage::at(now.unix.as_secs()) };
         let sender = match neighbour {
             true => Sender::Holder { peer: asker.peer },
             false => Sender::Peer { peer: asker.peer, remote: asker.remote },
@@ -89,17 +92,17 @@ impl Repair {
             let put = self.take_in(now, records, near, store, sender, value);
             answer.verdicts.push(verdict(&put));
             if neighbour && put.is_there() {
-                handed.extend(Unverified::read(records.network(), value).map(|read| read.claim().id()));
+                handed.extend(id_of(records, value));
             }
         }
         self.refresh(now, records, store);
         handed.into_iter().for_each(|id| self.note_moved(now, &key, id));
         let mut looks = question.records.len() * RECORD_LOOKS + question.have.len() + question.want.len();
         if let Some(view) = view {
-            looks += self.compare(view, &question.digests, &mut answer);
-            self.note_equal(now, &key, question, &answer);
+            looks += self.compare(view, question, &mut answer);
+            looks += self.note_equal(now, records, &key, question, &answer);
         }
-        self.tell_of(store, asker, view, &question.have, &mut answer);
+        self.tell_of(records, store, asker, view, &question.have, &mut answer);
         if let Some(view) = view {
             self.hand_out(now, records, store, view, &question.want, &mut answer);
         }
@@ -110,8 +113,17 @@ impl Repair {
 
     /// What their digests call for: nothing where ours is the same; what we have, where that is little; otherwise the digests of the parts. Returns how many records were
     /// looked at.
-    fn compare(&self, view: View, theirs: &[(Prefix, Digest)], answer: &mut RepairMessage) -> usize {
+    fn compare(&self, view: View, question: &RepairMessage, answer: &mut RepairMessage) -> usize {
         let (mut looks, mut listed) = (0, 0);
+        let whole = question.whole.filter(|_| view.scope != Scope::default());
+        if whole.is_some() && view.scope != question.scope {
+            // Theirs counts more than we do: they are to compare within what both know.
+            let ours = self.index.survey(view, Prefix::ALL);
+            answer.digests.push((Prefix::ALL, ours.whole));
+            return ours.looks;
+        }
+        let whole = whole.map(|whole| vec![(Prefix::ALL, whole)]);
+        let theirs = whole.as_ref().unwrap_or(&question.digests);
         for (number, (prefix, theirs)) in theirs.iter().enumerate() {
             let ours = self.index.survey(view, *prefix);
             looks += ours.looks;
@@ -123,7 +135,7 @@ impl Repair {
             let still_to_come = DIGESTS_AT_ONCE.saturating_sub(number + 1);
             if few || prefix.parts().next().is_none() {
                 if listed + count.min(LIST_AT_ONCE) <= MAX_HASHES {
-                    let hashes = self.index.common(view, *prefix).map(|held| short(held.hash));
+                    let hashes = self.index.common(view, *prefix).map(|held| short(held.hash_in(view)));
                     let hashes: Vec<u64> = hashes.take(LIST_AT_ONCE).collect();
                     listed += hashes.len();
                     looks += ours.looks;
@@ -142,6 +154,7 @@ impl Repair {
     /// Says of records whether we have them: to those who hold them beside us, and to whoever has published them. Of mailboxes nobody else learns anything.
     fn tell_of(
         &self,
+        records: &Records,
         store: &Store,
         asker: &Asker,
         view: Option<View>,
@@ -152,8 +165,12 @@ impl Repair {
             kind != Kind::Mailbox || *publisher == asker.peer || self.shares(view, id)
         };
         let have = |id: &EntryId| {
-            let summary = store.summary(id)?;
-            may_know(id, summary.kind, summary.publisher).then(|| Item::of(*id, summary.version))
+            match store.kept(records, id)?.what {
+                What::Record { kind, publisher, version, .. } => {
+                    may_know(id, kind, publisher).then(|| Item::of(*id, version))
+                }
+                What::Raw { .. } => self.index.get(id).filter(|_| self.shares(view, id)).map(|held| held.item),
+            }
         };
         let room = (MAX_REPAIR_BYTES - 1024).saturating_sub(answer.wire_bytes()) / ITEM_BYTES;
         let items = ids.iter().take(MAX_IDS).filter_map(have).take(room.min(MAX_ITEMS));
@@ -187,18 +204,32 @@ impl Repair {
         view.zip(self.index.get(id)).is_some_and(|(view, held)| held.is_common(view))
     }
 
-    /// They have compared, so we needn't; whose turn it is next is left to chance.
-    fn note_equal(&mut self, now: Now, key: &Key, question: &RepairMessage, answer: &RepairMessage) {
+    /// They have compared, so we needn't; whose turn it is next is left to chance. Returns how many records were looked at.
+    fn note_equal(
+        &mut self,
+        now: Now,
+        records: &Records,
+        key: &Key,
+        question: &RepairMessage,
+        answer: &RepairMessage,
+    ) -> usize {
         let about_all = matches!(&question.digests[..], [(prefix, _)] if *prefix == Prefix::ALL);
-        if about_all
-            && answer.digests.is_empty()
-            && answer.lists.is_empty()
-            && let Some(pair) = self.pairs.get_mut(key)
+        if !about_all || !answer.digests.is_empty() || !answer.lists.is_empty() {
+            return 0;
+        }
+        let own = scope_of(records);
+        // Without a digest of everything they know nothing of what we have beyond the records, and are to hear of it.
+        let (hides, looks) = match question.whole.is_some() && question.scope == own || self.index.is_plain()
         {
-            pair.is_same(now.mono);
+            true => (false, 0),
+            false => (self.begin_with(now, records, key).1.is_some(), 2 * self.index.len()),
+        };
+        if let Some(pair) = self.pairs.get_mut(key).filter(|_| !hides) {
+            pair.is_same(now.mono, own);
             pair.refused.clear();
             pair.due = pair.due.max(now.mono + self.period / 2);
         }
+        looks
     }
 
     /// Whether somebody may ask now: who owes looks waits.
@@ -230,10 +261,19 @@ fn check_form(question: &RepairMessage) -> Result<(), Declined> {
     let prefixes = || question.digests.iter().map(|(prefix, _)| prefix);
     let twice =
         prefixes().enumerate().any(|(at, prefix)| prefixes().take(at).any(|other| other.overlaps(prefix)));
-    match question.digests.len() > DIGESTS_AT_ONCE || twice {
+    let begins = || matches!(&question.digests[..], [(prefix, _)] if *prefix == Prefix::ALL);
+    let odd = question.whole.is_some() && !begins();
+    match question.digests.len() > DIGESTS_AT_ONCE || twice || odd {
         true => Err(Declined::Invalid),
         false => Ok(()),
     }
+}
+
+/// The name of what a message hands over.
+fn id_of(records: &Records, value: &Bytes) -> Option<EntryId> {
+    let record = Unverified::read(records.network(), value).map(|read| read.claim().id());
+    let raw = || RawValue::read(value).map(|raw| EntryId::of(raw.target.key(), &Bytes::new()));
+    record.ok().or_else(raw)
 }
 
 fn verdict(put: &Put) -> Verdict {

@@ -11,12 +11,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use peerage_identity::PeerId;
 use peerage_machine::{Now, Random};
 
-use super::Prefix;
-use super::digest::{hash_of, short};
-use super::index::{Held, Survey};
-use super::message::{Item, List, MAX_IDS, RepairMessage, Verdict};
+use super::digest::{hash_of, proved_hash, short};
+use super::{Prefix, Scope};
+use super::index::{Held, Survey, View};
+use super::message::{Item, List, MAX_IDS, RawValue, RepairMessage, Verdict};
 use super::repair::Repair;
 use crate::record::{ClockChanged, EntryId, Records, Unverified};
 use crate::store::{Near, Put, Sender, Store};
@@ -26,6 +27,8 @@ use crate::{Contact, Key};
 #[derive(Debug, Default)]
 pub(super) struct Round {
     pub(super) token: u64,
+    /// What both sides reckon in.
+    scope: Scope,
     /// When it began: what has come since was not compared.
     began: Duration,
     count: u32,
@@ -105,8 +108,8 @@ impl Aside {
 
 impl Round {
     /// A comparison begins with the digest of everything.
-    pub(super) fn first(now: Now, token: u64) -> Self {
-        Self { token, began: now.mono, count: 1, compared: vec![Prefix::ALL], ..Self::default() }
+    pub(super) fn first(now: Now, token: u64, scope: Scope) -> Self {
+        Self { token, scope, began: now.mono, count: 1, compared: vec![Prefix::ALL], ..Self::default() }
     }
 
     /// What waits to be done.
@@ -134,38 +137,73 @@ impl Repair {
         let Some(mut round) = self.pairs.get_mut(&key).and_then(|pair| pair.round.take()) else {
             return (None, clock);
         };
-        let sender = Sender::Holder { peer: *contact.peer() };
+        if round.count == 1 {
+            // What they compare may be less than what we asked about.
+            round.scope = round.scope.and(answer.scope);
+        }
+        self.settle_wanted(now, records, near, store, *contact.peer(), &key, &mut round, answer);
+        self.refresh(now, records, store);
+        let Some(view) = self.view(now, &key, round.scope) else { return (None, clock) };
+        self.settle_given(now, &key, &mut round, &answer.verdicts);
+        self.settle_named(now, &key, view, &mut round, &answer.items);
+        if round.count == 1 && answer.digests.is_empty() && answer.lists.is_empty() {
+            self.stats.equal += 1;
+            self.pairs.get_mut(&key).into_iter().for_each(|pair| pair.refused.clear());
+        }
+        for prefix in std::mem::take(&mut round.compared) {
+            self.go_through(&key, view, prefix, answer, &mut round);
+        }
+        (self.go_on(now, records, store, random, &key, contact, round), clock)
+    }
+
+    /// Takes in the records that were asked for, and proofs beside those that we have.
+    #[expect(clippy::too_many_arguments, reason = "what a comparison needs of its node")]
+    fn settle_wanted(
+        &mut self,
+        now: Now,
+        records: &Records,
+        near: &dyn Near,
+        store: &mut Store,
+        peer: PeerId,
+        key: &Key,
+        round: &mut Round,
+        answer: &RepairMessage,
+    ) {
+        let sender = Sender::Holder { peer };
         let mut wanted = std::mem::take(&mut round.wanted);
         let before = wanted.len();
         for value in &answer.records {
-            let Ok(read) = Unverified::read(records.network(), value) else { continue };
-            let (id, version) = (read.claim().id(), *read.claim().version());
-            let hash = short(hash_of(&id, &version));
-            if wanted.remove(&hash) {
-                round.take.remove(&hash);
-                match self.take_in(now, records, near, store, sender, value) {
-                    Put::Stored => self.note_moved(now, &key, id),
-                    _ => self.set_aside(now, &key, hash),
+            let (id, hash, put) = match Unverified::read(records.network(), value) {
+                Ok(read) => {
+                    let (id, version) = (read.claim().id(), *read.claim().version());
+                    let hashes = [hash_of(&id, &version), proved_hash(&id, &version)].map(short);
+                    let Some(hash) = hashes.into_iter().find(|hash| wanted.remove(hash)) else {
+                        if store.version(&id).is_some_and(|ours| ours.equivocates(&version)) {
+                            self.take_in(now, records, near, store, sender, value);
+                        }
+                        continue;
+                    };
+                    (id, hash, self.take_in(now, records, near, store, sender, value))
                 }
-            } else if store.version(&id).is_some_and(|ours| ours.equivocates(&version)) {
-                self.take_in(now, records, near, store, sender, value);
+                Err(_) => {
+                    // A validator is asked about no more values than were asked for.
+                    let Some(raw) = RawValue::read(value).filter(|raw| wanted.remove(&raw.hash)) else {
+                        continue;
+                    };
+                    let id = EntryId::of(raw.target.key(), &Bytes::new());
+                    (id, raw.hash, self.take_in_raw(now, records, near, store, sender, &raw))
+                }
+            };
+            round.take.remove(&hash);
+            match put {
+                Put::Stored => self.note_moved(now, key, id),
+                _ => self.set_aside(now, key, hash),
             }
         }
         if wanted.len() == before {
             // Where none has come none is there any more: a newer one may have taken its place.
             round.take.retain(|hash| !wanted.contains(hash));
         }
-        self.refresh(now, records, store);
-        self.settle_given(now, &key, &mut round, &answer.verdicts);
-        self.settle_named(now, &key, &mut round, &answer.items);
-        if round.count == 1 && answer.digests.is_empty() && answer.lists.is_empty() {
-            self.stats.equal += 1;
-            self.pairs.get_mut(&key).into_iter().for_each(|pair| pair.refused.clear());
-        }
-        for prefix in std::mem::take(&mut round.compared) {
-            self.go_through(&key, prefix, answer, &mut round);
-        }
-        (self.go_on(now, records, store, random, &key, contact, round), clock)
     }
 
     fn set_aside(&mut self, now: Now, key: &Key, hash: u64) {
@@ -207,30 +245,37 @@ impl Repair {
     }
 
     /// What the other side has of the records that we have asked about by name.
-    fn settle_named(&mut self, now: Now, peer: &Key, round: &mut Round, items: &[Item]) {
+    fn settle_named(&mut self, now: Now, peer: &Key, view: View, round: &mut Round, items: &[Item]) {
         let most = self.config.max_hand_over;
-        let Some((view, pair)) = self.view(peer).zip(self.pairs.get_mut(peer)) else { return };
+        let Some(pair) = self.pairs.get_mut(peer) else { return };
         let there: BTreeMap<EntryId, &Item> = items.iter().map(|item| (item.id, item)).collect();
         for id in std::mem::take(&mut round.asked) {
             let Some(held) = self.index.get(&id).filter(|held| held.is_common(view)) else { continue };
             let known = there.get(&id);
             if known.is_some_and(|item| item.rank() >= held.item.rank()) {
-                pair.aside.note(now, short(held.hash), most);
+                pair.aside.note(now, short(held.hash_in(view)), most);
                 pair.note_moved(now, id, most);
             } else {
                 // An older version is replaced by whoever sees it first.
                 let at_once = pair.waited || known.is_some();
-                round.offer(held, rank_beside(&self.own, held, peer), at_once, most);
+                round.offer(held, view, rank_beside(&self.own, held, peer), at_once, most);
             }
         }
     }
 
     /// What an answer says of a part that we asked about: the digests of its parts, or of it itself once more where there was no room for those; or what stands in it.
-    fn go_through(&mut self, key: &Key, prefix: Prefix, answer: &RepairMessage, round: &mut Round) {
+    fn go_through(
+        &mut self,
+        key: &Key,
+        view: View,
+        prefix: Prefix,
+        answer: &RepairMessage,
+        round: &mut Round,
+    ) {
         let part_at =
             |part: &Prefix| if *part == prefix { Some(Prefix::PARTS) } else { prefix.part_at(part) };
         if answer.digests.iter().any(|(part, _)| part_at(part).is_some()) {
-            let Survey { whole, parts, .. } = self.survey(key, prefix);
+            let Survey { whole, parts, .. } = self.index.survey(view, prefix);
             let mut told = [false; Prefix::PARTS + 1];
             for (part, theirs) in answer.digests.iter().rev() {
                 let Some(at) = part_at(part) else { continue };
@@ -242,14 +287,14 @@ impl Repair {
             round.compare.truncate(MAX_OPEN);
         }
         if let Some(list) = answer.lists.iter().find(|part| part.prefix == prefix) {
-            self.settle_list(key, list, round);
+            self.settle_list(key, view, list, round);
         }
     }
 
     /// Compares what the other side lists of a part with what we have.
-    fn settle_list(&mut self, peer: &Key, theirs: &List, round: &mut Round) {
+    fn settle_list(&mut self, peer: &Key, view: View, theirs: &List, round: &mut Round) {
         let most = self.config.max_hand_over;
-        let Some((view, pair)) = self.view(peer).zip(self.pairs.get_mut(peer)) else { return };
+        let Some(pair) = self.pairs.get_mut(peer) else { return };
         let mut unknown: BTreeSet<u64> = theirs.hashes.iter().copied().collect();
         // Who is new and lists nothing at all need not be asked about each record.
         let is_new = theirs.prefix == Prefix::ALL && unknown.is_empty() && pair.synced.is_none();
@@ -258,12 +303,17 @@ impl Repair {
         let aside = |hash| pair.aside.contains(hash) || pair.refused.contains(hash);
         unknown.retain(|hash| !pair.aside.contains(*hash));
         for held in self.index.part(theirs.prefix) {
-            let listed = unknown.remove(&short(held.hash));
-            if listed || !held.is_common(view) || aside(short(held.hash)) {
+            let hash = short(held.hash_in(view));
+            let listed = unknown.remove(&hash);
+            // It has the record alone, and we the other one beside it.
+            let unproved = hash != short(held.hash) && unknown.remove(&short(held.hash));
+            if listed || !held.is_common(view) || aside(hash) {
                 continue;
             }
-            if is_new {
-                round.offer(held, rank_beside(&self.own, held, peer), pair.waited, most);
+            if unproved {
+                round.offer(held, view, 0, true, most);
+            } else if is_new {
+                round.offer(held, view, rank_beside(&self.own, held, peer), pair.waited, most);
             } else if round.ask.len() < most {
                 round.ask.push_back(held.item.id);
             } else {
@@ -287,7 +337,8 @@ impl Repair {
         contact: Contact,
         mut round: Round,
     ) -> Option<(u64, Contact, RepairMessage)> {
-        let mut message = RepairMessage::at(now.unix.as_secs());
+        let scope = round.scope;
+        let mut message = RepairMessage { scope, ..RepairMessage::at(now.unix.as_secs()) };
         round.hand_over(now, records, store, &mut message);
         // Others may have handed them over since.
         round.take.retain(|hash| self.index.by_hash(*hash).is_none());
@@ -297,7 +348,7 @@ impl Repair {
             && message.digests.len() < DIGESTS_AT_ONCE
             && let Some(prefix) = round.compare.pop_front()
         {
-            message.digests.push((prefix, self.survey(key, prefix).whole));
+            message.digests.push((prefix, self.survey(now, key, prefix, scope).whole));
             round.compared.push(prefix);
         }
         round.name(&mut message);
@@ -309,7 +360,7 @@ impl Repair {
         if nothing || round.count >= self.config.max_rounds {
             let done = nothing && !round.short && round.postponed.is_none();
             match done {
-                true => pair.is_same(round.began),
+                true => pair.is_same(round.began, round.scope),
                 false => pair.synced = None,
             }
             pair.waited = round.postponed.is_some();
@@ -359,11 +410,11 @@ impl Round {
     }
 
     /// A record that the other side lacks is handed over, or left to those who are closer to it until they have had their time.
-    fn offer(&mut self, held: &Held, rank: u32, at_once: bool, most: usize) {
+    fn offer(&mut self, held: &Held, view: View, rank: u32, at_once: bool, most: usize) {
         if rank > 0 && !at_once {
             self.postponed = Some(self.postponed.map_or(rank, |least| least.min(rank)));
         } else if self.give.len() < most {
-            self.give.push_back((held.item.id, short(held.hash)));
+            self.give.push_back((held.item.id, short(held.hash_in(view))));
         } else {
             self.short = true;
         }

@@ -86,6 +86,40 @@ impl Prefix {
     }
 }
 
+/// What a comparison reckons in beside signed records and their versions, which are all that earlier versions know of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scope(u32);
+
+impl Scope {
+    /// Whether there stands another record beside one, which proves that its publisher says two things.
+    pub const PROOFS: Self = Self(1);
+    /// Values of validators' namespaces.
+    pub const RAW: Self = Self(2);
+    /// All that this version knows of.
+    pub const ALL: Self = Self(3);
+
+    /// From its bits. Those that this version doesn't know say nothing to it.
+    pub fn read(bits: u32) -> Self {
+        Self(bits & Self::ALL.0)
+    }
+
+    /// Its bits.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Whether all of another one is in it.
+    pub fn has(self, other: Self) -> bool {
+        self.and(other) == other
+    }
+}
+
 /// What a set of records is, in 20 bytes: equal digests mean equal sets, but for a chance of 2^-128.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Digest {
@@ -117,8 +151,22 @@ pub(super) fn short(hash: u128) -> u64 {
 
 /// The hash of one version of a record.
 pub(super) fn hash_of(id: &EntryId, version: &Version) -> u128 {
-    let hash: [u8; 32] =
-        Sha256::new().chain_update(id.to_bytes()).chain_update(version.to_bytes()).finalize().into();
+    hash(&[&id.to_bytes(), &version.to_bytes()])
+}
+
+/// The same of a record beside which the other one of two stands, whichever that is.
+pub(super) fn proved_hash(id: &EntryId, version: &Version) -> u128 {
+    hash(&[&id.to_bytes(), &version.to_bytes(), b"two"])
+}
+
+/// The hash of a value of a validator's namespace. Of one rank all are the same.
+pub(super) fn raw_hash(id: &EntryId, rank: &[u8]) -> u128 {
+    hash(&[&id.to_bytes(), rank])
+}
+
+fn hash(parts: &[&[u8]]) -> u128 {
+    let sum = parts.iter().fold(Sha256::new(), |sum, part| sum.chain_update(part));
+    let hash: [u8; 32] = sum.finalize().into();
     let (first, _) = hash.as_chunks::<16>();
     first.first().map_or(0, |bytes| u128::from_be_bytes(*bytes))
 }

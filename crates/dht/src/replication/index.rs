@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use peerage_machine::Now;
 
-use super::digest::{hash_of, short};
+use super::digest::{Scope, hash_of, proved_hash, raw_hash, short};
 use super::message::Item;
 use super::{Digest, Prefix};
 use crate::record::{EntryId, Records};
-use crate::store::{Store, Summary};
+use crate::store::{Kept, Store, What};
 use crate::{Contact, Distance, Key};
 
 /// The bit for us among a record's holders.
@@ -23,6 +23,8 @@ pub(super) struct Index {
     held: BTreeMap<EntryId, Held>,
     /// Their names, by as much of their hashes as lists hold.
     by_hash: BTreeMap<u64, EntryId>,
+    /// So many of them are more than what digests of earlier versions count.
+    special: usize,
     /// Of which neighbours' generation it is; `None` before the first time.
     generation: Option<u64>,
     /// Records for which it was worked out who should hold them, since the start.
@@ -35,6 +37,10 @@ pub(super) struct Held {
     pub(super) key: Key,
     pub(super) item: Item,
     pub(super) hash: u128,
+    /// Its hash where proofs are reckoned in, for as long as there stands one beside it, in seconds since 1970.
+    proved: Option<(u128, u64)>,
+    /// It is a value of a validator's namespace.
+    pub(super) raw: bool,
     /// Since when we have this content, as [`Now::mono`]; a longer life is the same content.
     pub(super) since: Duration,
     /// A bit for each neighbour, and the last one for us.
@@ -46,9 +52,18 @@ pub(super) struct Held {
     pub(super) rank: u8,
 }
 
-/// With whose eyes our records are looked at.
+/// How our records are looked at.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum View {
+pub(super) struct View {
+    pub(super) side: Side,
+    pub(super) scope: Scope,
+    /// When, in seconds since 1970.
+    pub(super) unix: u64,
+}
+
+/// With whose eyes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Side {
     /// A neighbour's, by its bit: the records that both it and we should have.
     Neighbour(u32),
     /// Somebody's whom we don't count among our neighbours: the records that it would hold beside us.
@@ -84,25 +99,32 @@ impl Index {
         match changed.filter(|_| self.generation == Some(generation)) {
             Some(changed) => {
                 for id in changed {
-                    let known = self.held.remove(&id);
-                    if let Some(known) = &known {
-                        self.by_hash.remove(&short(known.hash));
-                    }
-                    if let Some(summary) = store.summary(&id) {
-                        self.place(now, records, own, neighbours, &summary, known);
+                    let known = self.forget(&id);
+                    if let Some(kept) = store.kept(records, &id) {
+                        self.place(now, records, own, neighbours, &kept, known);
                     }
                 }
             }
             None => {
                 let mut before = std::mem::take(&mut self.held);
                 self.by_hash.clear();
-                for summary in store.all() {
-                    let known = before.remove(&summary.id);
-                    self.place(now, records, own, neighbours, &summary, known);
+                self.special = 0;
+                for kept in store.all_kept(records) {
+                    let known = before.remove(&kept.id);
+                    self.place(now, records, own, neighbours, &kept, known);
                 }
             }
         }
         self.generation = Some(generation);
+    }
+
+    fn forget(&mut self, id: &EntryId) -> Option<Held> {
+        let held = self.held.remove(id)?;
+        for hash in held.hashes() {
+            self.by_hash.remove(&hash);
+        }
+        self.special -= usize::from(held.is_special());
+        Some(held)
     }
 
     fn place(
@@ -111,19 +133,27 @@ impl Index {
         records: &Records,
         own: &Key,
         neighbours: &[Contact],
-        summary: &Summary<'_>,
+        kept: &Kept<'_>,
         known: Option<Held>,
     ) {
         self.placed += 1;
-        let key = *summary.target.key();
-        let item = Item::of(summary.id, summary.version);
-        // A record of the same rank is the same one: its hash is known.
-        let hash = known
-            .filter(|known| known.item == item)
-            .map_or_else(|| hash_of(&summary.id, summary.version), |known| known.hash);
+        let (id, key) = (kept.id, *kept.target.key());
+        let (item, hash, proved, replicas) = match kept.what {
+            What::Record { kind, version, proved, .. } => {
+                let item = Item::of(id, version);
+                // A record of the same rank is the same one: its hash is known.
+                let same = known.filter(|known| known.item == item);
+                let hash = same.map_or_else(|| hash_of(&id, version), |known| known.hash);
+                let proved = proved.map(|until| (proved_hash(&id, version), until));
+                (item, hash, proved, records.config().of(kind).replicas)
+            }
+            What::Raw { rank } => {
+                let hash = raw_hash(&id, rank);
+                (Item::of_raw(id, rank, short(hash)), hash, None, records.config().foreign.replicas)
+            }
+        };
         let same = known.filter(|known| (known.item.seq, known.item.hash) == (item.seq, item.hash));
         let since = same.map_or(now.mono, |known| known.since);
-        let replicas = records.config().of(summary.kind).replicas;
         let ours = key.distance(own);
         let mut order: Vec<(Distance, u64)> = neighbours
             .iter()
@@ -139,20 +169,30 @@ impl Index {
             order.truncate(replicas);
         }
         let holders = order.iter().fold(0, |mask, (_, bit)| mask | bit);
-        self.by_hash.insert(short(hash), summary.id);
-        self.held.insert(
-            summary.id,
-            Held {
-                key,
-                item,
-                hash,
-                since,
-                holders,
-                edge,
-                replicas: replicas.min(255) as u8,
-                rank: rank.min(254) as u8,
-            },
-        );
+        let held = Held {
+            key,
+            item,
+            hash,
+            proved,
+            raw: matches!(kept.what, What::Raw { .. }),
+            since,
+            holders,
+            edge,
+            replicas: replicas.min(255) as u8,
+            rank: rank.min(254) as u8,
+        };
+        self.by_hash.extend(held.hashes().map(|hash| (hash, id)));
+        self.special += usize::from(held.is_special());
+        self.held.insert(id, held);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether digests of earlier versions say all that there is to say.
+    pub(super) fn is_plain(&self) -> bool {
+        self.special == 0
     }
 
     pub(super) fn get(&self, id: &EntryId) -> Option<&Held> {
@@ -184,9 +224,10 @@ impl Index {
         for (id, held) in self.held.range(prefix.ids()) {
             survey.looks += 1;
             if held.is_common(view) {
-                survey.whole.add(held.hash);
+                let hash = held.hash_in(view);
+                survey.whole.add(hash);
                 if let Some(part) = prefix.part_with(id).and_then(|part| survey.parts.get_mut(part)) {
-                    part.add(held.hash);
+                    part.add(hash);
                 }
             }
         }
@@ -195,11 +236,30 @@ impl Index {
 }
 
 impl Held {
+    /// Its hash as both sides reckon it.
+    pub(super) fn hash_in(&self, view: View) -> u128 {
+        let proved = self.proved.filter(|(_, until)| view.scope.has(Scope::PROOFS) && *until > view.unix);
+        proved.map_or(self.hash, |(hash, _)| hash)
+    }
+
+    /// Its hashes in lists, whatever is reckoned in.
+    pub(super) fn hashes(&self) -> impl Iterator<Item = u64> {
+        [Some(self.hash), self.proved.map(|(hash, _)| hash)].into_iter().flatten().map(short)
+    }
+
+    fn is_special(&self) -> bool {
+        self.raw || self.proved.is_some()
+    }
+
     /// Whether both we and the other side should have it.
     pub(super) fn is_common(&self, view: View) -> bool {
-        match view {
-            View::Neighbour(bit) => self.holders & US != 0 && self.holders >> bit & 1 == 1,
-            View::Guest { peer, own } => {
+        (!self.raw || view.scope.has(Scope::RAW)) && self.is_shared(view.side)
+    }
+
+    fn is_shared(&self, side: Side) -> bool {
+        match side {
+            Side::Neighbour(bit) => self.holders & US != 0 && self.holders >> bit & 1 == 1,
+            Side::Guest { peer, own } => {
                 let theirs = self.key.distance(&peer);
                 // With it, one more may be closer than we are.
                 let rank = self.rank + u8::from(theirs < self.key.distance(&own));

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use peerage_wire::dht_repair as wire;
 use prost::Message;
 
-use super::{Digest, Prefix};
-use crate::MAX_REPAIR_BYTES;
+use super::{Digest, Prefix, Scope};
 use crate::record::{EntryId, Version};
+use crate::{MAX_REPAIR_BYTES, MAX_VALUE_BYTES, Target};
 
 /// The most digests of a message.
 pub const MAX_DIGESTS: usize = 64;
@@ -43,6 +43,39 @@ pub struct RepairMessage {
     pub have: Vec<EntryId>,
     /// What became of the records of the question.
     pub verdicts: Vec<Verdict>,
+    /// What is reckoned in beside the records.
+    pub scope: Scope,
+    /// What the sender has within that scope, where a comparison begins and it is more than the digest of the records alone says.
+    pub whole: Option<Digest>,
+}
+
+/// A value of a validator's namespace, as it is handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawValue {
+    /// Where it stands.
+    pub target: Target,
+    /// The value.
+    pub value: Bytes,
+    /// For so many seconds more it is kept.
+    pub life: u64,
+    /// The hash by which it was asked for.
+    pub hash: u64,
+}
+
+impl RawValue {
+    /// As it stands among records.
+    pub fn encode(&self) -> Bytes {
+        let key = Bytes::copy_from_slice(self.target.name());
+        wire::Raw { key, value: self.value.clone(), life: self.life, hash: self.hash }.encode_to_vec().into()
+    }
+
+    /// Reads one; `None` where it is none, such as a record.
+    pub fn read(bytes: &Bytes) -> Option<Self> {
+        let raw = wire::Raw::decode(bytes.clone()).ok()?;
+        let target = Target::new(&raw.key)?;
+        let wire::Raw { value, life, hash, .. } = raw;
+        (value.len() <= MAX_VALUE_BYTES).then_some(Self { target, value, life, hash })
+    }
 }
 
 /// What stands in a part.
@@ -74,6 +107,15 @@ impl Item {
         Self { id, seq: version.seq, not_after: version.not_after, hash }
     }
 
+    /// Of a value of a validator's namespace, by as much of its rank as there is room for.
+    pub(super) fn of_raw(id: EntryId, rank: &[u8], hash: u64) -> Self {
+        let part = |from: usize| {
+            let bytes = rank.iter().skip(from).chain(std::iter::repeat(&0)).take(8);
+            bytes.fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+        };
+        Self { id, seq: part(0), not_after: part(8), hash }
+    }
+
     /// Greater the newer the record is.
     pub fn rank(&self) -> (u64, u64, u64) {
         (self.seq, self.not_after, self.hash)
@@ -102,12 +144,6 @@ impl RepairMessage {
     /// As bytes. The sender keeps it within [`MAX_REPAIR_BYTES`]: see [`RepairMessage::wire_bytes`].
     pub fn encode(&self) -> Bytes {
         let id = |id: &EntryId| Bytes::copy_from_slice(&id.to_bytes());
-        let digest = |(prefix, digest): &(Prefix, Digest)| wire::Digest {
-            bits: prefix.bits(),
-            prefix: prefix.bytes().into(),
-            count: digest.count,
-            sum: Bytes::copy_from_slice(&digest.sum.to_be_bytes()),
-        };
         let item = |item: &Item| wire::Item {
             id: id(&item.id),
             seq: item.seq,
@@ -127,13 +163,15 @@ impl RepairMessage {
         };
         let message = wire::Repair {
             unix: self.unix,
-            digests: self.digests.iter().map(digest).collect(),
+            digests: self.digests.iter().map(|(prefix, digest)| wire_digest(prefix, digest)).collect(),
             items: self.items.iter().map(item).collect(),
             lists: self.lists.iter().map(list).collect(),
             want: self.want.clone(),
             records: self.records.clone(),
             have: self.have.iter().map(id).collect(),
             verdicts: self.verdicts.iter().map(verdict).collect(),
+            scope: self.scope.bits(),
+            whole: self.whole.as_ref().map(|whole| wire_digest(&Prefix::ALL, whole)),
         };
         message.encode_to_vec().into()
     }
@@ -168,6 +206,8 @@ impl RepairMessage {
             have: message.have.iter().map(read_id).collect::<Result<_, _>>()?,
             verdicts: message.verdicts.iter().map(|verdict| read_verdict(*verdict)).collect(),
             records: message.records,
+            scope: Scope::read(message.scope),
+            whole: message.whole.as_ref().map(read_whole).transpose()?,
         })
     }
 
@@ -175,7 +215,10 @@ impl RepairMessage {
     pub fn wire_bytes(&self) -> usize {
         let lists: usize = self.lists.iter().map(|part| 20 + part.hashes.len() * 8).sum();
         let records: usize = self.records.iter().map(|record| record.len() + 4).sum();
+        let scope = if self.scope == Scope::default() { 0 } else { 2 };
         24 + self.digests.len() * 44
+            + scope
+            + self.whole.map_or(0, |_| 30)
             + lists
             + self.want.len() * 8
             + self.items.len() * ITEM_BYTES
@@ -184,6 +227,20 @@ impl RepairMessage {
             + self.verdicts.len() * 2
             + 4
     }
+}
+
+fn wire_digest(prefix: &Prefix, digest: &Digest) -> wire::Digest {
+    wire::Digest {
+        bits: prefix.bits(),
+        prefix: prefix.bytes().into(),
+        count: digest.count,
+        sum: Bytes::copy_from_slice(&digest.sum.to_be_bytes()),
+    }
+}
+
+fn read_whole(digest: &wire::Digest) -> Result<Digest, Malformed> {
+    let (prefix, digest) = read_digest(digest)?;
+    (prefix == Prefix::ALL).then_some(digest).ok_or(Malformed)
 }
 
 fn read_digest(digest: &wire::Digest) -> Result<(Prefix, Digest), Malformed> {
@@ -236,7 +293,30 @@ mod tests {
             records: vec![Bytes::from_static(&[7; 500]); 3],
             have: vec![id(2); 3],
             verdicts: vec![Verdict::Stored, Verdict::Known, Verdict::Busy, Verdict::Refused],
+            scope: Scope::ALL,
+            whole: Some(Digest { count: u32::MAX, sum: u128::MAX }),
         }
+    }
+
+    /// What neither is taken for the other stands beside each other in one list.
+    #[test]
+    fn a_raw_value_comes_back_and_is_no_record_nor_a_record_one() {
+        use crate::numbered::{key, peer};
+        use crate::record::{Draft, Network, Place, Record, Unverified};
+        let network = Network::new("acme").unwrap();
+        let raw = RawValue {
+            target: Target::new(b"/chat/x").unwrap(),
+            value: Bytes::from_static(b"y"),
+            life: 7,
+            hash: 8,
+        };
+        assert_eq!(RawValue::read(&raw.encode()), Some(raw.clone()));
+        assert!(Unverified::read(&network, &raw.encode()).is_err());
+        let place = Place::Value { publisher: peer(1), salt: Bytes::new() };
+        let record = Record::sign(&key(1), &network, Draft::new(place, 1, 9, raw.value.clone())).unwrap();
+        assert_eq!(RawValue::read(&record.to_bytes()), None);
+        let long = RawValue { value: vec![0; MAX_VALUE_BYTES + 1].into(), ..raw };
+        assert_eq!(RawValue::read(&long.encode()), None);
     }
 
     #[test]

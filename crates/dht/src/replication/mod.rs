@@ -24,9 +24,10 @@ use peerage_machine::{Now, TokenBucket};
 
 pub use answer::{Asker, Declined};
 pub use clock::period;
-pub use digest::{Digest, Prefix};
+pub use digest::{Digest, Prefix, Scope};
 pub use message::{
-    Item, List, MAX_DIGESTS, MAX_HASHES, MAX_IDS, MAX_ITEMS, MAX_RECORDS, Malformed, RepairMessage, Verdict,
+    Item, List, MAX_DIGESTS, MAX_HASHES, MAX_IDS, MAX_ITEMS, MAX_RECORDS, Malformed, RawValue, RepairMessage,
+    Verdict,
 };
 pub use provided::{Provided, Tell};
 pub use repair::{Repair, RepairStats};

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use peerage_machine::{Now, Random, TokenBucket};
 
 use super::asking::{Aside, RECORD_BYTES, Round};
-use super::digest::short;
-use super::index::{Held, Index, MOST_NEIGHBOURS, Survey, US, View};
-use super::message::RepairMessage;
-use super::{Prefix, ReplicationConfig, SetState};
+use super::digest::{raw_hash, short};
+use super::index::{Held, Index, MOST_NEIGHBOURS, Side, Survey, US, View};
+use super::message::{RawValue, RepairMessage};
+use super::{Digest, Prefix, ReplicationConfig, Scope, SetState};
 use crate::record::{ClockChanged, EntryId, NeighbourClocks, Records, Unverified};
-use crate::store::{Near, Put, Sender, Store};
+use crate::store::{Near, Put, Sender, Store, What};
 use crate::{Contact, Key};
 
 /// The comparing of one node with its neighbours.
@@ -62,6 +62,8 @@ pub(super) struct Pair {
     pub(super) round: Option<Round>,
     /// Whatever both sides should have and we had at this time was known to be there too, but for what it has refused.
     pub(super) synced: Option<Duration>,
+    /// What that was reckoned in.
+    pub(super) scope: Scope,
     /// What one has got from the other since then, and when.
     pub(super) moved: BTreeMap<EntryId, Duration>,
     /// What it has refused to take from us: no replica, and not offered again for some periods.
@@ -75,9 +77,10 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// Both sides have the same, as far as we had it at this time.
-    pub(super) fn is_same(&mut self, at: Duration) {
+    /// Both sides have the same within a scope, as far as we had it at this time.
+    pub(super) fn is_same(&mut self, at: Duration, scope: Scope) {
         self.synced = Some(at);
+        self.scope = scope;
         self.moved.retain(|_, moved| *moved > at);
     }
 
@@ -91,12 +94,18 @@ impl Pair {
     /// Whether it has a record, by its last comparison with us.
     fn has(&self, held: &Held) -> bool {
         let moved = self.moved.get(&held.item.id).copied();
-        self.synced.max(moved) >= Some(held.since) && !self.refused.contains(short(held.hash))
+        let synced = self.synced.filter(|_| !held.raw || self.scope.has(Scope::RAW));
+        synced.max(moved) >= Some(held.since) && !self.refuses(held)
+    }
+
+    /// Whether it has refused a record.
+    pub(super) fn refuses(&self, held: &Held) -> bool {
+        held.hashes().any(|hash| self.refused.contains(hash))
     }
 
     /// Whether a record has come since its last comparison with us.
     fn is_before(&self, held: &Held) -> bool {
-        !self.has(held) && !self.refused.contains(short(held.hash))
+        !self.has(held) && !self.refuses(held)
     }
 }
 
@@ -179,6 +188,7 @@ impl Repair {
                     due: now.mono + wait,
                     round: None,
                     synced: None,
+                    scope: Scope::default(),
                     moved: BTreeMap::new(),
                     refused: Aside::default(),
                     waited: false,
@@ -226,24 +236,33 @@ impl Repair {
                 pair.aside.forget_after(now, believed);
                 pair.refused.forget_after(now, believed);
             }
-            let digest = self.survey(&key, Prefix::ALL).whole;
+            let (plain, whole) = self.begin_with(now, records, &key);
             let jittered = self.period / 2 + random.up_to(self.period);
             let Some(pair) = self.pairs.get_mut(&key) else { continue };
             pair.due = now.mono + jittered;
-            if digest.count == 0 && pair.synced.is_some() {
-                pair.is_same(now.mono);
+            if plain.count == 0 && whole.is_none() && pair.synced.is_some() {
+                pair.is_same(now.mono, Scope::ALL);
                 continue;
             }
             self.next_token += 1;
-            pair.round = Some(Round::first(now, self.next_token));
+            let scope = if whole.is_some() { scope_of(records) } else { Scope::default() };
+            pair.round = Some(Round::first(now, self.next_token, scope));
             let contact = pair.contact.clone();
-            let message = RepairMessage {
-                digests: vec![(Prefix::ALL, digest)],
-                ..RepairMessage::at(now.unix.as_secs())
-            };
+            let digests = vec![(Prefix::ALL, plain)];
+            let message = RepairMessage { digests, scope, whole, ..RepairMessage::at(now.unix.as_secs()) };
             asks.push(self.counted(self.next_token, contact, message));
         }
         asks
+    }
+
+    /// The digest of the records that a neighbour should have too, as earlier versions reckon it; and as we do, where that is another one.
+    pub(super) fn begin_with(&self, now: Now, records: &Records, peer: &Key) -> (Digest, Option<Digest>) {
+        let plain = self.survey(now, peer, Prefix::ALL, Scope::default()).whole;
+        if self.index.is_plain() {
+            return (plain, None);
+        }
+        let whole = self.survey(now, peer, Prefix::ALL, scope_of(records)).whole;
+        (plain, Some(whole).filter(|whole| *whole != plain))
     }
 
     /// A question came to nothing: the next one is tried in its time.
@@ -320,11 +339,29 @@ impl Repair {
         sender: Sender,
         value: &Bytes,
     ) -> Put {
-        let target = match Unverified::read(records.network(), value) {
-            Ok(read) => read.claim().target().clone(),
-            Err(fault) => return Put::Refused(fault.refusal()),
+        let put = match Unverified::read(records.network(), value) {
+            Ok(read) => store.put(now, records, near, sender, read.claim().target(), value),
+            Err(fault) => match RawValue::read(value) {
+                Some(raw) => return self.take_in_raw(now, records, near, store, sender, &raw),
+                None => return Put::Refused(fault.refusal()),
+            },
         };
-        let put = store.put(now, records, near, sender, &target, value);
+        self.stats.taken_in += u64::from(put == Put::Stored);
+        put
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what is handed over, and by whom")]
+    pub(super) fn take_in_raw(
+        &mut self,
+        now: Now,
+        records: &Records,
+        near: &dyn Near,
+        store: &mut Store,
+        sender: Sender,
+        raw: &RawValue,
+    ) -> Put {
+        let RawValue { target, value, life, .. } = raw;
+        let put = store.put_handed(now, records, near, sender, target, value, *life);
         self.stats.taken_in += u64::from(put == Put::Stored);
         put
     }
@@ -337,6 +374,15 @@ impl Repair {
         id: &EntryId,
     ) -> Option<Vec<Bytes>> {
         let (value, rival) = store.values(now, records, id)?;
+        let kept = store.kept(records, id)?;
+        if let What::Raw { rank } = kept.what {
+            // On the way its life goes on: passing a value to and fro makes it no longer.
+            let life = kept.expires.saturating_sub(now.unix.as_secs()).checked_sub(PASSING)?;
+            // What has come to an end by its own rules is nobody's to refuse.
+            records.check(now, kept.target, &value).ok()?;
+            let hash = short(raw_hash(id, rank));
+            return Some(vec![RawValue { target: kept.target.clone(), value, life, hash }.encode()]);
+        }
         let rival = rival.filter(|rival| value.len() + rival.len() <= RECORD_BYTES);
         Some([value].into_iter().chain(rival).collect())
     }
@@ -353,8 +399,8 @@ impl Repair {
         };
         let far: Vec<EntryId> = self.index.all().filter(is_far).map(|held| held.item.id).collect();
         for id in far {
-            let half_over = store.summary(&id).is_some_and(|summary| {
-                unix.saturating_sub(summary.since) >= summary.expires.saturating_sub(unix)
+            let half_over = store.kept(records, &id).is_some_and(|kept| {
+                unix.saturating_sub(kept.since) >= kept.expires.saturating_sub(unix)
             });
             if half_over {
                 store.let_go(now, &id);
@@ -368,13 +414,14 @@ impl Repair {
     }
 
     /// What a neighbour and we should both have.
-    pub(super) fn view(&self, peer: &Key) -> Option<View> {
+    pub(super) fn view(&self, now: Now, peer: &Key, scope: Scope) -> Option<View> {
         let bit = self.neighbours.iter().position(|contact| contact.key() == peer)?;
-        u32::try_from(bit).ok().map(View::Neighbour)
+        let side = Side::Neighbour(u32::try_from(bit).ok()?);
+        Some(View { side, scope, unix: now.unix.as_secs() })
     }
 
-    pub(super) fn survey(&self, peer: &Key, prefix: Prefix) -> Survey {
-        self.view(peer).map(|view| self.index.survey(view, prefix)).unwrap_or_default()
+    pub(super) fn survey(&self, now: Now, peer: &Key, prefix: Prefix, scope: Scope) -> Survey {
+        self.view(now, peer, scope).map(|view| self.index.survey(view, prefix)).unwrap_or_default()
     }
 
     pub(super) fn by_token(&self, token: u64) -> Option<(Key, Contact)> {
@@ -383,3 +430,11 @@ impl Repair {
         Some((*pair.contact.key(), pair.contact.clone()))
     }
 }
+
+/// What we can compare: whoever has no validators keeps nothing of their namespaces.
+pub(super) fn scope_of(records: &Records) -> Scope {
+    if records.has_validators() { Scope::ALL } else { Scope::PROOFS }
+}
+
+/// What a value that is handed over loses of its life, in seconds: as long as the question with it may take.
+const PASSING: u64 = 10;

@@ -8,6 +8,7 @@ use peerage_machine::{Now, Random};
 use std::collections::BTreeSet;
 
 mod answers;
+mod beyond;
 mod limits;
 mod live;
 
@@ -49,6 +50,9 @@ struct Node {
     store: Store,
     repair: Repair,
     random: Random,
+    rules: Records,
+    /// It is of a version that knows of nothing but signed records.
+    is_old: bool,
 }
 
 impl Node {
@@ -58,7 +62,8 @@ impl Node {
         let config =
             StoreConfig { checks_per_second: 1e6, publisher_bytes: 1 << 24, ..StoreConfig::default() };
         let repair = Repair::new(ReplicationConfig::default(), own, &rules());
-        Self { number, store: Store::new(config, own, &rules()), repair, random: Random::from_number(number) }
+        let (store, random) = (Store::new(config, own, &rules()), Random::from_number(number));
+        Self { number, store, repair, random, rules: rules(), is_old: false }
     }
 
     fn knows(&mut self, now: Now, others: &[u64]) {
@@ -81,7 +86,7 @@ impl Node {
 fn compare(nodes: &mut [Node], now: Now) -> usize {
     let mut asks = Vec::new();
     for (from, node) in nodes.iter_mut().enumerate() {
-        let polled = node.repair.poll(now, &rules(), &mut node.store, &mut node.random);
+        let polled = node.repair.poll(now, &node.rules, &mut node.store, &mut node.random);
         asks.extend(polled.into_iter().map(|ask| (from, ask)));
     }
     let mut questions = 0;
@@ -95,8 +100,9 @@ fn compare(nodes: &mut [Node], now: Now) -> usize {
             continue;
         };
         let message = RepairMessage::decode(&message.encode()).unwrap();
+        let message = if asked.is_old { plain(message) } else { message };
         let asker = Asker { peer: asker, remote: "20.0.0.1".parse().unwrap(), verified: true };
-        let answer = asked.repair.asked(now, &rules(), &Alone, &mut asked.store, &asker, &message);
+        let answer = asked.repair.asked(now, &asked.rules, &Alone, &mut asked.store, &asker, &message);
         let Ok((answer, _)) = answer else {
             nodes[from].repair.failed(token);
             continue;
@@ -105,10 +111,15 @@ fn compare(nodes: &mut [Node], now: Now) -> usize {
         let answer = RepairMessage::decode(&answer.encode()).unwrap();
         let node = &mut nodes[from];
         let (next, _) =
-            node.repair.answered(now, &rules(), &Alone, &mut node.store, &mut node.random, token, &answer);
+            node.repair.answered(now, &node.rules, &Alone, &mut node.store, &mut node.random, token, &answer);
         asks.extend(next.map(|next| (from, next)));
     }
     questions
+}
+
+/// What an earlier version reads of a message.
+fn plain(message: RepairMessage) -> RepairMessage {
+    RepairMessage { scope: Scope::default(), whole: None, ..message }
 }
 
 fn value(publisher: u64, salt: u64, not_after: u64) -> Record {
@@ -252,9 +263,9 @@ fn the_proof_that_a_publisher_says_two_things_comes_along() {
     }
 }
 
-/// A network that is parted, and in each part another of the two: afterwards both have the same record, and somebody the proof.
+/// A network that is parted, and in each part another of the two: afterwards both have the same record, and both the proof.
 #[test]
-fn holders_of_one_of_two_things_each_agree_and_one_of_them_can_prove_it() {
+fn holders_of_one_of_two_things_each_agree_and_can_prove_it() {
     let [lesser, greater] = two_things(4096);
     for order in [[&lesser, &greater], [&greater, &lesser]] {
         let mut nodes = [Node::new(1), Node::new(2)];
@@ -263,7 +274,8 @@ fn holders_of_one_of_two_things_each_agree_and_one_of_them_can_prove_it() {
         compare_all(&mut nodes, 2..3600);
         let held = nodes.each_mut().map(|node| node.store.values(at(3600), &rules(), &greater.id()).unwrap());
         assert!(held.iter().all(|(value, _)| *value == greater.to_bytes()));
-        assert!(held.iter().any(|(_, rival)| *rival == Some(lesser.to_bytes())));
+        assert!(held.iter().all(|(_, rival)| *rival == Some(lesser.to_bytes())));
+        assert!(nodes.iter_mut().all(|node| node.store.take_equivocations().len() == 1));
     }
 }
 
@@ -276,10 +288,10 @@ fn a_renewed_winner_leaves_the_proof_where_it_is() {
     [&lesser, &greater].into_iter().for_each(|record| nodes[0].put(record));
     nodes[1].put(&longer);
     nodes.iter_mut().for_each(|node| node.knows(at(1), &[1, 2]));
-    compare_all(&mut nodes, 2..60);
-    let held = nodes.each_mut().map(|node| node.store.values(at(60), &rules(), &longer.id()).unwrap());
+    compare_all(&mut nodes, 2..3600);
+    let held = nodes.each_mut().map(|node| node.store.values(at(3600), &rules(), &longer.id()).unwrap());
     assert!(held.iter().all(|(value, _)| *value == longer.to_bytes()));
-    assert_eq!(held[0].1, Some(lesser.to_bytes()));
+    assert!(held.iter().all(|(_, rival)| *rival == Some(lesser.to_bytes())));
 }
 
 /// Where both have no room in one message the record goes alone, and holds up nothing; what has expired proves nothing to readers.

@@ -52,9 +52,15 @@ impl Entry {
 
     /// The proof, while its own time is not over: readers would take what has expired for a fault of whoever shows it.
     pub(super) fn rival_at(&self, now: Now, records: &Records) -> Option<&Bytes> {
-        let rival = self.rival.as_ref()?;
-        let until = Unverified::read(records.network(), rival).ok()?.claim().version().not_after;
-        (until > now.unix.as_secs() || !records.times_count()).then_some(rival)
+        let until = self.rival_until(records)?;
+        self.rival.as_ref().filter(|_| until > now.unix.as_secs())
+    }
+
+    /// Until when the proof is one, in seconds since 1970. While our clock is wrong its time is never over.
+    pub(super) fn rival_until(&self, records: &Records) -> Option<u64> {
+        let until =
+            Unverified::read(records.network(), self.rival.as_ref()?).ok()?.claim().version().not_after;
+        Some(if records.times_count() { until } else { u64::MAX })
     }
 
     pub(super) fn kind(&self) -> Option<Kind> {

@@ -374,6 +374,16 @@ impl Store {
         self.entries.values().filter_map(Summary::of)
     }
 
+    /// Everything that is kept, whoever judges it.
+    pub(crate) fn all_kept(&self, records: &Records) -> impl Iterator<Item = Kept<'_>> {
+        self.entries.values().map(|entry| Kept::of(entry, records))
+    }
+
+    /// What is known of one of them.
+    pub(crate) fn kept(&self, records: &Records, id: &EntryId) -> Option<Kept<'_>> {
+        self.by_id.get(id).and_then(|spot| self.entries.get(spot)).map(|entry| Kept::of(entry, records))
+    }
+
     /// What is known of one record of ours.
     pub fn summary(&self, id: &EntryId) -> Option<Summary<'_>> {
         let entry = self.by_id.get(id).and_then(|spot| self.entries.get(spot))?;
@@ -559,6 +569,38 @@ impl<'a> Summary<'a> {
             expires: entry.expires,
             since: entry.since,
         })
+    }
+}
+
+/// What is known of anything that is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kept<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) id: EntryId,
+    pub(crate) what: What<'a>,
+    /// When it goes, and when it came, in seconds since 1970.
+    pub(crate) expires: u64,
+    pub(crate) since: u64,
+}
+
+/// Whose rules say which one of two is newer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum What<'a> {
+    /// A record of ours; beside it stands until then the other one of two that its publisher has signed under one number.
+    Record { kind: Kind, publisher: &'a PeerId, version: &'a Version, proved: Option<u64> },
+    /// A value of another namespace, with the rank that its validator gives it.
+    Raw { rank: &'a [u8] },
+}
+
+impl<'a> Kept<'a> {
+    fn of(entry: &'a Entry, records: &Records) -> Self {
+        let what = match &entry.held {
+            Held::Ours { kind, publisher, version } => {
+                What::Record { kind: *kind, publisher, version, proved: entry.rival_until(records) }
+            }
+            Held::Foreign { rank } => What::Raw { rank },
+        };
+        Self { target: &entry.target, id: entry.id, what, expires: entry.expires, since: entry.since }
     }
 }
 

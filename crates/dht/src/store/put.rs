@@ -12,7 +12,7 @@ use super::{
     Entry, Equivocation, Held, MAX_EQUIVOCATIONS, Mark, NAMESPACES, Near, Put, Spot, Store, Usage, namespace,
 };
 use crate::record::{
-    Checked, Claim, Kind, MailboxRules, Named, Place, RecordFault, Records, Unverified, Version, Welcome,
+    Checked, Claim, Keeping, Kind, MailboxRules, Named, Place, RecordFault, Records, Unverified, Version, Welcome,
 };
 use crate::{Distance, Key, Refusal, Target};
 
@@ -46,30 +46,80 @@ impl Store {
         target: &Target,
         value: &Bytes,
     ) -> Put {
-        if let Sender::Peer { peer, remote } = sender
-            && !self.rates.may_put(now, &self.config, &peer, Some(remote))
+        let max_ttl = match self.may_come(now, records, near, sender, target) {
+            Ok(limits) => limits.max_ttl.as_secs(),
+            Err(put) => return put,
+        };
+        match Place::parse(records.network(), target.name()) {
+            Named::Ours(_) => self.put_record(now, records, near, sender, target, value, max_ttl),
+            _ => self.put_foreign(now, records, near, sender, target, value, max_ttl),
+        }
+    }
+
+    /// Hands in a value of a validator's namespace as another holder has it, which would keep it for `life` more seconds: it is kept no longer here, and one that is here
+    /// already lives no longer for it.
+    #[expect(clippy::too_many_arguments, reason = "what is handed in, and by whom")]
+    pub(crate) fn put_handed(
+        &mut self,
+        now: Now,
+        records: &Records,
+        near: &dyn Near,
+        sender: Sender,
+        target: &Target,
+        value: &Bytes,
+        life: u64,
+    ) -> Put {
+        if !matches!(Place::parse(records.network(), target.name()), Named::Foreign(_)) {
+            return Put::Refused(Refusal::Invalid);
+        }
+        let max_ttl = match self.may_come(now, records, near, sender, target) {
+            Ok(limits) => limits.max_ttl.as_secs(),
+            Err(put) => return put,
+        };
+        // A validator may check signatures too.
+        if let Sender::Holder { peer } = sender
+            && !self.rates.may_check(now, &self.config, &peer, 1)
         {
             return Put::Busy;
         }
+        let rank = match Self::rank_of(now, records, target, value) {
+            Ok(rank) => rank,
+            Err(put) => return put,
+        };
+        match self.entries.get(&(self.own.distance(target.key()), Bytes::new())) {
+            Some(Entry { held: Held::Foreign { rank: known }, .. }) if *known == rank => Put::Known,
+            _ => self.put_ranked(now, records, near, sender, target, value, rank, life.min(max_ttl)),
+        }
+    }
+
+    /// Whether anything of this sender may come under this key now, and how it is kept then.
+    fn may_come(
+        &mut self,
+        now: Now,
+        records: &Records,
+        near: &dyn Near,
+        sender: Sender,
+        target: &Target,
+    ) -> Result<Keeping, Put> {
+        if let Sender::Peer { peer, remote } = sender
+            && !self.rates.may_put(now, &self.config, &peer, Some(remote))
+        {
+            return Err(Put::Busy);
+        }
         if self.writing.is_behind(&self.config) {
-            return Put::Busy;
+            return Err(Put::Busy);
         }
         let Some(limits) = records.keeping(target.name()) else {
             let fault = match Place::parse(records.network(), target.name()) {
                 Named::Foreign(_) => RecordFault::UnknownNamespace,
                 _ => RecordFault::Key,
             };
-            return Put::Refused(fault.refusal());
+            return Err(Put::Refused(fault.refusal()));
         };
         if sender != Sender::Own && !self.is_ours_to_keep(near, target.key(), limits.replicas) {
-            return Put::Refused(Refusal::TooFar);
+            return Err(Put::Refused(Refusal::TooFar));
         }
-        match Place::parse(records.network(), target.name()) {
-            Named::Ours(_) => {
-                self.put_record(now, records, near, sender, target, value, limits.max_ttl.as_secs())
-            }
-            _ => self.put_foreign(now, records, near, sender, target, value, limits.max_ttl.as_secs()),
-        }
+        Ok(limits)
     }
 
     /// Whether we believe that we are among the 2r closest, by the peers that we know and by the size of the network. Where more stand closer than a network of this
@@ -187,11 +237,33 @@ impl Store {
         value: &Bytes,
         max_ttl: u64,
     ) -> Put {
-        let rank = match records.check(now, target, value) {
-            Ok(Checked::Foreign(judged)) => judged.rank,
-            Ok(Checked::Record(_)) => return Put::Refused(Refusal::Invalid),
-            Err(fault) => return Put::Refused(fault.refusal()),
-        };
+        match Self::rank_of(now, records, target, value) {
+            Ok(rank) => self.put_ranked(now, records, near, sender, target, value, rank, max_ttl),
+            Err(put) => put,
+        }
+    }
+
+    /// What the validator of its namespace thinks of a value.
+    fn rank_of(now: Now, records: &Records, target: &Target, value: &Bytes) -> Result<Bytes, Put> {
+        match records.check(now, target, value) {
+            Ok(Checked::Foreign(judged)) => Ok(judged.rank),
+            Ok(Checked::Record(_)) => Err(Put::Refused(Refusal::Invalid)),
+            Err(fault) => Err(Put::Refused(fault.refusal())),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of it comes from one call and is needed at one place")]
+    fn put_ranked(
+        &mut self,
+        now: Now,
+        records: &Records,
+        near: &dyn Near,
+        sender: Sender,
+        target: &Target,
+        value: &Bytes,
+        rank: Bytes,
+        life: u64,
+    ) -> Put {
         let spot = (self.own.distance(target.key()), Bytes::new());
         // The same one again lives longer: its validator knows no expiry, and its publisher says it again.
         if let Some(Entry { held: Held::Foreign { rank: known }, value: there, .. }) = self.entries.get(&spot)
@@ -204,7 +276,7 @@ impl Store {
             Ok(goes) => goes,
             Err(put) => return put,
         };
-        let expires = now.unix.as_secs().saturating_add(max_ttl);
+        let expires = now.unix.as_secs().saturating_add(life);
         let id = crate::record::EntryId::of(target.key(), &spot.1);
         let held = Held::Foreign { rank };
         let entry = Entry {

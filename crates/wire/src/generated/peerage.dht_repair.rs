@@ -15,6 +15,7 @@ pub struct Repair {
     #[prost(fixed64, repeated, tag = "4")]
     pub want: ::prost::alloc::vec::Vec<u64>,
     /// Records: those asked for, and those that the receiver lacks; behind one whose publisher has said two things under one number, the other one as the proof.
+    /// Within a scope that has values of validators' namespaces, some of them are such values, each as a `Raw`.
     #[prost(bytes = "bytes", repeated, tag = "5")]
     pub records: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
     /// IDs of records that the sender asks about: the answer lists them in `items`.
@@ -26,6 +27,27 @@ pub struct Repair {
     /// In an answer: what stands in a part.
     #[prost(message, repeated, tag = "8")]
     pub lists: ::prost::alloc::vec::Vec<List>,
+    /// What is reckoned in beside the records: 1, whether the other one of two stands beside a record; 2, values of validators' namespaces.
+    #[prost(uint32, tag = "9")]
+    pub scope: u32,
+    /// In the first question of a comparison, where it is another one than that of the records alone, in `digests`: the digest of all that is within `scope`.
+    /// Who knows nothing of it answers to `digests`, without a scope; who knows a part of the scope answers with the digest of everything within that part.
+    #[prost(message, optional, tag = "10")]
+    pub whole: ::core::option::Option<Digest>,
+}
+/// A value of a validator's namespace. Its fields have other numbers than those of a signed record.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Raw {
+    #[prost(bytes = "bytes", tag = "3")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub value: ::prost::bytes::Bytes,
+    /// For so many seconds more it is kept: who takes it from a holder keeps it no longer than that holder would have.
+    #[prost(uint64, tag = "5")]
+    pub life: u64,
+    /// The hash by which lists name it, so that who has asked for it need not reckon it first.
+    #[prost(fixed64, tag = "6")]
+    pub hash: u64,
 }
 /// Of all records whose ID begins with so many bits.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -52,6 +74,7 @@ pub struct List {
     #[prost(fixed64, repeated, tag = "3")]
     pub hashes: ::prost::alloc::vec::Vec<u64>,
 }
+/// Of a value of a validator's namespace, `seq`, `not_after` and `hash` are the first 8 bytes of its rank, the next 8, and the first 8 of its hash.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Item {
     /// The first 16 bytes of SHA-256 of the key (32 bytes) and the slot.

@@ -1,7 +1,7 @@
 //! What others may ask of a holder, and what it costs.
 
 use super::super::digest::{hash_of, short};
-use super::super::index::View;
+use super::super::index::{Side, View};
 use super::*;
 use crate::record::{EntryId, MailboxToken};
 
@@ -182,7 +182,8 @@ fn a_guest_is_told_of_what_its_place_makes_it_hold() {
                 known.iter().chain([&guest]).filter(|key| held.key.distance(key) < edge).count()
             };
             let shared = closer(&own) < 12 && closer(&guest) < 12;
-            assert_eq!(held.is_common(View::Guest { peer: guest, own }), shared);
+            let view = View { side: Side::Guest { peer: guest, own }, scope: Scope::ALL, unix: 0 };
+            assert_eq!(held.is_common(view), shared);
             *(if shared { &mut common } else { &mut others }) += 1;
         }
     }
