@@ -24,7 +24,7 @@ use super::repair::{Repair, scope_of};
 use super::{Prefix, Scope};
 use crate::record::{ClockChanged, EntryId, Kind, Records, Unverified};
 use crate::store::{Near, Put, Sender, Store, What};
-use crate::{Key, MAX_REPAIR_BYTES};
+use crate::{Key, MAX_REPAIR_BYTES, Subnet};
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Repair {
         let clock = if neighbour { self.clocks.note(now, asker.peer, question.unix) } else { None };
         let mut answer = RepairMessage { scope, ..RepairMessage::at(now.unix.as_secs()) };
         let sender = match neighbour {
-            true => Sender::Holder { peer: asker.peer },
+            true => Sender::Holder { peer: asker.peer, subnet: Subnet::of(asker.remote) },
             false => Sender::Peer { peer: asker.peer, remote: asker.remote },
         };
         let mut handed = Vec::new();

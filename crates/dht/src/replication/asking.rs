@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use peerage_identity::PeerId;
 use peerage_machine::{Now, Random};
 
 use super::digest::{hash_of, proved_hash, short};
@@ -141,7 +140,8 @@ impl Repair {
             // What they compare may be less than what we asked about.
             round.scope = round.scope.and(answer.scope);
         }
-        self.settle_wanted(now, records, near, store, *contact.peer(), &key, &mut round, answer);
+        let sender = Sender::Holder { peer: *contact.peer(), subnet: contact.subnets().next() };
+        self.settle_wanted(now, records, near, store, sender, &key, &mut round, answer);
         self.refresh(now, records, store);
         let Some(view) = self.view(now, &key, round.scope) else { return (None, clock) };
         self.settle_given(now, &key, &mut round, &answer.verdicts);
@@ -164,12 +164,11 @@ impl Repair {
         records: &Records,
         near: &dyn Near,
         store: &mut Store,
-        peer: PeerId,
+        sender: Sender,
         key: &Key,
         round: &mut Round,
         answer: &RepairMessage,
     ) {
-        let sender = Sender::Holder { peer };
         let mut wanted = std::mem::take(&mut round.wanted);
         let before = wanted.len();
         for value in &answer.records {

@@ -5,18 +5,24 @@
 
 use std::collections::BTreeMap;
 
+use peerage_identity::PeerId;
+
 use super::Sender;
 use crate::{Key, Subnet};
 
 /// Who brought a record here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Origin {
-    /// Another holder, the disk of an earlier version, or we ourselves: nobody to hold it against.
+    /// The disk of an earlier version, or we ourselves: nobody to hold it against.
     Unknown,
     /// Somebody in this subnet.
     Subnet(Subnet),
     /// A peer to which rules for subnets don't apply, by the first bytes of its place.
     Peer(u64),
+    /// Another holder in this subnet, which somebody else had brought it to. Where places are shared out that is nobody's; what is remembered of it is that holder's.
+    Handed(Subnet),
+    /// The same of a holder to which rules for subnets don't apply.
+    HandedBy(u64),
 }
 
 impl Origin {
@@ -25,16 +31,17 @@ impl Origin {
         match sender {
             Sender::Peer { peer, remote } => match Subnet::of(*remote) {
                 Some(subnet) => Self::Subnet(subnet),
-                None => {
-                    let first = Key::of_peer(peer)
-                        .to_bytes()
-                        .first_chunk::<8>()
-                        .map(|first| u64::from_be_bytes(*first));
-                    Self::Peer(first.unwrap_or_default())
-                }
+                None => Self::Peer(first_bytes(peer)),
             },
-            Sender::Own | Sender::Holder { .. } => Self::Unknown,
+            Sender::Holder { subnet: Some(subnet), .. } => Self::Handed(*subnet),
+            Sender::Holder { peer, subnet: None } => Self::HandedBy(first_bytes(peer)),
+            Sender::Own => Self::Unknown,
         }
+    }
+
+    /// Whether it is whoever asked us to store it.
+    pub(super) fn is_sender(self) -> bool {
+        matches!(self, Self::Subnet(_) | Self::Peer(_))
     }
 
     /// As it stands in a row.
@@ -43,6 +50,8 @@ impl Origin {
             Self::Unknown => (0, 0),
             Self::Subnet(subnet) => (1, subnet.to_number()),
             Self::Peer(first) => (2, first),
+            Self::Handed(subnet) => (3, subnet.to_number()),
+            Self::HandedBy(first) => (4, first),
         };
         let mut bytes = [tag; 9];
         bytes[1..].copy_from_slice(&number.to_be_bytes());
@@ -60,6 +69,8 @@ impl Origin {
         match tag {
             1 => Subnet::from_number(number).map_or(Self::Unknown, Self::Subnet),
             2 => Self::Peer(number),
+            3 => Subnet::from_number(number).map_or(Self::Unknown, Self::Handed),
+            4 => Self::HandedBy(number),
             _ => Self::Unknown,
         }
     }
@@ -77,7 +88,7 @@ pub(super) fn gives_way<T, K: Ord>(
     let shares = shares(there, last);
     let own = shares.get(&newcomer).map_or(0, |(count, _)| *count);
     let (count, entry) = shares.into_values().max_by_key(|(count, _)| *count)?;
-    (newcomer != Origin::Unknown && own + 1 < count).then_some(entry)
+    (newcomer.is_sender() && own + 1 < count).then_some(entry)
 }
 
 /// The last one of those who have most of the places.
@@ -95,6 +106,7 @@ fn shares<T, K: Ord>(
 ) -> BTreeMap<Origin, (usize, T)> {
     let mut shares: BTreeMap<Origin, (usize, T)> = BTreeMap::new();
     for (origin, entry) in there {
+        let origin = if origin.is_sender() { origin } else { Origin::Unknown };
         match shares.get_mut(&origin) {
             Some((count, before)) => {
                 *count += 1;
@@ -106,6 +118,11 @@ fn shares<T, K: Ord>(
         }
     }
     shares
+}
+
+fn first_bytes(peer: &PeerId) -> u64 {
+    let first = Key::of_peer(peer).to_bytes().first_chunk::<8>().map(|first| u64::from_be_bytes(*first));
+    first.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -122,7 +139,10 @@ mod tests {
     fn an_origin_comes_back_from_its_row_and_what_is_none_is_nobodys() {
         let local = Origin::of(&Sender::Peer { peer: peer(1), remote: [127, 0, 0, 1].into() });
         assert!(matches!(local, Origin::Peer(_)));
-        for origin in [Origin::Unknown, subnet(3), local] {
+        let Origin::Subnet(near) = subnet(3) else { panic!("{:?}", subnet(3)) };
+        let handed = [None, Some(near)].map(|subnet| Origin::of(&Sender::Holder { peer: peer(1), subnet }));
+        assert!(matches!(handed, [Origin::HandedBy(_), Origin::Handed(_)]));
+        for origin in [Origin::Unknown, subnet(3), local, handed[0], handed[1]] {
             assert_eq!(Origin::from_bytes(&origin.to_bytes()), origin);
         }
         assert_eq!([&[][..], &[1; 4], &[9; 9]].map(Origin::from_bytes), [Origin::Unknown; 3]);
@@ -141,5 +161,6 @@ mod tests {
         assert_eq!(goes(subnet(0), [4, 2]), None);
         assert_eq!(goes(subnet(9), [1, 1]), None);
         assert_eq!(goes(Origin::Unknown, [4, 2]), None);
+        assert_eq!(goes(Origin::HandedBy(1), [4, 2]), None);
     }
 }

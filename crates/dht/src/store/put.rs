@@ -14,7 +14,7 @@ use super::{
 use crate::record::{
     Checked, Claim, Keeping, Kind, MailboxRules, Named, Place, RecordFault, Records, Unverified, Version, Welcome,
 };
-use crate::{Distance, Key, Refusal, Target};
+use crate::{Distance, Key, Refusal, Subnet, Target};
 
 /// From whom a record comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub enum Sender {
     Holder {
         /// Who.
         peer: PeerId,
+        /// In which subnet it was met; `None` where rules for subnets don't apply.
+        subnet: Option<Subnet>,
     },
 }
 
@@ -77,7 +79,7 @@ impl Store {
             Err(put) => return put,
         };
         // A validator may check signatures too.
-        if let Sender::Holder { peer } = sender
+        if let Sender::Holder { peer, .. } = sender
             && !self.rates.may_check(now, &self.config, &peer, 1)
         {
             return Put::Busy;
@@ -166,7 +168,7 @@ impl Store {
         }
         let peer = match sender {
             Sender::Own => None,
-            Sender::Peer { peer, .. } | Sender::Holder { peer } => Some(peer),
+            Sender::Peer { peer, .. } | Sender::Holder { peer, .. } => Some(peer),
         };
         // A token is a signature too, and both are paid for before either is checked.
         let checks = 1 + u32::from(!claim.token().is_empty());
@@ -424,7 +426,7 @@ impl Store {
         goes: Option<Spot>,
     ) -> Put {
         let old = self.remove(now, &spot, false);
-        if let Some(old) = old.as_ref().filter(|_| entry.origin == Origin::Unknown) {
+        if let Some(old) = old.as_ref().filter(|_| !entry.origin.is_sender()) {
             entry.origin = old.origin;
         }
         self.keep_proof_with_room(&mut entry);

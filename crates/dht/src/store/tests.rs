@@ -291,7 +291,7 @@ fn a_sender_and_its_subnet_have_a_rate() {
 #[test]
 fn signatures_are_checked_at_a_rate_for_each_peer_by_repair_too() {
     let mut store = store(StoreConfig { checks_per_second: 3.0, ..StoreConfig::default() });
-    let sender = Sender::Holder { peer: peer(9) };
+    let sender = Sender::Holder { peer: peer(9), subnet: None };
     let mut stored = 0;
     for salt in 0..10 {
         let record = signed(1, &salt.to_string(), 1, TTL, "x");

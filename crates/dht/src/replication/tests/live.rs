@@ -107,3 +107,19 @@ fn what_a_neighbour_lists_it_has_whatever_it_refused_before() {
     assert_eq!(live(&mut nodes[0], 4 * 3600, &one_of_many(100)).0, Some((2, 12)));
     assert_eq!(live(&mut nodes[0], 4 * 3600, &one_of_many(102)).0, Some((1, 12)));
 }
+
+/// What a neighbour has refused is offered anew as soon as the neighbours are others, and no sooner while they are the same: who was too far away for it may not be now.
+#[test]
+fn what_a_neighbour_refused_is_offered_anew_when_the_neighbours_are_others() {
+    for others in [&[1, 2][..], &[1, 2, 3]] {
+        let mut nodes = full(100);
+        compare_all(&mut nodes, 2..3600);
+        nodes[1].store.let_go(at(3600), &one_of_many(101).id());
+        // It refuses none of them any more, but nobody knows.
+        compare_all(&mut nodes, 3600..2 * 3600);
+        assert_eq!(nodes[1].ids().len(), 20 + 4);
+        nodes.iter_mut().for_each(|node| node.knows(at(2 * 3600), others));
+        compare_all(&mut nodes, 2 * 3600..3 * 3600);
+        assert_eq!(nodes[1].ids().len(), 20 + if others.len() > 2 { 5 } else { 4 }, "{others:?}");
+    }
+}

@@ -38,7 +38,7 @@ fn a_full_key_is_shared_out_among_subnets_whoever_came_first() {
     assert_eq!(more.iter().filter(|ad| stored(&mut store, in_subnet(2, 902), ad)).count(), 6);
     assert_eq!(flood.iter().filter(|ad| stored(&mut store, in_subnet(1, 900), ad)).count(), 0);
     // What a holder hands over takes nobody's place.
-    let holder = Sender::Holder { peer: peer(950) };
+    let holder = Sender::Holder { peer: peer(950), subnet: None };
     assert_eq!(put_by(&mut store, at(0), holder, &ad(300)), Put::Refused(Refusal::Quota));
     // On a machine's own loopback peers share, not subnets.
     let local = |number| Sender::Peer { peer: peer(number), remote: [127, 0, 0, 1].into() };
@@ -155,7 +155,7 @@ fn a_flood_of_a_long_lived_kind_displaces_no_short_lived_one() {
 fn a_token_counts_as_a_signature_that_is_checked() {
     let taken = |token: Bytes| {
         let mut store = store(StoreConfig { checks_per_second: 4.0, ..quick() });
-        let sender = Sender::Holder { peer: peer(9) };
+        let sender = Sender::Holder { peer: peer(9), subnet: None };
         let put = |seq| put_by(&mut store, at(0), sender, &message(2, seq, token.clone()));
         (0..10).map(put).filter(|put| *put != Put::Busy).count()
     };
@@ -202,20 +202,34 @@ fn a_newcomer_that_comes_in_for_nobody_takes_nobodys_place() {
     assert_eq!(store.high_water(&soon.id()), Some(*soon.version()));
 }
 
-/// records of a second's life, of which one subnet brings as many as it likes, make nobody forget how new others' records were; over a restart, too.
+/// records of a second's life, of which one subnet brings as many as it likes, make nobody forget how new others' records were; over a restart, too. Nor do those that one
+/// holder hands over, however many: they are that holder's.
 #[test]
 fn what_is_remembered_of_records_that_are_gone_is_shared_out_among_subnets() {
+    let handed = |subnet: u8, number| {
+        let Origin::Subnet(subnet) = Origin::of(&in_subnet(subnet, number)) else { panic!("loopback") };
+        Sender::Holder { peer: peer(number), subnet: Some(subnet) }
+    };
+    let local = |_, number| Sender::Holder { peer: peer(number), subnet: None };
+    shared_out(in_subnet, in_subnet);
+    shared_out(handed, handed);
+    shared_out(handed, in_subnet);
+    shared_out(local, local);
+}
+
+/// Six have brought a record each that is gone, and another one a hundred.
+fn shared_out(six: impl Fn(u8, u64) -> Sender, another: impl Fn(u8, u64) -> Sender) {
     let config = || StoreConfig { max_marks: 12, ..quick() };
     let (mut store, mut disk) = (store(config()), MemoryDisk::default());
     let of = |number: u64, seq, until| signed(number, "a", seq, until, "x");
     for number in 1..=6 {
-        let sender = in_subnet(10 + number as u8, 900 + number);
+        let sender = six(10 + number as u8, 900 + number);
         assert_eq!(put_by(&mut store, at(0), sender, &of(number, 5, 100)), Put::Stored);
     }
     store.expire(at(100));
     let flood = |store: &mut Store, from: u64, numbers: std::ops::Range<u64>| {
         for number in numbers {
-            let put = put_by(store, at(from + number), in_subnet(1, 950), &of(number, 5, from + number + 1));
+            let put = put_by(store, at(from + number), another(1, 950), &of(number, 5, from + number + 1));
             assert_eq!(put, Put::Stored);
             store.expire(at(from + number + 1));
             check_invariants(store, at(from + number + 1));
