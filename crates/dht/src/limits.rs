@@ -204,6 +204,8 @@ const DHT: &[Bound<DhtConfig>] = bounds! { DhtConfig, "dht":
     replication.believed_periods: 0, 1024;
     replication.looks_burst: 1.0, OFTEN;
     replication.looks_per_second: 0.0, OFTEN;
+    replication.fresh_burst: 0.0, OFTEN;
+    replication.fresh_per_second: 0.0, OFTEN;
     replication.max_guests: 0, MANY;
     replication.max_hand_over: 1, MANY;
     replication.max_sets: 0, MANY;

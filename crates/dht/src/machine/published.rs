@@ -101,7 +101,14 @@ impl Dht {
             }
             holder.keeps.insert(id, Keep::Record(record.id(), *record.version()));
             if serves {
-                holder.store.put(now, &holder.records, near, Sender::Holder { peer, subnet: None }, &target, &value);
+                holder.store.put(
+                    now,
+                    &holder.records,
+                    near,
+                    Sender::Holder { peer, subnet: None },
+                    &target,
+                    &value,
+                );
             }
             Ok(replicas)
         });

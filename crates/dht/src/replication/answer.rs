@@ -164,13 +164,11 @@ impl Repair {
         let may_know = |id: &EntryId, kind: Kind, publisher: &PeerId| {
             kind != Kind::Mailbox || *publisher == asker.peer || self.shares(view, id)
         };
-        let have = |id: &EntryId| {
-            match store.kept(records, id)?.what {
-                What::Record { kind, publisher, version, .. } => {
-                    may_know(id, kind, publisher).then(|| Item::of(*id, version))
-                }
-                What::Raw { .. } => self.index.get(id).filter(|_| self.shares(view, id)).map(|held| held.item),
+        let have = |id: &EntryId| match store.kept(records, id)?.what {
+            What::Record { kind, publisher, version, .. } => {
+                may_know(id, kind, publisher).then(|| Item::of(*id, version))
             }
+            What::Raw { .. } => self.index.get(id).filter(|_| self.shares(view, id)).map(|held| held.item),
         };
         let room = (MAX_REPAIR_BYTES - 1024).saturating_sub(answer.wire_bytes()) / ITEM_BYTES;
         let items = ids.iter().take(MAX_IDS).filter_map(have).take(room.min(MAX_ITEMS));

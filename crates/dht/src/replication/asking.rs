@@ -14,10 +14,10 @@ use bytes::Bytes;
 use peerage_machine::{Now, Random};
 
 use super::digest::{hash_of, proved_hash, short};
-use super::{Prefix, Scope};
 use super::index::{Held, Survey, View};
 use super::message::{Item, List, MAX_IDS, RawValue, RepairMessage, Verdict};
 use super::repair::Repair;
+use super::{Prefix, Scope};
 use crate::record::{ClockChanged, EntryId, Records, Unverified};
 use crate::store::{Near, Put, Sender, Store};
 use crate::{Contact, Key};
@@ -47,6 +47,8 @@ pub(super) struct Round {
     postponed: Option<u32>,
     /// Something that was found is not settled.
     short: bool,
+    /// It is about records by their names, and says nothing of others.
+    by_name: bool,
 }
 
 /// Bytes that records of one message may take, so that what else is in it fits.
@@ -58,7 +60,7 @@ pub(super) const DIGESTS_AT_ONCE: usize = 6;
 /// Parts that wait to be asked about; what is beyond comes with the next comparison.
 const MAX_OPEN: usize = 256;
 /// Records that one question names: the answer has room for all of them.
-const NAMES_AT_ONCE: usize = 100;
+pub(super) const NAMES_AT_ONCE: usize = 100;
 
 /// Hashes of records about which there is nothing to do with a neighbour, although only one of the two counts them.
 #[derive(Debug, Default)]
@@ -111,6 +113,11 @@ impl Round {
         Self { token, scope, began: now.mono, count: 1, compared: vec![Prefix::ALL], ..Self::default() }
     }
 
+    /// A question about records by their names.
+    pub(super) fn named(now: Now, token: u64, scope: Scope, asked: Vec<EntryId>) -> Self {
+        Self { token, scope, began: now.mono, count: 1, asked, by_name: true, ..Self::default() }
+    }
+
     /// What waits to be done.
     #[cfg(test)]
     pub(super) fn open(&self) -> usize {
@@ -146,7 +153,7 @@ impl Repair {
         let Some(view) = self.view(now, &key, round.scope) else { return (None, clock) };
         self.settle_given(now, &key, &mut round, &answer.verdicts);
         self.settle_named(now, &key, view, &mut round, &answer.items);
-        if round.count == 1 && answer.digests.is_empty() && answer.lists.is_empty() {
+        if round.count == 1 && !round.by_name && answer.digests.is_empty() && answer.lists.is_empty() {
             self.stats.equal += 1;
             self.pairs.get_mut(&key).into_iter().for_each(|pair| pair.refused.clear());
         }
@@ -252,11 +259,13 @@ impl Repair {
             let Some(held) = self.index.get(&id).filter(|held| held.is_common(view)) else { continue };
             let known = there.get(&id);
             if known.is_some_and(|item| item.rank() >= held.item.rank()) {
-                pair.aside.note(now, short(held.hash_in(view)), most);
+                if !round.by_name {
+                    pair.aside.note(now, short(held.hash_in(view)), most);
+                }
                 pair.note_moved(now, id, most);
             } else {
                 // An older version is replaced by whoever sees it first.
-                let at_once = pair.waited || known.is_some();
+                let at_once = pair.waited && !round.by_name || known.is_some();
                 round.offer(held, view, rank_beside(&self.own, held, peer), at_once, most);
             }
         }
@@ -356,6 +365,10 @@ impl Repair {
             && message.want.is_empty()
             && message.have.is_empty();
         let pair = self.pairs.get_mut(key)?;
+        if round.by_name && (nothing || round.count >= self.config.max_rounds) {
+            // What others are to hand over comes with the comparison, in its time.
+            return None;
+        }
         if nothing || round.count >= self.config.max_rounds {
             let done = nothing && !round.short && round.postponed.is_none();
             match done {

@@ -17,6 +17,9 @@ pub(super) const US: u64 = 1 << 63;
 /// Neighbours that have a bit each.
 pub(super) const MOST_NEIGHBOURS: usize = 63;
 
+/// So many that have come are noted.
+const MOST_CAME: usize = 1024;
+
 /// The records that we have, by their names, each with those who should hold it.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -25,6 +28,8 @@ pub(super) struct Index {
     by_hash: BTreeMap<u64, EntryId>,
     /// So many of them are more than what digests of earlier versions count.
     special: usize,
+    /// Records that have come, or have another content, since somebody took note of it; at most [`MOST_CAME`].
+    came: Vec<EntryId>,
     /// Of which neighbours' generation it is; `None` before the first time.
     generation: Option<u64>,
     /// Records for which it was worked out who should hold them, since the start.
@@ -142,6 +147,12 @@ impl Index {
             What::Record { kind, version, proved, .. } => {
                 let item = Item::of(id, version);
                 // A record of the same rank is the same one: its hash is known.
+                // What was there at the start is compared at the start.
+                let is_new =
+                    known.is_none_or(|known| (known.item.seq, known.item.hash) != (item.seq, item.hash));
+                if is_new && self.generation.is_some() && self.came.len() < MOST_CAME {
+                    self.came.push(id);
+                }
                 let same = known.filter(|known| known.item == item);
                 let hash = same.map_or_else(|| hash_of(&id, version), |known| known.hash);
                 let proved = proved.map(|until| (proved_hash(&id, version), until));
@@ -184,6 +195,11 @@ impl Index {
         self.by_hash.extend(held.hashes().map(|hash| (hash, id)));
         self.special += usize::from(held.is_special());
         self.held.insert(id, held);
+    }
+
+    /// The records that have come since the last call.
+    pub(super) fn take_came(&mut self) -> Vec<EntryId> {
+        std::mem::take(&mut self.came)
     }
 
     pub(super) fn len(&self) -> usize {

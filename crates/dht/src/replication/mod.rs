@@ -12,6 +12,7 @@ mod answer;
 mod asking;
 mod clock;
 mod digest;
+mod fresh;
 mod index;
 mod message;
 mod provided;
@@ -59,10 +60,14 @@ pub struct ReplicationConfig {
     pub looks_burst: f64,
     /// The same in a second, in the long run.
     pub looks_per_second: f64,
+    /// Questions at once to neighbours whether they have what has just come to us. What there is no room for waits for the next comparison.
+    pub fresh_burst: f64,
+    /// The same in a second, in the long run.
+    pub fresh_per_second: f64,
     /// Verified peers that are no neighbours of ours, but hold records beside us, whose questions are counted; while all of them are busy, further ones are told so.
     pub max_guests: usize,
     /// Records of one comparison that wait to be handed over; as many to be asked about, and to be asked for; as many that are set aside, and
-    /// as many that were refused; and as many of which it is noted that they went from one to the other.
+    /// as many that were refused; and as many of which it is noted that they went from one to the other. Also records that have just come and are to be asked about.
     pub max_hand_over: usize,
     /// Records of our own that are looked after.
     pub max_sets: usize,
@@ -92,6 +97,8 @@ impl Default for ReplicationConfig {
             believed_periods: 8,
             looks_burst: 200_000.0,
             looks_per_second: 5_000.0,
+            fresh_burst: 32.0,
+            fresh_per_second: 0.01,
             max_guests: 128,
             max_hand_over: 1024,
             max_sets: 1024,

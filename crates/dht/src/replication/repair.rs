@@ -8,6 +8,7 @@ use peerage_machine::{Now, Random, TokenBucket};
 
 use super::asking::{Aside, RECORD_BYTES, Round};
 use super::digest::{raw_hash, short};
+use super::fresh::Fresh;
 use super::index::{Held, Index, MOST_NEIGHBOURS, Side, Survey, US, View};
 use super::message::{RawValue, RepairMessage};
 use super::{Digest, Prefix, ReplicationConfig, Scope, SetState};
@@ -28,6 +29,7 @@ pub struct Repair {
     /// What the questions of verified peers that are no neighbours of ours may still cost.
     pub(super) guests: BTreeMap<Key, TokenBucket>,
     pub(super) index: Index,
+    pub(super) fresh: Fresh,
     pub(super) period: Duration,
     size: Option<f64>,
     pub(super) next_token: u64,
@@ -57,7 +59,7 @@ pub struct RepairStats {
 /// How we stand with one neighbour.
 #[derive(Debug)]
 pub(super) struct Pair {
-    contact: Contact,
+    pub(super) contact: Contact,
     pub(super) due: Duration,
     pub(super) round: Option<Round>,
     /// Whatever both sides should have and we had at this time was known to be there too, but for what it has refused.
@@ -104,7 +106,7 @@ impl Pair {
     }
 
     /// Whether a record has come since its last comparison with us.
-    fn is_before(&self, held: &Held) -> bool {
+    pub(super) fn is_before(&self, held: &Held) -> bool {
         !self.has(held) && !self.refuses(held)
     }
 }
@@ -122,6 +124,7 @@ impl Repair {
     pub fn new(config: ReplicationConfig, own: Key, records: &Records) -> Self {
         let clocks = NeighbourClocks::new(records.config().clock_neighbours, records.config().clock_alarm);
         let period = config.period_most;
+        let fresh = Fresh::new(&config, Now::ZERO);
         Self {
             config,
             own,
@@ -130,6 +133,7 @@ impl Repair {
             pairs: BTreeMap::new(),
             guests: BTreeMap::new(),
             index: Index::default(),
+            fresh,
             period,
             size: None,
             next_token: 0,
@@ -207,7 +211,8 @@ impl Repair {
 
     /// When [`Repair::poll`] is next needed, as [`Now::mono`].
     pub fn next_due(&self) -> Option<Duration> {
-        self.pairs.values().filter(|pair| pair.round.is_none()).map(|pair| pair.due).min()
+        let pairs = self.pairs.values().filter(|pair| pair.round.is_none()).map(|pair| pair.due);
+        pairs.chain(self.fresh.due).min()
     }
 
     /// The questions that are due, each with a token by which its answer is known.
@@ -218,18 +223,15 @@ impl Repair {
         store: &mut Store,
         random: &mut Random,
     ) -> Vec<(u64, Contact, RepairMessage)> {
-        if self.next_due().is_none_or(|due| due > now.mono) {
-            return Vec::new();
+        self.refresh(now, records, store);
+        let mut asks = self.ask_about_fresh(now, records, random);
+        let is_due = |(_, pair): &(&Key, &Pair)| pair.round.is_none() && pair.due <= now.mono;
+        let due: Vec<Key> = self.pairs.iter().filter(is_due).map(|(key, _)| *key).collect();
+        if due.is_empty() {
+            return asks;
         }
         self.let_go(now, records, store);
         self.refresh(now, records, store);
-        let mut asks = Vec::new();
-        let due: Vec<Key> = self
-            .pairs
-            .iter()
-            .filter(|(_, pair)| pair.round.is_none() && pair.due <= now.mono)
-            .map(|(key, _)| *key)
-            .collect();
         let believed = self.period * self.config.believed_periods;
         for key in due {
             if let Some(pair) = self.pairs.get_mut(&key) {
@@ -272,6 +274,7 @@ impl Repair {
         {
             pair.round = None;
             pair.synced = None;
+            pair.moved.clear();
         }
     }
 
@@ -289,12 +292,14 @@ impl Repair {
         Some((1 + live.count(), held.replicas.into()))
     }
 
-    /// The neighbours that should have a record and have compared what they hold with us of late.
+    /// The neighbours that should have a record and have compared what they hold with us of late, or said that they have it.
     fn compared(&self, now: Now, held: &Held) -> impl Iterator<Item = &Pair> {
         let (holders, most) = (held.holders, 2 * self.period);
         let beside = self.neighbours.iter().enumerate().filter(move |(bit, _)| holders >> bit & 1 == 1);
         let pairs = beside.filter_map(|(_, contact)| self.pairs.get(contact.key()));
-        pairs.filter(move |pair| pair.synced.is_some_and(|at| now.mono.saturating_sub(at) <= most))
+        let id = held.item.id;
+        let heard = move |pair: &&Pair| pair.synced.max(pair.moved.get(&id).copied());
+        pairs.filter(move |pair| heard(pair).is_some_and(|at| now.mono.saturating_sub(at) <= most))
     }
 
     /// How a record that we hold stands; as one that is on its way, while those that may have it have not compared since it came.
@@ -350,7 +355,6 @@ impl Repair {
         put
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what is handed over, and by whom")]
     pub(super) fn take_in_raw(
         &mut self,
         now: Now,
@@ -399,9 +403,9 @@ impl Repair {
         };
         let far: Vec<EntryId> = self.index.all().filter(is_far).map(|held| held.item.id).collect();
         for id in far {
-            let half_over = store.kept(records, &id).is_some_and(|kept| {
-                unix.saturating_sub(kept.since) >= kept.expires.saturating_sub(unix)
-            });
+            let half_over = store
+                .kept(records, &id)
+                .is_some_and(|kept| unix.saturating_sub(kept.since) >= kept.expires.saturating_sub(unix));
             if half_over {
                 store.let_go(now, &id);
             }

@@ -12,7 +12,8 @@ use super::{
     Entry, Equivocation, Held, MAX_EQUIVOCATIONS, Mark, NAMESPACES, Near, Put, Spot, Store, Usage, namespace,
 };
 use crate::record::{
-    Checked, Claim, Keeping, Kind, MailboxRules, Named, Place, RecordFault, Records, Unverified, Version, Welcome,
+    Checked, Claim, Keeping, Kind, MailboxRules, Named, Place, RecordFault, Records, Unverified, Version,
+    Welcome,
 };
 use crate::{Distance, Key, Refusal, Subnet, Target};
 

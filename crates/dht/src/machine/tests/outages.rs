@@ -68,5 +68,8 @@ fn a_node_joins_again_as_soon_as_its_network_has_changed() {
     let outputs = story.input(Input::NetworkChanged);
     let told = run(&mut story, outputs, S(10), false);
     let again = own_lookups(&story, &told).first().copied();
-    assert!(again.is_some_and(|again| again <= changed + S(1)), "changed at {changed:?}, joined at {again:?}");
+    assert!(
+        again.is_some_and(|again| again <= changed + S(1)),
+        "changed at {changed:?}, joined at {again:?}"
+    );
 }

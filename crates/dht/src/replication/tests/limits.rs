@@ -167,3 +167,32 @@ fn after_an_outage_so_many_copies_are_under_way_at_once() {
         }
     }
 }
+
+#[test]
+fn neighbours_are_asked_about_what_has_just_come_at_a_rate() {
+    let asked = |fresh_burst, fresh_per_second| {
+        let config = ReplicationConfig { fresh_burst, fresh_per_second, ..ReplicationConfig::default() };
+        let mut node = node(1, config);
+        node.put(&value(10, 1, TTL));
+        let all: Vec<u64> = (2..12).collect();
+        node.knows(at(1), &all);
+        let mut asked = 0;
+        for second in 2..1200 {
+            if second >= 200 && second % 100 == 0 {
+                node.put(&value(11, second, TTL));
+            }
+            let asks = node.repair.poll(at(second), &rules(), &mut node.store, &mut node.random);
+            for (token, _, message) in asks {
+                asked += usize::from(message.digests.is_empty());
+                let Node { repair, store, random, .. } = &mut node;
+                let answer = RepairMessage::at(second);
+                let (more, _) = repair.answered(at(second), &rules(), &Alone, store, random, token, &answer);
+                more.into_iter().for_each(|(token, ..)| repair.failed(token));
+            }
+        }
+        asked
+    };
+    assert_eq!([asked(0.0, 0.0), asked(3.0, 0.0)], [0, 3]);
+    assert!((11..=13).contains(&asked(3.0, 0.01)), "{}", asked(3.0, 0.01));
+    assert!(asked(1e6, 1e6) > 40, "{}", asked(1e6, 1e6));
+}

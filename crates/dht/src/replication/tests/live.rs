@@ -123,3 +123,46 @@ fn what_a_neighbour_refused_is_offered_anew_when_the_neighbours_are_others() {
         assert_eq!(nodes[1].ids().len(), 20 + if others.len() > 2 { 5 } else { 4 }, "{others:?}");
     }
 }
+
+/// Five holders that have compared, and a record that comes to each of them.
+fn five(config: &ReplicationConfig) -> ([Node; 5], Record) {
+    let mut nodes = [1, 2, 3, 4, 5].map(|number| {
+        let own = Key::of_peer(&peer(number));
+        Node { repair: Repair::new(config.clone(), own, &rules()), ..Node::new(number) }
+    });
+    nodes.iter_mut().for_each(|node| node.put(&value(10, 1, TTL)));
+    nodes.iter_mut().for_each(|node| node.knows(at(1), &[1, 2, 3, 4, 5]));
+    compare_all(&mut nodes, 2..60);
+    let fresh = value(11, 1, TTL);
+    nodes.iter_mut().for_each(|node| node.put(&fresh));
+    (nodes, fresh)
+}
+
+/// Whether the others have what has just come is known within a minute, not after the next comparison, for a small question to each.
+#[test]
+fn how_many_have_what_has_just_come_is_known_within_a_minute() {
+    let (mut nodes, fresh) = five(&ReplicationConfig::default());
+    let before = nodes.each_ref().map(|node| node.repair.stats());
+    compare_all(&mut nodes, 60..75);
+    assert_eq!(live(&mut nodes[0], 75, &fresh).0, Some((1, 12)), "others may have it on its way");
+    compare_all(&mut nodes, 75..120);
+    for (node, before) in nodes.iter_mut().zip(before) {
+        assert_eq!(live(node, 120, &fresh), (Some((5, 12)), Some(SetState::Healthy)));
+        let stats = node.repair.stats();
+        let (asked, bytes) = (stats.asked - before.asked, stats.bytes_sent - before.bytes_sent);
+        assert!(asked <= 4 && bytes <= 4 * (50 + 90), "{asked} questions, {bytes} bytes");
+    }
+    // They did not ask at one time.
+    assert!(nodes.iter().all(|node| node.repair.next_due().unwrap() > Duration::from_secs(120)));
+}
+
+/// One that lacks it gets it from the closest holder then.
+#[test]
+fn who_lacks_what_has_just_come_gets_it_within_a_minute() {
+    let (mut nodes, fresh) = five(&ReplicationConfig::default());
+    nodes[2].store.let_go(at(60), &fresh.id());
+    compare_all(&mut nodes, 60..120);
+    assert_eq!(nodes[2].ids().len(), 2);
+    let handed: u64 = nodes.iter().map(|node| node.repair.stats().handed_over).sum();
+    assert_eq!(handed, 1);
+}
