@@ -1,6 +1,7 @@
 //! How a command ends when it does not end well: one line on stderr and an exit code.
 
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -65,10 +66,12 @@ impl From<StartError> for Failure {
 /// What the parser of the command line has to say: help as it is, an error as one line.
 pub(crate) fn report_parsing(error: &clap::Error) -> ExitCode {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match error.print() {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Failure::failed(format!("standard output cannot be written: {error}")).report()
+            }
+            _ => ExitCode::SUCCESS,
+        },
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = error.print();
             ExitCode::from(2)

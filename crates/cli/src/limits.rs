@@ -56,6 +56,13 @@ fn place(place: LimitPlace) -> &'static str {
     }
 }
 
+/// Why a limit that is listed here stands in no settings file; `None` for what is no such limit.
+pub(crate) fn why_no_setting(name: &str) -> Option<&'static str> {
+    let others =
+        peerage::limits().into_iter().find(|limit| limit.name == name).map(|limit| place(limit.place));
+    others.or_else(|| of_program().any(|[own, ..]| own == name).then_some(place(LimitPlace::Fixed)))
+}
+
 /// The fixed limits of the program itself.
 fn of_program() -> impl Iterator<Item = [String; 4]> {
     let seconds = |time: std::time::Duration| format!("{} s", time.as_secs());

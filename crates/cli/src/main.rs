@@ -52,6 +52,7 @@ fn main() -> ExitCode {
     let result = runtime.block_on(run(command));
     // A thread that waits for a line on stdin, or for a slow disk, must not hold up the exit.
     runtime.shutdown_background();
+    let result = result.and_then(|()| term::unprinted().map_or(Ok(()), |why| Err(Failure::failed(why))));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

@@ -1,19 +1,60 @@
 //! What the user sees: lines, numbers with their units, progress.
 
+use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
-use std::sync::Mutex;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::transfer::Progress;
 
-/// Prints a line on stdout. Nobody may be reading it any more.
+/// Why something could not be printed on stdout: what went wrong first.
+static UNPRINTED: OnceLock<Unprinted> = OnceLock::new();
+
+struct Unprinted {
+    kind: io::ErrorKind,
+    text: String,
+}
+
+/// Prints a line on stdout. That it could not be is [`unprinted`].
 pub(crate) fn say(line: &str) {
+    let _ = print(&[line]);
+}
+
+/// Prints lines on stdout, and says whether they were taken. That they were not is [`unprinted`], too.
+pub(crate) fn print(lines: &[impl AsRef<str>]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    let printed = lines.iter().try_for_each(|line| writeln!(out, "{}", line.as_ref()));
+    let printed = printed.and_then(|()| out.flush());
+    printed.inspect_err(|error| {
+        UNPRINTED.get_or_init(|| Unprinted { kind: error.kind(), text: error.to_string() });
+    })
+}
+
+/// Why not all was printed that was to be. Whoever closes a pipe, as `head` does, has read enough of it: that is no error.
+pub(crate) fn unprinted() -> Option<String> {
+    let Unprinted { kind, text } = UNPRINTED.get()?;
+    (*kind != io::ErrorKind::BrokenPipe).then(|| format!("standard output cannot be written: {text}"))
+}
+
+/// Whether what is printed goes to anybody. A stdout that was closed is the null device by now, which takes everything.
+pub(crate) fn is_read() -> bool {
+    let out = io::stdout().as_fd().try_clone_to_owned().and_then(|out| File::from(out).metadata());
+    match (out, fs::metadata("/dev/null")) {
+        (Ok(out), Ok(null)) => !out.file_type().is_char_device() || out.rdev() != null.rdev(),
+        _ => true,
+    }
+}
+
+/// Whether what is printed goes to a terminal.
+pub(crate) fn is_terminal() -> bool {
+    io::stdout().is_terminal()
 }
 
 /// Prints a line on stderr.
@@ -28,9 +69,44 @@ pub(crate) fn one_line(text: &str) -> String {
         if !line.is_empty() {
             line.push(' ');
         }
-        line.extend(word.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }));
+        line.extend(word.chars().map(harmless));
     }
     line
+}
+
+/// Text that can't command the terminal, but keeps its lines: what others have written.
+pub(crate) fn lines(text: &str) -> String {
+    let keeps = |char| if matches!(char, '\n' | '\t') { char } else { harmless(char) };
+    text.replace("\r\n", "\n").chars().map(keeps).collect()
+}
+
+/// A JSON value as one line. What could command the terminal can only stand within its strings, and is escaped there.
+pub(crate) fn json(value: &Value) -> String {
+    let mut line = String::new();
+    for char in value.to_string().chars() {
+        // All of them fit into one such escape.
+        match commands(char) {
+            true => line.push_str(&format!("\\u{:04x}", u32::from(char))),
+            false => line.push(char),
+        }
+    }
+    line
+}
+
+fn harmless(char: char) -> char {
+    if commands(char) { '\u{fffd}' } else { char }
+}
+
+/// Whether a terminal does something at this character instead of showing it: controls, and what turns the direction in which text is read.
+fn commands(char: char) -> bool {
+    let turns = matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    char.is_control() || turns
+}
+
+/// A number of things.
+pub(crate) fn counted(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
 }
 
 /// A time in milliseconds, as the tables show it.
@@ -181,6 +257,19 @@ mod tests {
     #[test]
     fn no_text_breaks_the_line_or_commands_the_terminal() {
         assert_eq!(one_line("a\n  b\tc\u{1b}[2J \u{7}"), "a b c\u{fffd}[2J \u{fffd}");
+    }
+
+    #[test]
+    fn nothing_that_others_wrote_turns_the_text_or_leaves_its_lines() {
+        assert_eq!(one_line("a\u{202e}b\u{2066}c\u{200f}"), "a\u{fffd}b\u{fffd}c\u{fffd}");
+        assert_eq!(
+            lines("a\r\n\tb\rc\u{1b}]0;d\u{9b}2J\u{202e}\n"),
+            "a\n\tb\u{fffd}c\u{fffd}]0;d\u{fffd}2J\u{fffd}\n"
+        );
+        let value = serde_json::json!({"text": "a\n\u{1b}\u{9b}2J\u{7f}\u{202e}é"});
+        let line = json(&value);
+        assert_eq!(line, "{\"text\":\"a\\n\\u001b\\u009b2J\\u007f\\u202eé\"}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
     }
 
     #[test]

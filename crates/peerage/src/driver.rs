@@ -465,7 +465,8 @@ fn log(event: &PeerEvent) {
         }
         PeerEvent::Unbanned { target } => tracing::info!(%target, "ban lifted"),
         PeerEvent::CloneSeen { address, told_by } => {
-            tracing::warn!(%address, ?told_by, "another node runs with this node's key: stop one of them, or give it a key of its own");
+            let told_by = told_by.map(tracing::field::display);
+            tracing::warn!(%address, told_by, "another node runs with this node's key: stop one of them, or give it a key of its own");
         }
         _ => {}
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use peerage::PeerId;
 use peerage::dht::MAX_HELD_SHOWN;
@@ -31,6 +32,8 @@ pub(crate) enum DhtAction {
     ///
     /// The value is the argument, or comes from a file or from standard input. With --immutable it is kept under its own hash, which is printed: whoever has the
     /// hash can fetch it, and nobody can change it.
+    ///
+    /// It is kept for two days at a time and renewed while the node runs, until `remove`. After a restart the node does not renew it by itself: put it again.
     #[command(
         after_help = "Example:\n  peerage dht put colour blue\n  peerage dht put card --file card.vcf\n  date | peerage dht put --immutable -"
     )]
@@ -66,7 +69,7 @@ pub(crate) enum DhtAction {
         /// Write the value into this file, as it is; `-` is standard output
         #[arg(long, value_name = "PATH")]
         file: Option<PathBuf>,
-        /// So many nodes of different networks must have it; the newest is taken [default: 2; content by its hash needs one]
+        /// So many nodes of different networks are to have it, and the newest is taken; a warning says when fewer do [default: 2; content by its hash needs one]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=20))]
         quorum: Option<u16>,
         /// Show it now and whenever it changes, until the command is interrupted
@@ -75,11 +78,18 @@ pub(crate) enum DhtAction {
         #[command(flatten)]
         how: DhtHow,
     },
-    /// Take away a value that this node keeps under its own name
-    #[command(after_help = "Example:\n  peerage dht remove colour")]
+    /// Take away a value that this node keeps under its own name, or renew content by its hash no more
+    ///
+    /// Nobody can take back what its hash names: with --immutable this node renews it no more, and others keep it for two days at most, unless somebody else renews it.
+    #[command(
+        after_help = "Example:\n  peerage dht remove colour\n  peerage dht remove --immutable 9f86d081…0f00a08"
+    )]
     Remove {
-        /// What it is called
+        /// What it is called; with --immutable the hash
         name: String,
+        /// Renew content no more, whose hash this is
+        #[arg(long, conflicts_with_all = ["quorum", "class", "deadline", "paths", "alpha", "trace"])]
+        immutable: bool,
         #[command(flatten)]
         stored: Stored,
         #[command(flatten)]
@@ -125,8 +135,8 @@ pub(crate) enum DhtAction {
         /// The key
         key: String,
         /// So many are enough
-        #[arg(long, value_name = "N", default_value_t = 20)]
-        most: usize,
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=MAX_MEMBERS as i64))]
+        most: u16,
         #[command(flatten)]
         how: DhtHow,
     },
@@ -135,19 +145,19 @@ pub(crate) enum DhtAction {
         after_help = "Example:\n  peerage dht topic chess --join 'rapid games, evenings' --tag rapid\n  peerage dht topic chess --tag rapid"
     )]
     Topic {
-        /// Its name
+        /// Its name, at most 128 bytes
         topic: String,
-        /// Join for an hour, renewed while the node runs, with a word about this node for people
+        /// Join for an hour, renewed while the node runs, with at most 140 characters about this node for people; all that it says takes at most 256 bytes
         #[arg(long, value_name = "TEXT")]
         join: Option<String>,
         /// Leave it: readers are told that this node is not there any more
         #[arg(long, conflicts_with_all = ["join", "tag", "protocol", "most"])]
         leave: bool,
-        /// With --join, a word to choose by; without, show only who says it. May be given several times
-        #[arg(long, value_name = "WORD")]
+        /// With --join, a word to choose by; without, show only who says it. May be given up to 8 times
+        #[arg(long, value_name = "WORD", value_parser = NonEmptyStringValueParser::new())]
         tag: Vec<String>,
-        /// With --join, a protocol that this node serves; without, show only who serves one of these. May be given several times
-        #[arg(long, value_name = "NAME")]
+        /// With --join, a protocol that this node serves; without, show only who serves one of these. May be given up to 8 times
+        #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
         protocol: Vec<String>,
         /// Show at most so many, and say when there are more [default: 100]
         #[arg(long, value_name = "N", conflicts_with = "join", value_parser = clap::value_parser!(u16).range(1..=MAX_MEMBERS as i64))]
@@ -236,7 +246,7 @@ pub(crate) struct Stored {
 pub(crate) struct DhtHow {
     #[command(flatten)]
     pub(crate) pace: DhtPace,
-    /// Show each step as a timeline, too
+    /// Show each step as a timeline, too; the command then waits up to 2.5 s longer, for answers with something newer and for the last copies
     #[arg(long)]
     pub(crate) trace: bool,
     #[command(flatten)]

@@ -42,6 +42,11 @@ pub(crate) enum DhtAct {
         /// The content.
         value: Text,
     },
+    /// Renew content no more.
+    ForgetImmutable {
+        /// 64 hexadecimal digits.
+        hash: String,
+    },
     /// The value that a node keeps under its own name.
     Get {
         /// Whose.
@@ -284,6 +289,18 @@ pub(crate) struct Way {
     pub(crate) warm: u32,
     pub(crate) hops: u32,
     pub(crate) ms: f64,
+    /// So many nodes were to store it: the quorum, or as many as its kind asks for, or all that are known where those are fewer.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) wanted: usize,
+    /// Further copies are on their way.
+    #[serde(default)]
+    pub(crate) unsettled: bool,
+    /// The node tells others as long as too few have it.
+    #[serde(default)]
+    pub(crate) looked_after: bool,
+    /// So many nodes, the one that was told among them where it holds it, had the value that was found.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) holders: usize,
     /// Why copies were not stored, and how many for each reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) not_stored: Vec<(String, usize)>,

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use peerage::dht::{
-    Ad, Class, Contact, Counts, Dht, DhtCall, DhtReport, EntryId, HeldRecord, Member, Mode, Published,
-    Standing, Step, StepKind, Update,
+    Ad, Class, Contact, Counts, Dht, DhtCall, DhtReport, EntryId, HeldRecord, Kind, Member, Mode, NotStored,
+    Place, Published, Refusal, Standing, Step, StepKind, Update,
 };
 use peerage::{DhtError, Node, PeerId};
 
@@ -15,6 +15,7 @@ use crate::control::dht::{
     Role, Seen, Stats, StepRow, Text, Totals, Way,
 };
 use crate::control::millis;
+use crate::term::counted;
 
 /// Steps that are told of one lookup; how many more there were is counted.
 const MAX_STEPS: usize = 2000;
@@ -38,11 +39,18 @@ pub(super) async fn carry_out(node: &Node, act: DhtAct, options: DhtOptions) -> 
             let key = key.parse::<PeerId>().map_or(key.into_bytes(), |peer| peer.to_bytes());
             how.look(dht.closest(key), |closest| of_peers(closest.iter().map(named))).await
         }
-        DhtAct::Put { name, value } => how.store(dht.put(name, value.into_bytes()?)).await,
-        DhtAct::Remove { name } => how.store(dht.remove(name)).await,
+        DhtAct::Put { name, value } => how.store(&dht, Kind::Value, dht.put(name, value.into_bytes()?)).await,
+        DhtAct::Remove { name } => how.store(&dht, Kind::Value, dht.remove(name)).await,
+        DhtAct::ForgetImmutable { hash } => match dht.forget_immutable(digits("a hash", &hash)?).await {
+            Ok(true) => Ok(DhtReply::default()),
+            Ok(false) => {
+                Err(format!("this node does not renew {hash}: `peerage dht stats` shows what it does"))
+            }
+            Err(error) => Err(in_words(&error)),
+        },
         DhtAct::PutImmutable { value } => {
             let (hash, call) = dht.put_immutable(value.into_bytes()?);
-            let reply = how.store(call).await?;
+            let reply = how.store(&dht, Kind::Immutable, call).await?;
             Ok(DhtReply { hash: Some(hex::encode(hash)), ..reply })
         }
         DhtAct::Get { peer, name } => {
@@ -53,49 +61,52 @@ pub(super) async fn carry_out(node: &Node, act: DhtAct, options: DhtOptions) -> 
             let call = dht.get_immutable(digits("a hash", &hash)?);
             how.look(call, |content| of_value(&content)).await
         }
-        DhtAct::Provide { key } => how.store(dht.provide(key)).await,
+        DhtAct::Provide { key } => how.store(&dht, Kind::Value, dht.provide(key)).await,
         DhtAct::StopProviding { key } => match dht.stop_providing(&key).await {
             Ok(true) => Ok(DhtReply::default()),
             Ok(false) => {
                 Err(format!("this node does not provide {key:?}: `peerage dht stats` shows what it does"))
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(in_words(&error)),
         },
         DhtAct::Providers { key, most } => {
             how.look(dht.providers(key, most), |providers| of_peers(providers.iter().map(named))).await
         }
         DhtAct::Announce { topic, brief, tags, protocols } => {
-            how.store(dht.announce(&Ad { topic, brief, tags, protocols, ..Ad::default() })).await
+            let ad = Ad { topic, brief, tags, protocols, ..Ad::default() };
+            how.store(&dht, Kind::Topic, dht.announce(&ad)).await
         }
-        DhtAct::Leave { topic } => how.store(dht.leave(&topic)).await,
+        DhtAct::Leave { topic } => leave(node, how, &topic).await,
         DhtAct::Topic { topic, most, tags, protocols } => {
             members(&dht, how, &topic, most, &tags, &protocols).await
         }
-        DhtAct::Mail { peer, text } => how.store(dht.mail(peer_id(&peer)?, text.into_bytes()?)).await,
+        DhtAct::Mail { peer, text } => {
+            how.store(&dht, Kind::Mailbox, dht.mail(peer_id(&peer)?, text.into_bytes()?)).await
+        }
         DhtAct::Mailbox => how.look(dht.mailbox(), |letters| of_letters(&letters)).await,
         DhtAct::ClearMailbox { ids } => {
             let read = ids.iter().map(|id| digits("a message's ID", id).map(EntryId::from_bytes));
             let read = read.collect::<Result<_, _>>()?;
             // Who may write stays as it is.
             let found = dht.mailbox_policy(node.peer_id()).class(how.class).await;
-            let (policy, _) = found.map_err(|error| error.to_string())?;
-            how.store(dht.clear_mailbox(read, policy)).await
+            let (policy, _) = found.map_err(|error| in_words(&error))?;
+            how.store(&dht, Kind::Mailbox, dht.clear_mailbox(read, policy)).await
         }
         DhtAct::Table => {
-            let table = dht.table().await.map_err(|error| error.to_string())?;
+            let table = dht.table().await.map_err(|error| in_words(&error))?;
             let row = |(contact, health): &(Contact, _)| Named { note: word(health), ..named(contact) };
             Ok(of_peers(table.iter().map(row)))
         }
         DhtAct::Held { most } => {
-            let held = dht.held(most).await.map_err(|error| error.to_string())?;
-            let all = dht.standing().await.map_err(|error| error.to_string())?.held.records;
+            let held = dht.held(most).await.map_err(|error| in_words(&error))?;
+            let all = dht.standing().await.map_err(|error| in_words(&error))?.held.records;
             let rows: Vec<_> = held.iter().map(held_row).collect();
             Ok(DhtReply { more: Some(all > rows.len()), held: Some(rows), ..DhtReply::default() })
         }
         DhtAct::Stats => {
-            let standing = dht.standing().await.map_err(|error| error.to_string())?;
-            let published = dht.published().await.map_err(|error| error.to_string())?;
-            let provided = dht.provided().await.map_err(|error| error.to_string())?;
+            let standing = dht.standing().await.map_err(|error| in_words(&error))?;
+            let published = dht.published().await.map_err(|error| in_words(&error))?;
+            let provided = dht.provided().await.map_err(|error| in_words(&error))?;
             let stats = Stats {
                 published: published.iter().map(published_row).collect(),
                 provided: provided.iter().map(|key| Text::of(key)).collect(),
@@ -112,6 +123,26 @@ pub(super) async fn carry_out(node: &Node, act: DhtAct, options: DhtOptions) -> 
             Ok(DhtReply::default())
         }
     }
+}
+
+/// Takes this node out of a topic in which it is: as far as it knows itself, or as readers see it, for what it joined before its restart stands there for a while.
+async fn leave(node: &Node, how: How, topic: &str) -> Result<DhtReply, String> {
+    let dht = node.dht();
+    let leaving = dht.leave(topic);
+    let published = dht.published().await.map_err(|error| in_words(&error))?;
+    let place = Place::of_topic(topic, 0);
+    let here = |row: &Published| match (&row.place, &place) {
+        (Place::Topic { topic: there, .. }, Place::Topic { topic, .. }) => there == topic && !row.tombstone,
+        _ => false,
+    };
+    let is_bad = topic.is_empty() || topic.contains(char::is_control);
+    if !is_bad && !published.iter().any(here) {
+        let (members, _) = dht.topic(topic, MAX_MEMBERS).await.map_err(|error| in_words(&error))?;
+        if !members.iter().any(|member| member.peer == node.peer_id()) {
+            return Err(format!("this node is not in the topic {topic:?}: nothing was done"));
+        }
+    }
+    how.store(&dht, Kind::Topic, leaving).await
 }
 
 /// Who is in a topic: those that have all of the tags and, where any are given, one of the protocols.
@@ -182,12 +213,18 @@ impl How {
         self.run(call, |(found, report)| DhtReply { way: Some(way(&report)), ..show(found) }).await
     }
 
-    /// Stores something.
+    /// Stores something, and says how many were to have it.
     ///
     /// # Errors
     /// What keeps it from starting. That too few have stored it is a reply.
-    async fn store(&self, call: DhtCall<DhtReport>) -> Result<DhtReply, String> {
-        self.run(call, |report| DhtReply { way: Some(way(&report)), ..DhtReply::default() }).await
+    async fn store(&self, dht: &Dht, kind: Kind, call: DhtCall<DhtReport>) -> Result<DhtReply, String> {
+        let show = |report| DhtReply { way: Some(way(&report)), ..DhtReply::default() };
+        let mut reply = self.run(call, show).await?;
+        let known = dht.standing().await.map_err(|error| in_words(&error))?.peers;
+        if let Some(way) = &mut reply.way {
+            way.wanted = self.quorum.unwrap_or_else(|| dht.replicas(kind).min(known));
+        }
+        Ok(reply)
     }
 
     async fn run<T: 'static>(
@@ -200,7 +237,7 @@ impl How {
         let call = self.deadline.into_iter().fold(call, DhtCall::deadline);
         let call = self.paths.into_iter().fold(call, DhtCall::paths);
         let call = self.alpha.into_iter().fold(call, DhtCall::alpha);
-        let (result, steps, steps_left_out) = if self.trace {
+        let (result, mut steps, steps_left_out) = if self.trace {
             let (call, mut watched) = call.watch();
             let steps = async {
                 let (mut steps, mut more) = (Vec::new(), 0);
@@ -222,12 +259,35 @@ impl How {
             Err(error) => {
                 let report = match &error {
                     DhtError::NotFound { report } | DhtError::TooFewStored { report } => way(report),
-                    _ => return Err(error.to_string()),
+                    _ => return Err(in_words(&error)),
                 };
                 DhtReply { way: Some(report), failed: Some(error.to_string()), ..DhtReply::default() }
             }
         };
+        if let (true, Some(way)) = (self.trace, &reply.way) {
+            end(&mut steps, way);
+        }
         Ok(DhtReply { steps, steps_left_out, ..reply })
+    }
+}
+
+/// A store goes on after its caller was told that enough have it: when that was stands among the steps, too.
+fn end(steps: &mut Vec<StepRow>, way: &Way) {
+    if steps.iter().any(|step| step.what == "ended") {
+        return;
+    }
+    let at = steps.partition_point(|step| step.ms <= way.ms);
+    let detail = way.ended.clone();
+    steps.insert(at, StepRow { ms: way.ms, what: "ended".to_owned(), peer: None, detail });
+}
+
+/// An error with what users of the program can do about it, not what applications can.
+fn in_words(error: &DhtError) -> String {
+    match error {
+        DhtError::TooManyKept { limit } => format!(
+            "this node looks after as much as it may: take something back (`peerage dht remove`, `topic --leave`, `provide --stop`), or raise {limit}"
+        ),
+        error => error.to_string(),
     }
 }
 
@@ -240,7 +300,7 @@ async fn watch(dht: &Dht, peer: PeerId, name: String, after: Option<u64>) -> Res
     let changes = dht.watch(peer, name);
     let mut changes = after.into_iter().fold(changes, peerage::dht::Changes::after);
     let update = match tokio::time::timeout(WATCH_TURN, changes.next()).await {
-        Ok(Some(update)) => update.map_err(|error| error.to_string())?,
+        Ok(Some(update)) => update.map_err(|error| in_words(&error))?,
         Ok(None) | Err(_) => return Ok(DhtReply::default()),
     };
     let seq = Some(update.seq());
@@ -290,7 +350,21 @@ fn way(report: &DhtReport) -> Way {
             publisher: proof.publisher.to_string(),
             records: proof.values.each_ref().map(hex::encode),
         }),
-        not_stored: report.reasons().iter().map(|(why, count)| (why.to_string(), *count)).collect(),
+        not_stored: report.reasons().iter().map(|(why, count)| (reason(*why), *count)).collect(),
+        wanted: 0,
+        unsettled: report.unsettled,
+        looked_after: report.looked_after,
+        holders: report.holders,
+    }
+}
+
+/// Why a copy was not stored, and what can be done.
+fn reason(why: NotStored) -> String {
+    match why {
+        NotStored::Refused(Refusal::Quota) => format!(
+            "{why}: nodes keep so much of one publisher at most (dht.store.publisher_bytes, dht.store.publisher_records there); take something back"
+        ),
+        why => why.to_string(),
     }
 }
 
@@ -389,7 +463,8 @@ fn row(step: &Step) -> StepRow {
         }
         StepKind::Answered { peer, rtt, closer, fresh, values, late } => {
             let late = if *late { ", late" } else { "" };
-            let values = if *values > 0 { format!(", {values} values") } else { String::new() };
+            let values =
+                if *values > 0 { format!(", {}", counted(*values as u64, "value")) } else { String::new() };
             (Some(peer), format!("in {:.1} ms: {closer} peers, {fresh} new{values}{late}", millis(*rtt)))
         }
         StepKind::Suspected { peer, after } => (Some(peer), format!("silent for {:.1} ms", millis(*after))),

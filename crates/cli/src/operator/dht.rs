@@ -4,6 +4,8 @@ use std::io::{self, Read, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::{PATIENCE, carry_out_within, write_whole};
 use crate::args::{DhtAction, DhtClass, DhtHow, DhtPace, HeldBy, Operator};
 use crate::control::Command;
@@ -11,7 +13,7 @@ use crate::control::dht::{
     DhtAct, DhtOptions, DhtReply, HeldRow, MAX_MEMBERS, Named, PublishedRow, Role, Stats, StepRow, Text, Way,
 };
 use crate::failure::Failure;
-use crate::term::{complain, one_line, plain_table};
+use crate::term::{self, complain, counted, one_line, plain_table, print, say};
 
 /// Members of a topic that are shown, unless the caller says otherwise.
 const MEMBERS: usize = 100;
@@ -45,16 +47,16 @@ pub(super) async fn run(action: DhtAction) -> Result<(), Failure> {
         return watch(&how.operator, &peer.to_string(), &name).await;
     }
     let Question { operator, act, options, show, then } = question(action)?;
-    let patience = patience(options.deadline_ms);
+    let (patience, quorum) = (patience(options.deadline_ms), options.quorum);
     let command = Command::Dht { act, options: options.clone() };
-    let value = carry_out_within(&operator, &command, patience).await?;
+    let value = answer(&operator, &command, patience).await?;
     let reply: DhtReply = serde_json::from_value(value.clone())
         .map_err(|error| Failure::failed(format!("the node's answer is not understood: {error}")))?;
     if let (Then::Write(path), Some(value)) = (&then, &reply.value) {
         write_value(path, value)?;
     }
     let shown = match operator.json {
-        true => print(&[value.to_string()]),
+        true => print(&[term::json(&value)]),
         false => {
             let mut lines = timeline(&reply);
             if !matches!(then, Then::Write(_)) {
@@ -67,11 +69,10 @@ pub(super) async fn run(action: DhtAction) -> Result<(), Failure> {
         return Err(Failure::failed(failed));
     }
     if let (false, Some(way)) = (operator.json, &reply.way) {
-        told(way).iter().for_each(|line| complain(line));
+        told(way, quorum).iter().for_each(|line| complain(line));
     }
     match then {
         Then::Clear => clear(&operator, options, &reply, shown).await,
-        // Nobody may be reading it any more.
         Then::Nothing | Then::Write(_) => Ok(()),
     }
 }
@@ -82,8 +83,8 @@ async fn watch(operator: &Operator, peer: &str, name: &str) -> Result<(), Failur
     loop {
         let act = DhtAct::Watch { peer: peer.to_owned(), name: name.to_owned(), after };
         let command = Command::Dht { act, options: DhtOptions::default() };
-        let told = carry_out_within(operator, &command, PATIENCE).await?;
-        let text = told.to_string();
+        let told = answer(operator, &command, PATIENCE).await?;
+        let text = term::json(&told);
         let reply: DhtReply = serde_json::from_value(told)
             .map_err(|error| Failure::failed(format!("the node's answer is not understood: {error}")))?;
         if let Some(failed) = reply.failed {
@@ -100,10 +101,20 @@ async fn watch(operator: &Operator, peer: &str, name: &str) -> Result<(), Failur
             }
         };
         if shown.is_err() {
-            // Nobody reads it any more.
+            // Nobody reads it any more; the program says why where that was not meant.
             return Ok(());
         }
     }
+}
+
+/// The node's answer. Whoever reads JSON finds a failure there, too.
+async fn answer(operator: &Operator, command: &Command, patience: Duration) -> Result<Value, Failure> {
+    let answered = carry_out_within(operator, command, patience).await;
+    answered.inspect_err(|failure| {
+        if operator.json {
+            say(&term::json(&json!({ "failed": failure.message() })));
+        }
+    })
 }
 
 /// How long the node may take: longer than the operation.
@@ -126,6 +137,9 @@ async fn clear(
         Failure::failed(format!("the messages stay in the mailbox, and are shown again next time: {why}"))
     };
     shown.map_err(|error| stay(format!("they cannot be shown: {error}")))?;
+    if !term::is_read() {
+        return Err(stay("standard output is closed, or is the null device".to_owned()));
+    }
     let patience = patience(options.deadline_ms);
     let options = DhtOptions { trace: false, ..options };
     let command = Command::Dht { act: DhtAct::ClearMailbox { ids }, options };
@@ -147,7 +161,12 @@ fn question(action: DhtAction) -> Result<Question, Failure> {
             let act = put(name, value, file.as_deref(), immutable)?;
             ask(how, stored.quorum, act, hash)
         }
-        DhtAction::Remove { name, stored, how } => ask(how, stored.quorum, DhtAct::Remove { name }, nothing),
+        DhtAction::Remove { name, immutable: true, how, .. } => {
+            plain(how.operator, DhtAct::ForgetImmutable { hash: name }, nothing)
+        }
+        DhtAction::Remove { name, stored, how, .. } => {
+            ask(how, stored.quorum, DhtAct::Remove { name }, nothing)
+        }
         DhtAction::Get { held_by, name, file, quorum, how, watch: _ } => {
             let asked = ask(how, quorum, get(held_by, name, quorum)?, value);
             Question { then: file.map_or(Then::Nothing, Then::Write), ..asked }
@@ -160,7 +179,9 @@ fn question(action: DhtAction) -> Result<Question, Failure> {
         DhtAction::Provide { key, stored, how, .. } => {
             ask(how, stored.quorum, DhtAct::Provide { key }, nothing)
         }
-        DhtAction::Providers { key, most, how } => ask(how, None, DhtAct::Providers { key, most }, peers),
+        DhtAction::Providers { key, most, how } => {
+            ask(how, None, DhtAct::Providers { key, most: most.into() }, peers)
+        }
         DhtAction::Topic { topic, leave: true, quorum, how, .. } => {
             ask(how, quorum, DhtAct::Leave { topic }, nothing)
         }
@@ -293,15 +314,8 @@ fn write_value(path: &Path, value: &Text) -> Result<(), Failure> {
     written.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
 }
 
-/// Prints lines on stdout, and says whether they were taken.
-fn print(lines: &[String]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
-    out.flush()
-}
-
 /// How a lookup went: first why it is not whole, if it isn't.
-fn told(way: &Way) -> Vec<String> {
+fn told(way: &Way, quorum: Option<usize>) -> Vec<String> {
     let Way { asked, answered, failed, cancelled, stored, warm, hops, ms, dense, not_stored, .. } = way;
     let partial = match way.ended.as_str() {
         "deadline" => Some("the time was up: there may be more (--deadline)"),
@@ -316,10 +330,16 @@ fn told(way: &Way) -> Vec<String> {
         _ => None,
     };
     let stored = if *stored > 0 { format!("stored at {stored}; ") } else { String::new() };
+    let under_way = match asked.saturating_sub(answered.saturating_add(*failed).saturating_add(*cancelled)) {
+        0 => String::new(),
+        some => format!(", {some} under way"),
+    };
+    let hops = counted(u64::from(*hops), "hop");
     let mut lines = vec![format!(
-        "{stored}{asked} asked ({warm} over connections that stood), {answered} answered, {failed} failed, {cancelled} cancelled; {hops} hops, {ms:.1} ms"
+        "{stored}{asked} asked ({warm} over connections that stood), {answered} answered, {failed} failed, {cancelled} cancelled{under_way}; {hops}, {ms:.1} ms"
     )];
     lines.extend(partial.map(str::to_owned));
+    lines.extend(too_few(way, quorum));
     lines.extend(not_stored.iter().map(|(why, count)| format!("not stored at {count}: {why}")));
     if *dense {
         let dense = "the nodes around the key are denser than an honest network has them: somebody may be hiding something";
@@ -334,9 +354,33 @@ fn told(way: &Way) -> Vec<String> {
     lines
 }
 
-/// A value.
+/// That fewer nodes have something than should: what was stored, or what was found with a quorum.
+fn too_few(way: &Way, quorum: Option<usize>) -> Option<String> {
+    let Way { stored, wanted, unsettled, looked_after, holders, .. } = way;
+    let stored = usize::try_from(*stored).unwrap_or(usize::MAX);
+    // Half of them are enough for now while others are being told.
+    let enough = if *unsettled { wanted.div_ceil(2) } else { *wanted };
+    if *wanted > 0 && stored < enough {
+        let then = match looked_after {
+            true => "the node tries on",
+            false => "send it again if it matters",
+        };
+        return Some(format!("warning: only {stored} of the {wanted} nodes that should have it do: {then}"));
+    }
+    let quorum = quorum.filter(|_| *wanted == 0 && *holders > 0 && way.ended != "found")?;
+    let nodes = counted(*holders as u64, "node");
+    Some(format!(
+        "warning: the quorum of {quorum} was not met: {nodes} had it, and those of one network count as one"
+    ))
+}
+
+/// A value: as it is for whatever reads it, and so that it does nothing but be seen on a terminal.
 fn value(reply: &DhtReply) -> Vec<String> {
-    reply.value.iter().map(|value| value.as_str().to_owned()).collect()
+    let shown = |value: &Text| match term::is_terminal() {
+        true => term::lines(value.as_str()),
+        false => value.as_str().to_owned(),
+    };
+    reply.value.iter().map(shown).collect()
 }
 
 /// The name of content.
@@ -369,7 +413,11 @@ fn letters(reply: &DhtReply) -> Vec<String> {
         None => Vec::new(),
         Some([]) => vec!["no messages".to_owned()],
         Some(letters) => {
-            let line = |from: &str, text: &Text| format!("from {from}: {}", one_line(text.as_str()));
+            // What a message has below its first line stands aside, so that it is not taken for another message.
+            let line = |from: &str, text: &Text| {
+                let text = term::lines(text.as_str().trim_end()).replace('\n', "\n    ");
+                format!("from {from}: {text}")
+            };
             letters.iter().map(|letter| line(&letter.from, &letter.text)).collect()
         }
     }
@@ -475,16 +523,39 @@ mod tests {
     #[test]
     fn what_is_not_whole_says_why_and_who_contradicts_himself_is_named() {
         let way = |ended: &str| Way { ended: ended.to_owned(), ..Way::default() };
-        assert_eq!(told(&way("complete")).len(), 1);
+        assert_eq!(told(&way("complete"), None).len(), 1);
         for (ended, why) in
             [("deadline", "--deadline"), ("exhausted", "dht.lookup.max_requests"), ("cancelled", "more")]
         {
-            let lines = told(&way(ended));
+            let lines = told(&way(ended), None);
             assert!(lines.len() == 2 && lines[1].contains(why), "{lines:?}");
         }
         let proof = Proof { publisher: "somebody".to_owned(), ..Proof::default() };
-        let lines = told(&Way { equivocation: Some(proof), dense: true, ..way("found") });
+        let lines = told(&Way { equivocation: Some(proof), dense: true, ..way("found") }, None);
         assert!(lines[1].contains("denser") && lines[2].starts_with("somebody has signed two"), "{lines:?}");
+    }
+
+    #[test]
+    fn what_too_few_have_says_so() {
+        let stored = |stored, wanted, unsettled| {
+            let way = Way { ended: "stored".to_owned(), stored, wanted, unsettled, ..Way::default() };
+            told(&way, None)
+        };
+        for (have, wanted, unsettled) in [(7, 7, false), (4, 7, true), (1, 1, false), (12, 0, false)] {
+            assert_eq!(stored(have, wanted, unsettled).len(), 1);
+        }
+        for unsettled in [false, true] {
+            let lines = stored(1, 7, unsettled);
+            assert!(lines[1].starts_with("warning: only 1 of the 7 nodes"), "{lines:?}");
+        }
+        let found = |ended: &str, quorum| {
+            told(&Way { ended: ended.to_owned(), holders: 1, ..Way::default() }, quorum)
+        };
+        assert_eq!((found("found", Some(1)).len(), found("complete", None).len()), (1, 1));
+        let lines = found("complete", Some(3));
+        assert!(lines[1].contains("quorum of 3 was not met: 1 node had it"), "{lines:?}");
+        let way = Way { asked: 14, answered: 11, hops: 1, ..Way::default() };
+        assert!(told(&way, None)[0].contains("0 cancelled, 3 under way; 1 hop, "), "{:?}", told(&way, None));
     }
 
     #[test]

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 
 use crate::args::{AllowAction, Ask, BookAction, ListenAction, Operator, SecretAction, Standing};
 use crate::control::{Call, Command, Outcome, Reply, socket};
 use crate::failure::Failure;
 use crate::node::data_dir;
 use crate::settings::PathText;
-use crate::term::say;
+use crate::term::{self, say};
 use show::Show;
 
 /// The longest reply that is read, in bytes: an address book of the largest size fits.
@@ -63,7 +64,7 @@ pub(crate) async fn run(what: Ask) -> Result<(), Failure> {
     };
     let value = carry_out(&operator, &command).await?;
     if operator.json {
-        say(&value.to_string());
+        say(&term::json(&value));
         return Ok(());
     }
     show(value).map_err(|error| Failure::failed(format!("the node's answer cannot be shown: {error}")))
@@ -153,16 +154,23 @@ async fn ask(data: &Path, command: &Command) -> Result<Value, Failure> {
         )),
         _ => Failure::failed(format!("the node on {} cannot be reached: {error}", data.display())),
     })?;
+    exchange(stream, data, command).await
+}
+
+/// Sends one command over a connection to the node that runs on a folder, and reads its reply.
+async fn exchange(stream: UnixStream, data: &Path, command: &Command) -> Result<Value, Failure> {
     let (input, mut output) = stream.into_split();
     let line = serde_json::to_string(&Call { id: 1, command }).expect("commands have only string keys");
     let gone =
         |error: io::Error| Failure::failed(format!("the node on {} went away: {error}", data.display()));
-    output.write_all(format!("{line}\n").as_bytes()).await.map_err(gone)?;
+    // A node that has too many sessions says so and closes, perhaps before it is told anything.
+    let told = output.write_all(format!("{line}\n").as_bytes()).await;
     let mut input = BufReader::new(input).take(MAX_REPLY_BYTES);
     let mut line = String::new();
     loop {
         line.clear();
         if input.read_line(&mut line).await.map_err(gone)? == 0 {
+            told.map_err(gone)?;
             return Err(Failure::failed(format!(
                 "the node on {} went away without an answer",
                 data.display()
@@ -179,5 +187,25 @@ async fn ask(data: &Path, command: &Command) -> Result<Value, Failure> {
             Outcome::Ok(value) => Ok(value),
             Outcome::Error(error) => Err(Failure::failed(error)),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node with too many sessions closes one before it has read anything.
+    #[tokio::test]
+    async fn what_a_node_says_before_it_closes_is_heard() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        far.write_all(b"{\"id\":null,\"error\":\"too many\"}\n").await.unwrap();
+        drop(far);
+        let refused = exchange(near, Path::new("here"), &Command::Status).await.unwrap_err();
+        assert_eq!(refused.message(), "too many");
+
+        let (near, far) = UnixStream::pair().unwrap();
+        drop(far);
+        let gone = exchange(near, Path::new("here"), &Command::Status).await.unwrap_err();
+        assert!(gone.message().starts_with("the node on here went away: "), "{gone:?}");
     }
 }

@@ -84,6 +84,9 @@ fn is_section(name: &str) -> bool {
 }
 
 fn unknown(name: &str) -> String {
+    if let Some(why) = crate::limits::why_no_setting(name) {
+        return format!("{name} is a limit that no setting changes ({why})");
+    }
     let likeness = |setting: &Setting| {
         let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
         // Somebody may have the right word in the wrong section.
@@ -153,6 +156,7 @@ mod tests {
                 "FILE, line 1: there is no setting max_outbound: did you mean peers.max_outbound?",
             ),
             ("[perse]\nx = 1", "there is no setting perse"),
+            ("[dht]\nqueue = 5", "line 2: dht.queue is a limit that no setting changes (fixed)"),
             ("\n[peers]\nmax_inbound = -1", "FILE, line 3: peers.max_inbound: give a whole number"),
             ("[peers]\nbackoff_base = 5", "line 2: peers.backoff_base: give a time as a text"),
             ("[peers]\nforeign = \"maybe\"", "give \"allow\" or \"refuse\""),

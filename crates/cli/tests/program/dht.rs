@@ -16,15 +16,15 @@ use crate::support::{Finished, PATIENCE, Running, port, program, run};
 const STRANGER: &str = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
 
 /// A node of a small network.
-struct Member {
-    data: PathBuf,
-    address: String,
+pub(super) struct Member {
+    pub(super) data: PathBuf,
+    pub(super) address: String,
     running: Running,
 }
 
 impl Member {
     /// Starts a node that takes part in the DHT as `--dht` alone says, or as `more` says.
-    async fn start(data: PathBuf, port: u16, seed: Option<&str>, more: &[&str]) -> Self {
+    pub(super) async fn start(data: PathBuf, port: u16, seed: Option<&str>, more: &[&str]) -> Self {
         let mut flags = more.to_vec();
         if more.is_empty() {
             flags.push("--dht");
@@ -35,31 +35,31 @@ impl Member {
         Self { data, address, running }
     }
 
-    fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         self.address.rsplit_once("/p2p/").unwrap().1
     }
 
     /// A command to this node.
-    async fn dht(&self, arguments: &[&str]) -> Finished {
+    pub(super) async fn dht(&self, arguments: &[&str]) -> Finished {
         run([&["dht"], arguments, &["--data", self.data.to_str().unwrap()]].concat()).await
     }
 
     /// What a command that succeeds prints.
-    async fn text(&self, arguments: &[&str]) -> String {
+    pub(super) async fn text(&self, arguments: &[&str]) -> String {
         let finished = self.dht(arguments).await;
         assert_eq!(finished.code, Some(0), "{finished:?}");
         finished.stdout
     }
 
     /// The same as JSON, where nothing else is printed.
-    async fn json(&self, arguments: &[&str]) -> Value {
+    pub(super) async fn json(&self, arguments: &[&str]) -> Value {
         let finished = self.dht(&[arguments, &["--json"]].concat()).await;
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
         serde_json::from_str(&finished.stdout).unwrap()
     }
 
     /// Asks until it is so.
-    async fn until(&self, what: &str, arguments: &[&str], so: impl Fn(&Value) -> bool) -> Value {
+    pub(super) async fn until(&self, what: &str, arguments: &[&str], so: impl Fn(&Value) -> bool) -> Value {
         let asking = async {
             loop {
                 let finished = self.dht(&[arguments, &["--json"]].concat()).await;
@@ -71,12 +71,12 @@ impl Member {
         timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("{what} does not come true"))
     }
 
-    async fn knows(&self, nodes: usize) {
+    pub(super) async fn knows(&self, nodes: usize) {
         let so = |reply: &Value| reply["stats"]["usable"] == nodes && reply["stats"]["joined"] == true;
         self.until("knowing the others", &["stats"], so).await;
     }
 
-    async fn kill(mut self) -> PathBuf {
+    pub(super) async fn kill(mut self) -> PathBuf {
         self.running.signal(Signal::KILL);
         self.running.end().await;
         self.data
@@ -84,7 +84,7 @@ impl Member {
 }
 
 /// Three nodes that know each other.
-async fn three(folder: &Path) -> [Member; 3] {
+pub(super) async fn three(folder: &Path) -> [Member; 3] {
     let first = Member::start(folder.join("a"), 0, None, &[]).await;
     let second = Member::start(folder.join("b"), 0, Some(&first.address), &["--dht", "serve"]).await;
     let third = Member::start(folder.join("c"), 0, Some(&first.address), &["--dht", "auto"]).await;
@@ -95,7 +95,7 @@ async fn three(folder: &Path) -> [Member; 3] {
     members
 }
 
-fn ids(reply: &Value) -> Vec<&str> {
+pub(super) fn ids(reply: &Value) -> Vec<&str> {
     let mut peers: Vec<_> =
         reply["peers"].as_array().unwrap().iter().map(|peer| peer["peer"].as_str().unwrap()).collect();
     peers.sort_unstable();

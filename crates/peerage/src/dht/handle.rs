@@ -159,7 +159,7 @@ impl Dht {
     pub fn get_raw(&self, target: impl AsRef<[u8]>) -> DhtCall<(Bytes, DhtReport)> {
         let wanted = key(target.as_ref()).map(|target| Operation::Get { target });
         self.call(wanted, |outcome| match outcome.values.first() {
-            Some(found) => Ok((found.value.clone(), DhtReport::of(outcome))),
+            Some(found) => Ok((found.value.clone(), DhtReport::of_value(outcome))),
             None => Err(not_found(DhtReport::of(outcome))),
         })
     }
@@ -205,8 +205,8 @@ impl Dht {
         Ok(self.core()?.events.subscribe())
     }
 
-    /// At how many nodes a kind of record is kept.
-    pub(super) fn replicas(&self, kind: Kind) -> usize {
+    /// At how many nodes a kind of record is to be kept; at all of them where there are fewer. Zero without a DHT.
+    pub fn replicas(&self, kind: Kind) -> usize {
         self.shared.dht.as_ref().map_or(0, |dht| dht.records.of(kind).replicas)
     }
 
@@ -259,7 +259,7 @@ pub(super) fn key(bytes: &[u8]) -> Result<Target, DhtError> {
 /// Holders take no longer ones.
 fn provider_key(bytes: &[u8]) -> Result<Target, DhtError> {
     let most = peerage_dht::store::MAX_PROVIDER_KEY;
-    if bytes.len() > most {
+    if !(1..=most).contains(&bytes.len()) {
         return Err(DhtError::Key { length: bytes.len(), most });
     }
     key(bytes)

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peerage_dht::record::{
-    Draft, EntryId, MAX_CLEARED, MailboxPolicy, MailboxRules, MailboxToken, Network, Place, Record,
+    Draft, EntryId, Kind, MAX_CLEARED, MailboxPolicy, MailboxRules, MailboxToken, Network, Place, Record,
     mailbox_context, solve_work,
 };
 use peerage_dht::{Operation, Options, Outcome};
-use peerage_identity::{NodeKey, PeerId, inlined_public_key, open_sealed, seal_to};
+use peerage_identity::{NodeKey, PeerId, SEALING_OVERHEAD, inlined_public_key, open_sealed, seal_to};
 use tokio::time::Instant;
 
 use super::DhtCore;
@@ -146,6 +146,11 @@ impl Dht {
         let core = self.core()?;
         if *to == self.shared.me {
             return Err(DhtError::Record("it is a message to this node itself".to_owned()));
+        }
+        let most = core.records.of(Kind::Mailbox).max_body_bytes.saturating_sub(SEALING_OVERHEAD);
+        if message.len() > most {
+            let why = format!("the message has {} bytes: give at most {most}", message.len());
+            return Err(DhtError::Record(why));
         }
         let key = inlined_public_key(to).ok_or_else(|| {
             DhtError::Record(format!("{to} does not hold its key, so nothing can be sealed to it"))

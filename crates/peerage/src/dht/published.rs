@@ -177,7 +177,10 @@ fn place_in_words(me: &PeerId, record: &Claim) -> String {
             format!("rules of the mailbox of {recipient}")
         }
         Place::Mailbox { recipient, .. } => format!("message to {recipient}"),
-        Place::Value { salt, .. } => format!("value {}", salt.escape_ascii()),
+        Place::Value { salt, .. } => match std::str::from_utf8(salt) {
+            Ok(name) => format!("value {}", name.escape_debug()),
+            Err(_) => format!("value {}", salt.escape_ascii()),
+        },
         Place::Immutable { hash } => format!("content {}", hex(hash)),
     }
 }

@@ -58,7 +58,7 @@ impl Dht {
     /// Keeps a value under this node's own name, where only this node can change it. `name` has up to 64 bytes, the value 1 byte to 4 KiB.
     ///
     /// It is kept for two days at a time and renewed while the node runs ([`DhtCall::lasts`], [`DhtCall::once`]), until [`Dht::remove`] takes it away or [`Dht::forget`] lets it
-    /// expire. A call that is dropped, or finds nobody, before anybody has stored the value leaves nothing behind; where too few have stored it the call says so, and the
+    /// expire; after a restart of the node it is renewed once it is put again. A call that is dropped, or finds nobody, before anybody has stored the value leaves nothing behind; where too few have stored it the call says so, and the
     /// node looks after it all the same: [`DhtReport::looked_after`].
     pub fn put(&self, name: impl Into<Bytes>, value: impl Into<Bytes>) -> DhtCall<DhtReport> {
         let value = value.into();
@@ -80,7 +80,8 @@ impl Dht {
         self.store(Place::Value { publisher: self.shared.me, salt: name.into() }, Ok(Bytes::new()))
     }
 
-    /// Keeps content of up to 8 KiB under its own hash, which is returned: whoever has that can fetch it, and nobody can change it.
+    /// Keeps content of up to 8 KiB under its own hash, which is returned: whoever has that can fetch it, and nobody can change it. It is kept for two days at a time and
+    /// renewed while the node runs, as a value is, until [`Dht::forget_immutable`].
     pub fn put_immutable(&self, content: impl Into<Bytes>) -> ([u8; 32], DhtCall<DhtReport>) {
         let content = content.into();
         let place = Place::of_content(&content);
@@ -166,7 +167,7 @@ impl Dht {
         let network = core.as_ref().ok().map(|core| core.network.clone());
         let wanted = core.and_then(|core| Ok(Operation::Get { target: target_of(&core, place)? }));
         self.call(wanted, move |outcome| {
-            let report = DhtReport::of(outcome);
+            let report = DhtReport::of_value(outcome);
             let found = outcome.values.first().zip(network.as_ref());
             let Some((found, network)) = found else { return Err(not_found(report)) };
             let record = Record::open(network, &found.value);

@@ -31,6 +31,9 @@ pub struct DhtReport {
     pub unsettled: bool,
     /// The node looks after what was published or provided: it tells further nodes while too few have it. See [`Dht::published`](super::Dht::published).
     pub looked_after: bool,
+    /// So many nodes, this one among them where it holds it, had the value that is returned; zero where none was looked for. [`Ended::Found`] says that the quorum was
+    /// met, for which nodes of one network count as one.
+    pub holders: usize,
     /// The publisher of what was read has said two things at once, and here is the proof: both records, signed by it. What of them it meant nobody knows.
     pub equivocation: Option<Box<Equivocation>>,
 }
@@ -49,8 +52,15 @@ impl DhtReport {
             not_stored: outcome.not_stored.iter().map(|(contact, why)| (peer(contact), *why)).collect(),
             unsettled,
             looked_after,
+            holders: 0,
             equivocation: outcome.equivocation.clone(),
         }
+    }
+
+    /// How a lookup of one value went, so many of whose answers had it.
+    pub(super) fn of_value(outcome: &Outcome) -> Self {
+        let holders = outcome.values.first().map_or(0, |found| found.holders);
+        Self { holders, ..Self::of(outcome) }
     }
 
     /// Takes in what came of another operation for the same: it may have ended before all was seen, and then so has the whole.

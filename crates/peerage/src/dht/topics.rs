@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_dht::record::Place;
 use peerage_dht::replication::{SetState, SetView};
-use peerage_dht::topic::{Ad, shard_above};
+use peerage_dht::topic::{Ad, MAX_AD_TAGS, MAX_BRIEF_CHARS, MAX_TOPIC_NAME, shard_above};
 use peerage_dht::{Class, Key, Options};
 use peerage_identity::PeerId;
 use tokio::time::Instant;
@@ -20,10 +20,6 @@ use crate::shared::Shared;
 
 /// So often after it has come, a member looks whether far too many have come with it.
 const YOUNG: u32 = 2;
-
-/// What an ad is.
-const GOOD_AD: &str = "what stands in a topic has a topic of 1 to 128 bytes, at most 140 characters of text, 8 tags and 8 protocols, and no \
-     control characters";
 
 /// A member of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +42,7 @@ impl Dht {
         let make = move |options: Options, terms: Terms| async move {
             let core = dht.core()?.clone();
             // What cannot be published is said before anybody is asked.
-            if Ad::decode(&ad.encode()).is_err() {
-                return Err(DhtError::Record(GOOD_AD.to_owned()));
-            }
+            check(&ad)?;
             dht.draft(&core, Place::of_topic(&ad.topic, 0), ad.encode(), &terms)?;
             let here = dht.in_topics().await?.remove(&ad.topic).unwrap_or_default();
             let shard = match newest(&here).filter(|stands| stands.renewed) {
@@ -71,6 +65,7 @@ impl Dht {
         let (dht, topic) = (self.clone(), topic.to_owned());
         let make = move |options: Options, terms: Terms| async move {
             let core = dht.core()?.clone();
+            check(&Ad { topic: topic.clone(), ..Ad::default() })?;
             let mut here = dht.in_topics().await?.remove(&topic).unwrap_or_default();
             let last = here.pop().map_or(0, |stands| stands.shard);
             // Two while it moves.
@@ -208,6 +203,31 @@ fn stands(view: &SetView) -> Option<Stands> {
     }
     let (seq, renewed) = (view.record.version().seq, view.renews.is_some());
     Some(Stands { shard, ad, seq, lasts: view.lasts, renewed, state: view.state })
+}
+
+/// Whether an ad can stand in its topic.
+///
+/// # Errors
+/// [`DhtError::Record`] with what is wrong.
+fn check(ad: &Ad) -> Result<(), DhtError> {
+    let Ad { topic, name, protocols, tags, brief, .. } = ad;
+    let mut texts = [topic, name, brief].into_iter().chain(protocols).chain(tags);
+    let brief = brief.chars().count();
+    let why = if !(1..=MAX_TOPIC_NAME).contains(&topic.len()) {
+        format!("the topic's name has {} bytes: give 1 to {MAX_TOPIC_NAME}", topic.len())
+    } else if brief > MAX_BRIEF_CHARS {
+        format!("its text has {brief} characters: give at most {MAX_BRIEF_CHARS} characters")
+    } else if tags.len().max(protocols.len()) > MAX_AD_TAGS {
+        let (tags, protocols) = (tags.len(), protocols.len());
+        format!("it has {tags} tags and {protocols} protocols: give at most {MAX_AD_TAGS} of each")
+    } else if texts.any(|text| text.contains(char::is_control)) {
+        "there are control characters in its texts: give plain ones".to_owned()
+    } else if Ad::decode(&ad.encode()).is_err() {
+        "it cannot be read again".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(DhtError::Record(why))
 }
 
 fn newest(here: &[Stands]) -> Option<&Stands> {
