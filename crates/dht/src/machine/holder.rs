@@ -324,6 +324,9 @@ impl Dht {
         let stored = answer.is_ok_and(|answer| matches!(answer.status, Status::Ok | Status::Stored));
         let stale = answer.ok().filter(|answer| answer.status == Status::Stale);
         let extended = answer.is_ok_and(|answer| answer.extended);
+        if let Some(holder) = self.holder.as_mut().filter(|_| !matches!(matter, Matter::Repair(_))) {
+            holder.sets.among(self.table.usable());
+        }
         match (matter, message) {
             (Matter::Repair(token), Some(message)) => {
                 let next = self.with_holder(now, |holder, near, random| {

@@ -197,6 +197,7 @@ impl Dht {
         superseded: bool,
     ) -> bool {
         let Some(holder) = self.holder.as_mut() else { return false };
+        holder.sets.among(self.table.usable());
         // A newer version has its own stores.
         if holder.sets.seq(id) != Some(seq) {
             return false;

@@ -20,6 +20,8 @@ pub struct Sets {
     /// Questions under way: about which record, to whom.
     asked: BTreeMap<u64, (EntryId, Key)>,
     next_token: u64,
+    /// So many peers could hold a copy: in a small network all that there are.
+    among: usize,
 }
 
 #[derive(Debug)]
@@ -134,7 +136,12 @@ pub enum Act {
 impl Sets {
     /// No records yet.
     pub fn new(config: ReplicationConfig) -> Self {
-        Self { config, sets: BTreeMap::new(), asked: BTreeMap::new(), next_token: 0 }
+        Self { config, sets: BTreeMap::new(), asked: BTreeMap::new(), next_token: 0, among: usize::MAX }
+    }
+
+    /// So many peers that could hold a copy are known: more replicas than that are not missed.
+    pub fn among(&mut self, peers: usize) {
+        self.among = peers;
     }
 
     /// Takes a record of ours in, whose publishing is under way. A newer one takes the place of an older one, with its holders. A tombstone is never kept beyond its
@@ -198,7 +205,8 @@ impl Sets {
 
     /// A publishing has ended, the caller's or our own: these have stored it.
     pub fn settled(&mut self, now: Now, id: &EntryId, stored: &[Contact]) {
-        let (slack, retry, most) = (self.config.slack, self.config.retry_first, self.config.probe_every);
+        let (slack, among) = (self.config.slack, self.among);
+        let (retry, most) = (self.config.retry_first, self.config.probe_every);
         let Some(set) = self.sets.get_mut(id).filter(|set| set.state != SetState::Expired) else { return };
         (set.publishing, set.again) = (false, false);
         set.before = None;
@@ -207,7 +215,7 @@ impl Sets {
             set.confirm(now, contact.key(), Some(contact), speaking.contains(contact.key()));
         }
         set.drop_unconfirmed();
-        set.judge(slack);
+        set.judge(slack, among);
         if set.state == SetState::Healthy {
             (set.failures, set.next) = (0, now.mono + most);
         } else {
@@ -292,7 +300,7 @@ impl Sets {
     /// A holder has answered: whether it has the record as it is now, and whether it understands our additions.
     pub fn answered(&mut self, now: Now, token: u64, has_it: bool, extended: bool) {
         let Some((id, key)) = self.asked.remove(&token) else { return };
-        let slack = self.config.slack;
+        let (slack, among) = (self.config.slack, self.among);
         let Some(set) = self.sets.get_mut(&id) else { return };
         set.open = set.open.saturating_sub(1);
         match has_it {
@@ -301,7 +309,7 @@ impl Sets {
         }
         if set.open == 0 && set.state != SetState::Expired {
             set.drop_unconfirmed();
-            set.judge(slack);
+            set.judge(slack, among);
             if set.state != SetState::Healthy {
                 // Too few: published again at once.
                 set.next = now.mono;
@@ -438,8 +446,8 @@ impl Set {
         self.holders.truncate(2 * self.wanted);
     }
 
-    fn judge(&mut self, slack: usize) {
-        self.state = SetState::of(self.holders.len(), self.wanted, slack);
+    fn judge(&mut self, slack: usize, among: usize) {
+        self.state = SetState::of(self.holders.len(), self.wanted.min(among), slack);
     }
 
     /// Who is being asked still counts, until it fails. Of holders of the version before nobody is known to have this one.

@@ -486,6 +486,29 @@ fn holders_that_have_lost_it_are_no_replicas() {
     assert!(matches!(&poll(&mut sets, 1001)[..], [Act::Publish { .. }]));
 }
 
+// In a network of few nodes all that there are is enough: twelve will never be.
+#[test]
+fn where_there_are_few_peers_copies_at_most_of_them_are_healthy() {
+    let (mut sets, record) = sets();
+    let state = |sets: &Sets| sets.view(&record.id()).map(|view| (view.state, view.live, view.wanted));
+    sets.among(7);
+    sets.settled(at(1), &record.id(), &contacts(20..24));
+    assert_eq!(state(&sets), Some((SetState::Degraded, 4, 12)));
+    poll(&mut sets, 16);
+    sets.settled(at(17), &record.id(), &contacts(20..27));
+    assert_eq!(state(&sets), Some((SetState::Healthy, 7, 12)));
+    // When there are more, they are missed at the next look.
+    let questions = poll(&mut sets, 1000);
+    assert_eq!(questions.len(), 7);
+    sets.among(30);
+    for act in questions {
+        let (Act::Extend { token, .. } | Act::Look { token, .. }) = act else { panic!("{act:?}") };
+        sets.answered(at(1001), token, true, true);
+    }
+    assert_eq!(state(&sets), Some((SetState::Degraded, 7, 12)));
+    assert!(matches!(&poll(&mut sets, 1001)[..], [Act::Publish { replicas: 12, .. }]));
+}
+
 // AL-52: renewed at a third of the life, by an extension without the content.
 /// Contract C-52.
 #[test]
