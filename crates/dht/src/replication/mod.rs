@@ -3,6 +3,7 @@
 //! Two parts work at it, and neither needs the other:
 //! - [`Repair`], at every holder. Neighbours in the keyspace compare digests of the records that both should have, and hand over what one of them lacks. The cost is that of a digest
 //!   for each neighbour and period, however many records there are. So records outlive their publisher's connection, and a joiner gets what is now its own.
+//!   Values of validators' namespaces, and proofs that a publisher says two things, are reckoned in beside them ([`Scope`]).
 //! - [`Sets`], at the publisher: for each record of ours who has it, as far as we know, and whether those are enough. It probes, publishes again when they are too few, and renews
 //!   at a third of the record's life, with a small signed extension where the content is the same. [`Provided`] is the same for what we provide.
 //!

@@ -70,7 +70,10 @@ async fn a_watcher_is_told_of_each_change_within_a_round_trip_and_then_waits_on(
             pass(pause * SECOND).await;
             assert_eq!(waiting(&nodes).await, 3, "so many were asked to tell");
             let begun = Instant::now();
-            publisher.dht().put("colour", body).await.unwrap();
+            match body {
+                "" => publisher.dht().remove("colour").await.unwrap(),
+                body => publisher.dht().put("colour", body).await.unwrap(),
+            };
             begun
         };
         let told = async { (within("a change", changes.next()).await.unwrap().unwrap(), Instant::now()) };
