@@ -310,7 +310,7 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit count dht.replication.believed_periods: "For so many periods a neighbour is believed to have what it said that it has, is not asked again for what we did not take from it, and is not offered again what it refused"
     Limit number dht.replication.looks_burst: "Looks at records that one holder's questions may cost us at once. A record that it hands over counts as a hundred"
     Limit often dht.replication.looks_per_second: "The same in a second, in the long run"
-    Limit number dht.replication.fresh_burst: "Questions at once to neighbours whether they have what has just come. What there is no room for waits for the next comparison"
+    Limit number dht.replication.fresh_burst: "Names of records that have just come, of which neighbours are asked at once whether they have them. What there is no room for waits for the next comparison"
     Limit often dht.replication.fresh_per_second: "The same in a second, in the long run"
     Limit count dht.replication.max_guests: "Verified peers that are no neighbours, but hold records beside us, whose questions are counted; while all of them are busy, further ones are told so"
     Limit count dht.replication.max_hand_over: "Records of one comparison that wait to be handed over; as many to be asked about, and to be asked for; as many that are set aside, and as many that were refused; and as many of which it is noted that they went from one to the other. Also records that have just come and are to be asked about"

@@ -25,7 +25,7 @@ pub(super) struct Fresh {
     ids: BTreeSet<EntryId>,
     /// When the neighbours are asked about it.
     pub(super) due: Option<Duration>,
-    /// How many questions that may take.
+    /// How many names that may take.
     budget: TokenBucket,
 }
 
@@ -64,10 +64,13 @@ impl Repair {
         random.shuffle(&mut neighbours);
         let mut asks = Vec::new();
         for key in neighbours {
-            let have = self.unheard_of(now, records, &key, &ids);
-            if have.is_empty() || !self.fresh.budget.take(1.0, now) {
+            let mut have = self.unheard_of(now, records, &key, &ids);
+            // Each name costs as much as the next one: a newcomer that is handed a thousand records asks about as few as others do.
+            have.truncate(self.fresh.budget.available(now).max(0.0) as usize);
+            if have.is_empty() {
                 continue;
             }
+            self.fresh.budget.charge(have.len() as f64, now);
             self.next_token += 1;
             let Some(pair) = self.pairs.get_mut(&key) else { continue };
             let scope = scope_of(records).and(Scope::RAW);

@@ -61,7 +61,7 @@ pub struct ReplicationConfig {
     pub looks_burst: f64,
     /// The same in a second, in the long run.
     pub looks_per_second: f64,
-    /// Questions at once to neighbours whether they have what has just come to us. What there is no room for waits for the next comparison.
+    /// Names of records that have just come, of which neighbours are asked at once whether they have them. What there is no room for waits for the next comparison.
     pub fresh_burst: f64,
     /// The same in a second, in the long run.
     pub fresh_per_second: f64,
@@ -98,8 +98,8 @@ impl Default for ReplicationConfig {
             believed_periods: 8,
             looks_burst: 200_000.0,
             looks_per_second: 5_000.0,
-            fresh_burst: 32.0,
-            fresh_per_second: 0.01,
+            fresh_burst: 100.0,
+            fresh_per_second: 0.02,
             max_guests: 128,
             max_hand_over: 1024,
             max_sets: 1024,

@@ -183,7 +183,7 @@ fn neighbours_are_asked_about_what_has_just_come_at_a_rate() {
             }
             let asks = node.repair.poll(at(second), &rules(), &mut node.store, &mut node.random);
             for (token, _, message) in asks {
-                asked += usize::from(message.digests.is_empty());
+                asked += if message.digests.is_empty() { message.have.len() } else { 0 };
                 let Node { repair, store, random, .. } = &mut node;
                 let answer = RepairMessage::at(second);
                 let (more, _) = repair.answered(at(second), &rules(), &Alone, store, random, token, &answer);
