@@ -31,10 +31,17 @@ pub(crate) fn say(line: &str) {
 pub(crate) fn print(lines: &[impl AsRef<str>]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let printed = lines.iter().try_for_each(|line| writeln!(out, "{}", line.as_ref()));
-    let printed = printed.and_then(|()| out.flush());
-    printed.inspect_err(|error| {
-        UNPRINTED.get_or_init(|| Unprinted { kind: error.kind(), text: error.to_string() });
-    })
+    printed.and_then(|()| out.flush()).inspect_err(note)
+}
+
+/// Writes these bytes as they are to stdout. That they could not be is [`unprinted`].
+pub(crate) fn bytes(bytes: &[u8]) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(bytes).and_then(|()| out.flush()).inspect_err(note);
+}
+
+fn note(error: &io::Error) {
+    UNPRINTED.get_or_init(|| Unprinted { kind: error.kind(), text: error.to_string() });
 }
 
 /// Why not all was printed that was to be. Whoever closes a pipe, as `head` does, has read enough of it: that is no error.

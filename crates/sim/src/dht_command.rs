@@ -14,15 +14,15 @@ use peerage_sim::dht::report::{Report, markdown_of_seeds};
 use peerage_sim::dht::scenario::{SCENARIOS, Scenario, Settings, scenario};
 
 use crate::dht_progress::Board;
-use crate::say;
+use crate::{say, unprinted};
 
 /// Scenarios whose comparison is drawn: single lookups.
 const DRAWN: [u32; 4] = [1, 2, 3, 4];
 
 /// Seeds of one command: their results are kept until all are there.
 const MOST_SEEDS: u64 = 10_000;
-/// Lookups of one row: what each took is kept.
-const MOST_LOOKUPS: u64 = 1_000_000;
+/// Lookups of one row: what each took is kept, and records last a day.
+const MOST_LOOKUPS: u64 = 300_000;
 /// What `--seconds` may be, at most.
 const YEAR: u64 = 365 * 24 * 3_600;
 
@@ -45,7 +45,7 @@ pub(crate) struct Dht {
     /// libraries' rules say nothing of how nodes join, keep their tables and look after records. The bars are for ours.
     #[arg(long, value_delimiter = ',')]
     policy: Vec<Kind>,
-    /// Lookups for each row, 1 to 1,000,000. Without it, the scenario's own number.
+    /// Lookups for each row, 1 to 300,000. Without it, the scenario's own number.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MOST_LOOKUPS))]
     lookups: Option<u64>,
     /// Simulated seconds of scenarios that go on for hours, up to a year; of the calibration, after how many a connection that is not used ends. Without it, as long as the study says.
@@ -100,6 +100,7 @@ pub(crate) fn run(dht: &Dht) -> Result<bool, String> {
     run_all(dht, &chosen, &seeds, |board, reports| {
         passed &= reports.iter().all(Report::passes);
         let tables = markdown_of_seeds(&reports);
+        written.add(&tables)?;
         if dht.json {
             for report in &reports {
                 let line = serde_json::to_string(report).map_err(|error| error.to_string())?;
@@ -111,16 +112,20 @@ pub(crate) fn run(dht: &Dht) -> Result<bool, String> {
         if compared.is_none() {
             compared = reports.into_iter().find(|report| DRAWN.contains(&report.scenario));
         }
-        written.add(&tables)
+        // Without a file nobody would have what is still to run.
+        match unprinted().filter(|_| dht.out.is_none() && dht.svg.is_none()) {
+            Some(reason) => Err(format!("{reason}: the rest was not run")),
+            None => Ok(()),
+        }
     })?;
     if let (Some(path), Some(report)) = (&dht.svg, compared) {
         let growth = plot::growth(dht.seed, dht.lookups.unwrap_or(1_000));
         let tables =
             format!("### Growth with the network, quiet, all contacts warm\n\n{}\n", plot::table(&growth));
+        written.add(&tables)?;
         if !dht.json {
             say(&tables);
         }
-        written.add(&tables)?;
         write(path, &plot::svg(&report, &growth))?;
     }
     Ok(passed)
@@ -141,6 +146,10 @@ impl Written<'_> {
 
 /// Makes the file if there is none, and changes nothing of one that is there.
 fn write_nothing(path: &Path) -> Result<(), String> {
+    // Who reads from a pipe would take it for the end.
+    if path.metadata().is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        return Ok(());
+    }
     let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
     opened.map(drop).map_err(|error| format!("{} cannot be written: {error}", path.display()))
 }

@@ -8,6 +8,7 @@ mod soak;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Args, Parser, Subcommand};
 use peerage_sim::{Plan, SCENARIOS, Scenario};
@@ -83,6 +84,12 @@ fn main() -> ExitCode {
         Command::Dht(dht) => dht_command::run(&dht),
         Command::Soak(soak) => soak::run(&soak),
     };
+    // Whoever closes a pipe has read enough of it.
+    let closed = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    let done = match unprinted().filter(|_| !UNPRINTED.get().is_some_and(closed)) {
+        Some(reason) => done.and(Err(reason)),
+        None => done,
+    };
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -93,17 +100,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints results. Where they can't be, nobody would have them: the program ends, quietly when its reader has gone.
+/// Why results could not be printed: what went wrong first.
+static UNPRINTED: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Prints results. That they could not be is [`unprinted`].
 fn say(text: &str) {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => {
-            eprintln!("error: standard output cannot be written: {error}");
-            std::process::exit(2);
-        }
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        UNPRINTED.get_or_init(|| error);
     }
+}
+
+/// Why not all results were printed, if they weren't.
+fn unprinted() -> Option<String> {
+    UNPRINTED.get().map(|error| format!("standard output cannot be written: {error}"))
 }
 
 fn list() {

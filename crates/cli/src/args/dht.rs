@@ -246,7 +246,7 @@ pub(crate) struct Stored {
 pub(crate) struct DhtHow {
     #[command(flatten)]
     pub(crate) pace: DhtPace,
-    /// Show each step as a timeline, too; the command then waits up to 2.5 s longer, for answers with something newer and for the last copies
+    /// Show each step as a timeline, too; the command then waits up to 2.5 s longer, for answers with something newer
     #[arg(long)]
     pub(crate) trace: bool,
     #[command(flatten)]

@@ -333,8 +333,9 @@ pub(crate) struct StepRow {
 /// How the node's DHT is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Stats {
-    /// Whether it serves, or only asks.
-    pub(crate) mode: Role,
+    /// Whether it serves, or only asks; null from a node of an earlier version.
+    #[serde(default)]
+    pub(crate) mode: Option<Role>,
     /// It has found its place.
     pub(crate) joined: bool,
     /// Nodes in the table.

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use peerage::dht::{
-    Ad, Class, Contact, Counts, Dht, DhtCall, DhtReport, EntryId, HeldRecord, Kind, Member, Mode, NotStored,
-    Place, Published, Refusal, Standing, Step, StepKind, Update,
+    Ad, Class, Contact, Counts, Dht, DhtCall, DhtReport, Ended, EntryId, HeldRecord, Kind, Member, Mode,
+    NotStored, Place, Published, Refusal, Standing, Step, StepKind, Update,
 };
 use peerage::{DhtError, Node, PeerId};
 
@@ -137,8 +137,11 @@ async fn leave(node: &Node, how: How, topic: &str) -> Result<DhtReply, String> {
     };
     let is_bad = topic.is_empty() || topic.contains(char::is_control);
     if !is_bad && !published.iter().any(here) {
-        let (members, _) = dht.topic(topic, MAX_MEMBERS).await.map_err(|error| in_words(&error))?;
-        if !members.iter().any(|member| member.peer == node.peer_id()) {
+        let look = how.over(dht.topic(topic, MAX_MEMBERS));
+        let (members, report) = look.await.map_err(|error| in_words(&error))?;
+        // Who has not seen all of them cannot tell.
+        let all = matches!(report.ended, Ended::Complete | Ended::Found) && members.len() < MAX_MEMBERS;
+        if all && !members.iter().any(|member| member.peer == node.peer_id()) {
             return Err(format!("this node is not in the topic {topic:?}: nothing was done"));
         }
     }
@@ -220,11 +223,20 @@ impl How {
     async fn store(&self, dht: &Dht, kind: Kind, call: DhtCall<DhtReport>) -> Result<DhtReply, String> {
         let show = |report| DhtReply { way: Some(way(&report)), ..DhtReply::default() };
         let mut reply = self.run(call, show).await?;
-        let known = dht.standing().await.map_err(|error| in_words(&error))?.peers;
+        let known = dht.standing().await.map_err(|error| in_words(&error))?.usable;
         if let Some(way) = &mut reply.way {
-            way.wanted = self.quorum.unwrap_or_else(|| dht.replicas(kind).min(known));
+            // More than its kind has copies none ever gets.
+            let most = dht.replicas(kind);
+            way.wanted = self.quorum.map_or(most.min(known), |quorum| quorum.min(most));
         }
         Ok(reply)
+    }
+
+    /// How fast, how wide and how long it looks.
+    fn over<T>(&self, call: DhtCall<T>) -> DhtCall<T> {
+        let call = self.deadline.into_iter().fold(call.class(self.class), DhtCall::deadline);
+        let call = self.paths.into_iter().fold(call, DhtCall::paths);
+        self.alpha.into_iter().fold(call, DhtCall::alpha)
     }
 
     async fn run<T: 'static>(
@@ -232,11 +244,7 @@ impl How {
         call: DhtCall<T>,
         show: impl FnOnce(T) -> DhtReply,
     ) -> Result<DhtReply, String> {
-        let call = call.class(self.class);
-        let call = self.quorum.into_iter().fold(call, DhtCall::quorum);
-        let call = self.deadline.into_iter().fold(call, DhtCall::deadline);
-        let call = self.paths.into_iter().fold(call, DhtCall::paths);
-        let call = self.alpha.into_iter().fold(call, DhtCall::alpha);
+        let call = self.quorum.into_iter().fold(self.over(call), DhtCall::quorum);
         let (result, mut steps, steps_left_out) = if self.trace {
             let (call, mut watched) = call.watch();
             let steps = async {
@@ -402,10 +410,10 @@ fn stats(standing: &Standing) -> Stats {
     let Standing { joined, peers, usable, connected, size, outage, operations, requests, .. } = *standing;
     let (seen, stats) = (standing.seen, standing.stats);
     Stats {
-        mode: match standing.mode {
+        mode: Some(match standing.mode {
             Mode::Server => Role::Serve,
             Mode::Client => Role::Client,
-        },
+        }),
         joined,
         known: peers,
         usable,

@@ -1,6 +1,6 @@
 //! `peerage dht`: what is asked of the running node, and how its answers are shown.
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -307,11 +307,12 @@ fn write_value(path: &Path, value: &Text) -> Result<(), Failure> {
         .clone()
         .into_bytes()
         .map_err(|error| Failure::failed(format!("the node's answer is not understood: {error}")))?;
-    let written = match path.as_os_str() == "-" {
-        true => io::stdout().lock().write_all(&bytes).and_then(|()| io::stdout().lock().flush()),
-        false => write_whole(path, &bytes),
-    };
-    written.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
+    if path.as_os_str() == "-" {
+        term::bytes(&bytes);
+        return Ok(());
+    }
+    write_whole(path, &bytes)
+        .map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
 }
 
 /// How a lookup went: first why it is not whole, if it isn't.
@@ -432,8 +433,9 @@ fn stats(reply: &DhtReply) -> Vec<String> {
     let least = if seen.at_least { "at least " } else { "" };
     let mut table = plain_table();
     let role = match stats.mode {
-        Role::Serve => "serves",
-        Role::Client => "only asks",
+        Some(Role::Serve) => "serves",
+        Some(Role::Client) => "only asks",
+        None => "does not say whether it serves",
     };
     for (name, fact) in [
         ("the node", role.to_owned()),

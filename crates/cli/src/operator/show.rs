@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::control::{BanRow, ClassRow, PeerRow, SecretReport, Status};
-use crate::term::{one_line, plain_table, say, size};
+use crate::term::{lines, one_line, plain_table, say, size};
 
 /// Shows a reply; an error says what was not understood.
 pub(super) type Show = fn(Value) -> Result<(), String>;
@@ -127,7 +127,7 @@ pub(super) fn secrets(value: Value) -> Result<(), String> {
 /// A reply that has its text in a field of that name.
 pub(super) fn text(value: Value) -> Result<(), String> {
     let text: Text = read(value)?;
-    text.text.lines().for_each(say);
+    lines(&text.text).lines().for_each(say);
     Ok(())
 }
 

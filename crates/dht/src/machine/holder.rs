@@ -21,7 +21,7 @@ use crate::replication::{
 };
 use crate::store::{Batch, Near, Put, Restored, Sender, Store, Usage};
 use crate::table::Table;
-use crate::{Answer, Contact, Key, MAX_PROVIDERS, Query, Refusal, Status, Target};
+use crate::{Answer, Contact, Key, MAX_PROVIDERS, Query, Refusal, Status, Subnet, Target};
 
 /// A record that is held, and how it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,10 @@ impl Near for Around<'_> {
 
     fn region(&self) -> f64 {
         self.region
+    }
+
+    fn met_in(&self, peer: &Key) -> Option<Subnet> {
+        self.table.get(peer)?.subnet
     }
 }
 

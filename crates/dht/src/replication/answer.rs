@@ -15,7 +15,7 @@ use peerage_machine::Now;
 
 use super::asking::DIGESTS_AT_ONCE;
 use super::digest::short;
-use super::index::{Side, View};
+use super::index::{Held, Side, View};
 use super::message::{
     ITEM_BYTES, Item, List, MAX_DIGESTS, MAX_HASHES, MAX_IDS, MAX_ITEMS, MAX_RECORDS, RawValue,
     RepairMessage, Verdict,
@@ -49,7 +49,7 @@ pub enum Declined {
 }
 
 /// What taking in a record costs, in looks.
-const RECORD_LOOKS: usize = 100;
+pub(super) const RECORD_LOOKS: usize = 100;
 /// A part of so many records is listed, not divided: a list costs no more than the digests of its parts.
 const LIST_AT_ONCE: usize = 96;
 
@@ -104,7 +104,7 @@ impl Repair {
         }
         self.tell_of(records, store, asker, view, &question.have, &mut answer);
         if let Some(view) = view {
-            self.hand_out(now, records, store, view, &question.want, &mut answer);
+            looks += self.hand_out(now, records, store, view, &question.want, &mut answer);
         }
         self.charge(now, &key, looks);
         self.stats.bytes_sent += answer.wire_bytes() as u64;
@@ -175,7 +175,7 @@ impl Repair {
         answer.items = items.collect();
     }
 
-    /// The records whose hashes are asked for, of those that both sides should have.
+    /// The records whose hashes are asked for, of those that both sides should have. Returns how many looks that was: a validator may check signatures.
     fn hand_out(
         &self,
         now: Now,
@@ -184,9 +184,14 @@ impl Repair {
         view: View,
         hashes: &[u64],
         answer: &mut RepairMessage,
-    ) {
+    ) -> usize {
+        let mut looks = 0;
         for hash in hashes.iter().take(MAX_IDS) {
             let held = self.index.by_hash(*hash).filter(|held| held.is_common(view));
+            let raw = |held: &&Held| {
+                store.kept(records, &held.item.id).is_some_and(|kept| matches!(kept.what, What::Raw { .. }))
+            };
+            looks += if held.filter(raw).is_some() { RECORD_LOOKS } else { 0 };
             let values = held.and_then(|held| Self::with_proof(now, records, store, &held.item.id));
             let Some(values) = values else { continue };
             let more: usize = values.iter().map(Bytes::len).sum();
@@ -196,6 +201,7 @@ impl Repair {
             }
             answer.records.extend(values);
         }
+        looks
     }
 
     fn shares(&self, view: Option<View>, id: &EntryId) -> bool {

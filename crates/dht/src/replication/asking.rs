@@ -15,12 +15,12 @@ use peerage_machine::{Now, Random};
 
 use super::digest::{hash_of, proved_hash, short};
 use super::index::{Held, Survey, View};
-use super::message::{Item, List, MAX_IDS, RawValue, RepairMessage, Verdict};
+use super::message::{ID_BYTES, Item, List, MAX_IDS, RawValue, RepairMessage, Verdict};
 use super::repair::Repair;
 use super::{Prefix, Scope};
 use crate::record::{ClockChanged, EntryId, Records, Unverified};
 use crate::store::{Near, Put, Sender, Store};
-use crate::{Contact, Key};
+use crate::{Contact, Key, MAX_REPAIR_BYTES};
 
 /// A comparison under way.
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ pub(super) struct Round {
     /// Something that was found is not settled.
     short: bool,
     /// It is about records by their names, and says nothing of others.
-    by_name: bool,
+    pub(super) by_name: bool,
 }
 
 /// Bytes that records of one message may take, so that what else is in it fits.
@@ -147,7 +147,7 @@ impl Repair {
             // What they compare may be less than what we asked about.
             round.scope = round.scope.and(answer.scope);
         }
-        let sender = Sender::Holder { peer: *contact.peer(), subnet: contact.subnets().next() };
+        let sender = Sender::Holder { peer: *contact.peer(), subnet: near.met_in(&key) };
         self.settle_wanted(now, records, near, store, sender, &key, &mut round, answer);
         self.refresh(now, records, store);
         let Some(view) = self.view(now, &key, round.scope) else { return (None, clock) };
@@ -412,7 +412,9 @@ impl Round {
             return;
         }
         if self.take.len() < RECORDS_AT_ONCE {
-            message.have = self.ask.drain(..self.ask.len().min(NAMES_AT_ONCE)).collect();
+            // Beside one large value there may be room for few.
+            let room = MAX_REPAIR_BYTES.saturating_sub(message.wire_bytes()) / ID_BYTES;
+            message.have = self.ask.drain(..self.ask.len().min(NAMES_AT_ONCE).min(room)).collect();
             self.asked.clone_from(&message.have);
         }
         if message.have.is_empty() {

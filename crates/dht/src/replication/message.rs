@@ -222,7 +222,7 @@ impl RepairMessage {
             + lists
             + self.want.len() * 8
             + self.items.len() * ITEM_BYTES
-            + self.have.len() * 18
+            + self.have.len() * ID_BYTES
             + records
             + self.verdicts.len() * 2
             + 4
@@ -274,6 +274,8 @@ fn read_verdict(verdict: i32) -> Verdict {
 
 /// The bytes of an item on the wire, at most.
 pub(super) const ITEM_BYTES: usize = 54;
+/// What a name takes in a message.
+pub(super) const ID_BYTES: usize = 18;
 
 #[cfg(test)]
 mod tests {

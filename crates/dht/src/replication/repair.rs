@@ -6,11 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerage_machine::{Now, Random, TokenBucket};
 
+use super::answer::RECORD_LOOKS;
 use super::asking::{Aside, RECORD_BYTES, Round};
 use super::digest::{raw_hash, short};
 use super::fresh::Fresh;
 use super::index::{Held, Index, MOST_NEIGHBOURS, Side, Survey, US, View};
-use super::message::{RawValue, RepairMessage};
+use super::message::{MAX_IDS, MAX_RECORDS, RawValue, RepairMessage};
 use super::{Digest, Prefix, ReplicationConfig, Scope, SetState};
 use crate::record::{ClockChanged, EntryId, NeighbourClocks, Records, Unverified};
 use crate::store::{Near, Put, Sender, Store, What};
@@ -112,9 +113,9 @@ impl Pair {
 }
 
 impl Repair {
-    /// No holder owes more than its last question may cost: a look at each of so many records, and one more where it is listed.
+    /// No holder owes more than its last question may cost: three looks at each of so many records, and what it hands in, names and is handed.
     pub(crate) fn check_credit(&self, records: usize) -> Result<(), String> {
-        let most = 2.0 * records as f64;
+        let most = (3 * records + (MAX_RECORDS + MAX_IDS) * RECORD_LOOKS + 2 * MAX_IDS) as f64;
         let all = self.pairs.values().map(|pair| &pair.credit).chain(self.guests.values());
         all.into_iter()
             .try_for_each(|credit| credit.check(most).map_err(|why| format!("looks of a holder: {why}")))
@@ -272,7 +273,10 @@ impl Repair {
         if let Some((key, _)) = self.by_token(token)
             && let Some(pair) = self.pairs.get_mut(&key)
         {
-            pair.round = None;
+            // What was compared before stands: a question about what has just come says nothing of it.
+            if pair.round.take().is_some_and(|round| round.by_name) {
+                return;
+            }
             pair.synced = None;
             pair.moved.clear();
         }

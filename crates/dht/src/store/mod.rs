@@ -35,7 +35,7 @@ use peerage_identity::PeerId;
 use peerage_machine::Now;
 
 use crate::record::{EntryId, Kind, MailboxRules, Place, Record, Records, Unverified, Version};
-use crate::{Contact, Key, Refusal, Target};
+use crate::{Contact, Key, Refusal, Subnet, Target};
 
 pub use config::StoreConfig;
 pub use disk::{Batch, Change, Disk, DiskError, DiskFault, MAX_ROW_KEY, MemoryDisk};
@@ -64,6 +64,11 @@ pub trait Near {
     /// region over which values are stored, [`crate::LookupConfig::region`] times k. Zero where there is no such region.
     fn region(&self) -> f64 {
         0.0
+    }
+
+    /// The subnet in which a peer was met; `None` where none is known of it, and on loopback.
+    fn met_in(&self, _peer: &Key) -> Option<Subnet> {
+        None
     }
 }
 

@@ -59,8 +59,8 @@ impl Store {
         }
     }
 
-    /// Hands in a value of a validator's namespace as another holder has it, which would keep it for `life` more seconds: it is kept no longer here, and one that is here
-    /// already lives no longer for it.
+    /// Hands in a value of a validator's namespace as another holder has it, which would keep it for `life` more seconds: it is kept no longer here than that or
+    /// than what it takes the place of, and one that is here already lives no longer for it.
     #[expect(clippy::too_many_arguments, reason = "what is handed in, and by whom")]
     pub(crate) fn put_handed(
         &mut self,
@@ -89,9 +89,15 @@ impl Store {
             Ok(rank) => rank,
             Err(put) => return put,
         };
-        match self.entries.get(&(self.own.distance(target.key()), Bytes::new())) {
+        let here = self.entries.get(&(self.own.distance(target.key()), Bytes::new()));
+        // What takes the place of another lives as long as that would have: nothing is lost by a better one that is about to end.
+        let left = here.map_or(0, |entry| entry.expires.saturating_sub(now.unix.as_secs()));
+        match here {
             Some(Entry { held: Held::Foreign { rank: known }, .. }) if *known == rank => Put::Known,
-            _ => self.put_ranked(now, records, near, sender, target, value, rank, life.min(max_ttl)),
+            None if life == 0 => Put::Refused(Refusal::Invalid),
+            _ => {
+                self.put_ranked(now, records, near, sender, target, value, rank, life.max(left).min(max_ttl))
+            }
         }
     }
 

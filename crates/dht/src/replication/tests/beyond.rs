@@ -5,8 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::*;
-use crate::record::Validator;
-use crate::{Invalid, Judged, Target};
+use crate::record::{EntryId, Validator};
+use crate::replication::digest::{raw_hash, short};
+use crate::replication::repair::scope_of;
+use crate::store::Put;
+use crate::{Invalid, Judged, Refusal, Target};
 
 /// A value is its own rank; one that begins with an x is none, and one with a second in it is one until then.
 struct Words;
@@ -115,6 +118,37 @@ fn a_value_that_is_passed_on_lives_no_longer_for_it() {
     }
     compare_all(&mut nodes, life + 60..life + 3600);
     assert!(nodes.iter_mut().all(|node| said(node, life + 3600, 1).is_none()));
+}
+
+/// A validator may check signatures: who has values handed out pays for that.
+#[test]
+fn values_that_are_handed_out_cost_as_much_as_a_check() {
+    let mut node = keeper(1);
+    (0..20).for_each(|number| put(&mut node, 0, number, "blue"));
+    node.knows(at(1), &[2]);
+    let rank = Bytes::from_static(b"blue");
+    let hash = |number| short(raw_hash(&EntryId::of(place(number).key(), &Bytes::new()), &rank));
+    let want: Vec<u64> = (0..20).map(hash).collect();
+    let question = RepairMessage { want, scope: scope_of(&node.rules), ..RepairMessage::at(2) };
+    let asker = Asker { peer: peer(2), remote: "20.0.0.1".parse().unwrap(), verified: true };
+    let Node { repair, store, rules, .. } = &mut node;
+    let (answer, _) = repair.asked(at(2), rules, &Alone, store, &asker, &question).unwrap();
+    assert_eq!((answer.records.len(), repair.stats().looks), (20, 20 + 20 * 100));
+}
+
+/// Who hands over something better that is about to end takes nothing away with it.
+#[test]
+fn a_better_value_that_is_about_to_end_lives_as_long_as_what_it_replaces() {
+    let mut node = keeper(1);
+    put(&mut node, 0, 1, "blue");
+    let Node { store, rules, .. } = &mut node;
+    let sender = Sender::Holder { peer: peer(2), subnet: None };
+    let green = Bytes::from_static(b"green");
+    let mut hand =
+        |number, life| store.put_handed(at(10), rules, &Alone, sender, &place(number), &green, life);
+    assert_eq!((hand(1, 1), hand(2, 0)), (Put::Stored, Put::Refused(Refusal::Invalid)));
+    node.store.expire(at(100));
+    assert_eq!(said(&mut node, 100, 1).as_deref(), Some("green"));
 }
 
 /// Whoever has no validator for it, or one that refuses it, is not sent it again and again; nor is a value handed over that has come to its end by its own rules.

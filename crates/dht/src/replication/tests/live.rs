@@ -156,6 +156,18 @@ fn how_many_have_what_has_just_come_is_known_within_a_minute() {
     assert!(nodes.iter().all(|node| node.repair.next_due().unwrap() > Duration::from_secs(120)));
 }
 
+/// That such a question came to nothing says nothing of what was compared before.
+#[test]
+fn a_question_about_what_has_just_come_that_fails_takes_nothing_back() {
+    let (mut nodes, _) = five(&ReplicationConfig::default());
+    let node = &mut nodes[0];
+    let poll = |second| node.repair.poll(at(second), &rules(), &mut node.store, &mut node.random);
+    let asked: Vec<_> = (60..120).flat_map(poll).collect();
+    assert!(!asked.is_empty() && asked.iter().all(|(_, _, message)| !message.have.is_empty()));
+    asked.iter().for_each(|(token, ..)| node.repair.failed(*token));
+    assert_eq!(live(node, 120, &value(10, 1, TTL)).0, Some((5, 12)));
+}
+
 /// One that lacks it gets it from the closest holder then.
 #[test]
 fn who_lacks_what_has_just_come_gets_it_within_a_minute() {

@@ -98,8 +98,9 @@ pub(super) fn sybils(settings: &Settings) -> Report {
                     Some(run.rows)
                 }
                 kind => {
-                    let (rows, trace) = siege.by_others(*kind, attack, lookups);
-                    others.push(trace);
+                    let (rows, mut world) = siege.by_others(*kind, attack, lookups);
+                    others.push(world.trace.hash());
+                    results.broken = results.broken.take().or(world.broken_at_the_end());
                     rows
                 }
             };
@@ -255,8 +256,8 @@ impl Siege {
         Self { world, stream, records, places }
     }
 
-    /// Stores and gets by another library's rules: their rows, and the run's hash.
-    fn by_others(mut self, kind: Kind, attack: &Attack, lookups: u64) -> (Option<[Row; 2]>, u64) {
+    /// Stores and gets by another library's rules: their rows, and the network afterwards.
+    fn by_others(mut self, kind: Kind, attack: &Attack, lookups: u64) -> (Option<[Row; 2]>, World) {
         let attacked = Attacked {
             case: attack.name,
             records: &self.records,
@@ -265,7 +266,7 @@ impl Siege {
             is_bad: &|_| false,
         };
         let rows = beside::attacked(&mut self.world, &mut self.stream, kind, &attacked);
-        (rows, self.world.trace.hash())
+        (rows, self.world)
     }
 }
 
@@ -386,6 +387,7 @@ pub(super) fn colluders(settings: &Settings) -> Report {
                 kind => {
                     let rows = infested.by_others(*kind, share.name, lookups);
                     others.push(infested.world.trace.hash());
+                    results.broken = results.broken.take().or(infested.world.broken_at_the_end());
                     rows
                 }
             };
@@ -467,7 +469,7 @@ pub(super) fn finish(
     measures: Vec<Measure>,
 ) -> Report {
     let mut world = world.unwrap_or_else(|| World::new(setting(settings)));
-    world.broken = broken;
+    world.broken = broken.or(world.broken.take());
     let mut report = report(settings, number, &mut world, rows, measures);
     report.hash = format!("{hash:016x}");
     report

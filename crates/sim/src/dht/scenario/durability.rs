@@ -36,6 +36,9 @@ pub(super) fn survive(settings: &Settings) -> Report {
     super::attacks::finish(settings, 7, last, hash, broken, rows, measures)
 }
 
+/// In seconds.
+const DAY: u64 = 24 * 3_600;
+
 struct Run {
     world: World,
     rows: [Row; 2],
@@ -46,7 +49,7 @@ fn run(settings: &Settings, replicas: usize) -> Run {
     let span = settings.seconds.map_or(SPAN, |seconds| seconds * SECOND);
     let mut config = RecordsConfig::default();
     // Long enough that nothing expires: nobody is there to renew it.
-    config.value.max_ttl = Duration::from_secs(9 * 24 * 3_600);
+    config.value.max_ttl = Duration::from_secs((9 * DAY).max(span / SECOND + 2 * DAY));
     config.value.replicas = replicas;
     let setting = Setting { records: Some(Arc::new(config)), ..setting(settings) };
     let mut world = World::standing(setting);
@@ -56,7 +59,7 @@ fn run(settings: &Settings, replicas: usize) -> Run {
         world.stop_node(node as u32);
     }
     let up = world.up().count();
-    let life = span / SECOND + 24 * 3_600;
+    let life = span / SECOND + DAY;
     let mut records = Vec::new();
     for number in 0..(up * RECORDS) as u32 {
         let Some(record) = world.sign(number, "kept", 1, life, body(number.into())) else { continue };

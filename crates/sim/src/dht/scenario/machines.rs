@@ -20,11 +20,14 @@ pub(super) fn options(replicas: bool) -> Options {
     Options { class: Class::Interactive, quorum: usize::from(!replicas), ..Options::default() }
 }
 
+/// The figure of that name.
+const INVARIANTS: &str = "invariants broken";
+
 /// Whether an invariant was broken, where they are checked, and which one it was.
 pub(super) fn invariants(settings: &Settings, broken: Option<&str>) -> Vec<Measure> {
     let mut measures = Vec::new();
     if settings.checks {
-        measures.push(Measure::at_most("invariants broken", f64::from(u8::from(broken.is_some())), 0.0));
+        measures.push(Measure::at_most(INVARIANTS, f64::from(u8::from(broken.is_some())), 0.0));
     }
     measures.extend(broken.map(|which| Measure::at_most(which, 1.0, 0.0)));
     measures
@@ -117,7 +120,10 @@ pub(super) fn recovery(settings: &Settings, mut base: Report) -> Report {
     };
     let (two, five, ten) = (after(2), after(5), after(10));
     let traffic = world.read_meters(struck);
-    base.measures.extend(world.broken_at_the_end().map(|which| Measure::at_most(which, 1.0, 0.0)));
+    if let Some(which) = world.broken_at_the_end() {
+        base.measures.retain(|measure| measure.name != INVARIANTS);
+        base.measures.extend(invariants(settings, Some(&which)));
+    }
     base.measures.extend([
         Measure::told("stale share of tables at the strike", before),
         Measure::told("stale share after 2 min", two),
