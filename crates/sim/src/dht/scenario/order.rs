@@ -84,6 +84,7 @@ pub(super) fn order(settings: &Settings) -> Report {
     let repair = race.period();
     let healed = race.world.now();
     let converged = race.converge(healed + 4 * repair);
+    race.hear(healed + 4 * repair);
     let equivocated = race.signed.iter().filter(|(_, records)| records.len() > 1).count();
     let reported = race.reported();
     let row = figures(&race.gathered, &race.seen.asked, |_, _| true);
@@ -256,6 +257,14 @@ impl Race {
             self.gathered.run(&mut self.world, next);
         }
         self.world.now() - healed
+    }
+
+    /// Waits for the reports of what was said twice: those places may agree later than the others.
+    fn hear(&mut self, until: Micros) {
+        while self.world.now() < until && self.reported() < PLACES {
+            let next = self.world.now() + 30 * SECOND;
+            self.gathered.run(&mut self.world, next);
+        }
     }
 
     fn agree(&self) -> bool {
