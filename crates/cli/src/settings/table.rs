@@ -319,7 +319,7 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit count dht.replication.max_provided: "Things that we provide and tell others again"
     Limit time dht.replication.probe_every: "How often we ask the holders of our records whether they still have them"
     Limit time dht.replication.retry_first: "The first pause before we publish again what too few have stored; each further one doubles, up to `probe_every`"
-    Limit count dht.replication.slack: "A set is degraded when it is short of more than so many replicas"
+    Limit count dht.replication.slack: "A set is degraded when it is short of more than so many replicas; where fewer peers are known than replicas are wanted, of as many"
     Limit bytes records.endpoint.max_body_bytes: "Endpoint records: bytes of a body; envelope and framing come to that, 420 bytes at most"
     Limit time records.endpoint.max_ttl: "Endpoint records: the longest time from publishing to expiry"
     Limit time records.endpoint.default_ttl: "Endpoint records: the time to live unless the publisher says otherwise"

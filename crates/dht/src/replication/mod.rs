@@ -80,7 +80,7 @@ pub struct ReplicationConfig {
     pub probe_every: Duration,
     /// The first pause before we publish again what too few have stored; each further one doubles, up to `probe_every`.
     pub retry_first: Duration,
-    /// A set is degraded when it is short of more than so many replicas.
+    /// A set is degraded when it is short of more than so many replicas; where fewer peers are known than replicas are wanted, of as many.
     pub slack: usize,
 }
 
