@@ -34,10 +34,18 @@ impl<C> Bound<C> {
 trait Within: Debug {
     fn is_within(&self, least: &Self, most: &Self) -> bool;
 
+    /// The value as the user gives it.
+    fn shown(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn check(&self, name: &str, least: &Self, most: &Self) -> Result<(), String> {
         match self.is_within(least, most) {
             true => Ok(()),
-            false => Err(format!("the limit {name} is {self:?}: give {least:?} to {most:?}")),
+            false => {
+                let (value, least, most) = (self.shown(), least.shown(), most.shown());
+                Err(format!("the limit {name} is {value}: give {least} to {most}"))
+            }
         }
     }
 }
@@ -58,6 +66,10 @@ ordered! { usize u32 f64 Duration }
 impl Within for Option<Duration> {
     fn is_within(&self, least: &Self, most: &Self) -> bool {
         self.is_none() || (least..=most).contains(&self)
+    }
+
+    fn shown(&self) -> String {
+        self.map_or("none".to_owned(), |value| value.shown())
     }
 }
 
@@ -358,7 +370,7 @@ mod tests {
         assert_eq!(told(|c| c.lookup.alpha = 17), "the limit dht.lookup.alpha is 17: give 3 to 16");
         assert_eq!(
             told(|c| c.lookup.stagger = Some(secs(11))),
-            "the limit dht.lookup.stagger is Some(11s): give Some(0ns) to Some(10s)"
+            "the limit dht.lookup.stagger is 11s: give 0ns to 10s"
         );
         assert!(told(|c| c.table.lifetime_shape = f64::NAN).contains("lifetime_shape is NaN"));
         assert!(told(|c| c.table.k = 0).contains("dht.table.k"));

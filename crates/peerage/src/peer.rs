@@ -196,11 +196,14 @@ impl Peer {
     /// Changes what is known about the peer.
     pub(crate) fn change_about<T>(&self, change: impl FnOnce(&mut About) -> T) -> T {
         let mut said = lock(&self.said);
-        let mut about = said.about();
+        let before = said.about();
+        let mut about = before.clone();
         let result = change(&mut about);
-        *said = Said::new(about, &self.shared.sayings);
-        drop(said);
-        self.shared.tell_dht();
+        if about != before {
+            *said = Said::new(about, &self.shared.sayings);
+            drop(said);
+            self.shared.tell_dht();
+        }
         result
     }
 

@@ -12,6 +12,7 @@ mod invariants;
 mod keeping;
 mod late;
 mod limits;
+mod measured;
 mod outages;
 mod reads;
 mod watchers;

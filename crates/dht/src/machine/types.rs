@@ -420,7 +420,7 @@ pub struct Found {
     pub value: Bytes,
     /// How many peers answered with it.
     pub holders: usize,
-    /// Whether peers of two networks did, by where they were met; on loopback and in private networks, two peers.
+    /// Whether peers of two networks did, by where they were met; on loopback, of two peers.
     pub borne_out: bool,
     /// The first who did.
     pub from: PeerId,

@@ -31,7 +31,7 @@ pub struct Repair {
     pub(super) guests: BTreeMap<Key, TokenBucket>,
     pub(super) index: Index,
     pub(super) fresh: Fresh,
-    pub(super) period: Duration,
+    pub(crate) period: Duration,
     size: Option<f64>,
     pub(super) next_token: u64,
     pub(super) clocks: NeighbourClocks,

@@ -161,7 +161,7 @@ impl Table {
             return self.verified_again(contact, before, subnet.or(before));
         }
         let mut index = self.index(contact.key());
-        if subnet.is_some_and(|subnet| !self.subnet_has_room(index, subnet)) {
+        if subnet.is_some_and(|subnet| !self.make_subnet_room(index, subnet)) {
             return Admission::SubnetFull;
         }
         while self.buckets[index].entries.len() >= self.capacity(index) && self.splits(index) {
@@ -193,7 +193,7 @@ impl Table {
     ) -> Admission {
         let index = self.index(contact.key());
         let moved = subnet.filter(|_| subnet != before);
-        let crowded = moved.is_some_and(|subnet| !self.subnet_has_room(index, subnet));
+        let crowded = moved.is_some_and(|subnet| !self.make_subnet_room(index, subnet));
         if crowded && !contact.subnets().any(|stated| Some(stated) == before) {
             self.buckets[index].entries.retain(|entry| entry.contact.key() != contact.key());
             return Admission::SubnetFull;
@@ -543,9 +543,32 @@ impl Table {
         self.next_due = self.next_due.min(due);
     }
 
+    /// Whether one more of a subnet would find a place in a bucket. Whoever is in quarantine keeps its own only until somebody who answers wants it.
     fn subnet_has_room(&self, index: usize, subnet: Subnet) -> bool {
-        let (here, everywhere) = self.subnet_counts(index, subnet);
-        here < self.config.subnet_per_bucket && everywhere < self.config.subnet_per_table
+        let stays = |entry: &&Entry| entry.subnet == Some(subnet) && (self.frozen || entry.is_usable());
+        let here = self.buckets[index].entries.iter().filter(stays).count();
+        here < self.config.subnet_per_bucket
+            && self.entries().filter(stays).count() < self.config.subnet_per_table
+    }
+
+    /// The same for somebody who has answered; those in quarantine leave as far as it takes.
+    fn make_subnet_room(&mut self, index: usize, subnet: Subnet) -> bool {
+        if !self.subnet_has_room(index, subnet) {
+            return false;
+        }
+        let (per_bucket, per_table) = (self.config.subnet_per_bucket, self.config.subnet_per_table);
+        while let (here, everywhere) = self.subnet_counts(index, subnet)
+            && (here >= per_bucket || everywhere >= per_table)
+        {
+            let gone = |entry: &Entry| entry.subnet == Some(subnet) && !entry.is_usable();
+            let place = |bucket: &Bucket| bucket.entries.iter().position(gone);
+            // Its own bucket first: there both bounds gain.
+            let near = std::iter::once(index).chain((0..self.buckets.len()).filter(|_| here < per_bucket));
+            let found = near.filter_map(|index| place(&self.buckets[index]).map(|at| (index, at))).next();
+            let Some((index, at)) = found else { return false };
+            self.buckets[index].entries.swap_remove(at);
+        }
+        true
     }
 
     fn subnet_counts(&self, index: usize, subnet: Subnet) -> (usize, usize) {

@@ -153,6 +153,43 @@ fn so_many_of_a_subnet_stand_in_a_bucket_and_in_the_table_and_loopback_is_exempt
     }
 }
 
+/// Whoever has left for good keeps nobody of its subnet out: a network behind one /24 goes on when identities come and go.
+#[test]
+fn the_dead_of_a_subnet_give_their_places_to_the_living() {
+    let of_subnet = |number: u64| {
+        let address = format!("/ip4/20.1.1.{}/udp/{}/quic-v1", number % 250, 1000 + number).parse().unwrap();
+        Contact::new(peer(number), &[address])
+    };
+    let subnet = Subnet::of("20.1.1.1".parse().unwrap()).unwrap();
+    // One bucket, which takes two; and many, where the table's bound of three holds.
+    for others in [0, 2000] {
+        let mut table = filled(others);
+        let mut newcomers = (5000..).map(of_subnet);
+        let mut come = |table: &mut Table, now: Now| {
+            let one = newcomers.by_ref().take(400).find(|one| admit(table, now, one) == Admission::Added);
+            assert!(table.entries().filter(|entry| entry.subnet == Some(subnet)).count() <= 3);
+            one
+        };
+        let inside: Vec<Contact> = std::iter::from_fn(|| come(&mut table, at(1))).collect();
+        assert_eq!(inside.len(), if others == 0 { 2 } else { 3 });
+        for (round, one) in inside.iter().enumerate() {
+            let second = 10 + 10 * round as u64;
+            table.failed(at(second), one.key());
+            assert!(come(&mut table, at(second)).is_none(), "a suspect keeps its place");
+            table.failed(at(second + 1), one.key());
+            table.freeze(true);
+            assert!(come(&mut table, at(second + 1)).is_none(), "our own outage costs nobody its place");
+            table.freeze(false);
+            table.failed(at(second + 2), one.key());
+            table.failed(at(second + 3), one.key());
+            let next = come(&mut table, at(second + 4)).expect("somebody who answers wants the place");
+            assert!(table.get(one.key()).is_none() && table.get(next.key()).is_some());
+        }
+        let alive = table.entries().filter(|entry| entry.subnet == Some(subnet) && entry.is_usable());
+        assert_eq!(alive.count(), inside.len());
+    }
+}
+
 /// AL-17: one miss makes a peer suspect, two in a row put it in quarantine, one answer redeems it.
 #[test]
 fn two_misses_in_a_row_are_a_quarantine_and_nobody_in_it_is_named() {
