@@ -1,5 +1,7 @@
 //! What must hold of the store after every event (dht.md D.3, 5 and 12).
 
+use std::collections::BTreeSet;
+
 use super::entry::Entry;
 use super::{Store, Usage};
 
@@ -20,6 +22,10 @@ impl Store {
         let indexed = (self.by_id.len(), self.expiry.len());
         if indexed != (used.records, used.records) {
             return Err(format!("{indexed:?} records in the indexes, {} there", used.records));
+        }
+        let keys: BTreeSet<_> = self.entries.keys().map(|(distance, _)| *distance).collect();
+        if keys.len() != self.keys.len() {
+            return Err(format!("{} keys in the indexes, {} there", self.keys.len(), keys.len()));
         }
         self.check_shares()?;
         if self.marks.len() > config.max_marks || self.providers.len() > config.max_providers {

@@ -23,6 +23,7 @@ mod origin;
 mod providers;
 mod put;
 mod rates;
+mod room;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,7 @@ pub use providers::MAX_PROVIDER_KEY;
 use providers::{Added, Provider, Providers};
 pub use put::Sender;
 use rates::Rates;
+use room::Keys;
 pub use rows::Restored;
 
 /// What the routing table knows of the nodes around a key.
@@ -132,6 +134,7 @@ pub struct Store {
     entries: BTreeMap<Spot, Entry>,
     by_id: BTreeMap<EntryId, Spot>,
     expiry: Expiry,
+    keys: Keys,
     used: Usage,
     publishers: BTreeMap<PeerId, Usage>,
     /// By kind; the last is all other namespaces.
@@ -164,6 +167,7 @@ impl Store {
             entries: BTreeMap::new(),
             by_id: BTreeMap::new(),
             expiry: Expiry::default(),
+            keys: Keys::default(),
             used: Usage::default(),
             publishers: BTreeMap::new(),
             namespaces: [Usage::default(); NAMESPACES],
@@ -476,6 +480,7 @@ impl Store {
     fn insert(&mut self, now: Now, spot: Spot, entry: Entry) {
         self.count(&entry, true);
         self.expiry.insert(namespace(entry.kind()), entry.expires, entry.id);
+        self.keys.insert(namespace(entry.kind()), spot.0);
         self.by_id.insert(entry.id, spot.clone());
         if self.marks.get(&entry.id).is_some_and(|mark| Some(&mark.version) <= entry.version()) {
             self.forget_mark(now, &entry.id);
@@ -491,6 +496,9 @@ impl Store {
         let entry = self.entries.remove(spot)?;
         self.count(&entry, false);
         self.expiry.remove(namespace(entry.kind()), entry.expires, entry.id);
+        if self.at(spot.0).next().is_none() {
+            self.keys.remove(namespace(entry.kind()), spot.0);
+        }
         self.by_id.remove(&entry.id);
         self.writing.touch(now, rows::record_row(entry.id));
         self.followed.touch(spot.0);

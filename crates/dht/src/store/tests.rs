@@ -9,6 +9,7 @@ mod check;
 mod disk;
 mod limits;
 mod proofs;
+mod room;
 mod shares;
 
 use disk::{reloaded, write_all};

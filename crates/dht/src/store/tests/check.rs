@@ -19,6 +19,7 @@ fn counters_that_are_not_the_sums_of_what_is_there_are_told() {
     assert!(spoilt(|store| store.used.records += 1).contains("counted"));
     assert!(spoilt(|store| drop(store.entries.pop_last())).contains("counted"));
     assert!(spoilt(|store| store.by_id.clear()).contains("in the indexes"));
+    assert!(spoilt(|store| store.keys = Keys::default()).contains("0 keys in the indexes"));
     assert!(spoilt(|store| store.namespaces[0].bytes += 1).contains("bytes of kinds"));
     assert!(spoilt(|store| store.publishers.clear()).contains("of publishers"));
 }
