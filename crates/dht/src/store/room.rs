@@ -3,7 +3,7 @@
 //! Beyond the nodes responsible the distance alone decides. How many those are each kind has for itself, so that the furthest key of each kind is looked at: what is ours to
 //! keep shields nothing that lies closer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use peerage_machine::Now;
 
@@ -49,6 +49,8 @@ impl Store {
         aside: &mut Vec<(Spot, Entry)>,
     ) -> Result<(), Put> {
         let (bytes, kind) = (entry.bytes(), namespace(entry.kind()));
+        let mut judge =
+            Judge { now, near, records, crowded: [false; NAMESPACES], has_closer: BTreeMap::new() };
         loop {
             let over_namespace = self.is_over_share(kind, bytes, self.config.namespace_share);
             let over_all = self.used.bytes + bytes > self.config.max_bytes
@@ -56,14 +58,13 @@ impl Store {
             if !over_namespace && !over_all {
                 return Ok(());
             }
-            let crowded: [bool; NAMESPACES] = std::array::from_fn(|number| {
+            judge.crowded = std::array::from_fn(|number| {
                 let more = if number == kind { bytes } else { 0 };
                 self.is_over_share(number, more, 1.0 / NAMESPACES as f64)
             });
-            let judge = Judge { now, near, records, crowded };
-            let newcomer = judge.worth(spot, entry);
+            let newcomer = Worthless { beyond: judge.beyond(spot, entry), ..judge.worth_in_range(entry) };
             let among = over_namespace.then_some(kind);
-            let first = self.first_to_go(&judge, among).filter(|(_, worth)| *worth > newcomer);
+            let first = self.first_to_go(&mut judge, among).filter(|(_, worth)| *worth > newcomer);
             let Some((first, _)) = first else { return Err(Put::Busy) };
             aside.extend(self.remove(now, &first, false).map(|gone| (first, gone)));
         }
@@ -78,9 +79,10 @@ impl Store {
     }
 
     /// The record that goes first, of all or of one namespace.
-    fn first_to_go(&self, judge: &Judge<'_>, among: Option<usize>) -> Option<(Spot, Worthless)> {
+    fn first_to_go(&self, judge: &mut Judge<'_>, among: Option<usize>) -> Option<(Spot, Worthless)> {
         if let Some(distance) = self.furthest_beyond(judge, among) {
-            let at_that_key = self.at(distance).map(|(spot, entry)| (spot, judge.worth(spot, entry)));
+            let worth = |entry| Worthless { beyond: Some(distance), ..judge.worth_in_range(entry) };
+            let at_that_key = self.at(distance).map(|(spot, entry)| (spot, worth(entry)));
             let last = at_that_key.max_by_key(|(_, worth)| *worth);
             return last.map(|(spot, worth)| (spot.clone(), worth));
         }
@@ -93,7 +95,7 @@ impl Store {
     }
 
     /// Of the furthest key of each kind the furthest one to which enough others are closer.
-    fn furthest_beyond(&self, judge: &Judge<'_>, among: Option<usize>) -> Option<Distance> {
+    fn furthest_beyond(&self, judge: &mut Judge<'_>, among: Option<usize>) -> Option<Distance> {
         let mut furthest: Vec<Distance> = kinds(among).filter_map(|kind| self.keys.furthest(kind)).collect();
         furthest.sort_unstable();
         let mut from_afar = furthest.into_iter().rev();
@@ -114,6 +116,8 @@ struct Judge<'a> {
     records: &'a Records,
     /// Kinds that take more than an equal part of the store.
     crowded: [bool; NAMESPACES],
+    /// Keys that were asked about, by distance, and whether enough others are closer. A key's name tells its kind, so that it is the same for all that stand there, however many.
+    has_closer: BTreeMap<Distance, bool>,
 }
 
 /// How soon a record goes: the greatest first.
@@ -129,11 +133,7 @@ struct Worthless {
 }
 
 impl Judge<'_> {
-    fn worth(&self, spot: &Spot, entry: &Entry) -> Worthless {
-        Worthless { beyond: self.beyond(spot, entry), ..self.worth_in_range(entry) }
-    }
-
-    /// The same of a record that is ours to keep.
+    /// Of a record that is ours to keep.
     fn worth_in_range(&self, entry: &Entry) -> Worthless {
         let config = self.records.config();
         let longest = entry.kind().map_or(config.foreign.max_ttl, |kind| config.of(kind).max_ttl);
@@ -147,9 +147,13 @@ impl Judge<'_> {
         }
     }
 
-    fn beyond(&self, spot: &Spot, entry: &Entry) -> Option<Distance> {
-        let replicas = self.records.keeping(entry.target.name()).map_or(0, |limits| limits.replicas);
-        (self.near.closer(entry.target.key(), replicas) >= replicas).then_some(spot.0)
+    /// The distance of a record, where enough others are closer to its key.
+    fn beyond(&mut self, spot: &Spot, entry: &Entry) -> Option<Distance> {
+        let has_closer = self.has_closer.entry(spot.0).or_insert_with(|| {
+            let replicas = self.records.keeping(entry.target.name()).map_or(0, |limits| limits.replicas);
+            self.near.closer(entry.target.key(), replicas) >= replicas
+        });
+        has_closer.then_some(spot.0)
     }
 }
 
