@@ -144,7 +144,7 @@ impl Unverified {
         let signed =
             envelope_wire::Envelope::decode(outer.envelope.clone()).map_err(|_| RecordFault::Malformed)?;
         // What is not signed has one form, so that nobody can add to a record what its publisher didn't say.
-        if outer.encoded_len() != value.len() || signed.encode_to_vec() != outer.envelope {
+        if !is_as_written(&outer, value) || signed.encode_to_vec() != outer.envelope {
             return Err(RecordFault::Malformed);
         }
         if signed.payload_type != RECORD.payload_type {
@@ -314,6 +314,15 @@ impl Claim {
         }
     }
 }
+
+/// Whether a value is what [`Claim::to_bytes`] would make of it. As long as that, it has both parts once, nothing else, and no number that is longer than it need be: what is left
+/// to look at is which part comes first.
+fn is_as_written(outer: &wire::Record, value: &Bytes) -> bool {
+    outer.encoded_len() == value.len() && value.first() == Some(&ENVELOPE_TAG)
+}
+
+/// What an envelope begins with in a record: the number of its field, and that its length follows.
+const ENVELOPE_TAG: u8 = 1 << 3 | 2;
 
 #[cfg(test)]
 mod tests;

@@ -61,6 +61,25 @@ fn nobody_adds_to_a_record_what_its_publisher_did_not_say() {
     assert_eq!(Record::open(&network(), &padded.into()), Err(RecordFault::Malformed));
 }
 
+/// AL-05: a second form would be another value to readers, which counts for nobody who holds the record.
+#[test]
+fn a_record_whose_parts_stand_in_another_order_is_none() {
+    let value = record(3, b"hello").to_bytes();
+    let outer = wire::Record::decode(value.clone()).unwrap();
+    let head = wire::Record { body: Bytes::new(), ..outer.clone() }.encode_to_vec();
+    let body = &value[head.len()..];
+    let swapped = Bytes::from([body, &head].concat());
+    assert_eq!(wire::Record::decode(swapped.clone()).unwrap(), outer);
+    assert_eq!(Record::open(&network(), &swapped), Err(RecordFault::Malformed));
+    // What is said twice, and what is longer than it need be, are no other forms either.
+    let twice = [body, &head, body].concat();
+    let long = [&head[..], &[0x12, 0x85, 0], b"hello"].concat();
+    for other in [twice, long] {
+        assert_eq!(wire::Record::decode(&other[..]).unwrap(), outer);
+        assert_eq!(Record::open(&network(), &other.into()), Err(RecordFault::Malformed));
+    }
+}
+
 #[test]
 fn an_extension_has_no_body_and_joins_the_one_that_is_there() {
     let later = record(3, b"hello").extended(&key(1), 9000).unwrap();
@@ -165,5 +184,17 @@ proptest! {
         bytes.truncate(at);
         // Cut just before its body it is what renews a record: the same claim without the content.
         prop_assert!(Record::open(&network(), &bytes.into()).map_or(true, |cut| cut.body().is_none()));
+    }
+
+    /// AL-05: whatever the parts are and however they are put together, what is taken for a record is what is written of it.
+    #[test]
+    fn what_is_read_is_what_would_be_written(picks in prop::collection::vec(0usize..5, 1..4)) {
+        let value = record(1, b"hello").to_bytes();
+        let head = record(1, b"hello").extension();
+        let parts = [&head[..], &value[head.len()..], &[0x12, 0], &[0x0a, 0], &[0x98, 0x06, 1]];
+        let bytes = Bytes::from(picks.iter().map(|pick| parts[*pick]).collect::<Vec<_>>().concat());
+        if let Ok(read) = Record::open(&network(), &bytes) {
+            prop_assert_eq!(read.to_bytes(), bytes);
+        }
     }
 }
