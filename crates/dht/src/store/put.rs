@@ -163,13 +163,14 @@ impl Store {
             return Put::Known;
         }
         let equivocates = known.is_some_and(|known| known.equivocates(claim.version()));
-        let there = self.entries.get(&spot).filter(|_| equivocates && known > Some(*claim.version()));
-        if let Some(there) = there.filter(|there| there.rival_at(now, records).is_some()) {
-            // It is proved already.
-            return Put::Stale(Some(there.value.clone()));
-        }
-        if !equivocates && self.high_water(&claim.id()).is_some_and(|mark| mark > *claim.version()) {
-            return Put::Stale(self.entries.get(&spot).map(|entry| entry.value.clone()));
+        let there = self.entries.get(&spot);
+        let less = there.filter(|_| equivocates && known > Some(*claim.version()));
+        let is_proved = less.is_some_and(|there| there.rival_at(now, records).is_some());
+        if is_proved
+            || !equivocates && self.high_water(&claim.id()).is_some_and(|mark| mark > *claim.version())
+        {
+            let shown = there.filter(|_| shows(&sender, claim));
+            return Put::Stale(shown.map(|entry| entry.value.clone()));
         }
         let peer = match sender {
             Sender::Own => None,
@@ -481,6 +482,19 @@ impl Store {
     /// What stands at a distance from us.
     pub(super) fn at(&self, distance: Distance) -> impl Iterator<Item = (&Spot, &Entry)> {
         self.entries.range((distance, Bytes::new())..).take_while(move |(spot, _)| spot.0 == distance)
+    }
+}
+
+/// Whether a sender may see what is newer than this, before anybody has looked whether it is signed: a message is for its sender and its recipient alone, and whoever names those
+/// could ask for it.
+fn shows(sender: &Sender, claim: &Claim) -> bool {
+    let Place::Mailbox { recipient, .. } = claim.place() else { return true };
+    let publisher = claim.publisher();
+    match sender {
+        Sender::Own => true,
+        Sender::Peer { peer, .. } | Sender::Holder { peer, .. } => {
+            publisher == *recipient || [&publisher, recipient].contains(&peer)
+        }
     }
 }
 

@@ -62,3 +62,50 @@ fn a_renewal_without_room_for_the_proof_comes_in_alone() {
         assert_eq!(store.used().records, 2);
     }
 }
+
+/// A record that nobody has signed, with the header that `like` has but for its version.
+fn unsigned(like: &Record, not_after: u64, body: &'static [u8]) -> Bytes {
+    let draft = Draft::new(like.place().clone(), like.version().seq, not_after, Bytes::from_static(body));
+    let publisher = [2, 1].into_iter().find(|number| peer(*number) == like.publisher()).unwrap();
+    let mut value = Record::sign(&key(publisher), &network(), draft).unwrap().to_bytes().to_vec();
+    let tail = value.len() - body.len() - 3;
+    value[tail] ^= 1;
+    assert_eq!(Record::open(&network(), &value.clone().into()), Err(crate::record::RecordFault::Signature));
+    value.into()
+}
+
+/// Contract C-55: whoever names its publisher and its number is shown no message for it, whether or not it says two things.
+#[test]
+fn a_message_that_is_newer_is_shown_to_its_sender_and_its_recipient_alone() {
+    let sealed = |body, not_after| {
+        let draft = Draft::new(mailbox(), 1, not_after, Bytes::from_static(body));
+        Record::sign(&key(2), &network(), draft).unwrap()
+    };
+    let mut store = store(StoreConfig::default());
+    let (first, second) = (sealed(b"sealed", TTL), sealed(b"other", TTL - 1));
+    put(&mut store, 0, &first);
+    let stale = |store: &mut Store, sender, like: &Record, value: &Bytes| {
+        store.put(at(0), &rules(), &ALONE, sender, like.target(), value)
+    };
+    let holder = Sender::Holder { peer: peer(9), subnet: None };
+    let mut shown = |old: Bytes| {
+        let senders = [Sender::Own, from(1), from(2), from(9), holder];
+        senders.map(|sender| match stale(&mut store, sender, &first, &old) {
+            Put::Stale(value) => value == Some(first.to_bytes()),
+            put => panic!("{put:?}"),
+        })
+    };
+    assert_eq!(shown(unsigned(&first, TTL - 2, b"sealed")), [true, true, true, false, false]);
+    put(&mut store, 0, &second);
+    assert!(store.summary(&first.id()).is_some() && !store.take_equivocations().is_empty());
+    let mut shown = |old: Bytes| {
+        let senders = [Sender::Own, from(1), from(2), from(9), holder];
+        senders.map(|sender| stale(&mut store, sender, &first, &old) == Put::Stale(Some(first.to_bytes())))
+    };
+    assert_eq!(shown(unsigned(&first, TTL - 2, b"third")), [true, true, true, false, false]);
+    // What the mailbox asks of its senders everybody may read.
+    let open = MailboxPolicy::Open { work_bits: 0 };
+    let (older, newer) = (owners_rules(1, open, vec![]), owners_rules(2, open, vec![]));
+    put(&mut store, 0, &newer);
+    assert_eq!(put_by(&mut store, at(0), from(9), &older), Put::Stale(Some(newer.to_bytes())));
+}
