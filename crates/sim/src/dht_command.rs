@@ -10,7 +10,7 @@ use clap::Args;
 use peerage_sim::dht::plot;
 use peerage_sim::dht::policy::Kind;
 use peerage_sim::dht::progress::Progress;
-use peerage_sim::dht::report::{Report, markdown_of_seeds};
+use peerage_sim::dht::report::{Report, all_pass, markdown_of_seeds};
 use peerage_sim::dht::scenario::{SCENARIOS, Scenario, Settings, scenario};
 
 use crate::dht_progress::Board;
@@ -19,11 +19,16 @@ use crate::{say, unprinted};
 /// Scenarios whose comparison is drawn: single lookups.
 const DRAWN: [u32; 4] = [1, 2, 3, 4];
 
+/// The one that runs whole nodes.
+const CALIBRATION: u32 = 28;
+/// Scenarios in which everybody can be dialled.
+const WITHOUT_NAT: [u32; 4] = [1, 2, 4, CALIBRATION];
+
 /// Seeds of one command: their results are kept until all are there.
 const MOST_SEEDS: u64 = 10_000;
 /// Lookups of one row: what each took is kept, and records last a day.
 const MOST_LOOKUPS: u64 = 300_000;
-/// What `--seconds` may be, at most.
+/// What `--seconds` and `--idle-seconds` may be, at most.
 const YEAR: u64 = 365 * 24 * 3_600;
 
 /// What `dht` takes.
@@ -48,10 +53,13 @@ pub(crate) struct Dht {
     /// Lookups for each row, 1 to 300,000. Without it, the scenario's own number.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MOST_LOOKUPS))]
     lookups: Option<u64>,
-    /// Simulated seconds of scenarios that go on for hours, up to a year; of the calibration, after how many a connection that is not used ends. Without it, as long as the study says.
+    /// Simulated seconds of scenarios that go on for hours, up to a year. Without it, as long as the study says.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=YEAR))]
     seconds: Option<u64>,
-    /// Share of requests that lose a packet, 0 to 1.
+    /// Simulated seconds after which a connection for questions ends that is not used, up to a year; for scenario 28 alone. Without it, 5; nodes take 60 unless told otherwise.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=YEAR))]
+    idle_seconds: Option<u64>,
+    /// Share of requests that lose a packet, 0 to 1; not for scenario 28.
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     loss: f64,
     /// Share of nodes that nobody can dial and that don't know it, 0 to 1; not for scenarios 1, 2, 4 and 28.
@@ -69,7 +77,7 @@ pub(crate) struct Dht {
     /// Draws the first scenario that compares policies, and how lookups grow with the network, into this file; the growth is in the tables as well.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Runs at the same time. Without it, one for each processor; each takes up to a gigabyte and a half at 10,000 nodes.
+    /// Runs at the same time. Without it, one for each processor; each takes up to a gigabyte and a half at 10,000 nodes, of scenario 15 three.
     #[arg(long)]
     jobs: Option<usize>,
 }
@@ -82,14 +90,7 @@ pub(crate) fn run(dht: &Dht) -> Result<bool, String> {
         return Err("--svg draws a comparison: choose scenario 1, 2, 3 or 4".to_owned());
     }
     check_policies(&dht.policy, &chosen)?;
-    for scenario in &chosen {
-        if dht.nat > 0.0 && [1, 2, 4, 28].contains(&scenario.number) {
-            return Err(format!(
-                "scenario {} has no model of nodes that cannot be dialled: leave --nat out",
-                scenario.number
-            ));
-        }
-    }
+    check_circumstances(dht, &chosen)?;
     // A run may take hours: whether its results can be written is seen before.
     for path in dht.out.iter().chain(&dht.svg) {
         write_nothing(path)?;
@@ -98,7 +99,7 @@ pub(crate) fn run(dht: &Dht) -> Result<bool, String> {
     let mut passed = true;
     let mut compared = None;
     run_all(dht, &chosen, &seeds, |board, reports| {
-        passed &= reports.iter().all(Report::passes);
+        passed &= all_pass(&reports);
         let tables = markdown_of_seeds(&reports);
         written.add(&tables)?;
         if dht.json {
@@ -119,14 +120,14 @@ pub(crate) fn run(dht: &Dht) -> Result<bool, String> {
         }
     })?;
     if let (Some(path), Some(report)) = (&dht.svg, compared) {
-        let growth = plot::growth(dht.seed, dht.lookups.unwrap_or(1_000));
+        let growth = plot::growth(report.seed, dht.lookups.unwrap_or(1_000));
         let tables =
             format!("### Growth with the network, quiet, all contacts warm\n\n{}\n", plot::table(&growth));
         written.add(&tables)?;
         if !dht.json {
             say(&tables);
         }
-        write(path, &plot::svg(&report, &growth))?;
+        write(path, &plot::svg(&report, &growth.sizes))?;
     }
     Ok(passed)
 }
@@ -220,6 +221,35 @@ fn check_policies(policies: &[Kind], chosen: &[&Scenario]) -> Result<(), String>
     ))
 }
 
+/// What a scenario would take no notice of is refused.
+fn check_circumstances(dht: &Dht, chosen: &[&Scenario]) -> Result<(), String> {
+    let among = |without: &[u32]| {
+        numbers(chosen.iter().copied().filter(|scenario| without.contains(&scenario.number)))
+    };
+    let refuse = |without: &[u32], what: &str, flag: &str| match among(without) {
+        some if some.is_empty() => Ok(()),
+        some => Err(format!(
+            "{flag}: there is no model of {what} in {some}: leave it out, or give others with --scenario"
+        )),
+    };
+    if dht.nat > 0.0 {
+        refuse(&WITHOUT_NAT, "nodes that cannot be dialled", "--nat")?;
+    }
+    if dht.loss > 0.0 {
+        refuse(&[CALIBRATION], "lost packets", "--loss")?;
+    }
+    let is_calibration = |scenario: &&Scenario| scenario.number == CALIBRATION;
+    if dht.seconds.is_some() && chosen.iter().all(is_calibration) {
+        return Err(format!(
+            "scenario {CALIBRATION} ends with its last lookup: leave --seconds out (--idle-seconds says when its connections end)"
+        ));
+    }
+    if dht.idle_seconds.is_some() && !chosen.iter().any(is_calibration) {
+        return Err(format!("--idle-seconds is for scenario {CALIBRATION} alone: leave it out"));
+    }
+    Ok(())
+}
+
 /// The scenarios' numbers, with commas.
 fn numbers<'a>(scenarios: impl Iterator<Item = &'a Scenario>) -> String {
     let numbers: Vec<String> = scenarios.map(|scenario| scenario.number.to_string()).collect();
@@ -233,6 +263,7 @@ fn settings(dht: &Dht, scenario: &Scenario, seed: u64) -> Settings {
         policies: if dht.policy.is_empty() { Kind::ALL.to_vec() } else { dht.policy.clone() },
         lookups: dht.lookups,
         seconds: dht.seconds,
+        idle_seconds: dht.idle_seconds,
         loss: dht.loss,
         nat: dht.nat,
         checks: dht.checks,
@@ -286,6 +317,47 @@ mod tests {
 
     use super::*;
 
+    fn flags(args: &[&str]) -> Dht {
+        let command = Dht::augment_args(Command::new("dht"));
+        let matches = command.get_matches_from(["dht"].iter().chain(args));
+        <Dht as clap::FromArgMatches>::from_arg_matches(&matches).expect("good flags")
+    }
+
+    #[test]
+    fn what_a_scenario_takes_no_notice_of_is_refused() {
+        let check = |args: &[&str]| {
+            let dht = flags(args);
+            check_circumstances(&dht, &chosen(&dht.scenario).expect("they are there"))
+        };
+        for good in [
+            "--scenario 2,3 --loss 0.1",
+            "--scenario 5 --nat 0.1 --seconds 60",
+            "--scenario 28 --idle-seconds 60",
+            "--scenario 5,28 --seconds 60 --idle-seconds 60",
+            "--seconds 3600",
+        ] {
+            assert_eq!(check(&good.split(' ').collect::<Vec<_>>()), Ok(()), "{good}");
+        }
+        for (bad, why) in [
+            ("--scenario 28 --loss 0.1", "--loss: there is no model of lost packets in 28: leave it out"),
+            ("--loss 0.1", "no model of lost packets in 28:"),
+            ("--nat 0.1", "--nat: there is no model of nodes that cannot be dialled in 1,2,4,28:"),
+            ("--scenario 28 --seconds 60", "--idle-seconds says"),
+            ("--scenario 5 --idle-seconds 60", "--idle-seconds is for scenario 28 alone"),
+        ] {
+            let refused = check(&bad.split(' ').collect::<Vec<_>>()).expect_err(bad);
+            assert!(refused.contains(why), "{bad}: {refused}");
+        }
+    }
+
+    #[test]
+    fn how_long_the_others_go_on_says_nothing_of_the_calibrations_connections() {
+        let calibration = scenario(CALIBRATION).expect("it is there");
+        let of = |args: &[&str]| settings(&flags(args), calibration, 1);
+        assert_eq!(of(&["--seconds", "3600"]).idle_seconds, None);
+        assert_eq!(of(&["--idle-seconds", "60"]).idle_seconds, Some(60));
+    }
+
     #[test]
     fn others_rules_are_refused_where_there_is_nothing_to_compare() {
         let all: Vec<&Scenario> = SCENARIOS.iter().collect();
@@ -319,12 +391,9 @@ mod tests {
         assert_eq!(write_nothing(&file), Ok(()));
         assert_eq!(std::fs::read_to_string(&file).expect("it is there"), "before");
         assert!(write_nothing(&folder.path().join("no/such/results.md")).is_err());
-        let dht = Dht::augment_args(Command::new("dht"));
-        let out = folder.path().join("no/such/results.md");
-        let args = ["dht", "--scenario", "1", "--nodes", "10", "--lookups", "1", "--out"].map(Into::into);
-        let args: Vec<std::ffi::OsString> = args.into_iter().chain([out.into()]).collect();
-        let dht = <Dht as clap::FromArgMatches>::from_arg_matches(&dht.get_matches_from(args));
-        let refused = run(&dht.expect("good flags")).expect_err("it cannot be written");
+        let out = folder.path().join("no/such/results.md").display().to_string();
+        let dht = flags(&["--scenario", "1", "--nodes", "10", "--lookups", "1", "--out", &out]);
+        let refused = run(&dht).expect_err("it cannot be written");
         assert!(refused.contains("results.md cannot be written"), "{refused}");
     }
 
@@ -334,5 +403,7 @@ mod tests {
         let help = Dht::augment_args(Command::new("dht")).render_long_help().to_string();
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(help.contains(&format!("all of them in scenarios {comparing},")), "{help}");
+        // What was measured: 3.1 GB.
+        assert!(help.contains("a gigabyte and a half at 10,000 nodes, of scenario 15 three"), "{help}");
     }
 }

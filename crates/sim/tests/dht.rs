@@ -21,6 +21,7 @@ fn settings(nodes: usize, seed: u64) -> Settings {
         policies,
         lookups: Some(300),
         seconds: None,
+        idle_seconds: None,
         loss: 0.0,
         nat: 0.0,
         checks: true,
@@ -100,7 +101,7 @@ fn what_is_stored_is_found_though_a_fifth_cannot_be_dialled_and_packets_are_lost
 /// The table of growth: hops grow with the logarithm of the number of nodes, and so do requests and times, more or less.
 #[test]
 fn lookups_grow_with_the_logarithm_of_the_network() {
-    let growth = growth(7, 200);
+    let growth = growth(7, 200).sizes;
     let hops: Vec<f64> = growth.iter().map(|one| one.closest.hops).collect();
     let gets: Vec<f64> = growth.iter().map(|one| one.get.hops).collect();
     for hops in [hops, gets] {

@@ -14,6 +14,7 @@ fn settings(nodes: usize, seed: u64, lookups: u64) -> Settings {
         policies,
         lookups: Some(lookups),
         seconds: None,
+        idle_seconds: None,
         loss: 0.0,
         nat: 0.0,
         checks: true,

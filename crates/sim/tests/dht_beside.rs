@@ -13,6 +13,7 @@ fn settings(nodes: usize, seed: u64, lookups: u64, policies: &[Kind]) -> Setting
         policies: policies.to_vec(),
         lookups: Some(lookups),
         seconds: Some(300),
+        idle_seconds: None,
         loss: 0.0,
         nat: 0.0,
         checks: true,

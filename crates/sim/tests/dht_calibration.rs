@@ -17,6 +17,7 @@ fn whole_nodes_and_the_loop_agree_on_how_long_lookups_take() {
             policies,
             lookups: Some(60),
             seconds: None,
+            idle_seconds: None,
             loss: 0.0,
             nat: 0.0,
             checks: false,

@@ -13,6 +13,7 @@ fn settings(nodes: usize, lookups: u64) -> Settings {
         policies: vec![Kind::Ours],
         lookups: Some(lookups),
         seconds: None,
+        idle_seconds: None,
         loss: 0.0,
         nat: 0.0,
         checks: true,

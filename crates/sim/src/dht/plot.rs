@@ -36,23 +36,38 @@ pub struct Growth {
     pub closest: Figures,
 }
 
-/// Our lookups in quiet networks of 100, 1,000 and 10,000 nodes.
-pub fn growth(seed: u64, lookups: u64) -> Vec<Growth> {
-    let of = |nodes| {
-        let world = Still::new(Plan::new(nodes, seed, Faults::default()));
-        let run = |goal| figures(&world, Kind::Ours, goal, Reach::WARM, lookups, &mut Trace::default());
-        Growth { nodes, get: run(Goal::Value), closest: run(Goal::Closest) }
-    };
-    [100, 1_000, 10_000].into_iter().map(of).collect()
+/// What lookups come to as the network grows, and what it followed from.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Grown {
+    /// The seed.
+    pub seed: u64,
+    /// Lookups of each kind, at each size.
+    pub lookups: u64,
+    /// The trace's hash: the same seed gives the same.
+    pub hash: String,
+    /// Size by size.
+    pub sizes: Vec<Growth>,
 }
 
-/// The growth as a table.
-pub fn table(growth: &[Growth]) -> String {
+/// Our lookups in quiet networks of 100, 1,000 and 10,000 nodes.
+pub fn growth(seed: u64, lookups: u64) -> Grown {
+    let mut trace = Trace::default();
+    let of = |nodes| {
+        let world = Still::new(Plan::new(nodes, seed, Faults::default()));
+        let mut run = |goal| figures(&world, Kind::Ours, goal, Reach::WARM, lookups, &mut trace);
+        Growth { nodes, get: run(Goal::Value), closest: run(Goal::Closest) }
+    };
+    let sizes = [100, 1_000, 10_000].into_iter().map(of).collect();
+    Grown { seed, lookups, hash: format!("{:016x}", trace.hash()), sizes }
+}
+
+/// The growth as a table, with what it followed from.
+pub fn table(grown: &Grown) -> String {
     let mut text = String::from(
         "| nodes | get p50 ms | p95 | requests | hops | closest p50 ms | p95 | requests | hops |\n\
          | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
-    for Growth { nodes, get, closest } in growth {
+    for Growth { nodes, get, closest } in &grown.sizes {
         let _ = writeln!(
             text,
             "| {nodes} | {:.0} | {:.0} | {:.1} | {:.2} | {:.0} | {:.0} | {:.1} | {:.2} |",
@@ -66,6 +81,8 @@ pub fn table(growth: &[Growth]) -> String {
             closest.hops
         );
     }
+    let Grown { seed, lookups, hash, .. } = grown;
+    let _ = writeln!(text, "\nSeed {seed}, lookups of each kind at each size: {lookups}, hash `{hash}`");
     text
 }
 
@@ -229,9 +246,18 @@ mod tests {
 
     #[test]
     fn hops_grow_with_the_logarithm_of_the_size() {
-        let hops: Vec<f64> = growth(7, 150).iter().map(|one| one.get.hops).collect();
+        let hops: Vec<f64> = growth(7, 150).sizes.iter().map(|one| one.get.hops).collect();
         assert!(hops[0] < hops[1] && hops[1] < hops[2], "{hops:?}");
         // A tenfold network costs about as much each time, not ten times as much.
         assert!(hops[2] - hops[1] < 1.5 * (hops[1] - hops[0]).max(0.5), "{hops:?}");
+    }
+
+    #[test]
+    fn the_table_of_growth_says_what_it_followed_from() {
+        let (one, again, other) = (growth(7, 5), growth(7, 5), growth(8, 5));
+        assert!(one.hash == again.hash && one.hash != other.hash);
+        let text = table(&one);
+        let last = format!("\n\nSeed 7, lookups of each kind at each size: 5, hash `{}`\n", one.hash);
+        assert!(text.ends_with(&last), "{text}");
     }
 }

@@ -51,6 +51,8 @@ pub struct Node {
     pub since: Micros,
     /// What it has sent since the meters were last read.
     pub meter: Meter,
+    /// How long it was up since then, in sessions that have ended.
+    was_up: Micros,
     /// How often it has started.
     starts: u32,
     /// Events since it was set up.
@@ -246,6 +248,8 @@ pub struct World {
     order: Vec<(u64, u32)>,
     queue: Queue<Event>,
     now: Micros,
+    /// When the meters were last read.
+    read: Micros,
     sessions: Option<Sessions>,
     operations: BTreeMap<u64, (u32, Micros)>,
     last: u64,
@@ -281,6 +285,7 @@ impl World {
             order,
             queue: Queue::default(),
             now: 0,
+            read: 0,
             trace: Trace::default(),
             events: 0,
             broken: None,
@@ -348,6 +353,7 @@ impl World {
     pub fn stop_node(&mut self, node: u32) {
         self.look_at_machine(node);
         let gone = &mut self.nodes[node as usize];
+        gone.was_up = gone.up_since(self.read, self.now);
         gone.dht = None;
         gone.wake = None;
         gone.asked.clear();
@@ -418,6 +424,7 @@ impl World {
         let now = self.clock();
         let this = &mut self.nodes[node as usize];
         this.starts += 1;
+        let was_up = this.up_since(self.read, self.now);
         let seed = Stream::new(self.setting.seed, u64::from(node), Purpose::Machine)
             .part(this.starts.into())
             .bytes();
@@ -430,6 +437,7 @@ impl World {
             }
             None => dht,
         });
+        this.was_up = was_up;
         this.since = self.now;
         this.links.clear();
         this.dials.clear();
@@ -446,6 +454,7 @@ impl Node {
             health: Health::Well,
             since: 0,
             meter: Meter::default(),
+            was_up: 0,
             starts: 0,
             handled: 0,
             wake: None,

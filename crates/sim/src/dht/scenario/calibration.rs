@@ -24,7 +24,7 @@ use super::super::queue::{MILLI, Micros, SECOND};
 use super::super::report::{Measure, Report, Row};
 use super::super::still::{K, contact};
 use super::super::stream::{Purpose, Stream};
-use super::machines::MINUTE;
+use super::machines::{MINUTE, invariants};
 use super::{Settings, scenario};
 use crate::failed::Failed;
 
@@ -107,6 +107,8 @@ struct Side {
     done: Vec<Option<Done>>,
     /// What tells two runs apart.
     hash: u64,
+    /// Which invariant did not hold.
+    broken: Option<String>,
 }
 
 /// Scenario 28.
@@ -118,7 +120,7 @@ pub(super) fn calibrate(settings: &Settings) -> Report {
             report(settings, &plan, &whole, &looped, kept.len())
         }
         Err(failed) => {
-            let measure = Measure::at_most(format!("whole nodes: {failed}"), 1.0, 0.0);
+            let measure = Measure::broken(format!("whole nodes: {failed}"));
             Report { measures: vec![measure], ..empty(settings) }
         }
     }
@@ -139,7 +141,7 @@ impl Plan {
             nodes,
             seed,
             config: config(),
-            visit_idle: settings.seconds.unwrap_or(VISIT_IDLE) * SECOND,
+            visit_idle: settings.idle_seconds.unwrap_or(VISIT_IDLE) * SECOND,
             trips: Network::new(seed, nodes, &Shape::default()),
             contacts,
             first,
@@ -256,6 +258,7 @@ fn report(settings: &Settings, plan: &Plan, whole: &Side, looped: &Side, kept: u
     }
     let each = 2.0 * kept as f64 / plan.nodes.max(1) as f64;
     measures.push(Measure::told("ordinary connections of a node", each));
+    measures.extend(invariants(settings, looped.broken.as_deref()));
     let hash = format!("{:016x}", whole.hash ^ looped.hash.rotate_left(28));
     Report { hash, rows, measures, ..empty(settings) }
 }

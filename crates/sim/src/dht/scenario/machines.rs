@@ -29,7 +29,7 @@ pub(super) fn invariants(settings: &Settings, broken: Option<&str>) -> Vec<Measu
     if settings.checks {
         measures.push(Measure::at_most(INVARIANTS, f64::from(u8::from(broken.is_some())), 0.0));
     }
-    measures.extend(broken.map(|which| Measure::at_most(which, 1.0, 0.0)));
+    measures.extend(broken.map(Measure::broken));
     measures
 }
 

@@ -26,9 +26,10 @@ pub struct Settings {
     pub policies: Vec<Kind>,
     /// Lookups for each row, where a scenario does not say; fewer for a quick look.
     pub lookups: Option<u64>,
-    /// How long, in simulated seconds, where a scenario goes on for hours; `None` for as long as the study says. In the calibration: after how long a connection for
-    /// questions ends that is not used.
+    /// How long, in simulated seconds, where a scenario goes on for hours; `None` for as long as the study says.
     pub seconds: Option<u64>,
+    /// After how many simulated seconds a connection for questions ends that is not used, in the calibration; `None` for its own.
+    pub idle_seconds: Option<u64>,
     /// Share of requests that lose a packet, on top of what the scenario says.
     pub loss: f64,
     /// Share of nodes that nobody can dial, in networks of whole machines.

@@ -43,7 +43,7 @@ pub(super) fn run(plan: &Plan) -> Result<(Side, Vec<(u32, u32)>), Failed> {
         let done = join_all(looked).await.into_iter().map(|done| done.ok().flatten()).collect();
         until(&world, plan.end).await;
         let hash = u64::from_str_radix(world.hash().get(..16).unwrap_or_default(), 16).unwrap_or_default();
-        Ok((Side { done, hash }, kept))
+        Ok((Side { done, hash, broken: None }, kept))
     })
 }
 
