@@ -74,7 +74,7 @@ fn unsigned(like: &Record, not_after: u64, body: &'static [u8]) -> Bytes {
     value.into()
 }
 
-/// Contract C-55: whoever names its publisher and its number is shown no message for it, whether or not it says two things.
+/// Whoever names its publisher and its number is shown no message for it, whether or not it says two things.
 #[test]
 fn a_message_that_is_newer_is_shown_to_its_sender_and_its_recipient_alone() {
     let sealed = |body, not_after| {

@@ -28,7 +28,7 @@ fn furthest_topics() -> [String; 2] {
     [names[62].clone(), names[63].clone()]
 }
 
-/// AL-43, X-27: content of 8 replicas lies where 13 are closer, and so does an ad, which has 20 and is ours to keep. The ad, though it is the furthest of all, shields none of
+/// AL-43: content of 8 replicas lies where 13 are closer, and so does an ad, which has 20 and is ours to keep. The ad, though it is the furthest of all, shields none of
 /// the content: that goes, the furthest first, and nothing of our own range, whoever came first.
 #[test]
 fn a_record_that_is_ours_to_keep_shields_none_that_others_are_closer_to() {
