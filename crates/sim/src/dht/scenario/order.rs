@@ -1,10 +1,12 @@
 //! Scenario 14: writers race for the same places while clocks are wrong and the network is parted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use peerage_dht::record::{EntryId, Record, Version};
 use peerage_dht::replication::period;
+use peerage_dht::store::Equivocation;
 use peerage_dht::{Event, Target};
+use peerage_identity::PeerId;
 
 use super::super::figures::Figures;
 use super::super::machines::World;
@@ -54,6 +56,47 @@ struct Seen {
     newest: BTreeMap<(u8, usize), Vec<(Micros, Version)>>,
 }
 
+/// What a racing writer has signed and begun to store.
+#[derive(Debug)]
+struct Said {
+    record: Record,
+    operation: u64,
+}
+
+/// What became of the numbers under which racing writers signed two bodies. A number that each side of a parted network saw one body of, and that both had left behind when they met again,
+/// nobody can know of: of such a place it is told all the same, for its publisher has said two things elsewhere as well.
+#[derive(Debug, Default)]
+struct Twice {
+    signed: usize,
+    /// Holders accepted two of the bodies, each of them at least one holder.
+    accepted: usize,
+    accepted_reported: usize,
+    /// One holder accepted two of them: the second while it held the first.
+    met: usize,
+    met_reported: usize,
+    /// Places with a number of which holders accepted two bodies.
+    places: BTreeSet<usize>,
+    places_reported: usize,
+}
+
+impl Twice {
+    fn measures(&self) -> Vec<Measure> {
+        let share = |part: usize, of: usize| if of == 0 { 100.0 } else { part as f64 / of as f64 * 100.0 };
+        vec![
+            Measure::told("numbers that racing writers signed twice", self.signed as f64),
+            Measure::told("of these, two bodies accepted by holders", self.accepted as f64),
+            Measure::told("the same, reported %", share(self.accepted_reported, self.accepted)),
+            Measure::told("of these, two bodies accepted by one holder", self.met as f64),
+            Measure::at_least("the same, reported by somebody %", share(self.met_reported, self.met), 100.0),
+            Measure::at_least(
+                "racing places with two accepted bodies under one number, reported %",
+                share(self.places_reported, self.places.len()),
+                100.0,
+            ),
+        ]
+    }
+}
+
 struct Race {
     world: World,
     gathered: Gathered,
@@ -64,7 +107,7 @@ struct Race {
     /// The last sequence number that each writer knows of.
     known: Vec<u64>,
     /// Bodies of each place and sequence number: two of one number are an equivocation.
-    signed: BTreeMap<(usize, u64), Vec<Record>>,
+    signed: BTreeMap<(usize, u64), Vec<Said>>,
     seen: Seen,
     bodies: u64,
 }
@@ -85,25 +128,25 @@ pub(super) fn order(settings: &Settings) -> Report {
     let healed = race.world.now();
     let converged = race.converge(healed + 4 * repair);
     race.hear(healed + 4 * repair);
-    let equivocated = race.signed.iter().filter(|(_, records)| records.len() > 1).count();
+    let twice = race.twice();
     let reported = race.reported();
     let row = figures(&race.gathered, &race.seen.asked, |_, _| true);
     let warm = race.read_warm();
     let Race { mut world, seen, .. } = race;
-    let measures = vec![
+    let mut measures = vec![
         Measure::told("reads", seen.reads as f64),
         Measure::told("reads that found something %", seen.found as f64 / seen.reads.max(1) as f64 * 100.0),
         Measure::at_most("readers that saw less than they had seen", seen.back as f64, 0.0),
         Measure::told("reads below what another reader of the side had seen", seen.behind as f64),
         Measure::told("the holders' period T_p, s", repair as f64 / SECOND as f64),
         Measure::at_most("all holders agree after the heal, in T_p", converged as f64 / repair as f64, 2.0),
-        Measure::told("numbers that racing writers signed twice", equivocated as f64),
         Measure::at_least(
             "places with two bodies under one number, reported %",
             reported as f64 / PLACES as f64 * 100.0,
             100.0,
         ),
     ];
+    measures.extend(twice.measures());
     report(settings, 14, &mut world, both("race", warm, row).into(), measures)
 }
 
@@ -171,8 +214,8 @@ impl Race {
         let Some(record) = self.world.sign(place as u32, "race", seq, LIFE, body(self.bodies)) else {
             return;
         };
-        store(&mut self.world, self.writers[number], &record, REPLICAS);
-        self.signed.entry((place, seq)).or_default().push(record);
+        let operation = store(&mut self.world, self.writers[number], &record, REPLICAS);
+        self.signed.entry((place, seq)).or_default().push(Said { record, operation });
     }
 
     /// Takes in what was read, and asks again.
@@ -281,7 +324,7 @@ impl Race {
 
     fn id_of(&self, place: usize) -> Option<EntryId> {
         let of_place = self.signed.range((place, 0)..(place + 1, 0));
-        of_place.flat_map(|(_, records)| records).next().map(|record| record.id())
+        of_place.flat_map(|(_, said)| said).next().map(|said| said.record.id())
     }
 
     /// While the network is parted, each side stores another body under one number at these places, and nothing afterwards.
@@ -314,5 +357,53 @@ impl Race {
             }
         }
         told.len()
+    }
+
+    /// What has been proved by now: the numbers of racing writers' places under which somebody, a holder or who asked, has seen two bodies.
+    fn proved(&self) -> BTreeSet<(usize, u64)> {
+        let told = self.gathered.events.iter().filter_map(|(_, _, event)| match event {
+            Event::Equivocation(proof) => Some(&**proof),
+            _ => None,
+        });
+        let ended = self.gathered.ended.values().chain(self.gathered.settled.values());
+        let seen = ended.filter_map(|one| one.outcome.equivocation.as_deref());
+        told.chain(seen).filter_map(|proof| self.number_of(proof)).collect()
+    }
+
+    fn number_of(&self, proof: &Equivocation) -> Option<(usize, u64)> {
+        let place = self.targets.iter().position(|target| *target == proof.target)?;
+        Some((place, self.world.open(proof.values.first()?)?.version().seq))
+    }
+
+    /// What became of what racing writers signed twice.
+    fn twice(&self) -> Twice {
+        let proved = self.proved();
+        let mut twice = Twice::default();
+        for (number, said) in self.signed.iter().filter(|(_, said)| said.len() > 1) {
+            let reported = usize::from(proved.contains(number));
+            let holders: Vec<BTreeSet<PeerId>> = said.iter().map(|said| self.takers(said)).collect();
+            twice.signed += 1;
+            if holders.iter().filter(|holders| !holders.is_empty()).count() < 2 {
+                continue;
+            }
+            twice.accepted += 1;
+            twice.accepted_reported += reported;
+            twice.places.insert(number.0);
+            let rest = |at: usize| holders[at + 1..].iter();
+            let meets = |at: usize| rest(at).any(|other| !holders[at].is_disjoint(other));
+            if (0..holders.len()).any(meets) {
+                twice.met += 1;
+                twice.met_reported += reported;
+            }
+        }
+        let is_told = |place: &&usize| proved.range((**place, 0)..(**place + 1, 0)).next().is_some();
+        twice.places_reported = twice.places.iter().filter(is_told).count();
+        twice
+    }
+
+    /// Who has accepted a body from its writer.
+    fn takers(&self, said: &Said) -> BTreeSet<PeerId> {
+        let stored = self.gathered.of(said.operation).into_iter().flat_map(|ended| &ended.outcome.stored);
+        stored.map(|holder| *holder.peer()).collect()
     }
 }
