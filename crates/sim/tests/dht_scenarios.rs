@@ -3,7 +3,7 @@
 
 use peerage_sim::dht::policy::Kind;
 use peerage_sim::dht::progress::Progress;
-use peerage_sim::dht::report::Report;
+use peerage_sim::dht::report::{Bar, Report};
 use peerage_sim::dht::scenario::{Settings, scenario};
 
 fn settings(nodes: usize, lookups: u64) -> Settings {
@@ -80,7 +80,16 @@ fn what_is_stored_is_found_by_strangers_at_once() {
 /// Scenario 9. A hundred plain Sybils are a sixth of this network, and all of those around the key.
 #[test]
 fn sybils_around_a_key_hide_no_value_and_are_noticed() {
-    let report = run(9, &settings(600, 24), &["100 plain: get found %"]);
+    // Whom an older version deceives is told beside the bar: a reader who hears out all of the closest finds the newest.
+    let missed =
+        ["45 covert, older: get found %", "100 covert, older: get found %", "100 plain: get found %"];
+    let report = run(9, &settings(600, 24), &missed);
+    for (case, bar) in [("45 covert, older", Bar::AtLeast(99.0)), ("100 covert, older", Bar::AtLeast(95.0))] {
+        let figure = |case: &str| format!("{case}: get found %");
+        let measure = report.measures.iter().find(|measure| measure.name == figure(case)).unwrap();
+        assert_eq!(measure.bar, Some(bar));
+        assert!(found(&report, &figure(&format!("{case}, whole read"))) > measure.found);
+    }
     assert!(found(&report, "100 plain: get found %") > 50.0);
     assert!(found(&report, "100 plain: lookups with an alarm %") >= 100.0);
 }

@@ -1,25 +1,25 @@
-//! Attacks: Sybils around a key (9), colluders everywhere (10), a newcomer among hostile first contacts (11).
+//! Attacks: Sybils around a key (9), colluders everywhere (10).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use peerage_dht::record::{Record, RecordsConfig};
-use peerage_dht::{Event, Operation, Options, Source, Target};
+use peerage_dht::{Operation, Options, Target};
 use peerage_identity::PeerId;
 
 use super::super::attack::colluders::Colluders;
 use super::super::attack::sybils::{Lie, Pool, Sybils};
 use super::super::machines::{Setting, World, place_of};
 use super::super::policy::Kind;
-use super::super::queue::{MILLI, Micros, SECOND};
+use super::super::queue::{MILLI, SECOND};
 use super::super::report::{Measure, Report, Row};
 use super::super::still::{Key as Front, peer_id};
 use super::super::stream::{Purpose, Stream};
 use super::Settings;
 use super::beside::{self, Attacked};
 use super::machines::{report, setting};
-use super::runs::{Asked, Gathered, all_warm, body, both, figures, gets, honest, store};
+use super::runs::{Asking, Gathered, all_warm, body, both, figures, gets, honest, store};
 
 /// Records live for so many seconds here: nobody renews them.
 pub(super) const LIFE: u64 = 24 * 3_600;
@@ -30,46 +30,55 @@ pub(super) fn with_records(settings: &Settings) -> Setting {
     Setting { records: Some(Arc::new(RecordsConfig::default())), ..setting(settings) }
 }
 
-/// An attack of scenario 9.
+/// An attack of scenario 9, and how readers ask under it.
 struct Attack {
     name: &'static str,
+    /// What the publishers call their records: attacks of one name for these are one attack.
+    salt: &'static str,
     sybils: usize,
     covert: bool,
     lie: Lie,
+    /// So many answers from distinct groups of addresses end a get; zero for as many as the machine wants by default.
+    quorum: usize,
     /// The least share of gets that find the value.
     bar: Option<f64>,
     /// Whether every store must be told that the place looks dense.
     alarm: bool,
 }
 
+/// More answers than there are holders: a get ends when all of the closest peers have answered.
+const WHOLE: usize = usize::MAX;
+
+impl Attack {
+    const fn plain(name: &'static str, sybils: usize, bar: Option<f64>) -> Self {
+        let (salt, covert, lie) = (name, false, Lie::Nothing);
+        Self { name, salt, sybils, covert, lie, quorum: 0, bar, alarm: false }
+    }
+
+    const fn covert(name: &'static str, sybils: usize, lie: Lie, bar: f64) -> Self {
+        let (salt, covert, bar) = (name, true, Some(bar));
+        Self { name, salt, sybils, covert, lie, quorum: 0, bar, alarm: false }
+    }
+
+    /// The same attack, where readers wait for so many answers.
+    const fn read(self, name: &'static str, quorum: usize) -> Self {
+        Self { name, quorum, ..self }
+    }
+}
+
+const OLDER_45: Attack = Attack::covert("45 covert, older", 45, Lie::Old, 99.0);
+const OLDER_100: Attack = Attack::covert("100 covert, older", 100, Lie::Old, 95.0);
+
 const ATTACKS: &[Attack] = &[
-    Attack { name: "20 plain", sybils: 20, covert: false, lie: Lie::Nothing, bar: None, alarm: false },
-    Attack { name: "45 plain", sybils: 45, covert: false, lie: Lie::Nothing, bar: Some(99.0), alarm: true },
-    Attack {
-        name: "100 plain",
-        sybils: 100,
-        covert: false,
-        lie: Lie::Nothing,
-        bar: Some(95.0),
-        alarm: false,
-    },
-    Attack {
-        name: "45 covert, forged",
-        sybils: 45,
-        covert: true,
-        lie: Lie::Forged,
-        bar: Some(99.0),
-        alarm: false,
-    },
-    Attack {
-        name: "100 covert, forged",
-        sybils: 100,
-        covert: true,
-        lie: Lie::Forged,
-        bar: Some(95.0),
-        alarm: false,
-    },
-    Attack { name: "45 covert, older", sybils: 45, covert: true, lie: Lie::Old, bar: None, alarm: false },
+    Attack::plain("20 plain", 20, None),
+    Attack { alarm: true, ..Attack::plain("45 plain", 45, Some(99.0)) },
+    Attack::plain("100 plain", 100, Some(95.0)),
+    Attack::covert("45 covert, forged", 45, Lie::Forged, 99.0),
+    Attack::covert("100 covert, forged", 100, Lie::Forged, 95.0),
+    OLDER_45,
+    OLDER_100,
+    OLDER_45.read("45 covert, older, whole read", WHOLE),
+    OLDER_100.read("100 covert, older, whole read", WHOLE),
 ];
 
 /// Scenario 9: Sybils sit around keys; records are stored there and got under attack. Each library's rules have a network of their own for each attack.
@@ -87,7 +96,9 @@ pub(super) fn sybils(settings: &Settings) -> Report {
     let mut others = Vec::new();
     for attack in ATTACKS {
         let (mut warm, mut mix) = (Vec::new(), Vec::new());
-        for kind in &settings.policies {
+        // The other libraries' rules know one way to ask.
+        let kinds = settings.policies.iter().filter(|kind| **kind == Kind::Ours || attack.quorum == 0);
+        for kind in kinds {
             let siege = Siege::new(settings, attack, &pool);
             let rows = match kind {
                 Kind::Ours => {
@@ -154,11 +165,16 @@ impl Run {
         let (found, told) = (mix.figures.found * 100.0, format!("{name}: get found %"));
         let (alarms, alarmed) = (self.alarms * 100.0, format!("{name}: lookups with an alarm %"));
         let ratio = self.requests / requests.max(1.0);
+        let found = match attack.bar {
+            Some(bar) => Measure::at_least(told, found, bar),
+            None => Measure::told(told, found),
+        };
+        // Stores were counted where readers ask as they do by default.
+        if attack.quorum > 0 {
+            return vec![found];
+        }
         vec![
-            match attack.bar {
-                Some(bar) => Measure::at_least(told, found, bar),
-                None => Measure::told(told, found),
-            },
+            found,
             match attack.alarm {
                 true => Measure::at_least(alarmed, alarms, 100.0),
                 false => Measure::told(alarmed, alarms),
@@ -223,7 +239,7 @@ impl Siege {
     fn new(settings: &Settings, attack: &Attack, pool: &Pool) -> Self {
         let keys = keys_of(settings);
         let places: Vec<Target> =
-            (0..keys).filter_map(|key| place_of(settings.seed, key, attack.name)).collect();
+            (0..keys).filter_map(|key| place_of(settings.seed, key, attack.salt)).collect();
         let honest_fronts: Vec<u64> = (0..settings.nodes as u64)
             .map(|node| Front::of(&peer_id(settings.seed, node).to_bytes()).front)
             .collect();
@@ -238,8 +254,8 @@ impl Siege {
         let mut records = Vec::new();
         let mut first = settings.nodes as u32;
         for (key, (place, group)) in places.iter().zip(&groups).enumerate() {
-            let old = world.sign(key as u32, attack.name, 1, LIFE, body(key as u64));
-            let Some(record) = world.sign(key as u32, attack.name, 2, LIFE, body(1_000 + key as u64)) else {
+            let old = world.sign(key as u32, attack.salt, 1, LIFE, body(key as u64));
+            let Some(record) = world.sign(key as u32, attack.salt, 2, LIFE, body(1_000 + key as u64)) else {
                 continue;
             };
             let value = match attack.lie {
@@ -286,8 +302,10 @@ fn under(siege: Siege, attack: &Attack, lookups: u64) -> Run {
     let held = records.iter().map(|record| world.holders(record).len() as f64);
     let holders = held.fold(f64::INFINITY, f64::min);
     let values: Vec<Bytes> = records.iter().map(|record| record.to_bytes()).collect();
+    let options = Options { quorum: attack.quorum, ..Options::default() };
+    let asking = Asking { count: lookups, pause: 100 * MILLI, options };
     let got = |world: &mut World, gathered: &mut Gathered, stream: &mut Stream| {
-        let asked = gets(world, gathered, stream, &places, lookups, 100 * MILLI, |_| false);
+        let asked = gets(world, gathered, stream, &places, &asking, |_| false);
         figures(gathered, &asked, |which, value| values.get(which) == Some(value))
     };
     let mix = got(&mut world, &mut gathered, &mut stream);
@@ -438,8 +456,9 @@ impl Infested {
         gathered.run(world, end);
         let targets: Vec<Target> = records.iter().map(|record| record.target().clone()).collect();
         let values: Vec<Bytes> = records.iter().map(|record| record.to_bytes()).collect();
+        let asking = Asking::new(lookups, 100 * MILLI);
         let mut got = |world: &mut World| {
-            let asked = gets(world, &mut gathered, stream, &targets, lookups, 100 * MILLI, is_bad);
+            let asked = gets(world, &mut gathered, stream, &targets, &asking, is_bad);
             figures(&gathered, &asked, |which, value| values.get(which) == Some(value))
         };
         let mix = got(world);
@@ -473,115 +492,4 @@ pub(super) fn finish(
     let mut report = report(settings, number, &mut world, rows, measures);
     report.hash = format!("{hash:016x}");
     report
-}
-
-/// The share of all identities that belongs to the attacker of scenario 11.
-const TRAP: f64 = 0.05;
-
-/// Scenario 11: newcomers know three nodes, two of which lead into a trap: nodes that name each other alone.
-pub(super) fn eclipse(settings: &Settings) -> Report {
-    let newcomers = settings.lookups.unwrap_or(100) as usize;
-    let traps = ((settings.nodes as f64 * TRAP) as usize).max(40);
-    let guests = (0..traps as u64).map(|one| peer_id(settings.seed, (1 << 44) + one)).collect();
-    let setting = Setting { guests, strangers: newcomers, ..with_records(settings) };
-    let mut world = World::standing(setting);
-    let honest_nodes = settings.nodes as u32;
-    let bad = honest_nodes..honest_nodes + traps as u32;
-    world.adversary = Some(Box::new(Colluders::new(&world, bad.clone())));
-    let mut stream = world.stream(0, Purpose::Attack);
-    let mut gathered = Gathered::default();
-    let mut records = Vec::new();
-    for number in 0..50 {
-        let node = honest(&world, &mut stream, |_| false);
-        if let Some(record) = world.sign(number, "eclipse", 1, LIFE, body(number.into())) {
-            store(&mut world, node, &record, REPLICAS);
-            records.push(record);
-        }
-        let end = world.now() + 200 * MILLI;
-        gathered.run(&mut world, end);
-    }
-    let end = world.now() + 30 * SECOND;
-    gathered.run(&mut world, end);
-    let (began, mut starts) = (world.now(), Vec::new());
-    for node in bad.end..bad.end + newcomers as u32 {
-        let mut contacts = vec![world.nodes[honest(&world, &mut stream, |_| false) as usize].contact.clone()];
-        for place in stream.sample(traps, 2) {
-            contacts.push(world.nodes[bad.start as usize + place].contact.clone());
-        }
-        // The honest one comes first, second or last.
-        let place = stream.below(3);
-        contacts.swap(0, place);
-        world.start_node(node, contacts, Source::Bootstrap);
-        starts.push((node, world.now()));
-        let end = world.now() + SECOND;
-        gathered.run(&mut world, end);
-    }
-    // Each asks five times, a minute after it came.
-    let mut asked = Vec::new();
-    for (number, (node, start)) in starts.iter().enumerate() {
-        gathered.run(&mut world, (start + 60 * SECOND).max(began));
-        for more in 0..5 {
-            let which = (5 * number + more) % records.len();
-            let operation = super::runs::get(&mut world, *node, records[which].target());
-            asked.push(Asked { operation, which });
-        }
-    }
-    let end = world.now() + 12 * SECOND;
-    gathered.run(&mut world, end);
-    let detected = starts.iter().filter(|(node, start)| {
-        gathered.events.iter().any(|(at, who, event)| {
-            who == node && *at <= start + 60 * SECOND && matches!(event, Event::SizesDisagree { .. })
-        })
-    });
-    let detected = detected.count() as f64 / starts.len().max(1) as f64 * 100.0;
-    let values: Vec<Bytes> = records.iter().map(|record| record.to_bytes()).collect();
-    let figures = figures(&gathered, &asked, |which, value| values.get(which) == Some(value));
-    let honest_share = starts.iter().map(|(node, _)| honest_entries(&world, *node, &bad)).sum::<f64>();
-    let measures = vec![
-        Measure::at_least("newcomers that saw the sizes disagree %", detected, 99.0),
-        Measure::at_least("gets found % a minute after coming", figures.found * 100.0, 99.0),
-        Measure::told(
-            "share of honest entries in newcomers' tables",
-            honest_share / starts.len().max(1) as f64,
-        ),
-        Measure::told("the same if nobody lied", settings.nodes as f64 / (settings.nodes + traps) as f64),
-    ];
-    let warm = all_warm(&mut world, |world| {
-        let asked = ask_again(world, &mut gathered, &starts, &records);
-        super::runs::figures(&gathered, &asked, |which, value| values.get(which) == Some(value))
-    });
-    report(settings, 11, &mut world, both("newcomer", warm, figures).into(), measures)
-}
-
-/// Each newcomer asks five times more, one after another.
-fn ask_again(
-    world: &mut World,
-    gathered: &mut Gathered,
-    newcomers: &[(u32, Micros)],
-    records: &[Record],
-) -> Vec<Asked> {
-    let mut asked = Vec::new();
-    for (number, (node, _)) in newcomers.iter().enumerate() {
-        for more in 0..5 {
-            let which = (5 * number + more) % records.len();
-            let operation = super::runs::get(world, *node, records[which].target());
-            asked.push(Asked { operation, which });
-        }
-        let end = world.now() + SECOND;
-        gathered.run(world, end);
-    }
-    let end = world.now() + 12 * SECOND;
-    gathered.run(world, end);
-    asked
-}
-
-/// The share of a node's table that is not the attacker's.
-fn honest_entries(world: &World, node: u32, bad: &std::ops::Range<u32>) -> f64 {
-    let Some(dht) = &world.nodes[node as usize].dht else { return 0.0 };
-    let all = dht.table().len().max(1);
-    let good = dht
-        .table()
-        .peers()
-        .filter(|(contact, _)| world.node_of(contact).is_some_and(|peer| !bad.contains(&peer)));
-    good.count() as f64 / all as f64
 }

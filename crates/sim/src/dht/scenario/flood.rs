@@ -12,7 +12,7 @@ use super::super::stream::{Purpose, Stream};
 use super::Settings;
 use super::attacks::{LIFE, REPLICAS, with_records};
 use super::machines::{MINUTE, report};
-use super::runs::{Gathered, all_warm, body, both, figures, gets, honest, store};
+use super::runs::{Asking, Gathered, all_warm, body, both, figures, gets, honest, store};
 
 /// An honest node stores one record in this time.
 const EVERY: Micros = 5 * MINUTE;
@@ -80,7 +80,8 @@ pub(super) fn flood(settings: &Settings) -> Report {
     let count = settings.lookups.unwrap_or(500);
     let values: Vec<Bytes> = records.iter().map(|record| record.to_bytes()).collect();
     let mut got = |world: &mut World| {
-        let asked = gets(world, &mut gathered, &mut stream, &targets, count, 50 * MILLI, is_bad);
+        let asked =
+            gets(world, &mut gathered, &mut stream, &targets, &Asking::new(count, 50 * MILLI), is_bad);
         figures(&gathered, &asked, |which, value| values.get(which) == Some(value))
     };
     let row = got(&mut world);

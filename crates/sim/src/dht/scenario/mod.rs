@@ -4,6 +4,7 @@ mod attacks;
 mod beside;
 mod calibration;
 mod durability;
+mod eclipse;
 mod flood;
 mod machines;
 mod order;
@@ -116,7 +117,7 @@ pub const SCENARIOS: &[Scenario] = &[
         title: "join with two hostile first contacts of three",
         nodes: 10_000,
         compares: false,
-        run: attacks::eclipse,
+        run: eclipse::eclipse,
     },
     Scenario {
         number: 12,

@@ -70,23 +70,38 @@ pub(super) fn get(world: &mut World, node: u32, target: &Target) -> u64 {
     world.start(node, Operation::Get { target: target.clone() }, Options::default())
 }
 
-/// Gets of these records by strangers in turn, one every `pause`; then all have time to end.
+/// How strangers ask for records.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking {
+    pub(super) count: u64,
+    /// From one get to the next.
+    pub(super) pause: Micros,
+    pub(super) options: Options,
+}
+
+impl Asking {
+    pub(super) fn new(count: u64, pause: Micros) -> Self {
+        Self { count, pause, options: Options::default() }
+    }
+}
+
+/// Gets of these records by strangers in turn; then all have time to end.
 pub(super) fn gets(
     world: &mut World,
     gathered: &mut Gathered,
     stream: &mut Stream,
     targets: &[Target],
-    count: u64,
-    pause: Micros,
+    asking: &Asking,
     bad: impl Fn(u32) -> bool,
 ) -> Vec<Asked> {
     let mut asked = Vec::new();
-    for number in 0..count as usize {
+    for number in 0..asking.count as usize {
         let which = number % targets.len().max(1);
         let Some(target) = targets.get(which) else { break };
         let node = honest(world, stream, &bad);
-        asked.push(Asked { operation: get(world, node, target), which });
-        let end = world.now() + pause;
+        let operation = world.start(node, Operation::Get { target: target.clone() }, asking.options);
+        asked.push(Asked { operation, which });
+        let end = world.now() + asking.pause;
         gathered.run(world, end);
     }
     let end = world.now() + 12 * SECOND;
@@ -151,7 +166,7 @@ mod tests {
         let targets = [Target::of_hash(&stream.bytes())];
         let before = world.trace;
         let asked = all_warm(&mut world, |world| {
-            gets(world, &mut gathered, &mut stream, &targets, 5, 100 * MILLI, |_| false)
+            gets(world, &mut gathered, &mut stream, &targets, &Asking::new(5, 100 * MILLI), |_| false)
         });
         assert_eq!((world.trace, asked.len()), (before, 5));
         // Each question took a round trip and none a dial: nobody is further away than this.
