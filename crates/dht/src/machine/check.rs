@@ -76,6 +76,17 @@ impl Dht {
         Some(Errand { operation, caller, lookup: walks.then_some(op.lookups) })
     }
 
+    /// Whether a caller waits for a request: it is for an operation that one started, or for a look at the neighbourhood of its target. False for what the node does by itself; `None` when
+    /// no operation waits for the request.
+    #[doc(hidden)]
+    pub fn serves_caller(&self, request: RequestId) -> Option<bool> {
+        let mut op = self.operations.get(&self.errand(request)?.operation)?;
+        if let Aim::Cover(parent) = op.aim {
+            op = self.operations.get(&parent)?;
+        }
+        Some(matches!(op.aim, Aim::Caller(_)))
+    }
+
     /// Whether an operation of this number is under way.
     #[doc(hidden)]
     pub fn runs(&self, operation: u64) -> bool {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use peerage_dht::store::Disk as _;
 use peerage_dht::{Answer, Class, Contact, Input, Output, Query, QueryId, Refusal, RequestId, Status};
 use peerage_machine::Machine;
 
@@ -10,7 +11,7 @@ use super::super::network::{Faults, Luck};
 use super::super::queue::Micros;
 use super::super::still::{Key, ip_of};
 use super::super::stream::Purpose;
-use super::{Deed, Ended, Event, Happened, Pending, World, clock};
+use super::{Deed, Ended, Errand, Event, Happened, Pending, World, clock};
 
 /// Bytes around a message: QUIC, UDP and IP headers, the framing of the stream.
 const FRAME: u64 = 70;
@@ -78,8 +79,11 @@ impl World {
                 // The disk writes at once.
                 Output::Write(batch) => {
                     let now = self.clock_of(node);
-                    if let Some(dht) = &mut self.nodes[node as usize].dht {
-                        dht.handle(now, Input::Written { number: batch.number, ok: true });
+                    let this = &mut self.nodes[node as usize];
+                    // A disk in memory is full only where somebody says so.
+                    let ok = this.disk.as_mut().is_none_or(|disk| disk.write(&batch).is_ok());
+                    if let Some(dht) = &mut this.dht {
+                        dht.handle(now, Input::Written { number: batch.number, ok });
                     }
                 }
                 _ => {}
@@ -121,10 +125,11 @@ impl World {
         let trip = self.network.round_trip(node, peer);
         let (now, start) = (self.now, self.nodes[node as usize].starts);
         let (handshake, dialled) = self.dial(node, peer);
+        let errand = self.errand(node, request, class);
         let meter = &mut self.nodes[node as usize].meter;
         meter.requests += 1;
         let bytes = query_bytes(&query) + FRAME;
-        *meter.of(class) += bytes;
+        meter.note(errand, bytes);
         meter.repair += if matches!(query, Query::Repair(_)) { bytes } else { 0 };
         if dialled {
             meter.handshakes += HANDSHAKE;
@@ -132,8 +137,18 @@ impl World {
         if !self.answers(node, peer) {
             return;
         }
-        let from = Pending { asker: node, start, request, handshake, dialled, sent: now, class };
+        let from = Pending { asker: node, start, request, handshake, dialled, sent: now, errand };
         self.queue.push(now + handshake + trip / 2, Event::Query { node: peer, query, from });
+    }
+
+    /// What a request is for. That of a scenario which goes past the machine is a user's, as urgent as it is.
+    fn errand(&self, node: u32, request: RequestId, class: Class) -> Errand {
+        let dht = self.nodes[node as usize].dht.as_ref();
+        match (dht.and_then(|dht| dht.serves_caller(request)), class) {
+            (Some(true), _) | (None, Class::Interactive) => Errand::User,
+            (Some(false), Class::Interactive) => Errand::Join,
+            _ => Errand::Upkeep,
+        }
     }
 
     fn deliver_query(&mut self, node: u32, query: Query, from: Pending) {
@@ -169,7 +184,7 @@ impl World {
         let Some((from, place)) = this.asked.remove(&query) else { return };
         let answer = this.with_what_it_holds(answer, place);
         let bytes = answer.wire_bytes() as u64 + FRAME;
-        *this.meter.of(from.class) += bytes;
+        this.meter.note(from.errand, bytes);
         this.meter.repair += if answer.repair.is_some() { bytes } else { 0 };
         let trip = self.network.round_trip(from.asker, node);
         let query = self.stream(from.request.0 << 20 | u64::from(from.asker), Purpose::Requests);
@@ -245,10 +260,14 @@ impl Place {
 }
 
 impl super::Meter {
-    fn of(&mut self, class: Class) -> &mut u64 {
-        match class {
-            Class::Interactive => &mut self.users,
-            _ => &mut self.upkeep,
+    fn note(&mut self, errand: Errand, bytes: u64) {
+        match errand {
+            Errand::User => self.users += bytes,
+            Errand::Upkeep => self.upkeep += bytes,
+            Errand::Join => {
+                self.upkeep += bytes;
+                self.joins += bytes;
+            }
         }
     }
 }

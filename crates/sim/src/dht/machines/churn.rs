@@ -1,5 +1,6 @@
 //! Nodes that come and go.
 
+use peerage_dht::store::{Disk as _, MemoryDisk};
 use peerage_dht::{Contact, Source};
 
 use super::super::queue::{Micros, SECOND};
@@ -32,6 +33,27 @@ impl World {
             }
         }
         self.sessions = Some(sessions);
+    }
+
+    /// From now on nodes write to disks of their own.
+    pub fn give_disks(&mut self) {
+        for node in &mut self.nodes {
+            node.disk.get_or_insert_with(MemoryDisk::default);
+        }
+    }
+
+    /// A node is killed and comes up again at once, with what its disk holds: the records that it has written, and whom it knew best.
+    pub fn restart_node(&mut self, node: u32) {
+        let this = &mut self.nodes[node as usize];
+        let mut rows = this.disk.as_mut().and_then(|disk| disk.load().ok()).unwrap_or_default();
+        rows.extend(this.dht.as_ref().map(|dht| dht.memory()));
+        self.stop_node(node);
+        self.machine(node);
+        let now = self.clock_of(node);
+        if let Some(dht) = &mut self.nodes[node as usize].dht {
+            dht.restore(now, rows);
+        }
+        self.pump(node);
     }
 
     /// A node leaves, or comes.

@@ -21,9 +21,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peerage_dht::record::RecordsConfig;
+use peerage_dht::store::MemoryDisk;
 use peerage_dht::{
-    AcceptAll, Answer, Class, Contact, Dht, DhtConfig, Input, Mode, Operation, OperationId, Options, Outcome,
-    Query, QueryId, RequestId, Source,
+    AcceptAll, Answer, Contact, Dht, DhtConfig, Input, Mode, Operation, OperationId, Options, Outcome, Query,
+    QueryId, RequestId, Source,
 };
 use peerage_identity::PeerId;
 use peerage_machine::{Machine, Now, Random};
@@ -67,6 +68,8 @@ pub struct Node {
     ledger: ledger::Ledger,
     /// Queries that its machine has not answered yet.
     asked: BTreeMap<QueryId, (Pending, carry::Place)>,
+    /// Its disk, where the scenario gives it one: its rows are there again when the node is.
+    pub disk: Option<MemoryDisk>,
     /// What the simulated store of this node holds, where the machine itself refuses to store.
     pub holds: BTreeMap<[u8; 32], Bytes>,
     /// Nobody can dial it.
@@ -80,9 +83,11 @@ pub struct Node {
 /// Bytes that a node has sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Meter {
-    /// Queries of upkeep, and answers to those of others.
+    /// Queries of what machines do by themselves, and answers to those of others.
     pub upkeep: u64,
-    /// Queries for users, and answers to those.
+    /// Lookups of newcomers for themselves, which stand in the upkeep too.
+    pub joins: u64,
+    /// Queries that users wait for, and answers to those.
     pub users: u64,
     /// What holders compare and hand over, which stands in the upkeep too.
     pub repair: u64,
@@ -101,7 +106,18 @@ struct Pending {
     /// This request set off the dial.
     dialled: bool,
     sent: Micros,
-    class: Class,
+    errand: Errand,
+}
+
+/// Whose a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Errand {
+    /// Somebody waits for it.
+    User,
+    /// The machine makes it by itself.
+    Upkeep,
+    /// The same, of the lookup with which a machine joins.
+    Join,
 }
 
 /// What is to happen.
@@ -462,6 +478,7 @@ impl Node {
             dials: BTreeMap::new(),
             ledger: ledger::Ledger::default(),
             asked: BTreeMap::new(),
+            disk: None,
             holds: BTreeMap::new(),
             behind_nat: false,
             clock_ahead: 0,

@@ -130,3 +130,38 @@ fn equal_digests_of_other_records_are_told() {
     assert_eq!((known.agree(digest, set.clone()), known.agree(digest, set)), (Ok(()), Ok(())));
     assert!(known.agree(digest, Vec::new()).is_err());
 }
+
+/// What a machine does by itself is its upkeep, however urgent: a user's questions alone are not.
+#[test]
+fn lookups_that_nobody_asked_for_are_upkeep() {
+    let mut world = World::standing(Setting::new(40, 1));
+    world.start(0, closest(), Options::default());
+    world.gather(2 * SECOND);
+    let meter = world.nodes[0].meter;
+    assert!(meter.users > 0 && meter.joins == 0, "{meter:?}");
+    let known = vec![world.nodes[5].contact.clone()];
+    world.stop_node(1);
+    world.nodes[1].meter = Meter::default();
+    world.start_node(1, known, Source::Book);
+    world.gather(4 * SECOND);
+    let meter = world.nodes[1].meter;
+    assert!(meter.joins > 0 && meter.upkeep >= meter.joins && meter.users == 0, "{meter:?}");
+}
+
+#[test]
+fn a_node_that_is_killed_comes_back_with_what_its_disk_holds() {
+    let mut world = network();
+    world.give_disks();
+    let (record, holder) = kept(&mut world);
+    world.gather(10 * SECOND);
+    world.restart_node(holder);
+    assert!(world.holders(&record).contains(&holder));
+    // It knows whom it knew, and joins with them.
+    let joined = std::iter::from_fn(|| world.run_until(20 * SECOND))
+        .any(|happened| matches!(happened, Happened::Event(node, peerage_dht::Event::Joined { .. }) if node == holder));
+    assert!(joined);
+    // Without a disk nothing of it is left.
+    world.nodes[holder as usize].disk = None;
+    world.restart_node(holder);
+    assert!(!world.holders(&record).contains(&holder));
+}

@@ -11,6 +11,7 @@ mod order;
 mod publish;
 mod runs;
 mod still;
+mod storm;
 
 use super::policy::Kind;
 use super::progress::Progress;
@@ -141,7 +142,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compares: false,
         run: flood::flood,
     },
-    Scenario { number: 25, title: "restart storm", nodes: 10_000, compares: false, run: machines::storm },
+    Scenario { number: 25, title: "restart storm", nodes: 10_000, compares: false, run: storm::storm },
     Scenario {
         number: 28,
         title: "calibration: whole nodes on QUIC against this loop",

@@ -28,7 +28,7 @@ struct Run {
 }
 
 /// Scenario 8. Once in the study's network, where a request takes one round trip, which the bars are for, and once with the connections that nodes have; each library's rules in
-/// a world of their own.
+/// a world of their own. The values are plain ones: holders compare nothing and hand nothing over.
 pub(super) fn publish(settings: &Settings) -> Report {
     let (mut runs, mut broken, mut last) = (Vec::new(), None, None);
     for (reach, setting) in [("warm", setting(settings).warm()), ("mix", setting(settings))] {
@@ -66,10 +66,10 @@ fn measures(warm: &Run, mix: &Run) -> Vec<Measure> {
         Measure::at_most("caller told of a store, all warm, p95 ms", warm.put.p95_ms, 600.0),
         Measure::told("the same, p50 ms", warm.put.p50_ms),
         Measure::told("requests of a store, all warm", warm.put.requests),
-        Measure::at_least("first get found %, all warm", warm.got.found * 100.0, 99.9),
+        Measure::at_least("first get found %, values without repair, all warm", warm.got.found * 100.0, 99.9),
         Measure::told("caller told of a store, mix, p95 ms", mix.put.p95_ms),
         Measure::told("the same, p50 ms, mix", mix.put.p50_ms),
-        Measure::at_least("first get found %, mix", mix.got.found * 100.0, 99.9),
+        Measure::at_least("first get found %, values without repair, mix", mix.got.found * 100.0, 99.9),
         Measure::told("warm share of the store's requests, mix", mix.put.warm_share),
     ]
 }
