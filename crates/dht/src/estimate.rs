@@ -14,7 +14,7 @@ use crate::Distance;
 #[derive(Debug, Clone)]
 pub struct SizeEstimate {
     k: usize,
-    /// When each was measured, and the distance of the k-th closest peer.
+    /// Until when each counts, and the distance of the k-th closest peer.
     samples: VecDeque<(Duration, f64)>,
     /// What they say together: it is asked for with each record that comes, and changes with a sample.
     known: Option<f64>,
@@ -45,19 +45,19 @@ impl SizeEstimate {
             if self.samples.len() >= Self::MOST {
                 self.samples.pop_front();
             }
-            self.samples.push_back((now.mono, share));
+            self.samples.push_back((now.mono + Self::WINDOW, share));
             self.known = self.estimate(now);
         }
     }
 
     /// How many peers there are; `None` as long as too little was measured.
     pub fn size(&self, now: Now) -> Option<f64> {
-        let is_old = self.samples.front().is_some_and(|(at, _)| now.mono.saturating_sub(*at) > Self::WINDOW);
+        let is_old = self.samples.front().is_some_and(|(until, _)| *until < now.mono);
         if is_old { self.estimate(now) } else { self.known }
     }
 
     fn estimate(&self, now: Now) -> Option<f64> {
-        let fresh = self.samples.iter().filter(|(at, _)| now.mono.saturating_sub(*at) <= Self::WINDOW);
+        let fresh = self.samples.iter().filter(|(until, _)| *until >= now.mono);
         // (k - 1) / share is an unbiased estimate by itself.
         let rates: Vec<f64> = fresh.map(|(_, share)| (self.k as f64 - 1.0) / share).collect();
         if rates.len() < Self::LEAST {
@@ -74,6 +74,32 @@ impl SizeEstimate {
     pub fn is_odd(&self, size: f64, kth: Distance) -> bool {
         let rate = (self.k as f64 - 1.0) / kth.share().max(f64::MIN_POSITIVE);
         (rate / size).ln().abs() > 2.2 / self.weight().sqrt()
+    }
+
+    /// The samples, with the second since 1970 at which each was measured.
+    pub(crate) fn save(&self, now: Now) -> impl Iterator<Item = (u64, f64)> {
+        self.samples.iter().map(move |(until, share)| {
+            let at = (now.unix + *until).saturating_sub(now.mono + Self::WINDOW);
+            (at.as_secs(), *share)
+        })
+    }
+
+    /// Takes back in what an earlier run has measured, as far as it still counts.
+    pub(crate) fn load(&mut self, now: Now, samples: impl IntoIterator<Item = (u64, f64)>) {
+        let unix = now.unix.as_secs();
+        let counts = |(at, share): &(u64, f64)| {
+            *at <= unix && unix - at <= Self::WINDOW.as_secs() && *share > 0.0 && *share <= 1.0
+        };
+        let mut fresh: Vec<(u64, f64)> = samples.into_iter().filter(counts).collect();
+        fresh.sort_by_key(|(at, _)| *at);
+        let older = fresh
+            .iter()
+            .map(|(at, share)| (now.mono + Self::WINDOW - Duration::from_secs(unix - at), *share));
+        self.samples = older.chain(std::mem::take(&mut self.samples)).collect();
+        while self.samples.len() > Self::MOST {
+            self.samples.pop_front();
+        }
+        self.known = self.estimate(now);
     }
 
     /// Samples that count.
@@ -111,7 +137,7 @@ impl SizeEstimate {
     }
 
     fn forget(&mut self, now: Now) {
-        while self.samples.front().is_some_and(|(at, _)| now.mono.saturating_sub(*at) > Self::WINDOW) {
+        while self.samples.front().is_some_and(|(until, _)| *until < now.mono) {
             self.samples.pop_front();
         }
     }

@@ -63,19 +63,21 @@ fn scenario_4_at_a_thousand_nodes_meets_its_bars() {
     run_scenario(4, &settings(1_000, 1));
 }
 
-/// Scenario 25, where joins and handshakes count: the peak misses its bar, and the table says so. What the nodes stored is found, from their own disks.
+/// Scenario 25, where joins and handshakes count. What the nodes stored is found, from their own disks.
 #[test]
 fn a_hundred_nodes_that_all_restart_find_what_they_stored_and_the_peak_counts_handshakes() {
     let report = scenario(25).unwrap().run(&Settings { seconds: Some(1_200), ..settings(100, 1) });
     let measure = |name: &str| report.measures.iter().find(|one| one.name == name).unwrap();
-    for name in ["get found %, 3 min later", "invariants broken"] {
+    let ratio = "peak over steady traffic, joins and handshakes included";
+    for name in ["get found %, 3 min later", ratio, "invariants broken"] {
         assert!(measure(name).passes(), "{}", report.markdown());
     }
     let of_peak = ["upkeep", "joins", "handshakes"].map(|part| measure(&format!("peak: {part}")).found);
     let all = measure("peak: B/s of a node").found;
     assert!(of_peak.iter().all(|part| *part > 0.0), "{of_peak:?}");
     assert!((of_peak.iter().sum::<f64>() / all - 1.0).abs() < 1e-6, "{of_peak:?} of {all}");
-    assert!(measure("peak over steady traffic, joins and handshakes included").bar.is_some());
+    // Of a network that has not come to rest the ratio says little: what each restarted node sends in ten seconds is bounded all the same, with two dials in five for its join.
+    assert!(all < 4_000.0 && measure(ratio).bar.is_some(), "{all}");
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn tables_of_ours_alone_say_so_and_show_warm_contacts_too() {
         (11, 200, &["newcomer"]),
         (14, 120, &["race"]),
         (15, 100, &["flood"]),
-        (25, 100, &[""]),
+        (25, 60, &[""]),
     ];
     for (number, nodes, cases) in cases {
         let report = run(number, &settings(nodes, 1, 40, &Kind::ALL));

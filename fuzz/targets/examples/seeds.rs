@@ -174,7 +174,8 @@ fn rows(corpus: &mut Corpus, record: &Record) -> Result<()> {
         let (query, from) = (QueryId(number as u64), speaker().peer_id());
         node.handle(now, Input::Asked { query, from, remote: [20, 1, 2, 3].into(), extended: true, ask });
     }
-    let mut rows = vec![node.memory()];
+    node.plant_size(now, 1000.0, 8);
+    let mut rows = node.memory(now);
     while let Some(batch) = node.flush(now) {
         node.handle(now, Input::Written { number: batch.number, ok: true });
         rows.extend(batch.changes.into_iter().filter_map(|change| match change {

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use peerage_identity::{NodeKey, PeerId};
 use peerage_machine::{Now, Random};
 
-use super::memory::MEMORY_ROW;
 use super::operation::Aim;
 use super::published::Keep;
 use super::requests::Purpose;
@@ -122,12 +121,14 @@ impl Dht {
 
     /// Takes in what the disk holds, before anything else happens.
     pub fn restore(&mut self, now: Now, mut rows: Vec<(Bytes, Bytes)>) -> Restored {
-        let memory = rows.extract_if(.., |(key, _)| key == MEMORY_ROW);
-        let memory: Vec<_> = memory.map(|(_, row)| row).collect();
-        let damaged = memory.iter().filter(|row| !self.recall(now, row)).count();
+        let memory: Vec<_> = rows.extract_if(.., |(key, _)| Self::is_memory(key)).collect();
+        let damaged = memory.iter().filter(|(key, row)| !self.recall(now, key, row)).count();
         let Some(holder) = self.holder.as_mut() else { return Restored { damaged, ..Restored::default() } };
         let mut restored = holder.store.restore(now, &holder.records, rows);
         restored.damaged += damaged;
+        if holder.store.used().records > 0 {
+            holder.repair.resume(now);
+        }
         self.note_due(now);
         restored
     }

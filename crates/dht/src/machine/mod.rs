@@ -239,11 +239,11 @@ impl Dht {
         self.table.lifetimes.stays(uptime.as_secs().min(u64::from(u32::MAX)) as u32, span)
     }
 
-    /// Whom to keep over a restart, to be handed in as [`Input::Known`]: the anchors, then the nearest peers, at most
+    /// Whom to keep over a restart, to be handed in as [`Input::Known`]: the anchors, then the nearest peers, then some of each bucket, at most
     /// [`crate::UpkeepConfig::known_contacts`].
     pub fn keep(&self) -> Vec<Contact> {
         let mut kept = self.table.anchors();
-        for contact in self.table.closest(&self.key, self.config.upkeep.known_contacts) {
+        for contact in self.table.siblings().into_iter().chain(self.table.spread()) {
             if !kept.iter().any(|other| other.key() == contact.key()) {
                 kept.push(contact);
             }

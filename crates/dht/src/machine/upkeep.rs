@@ -36,6 +36,8 @@ pub(super) struct Upkeep {
     /// The operation that looks ourselves up, while it runs.
     joining: Option<u64>,
     joined: bool,
+    /// An earlier run has measured the network, and not long ago: nothing is urgent once this one has joined.
+    resumed: bool,
     since: Duration,
     /// When to begin anew, and how often that came to nothing.
     rejoin: Option<Duration>,
@@ -71,6 +73,15 @@ impl Upkeep {
         }
     }
 
+    /// An earlier run has measured the network: where all come back at once, lookups for its size and looks at whoever is named would be most of what is sent. Those whom that run
+    /// knew are looked at first, and they too one after another: nothing has been saved for that yet.
+    pub(super) fn resume(&mut self, config: &UpkeepConfig, now: Now) {
+        (self.resumed, self.early) = (true, 0);
+        self.admissions.charge(config.admission_burst, now);
+        let saved = self.probes.available(now) - 2.0 * Self::FIND_NODE_BYTES;
+        self.probes.charge(saved.max(0.0), now);
+    }
+
     pub(super) fn new(config: &UpkeepConfig, now: Now) -> Self {
         let savings = config.probe_bytes_per_second * config.probe_savings.as_secs_f64();
         let burst = savings.max(2.0 * Self::FIND_NODE_BYTES);
@@ -84,6 +95,7 @@ impl Upkeep {
             content_until: Duration::ZERO,
             joining: None,
             joined: false,
+            resumed: false,
             since: now.mono,
             rejoin: None,
             attempts: 0,
@@ -248,7 +260,11 @@ impl Dht {
         }
         self.upkeep.joined = true;
         self.upkeep.look = self.upkeep.look.min(now.mono + Upkeep::LOOK_EVERY);
-        let soon = now.mono + self.random.up_to(self.config.upkeep.early_every);
+        let within = match std::mem::take(&mut self.upkeep.resumed) {
+            true => self.config.upkeep.refresh_every,
+            false => self.config.upkeep.early_every,
+        };
+        let soon = now.mono + self.random.up_to(within);
         self.upkeep.refresh = Some(self.upkeep.refresh.map_or(soon, |refresh| refresh.min(soon)));
         let first = std::mem::take(&mut self.upkeep.first);
         if first.len() >= 2 {

@@ -33,6 +33,8 @@ pub struct Repair {
     pub(super) fresh: Fresh,
     pub(crate) period: Duration,
     size: Option<f64>,
+    /// Whom we meet until then is compared with in its time: we have come back with what we held.
+    resumed: Duration,
     pub(super) next_token: u64,
     pub(super) clocks: NeighbourClocks,
     pub(super) stats: RepairStats,
@@ -137,6 +139,7 @@ impl Repair {
             fresh,
             period,
             size: None,
+            resumed: Duration::ZERO,
             next_token: 0,
             clocks,
             stats: RepairStats::default(),
@@ -151,6 +154,11 @@ impl Repair {
     /// How large the network seems; `None` while nothing is known.
     pub fn set_size(&mut self, size: Option<f64>) {
         self.size = size;
+    }
+
+    /// We hold what an earlier run has kept. That everybody is new to us is no reason to hurry: whoever noticed that we were gone takes us for a newcomer, and compares with us soon.
+    pub fn resume(&mut self, now: Now) {
+        self.resumed = now.mono + self.config.period_most;
     }
 
     /// Totals since the start.
@@ -184,7 +192,8 @@ impl Repair {
                 };
                 let rank = contacts.iter().filter(|other| other.key() != contact.key()).filter(closer).count()
                     as u32;
-                let wait = match (rank as usize) < self.config.newcomer_ranks {
+                let hurries = now.mono >= self.resumed && (rank as usize) < self.config.newcomer_ranks;
+                let wait = match hurries {
                     true => self.config.rank_wait * rank + random.up_to(self.config.rank_wait),
                     false => self.period / 2 + random.up_to(self.period),
                 };

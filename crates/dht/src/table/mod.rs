@@ -394,6 +394,18 @@ impl Table {
         chosen
     }
 
+    /// Those who may be asked, one of each bucket, then a second one of each, and so on: those who have stood there longest first.
+    pub(crate) fn spread(&self) -> Vec<Contact> {
+        let buckets = self.buckets.iter().map(|bucket| {
+            let mut old: Vec<&Entry> = bucket.entries.iter().filter(|entry| entry.is_usable()).collect();
+            old.sort_by_key(|entry| (std::cmp::Reverse(entry.uptime()), *entry.contact.key()));
+            old
+        });
+        let mut turns: Vec<(usize, &Entry)> = buckets.flat_map(|old| old.into_iter().enumerate()).collect();
+        turns.sort_by_key(|(turn, _)| *turn);
+        turns.into_iter().map(|(_, entry)| entry.contact.clone()).collect()
+    }
+
     /// The buckets: how many stand in each, how many of them may be asked, how many wait.
     pub fn buckets(&self) -> impl Iterator<Item = (usize, usize, usize)> {
         self.buckets.iter().map(|bucket| {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use peerage_dht::store::{Batch, Change};
 use peerage_dht::{
     Answer, Class, Contact, Dht, Event, Input, Operation, OperationId, Options, Outcome, Output, Query,
@@ -363,9 +364,9 @@ impl Driver {
     fn remember(&mut self) {
         if self.remembered.elapsed() >= REMEMBER_EVERY {
             self.remembered = Instant::now();
-            let (shared, (key, row)) = (self.shared.clone(), self.machine.memory());
+            let (shared, rows) = (self.shared.clone(), self.machine.memory(self.shared.clock.now()));
             self.shared.spawn(async move {
-                if let Err(error) = shared.saving.save_rows(vec![(key, Some(row))], false).await {
+                if let Err(error) = shared.saving.save_rows(puts(rows), false).await {
                     tracing::debug!(%error, "whom the DHT knows best was not stored");
                 }
             });
@@ -434,6 +435,11 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.asks.values().for_each(|asking| asking.task.abort());
     }
+}
+
+/// Rows that are to be written.
+pub(crate) fn puts(rows: Vec<(Bytes, Bytes)>) -> Vec<RowChange> {
+    rows.into_iter().map(|(key, row)| (key, Some(row))).collect()
 }
 
 /// What the disk is to change.

@@ -163,8 +163,8 @@ pub(crate) fn start(
 /// Stores what the machine has not handed out yet, at the end of the node.
 pub(crate) async fn save(shared: &Arc<Shared>) {
     let dht = Dht { shared: shared.clone() };
-    if let Ok((key, row)) = dht.of_machine(|_, machine| machine.memory()).await
-        && let Err(error) = shared.saving.save_rows(vec![(key, Some(row))], false).await
+    if let Ok(rows) = dht.of_machine(|now, machine| machine.memory(now)).await
+        && let Err(error) = shared.saving.save_rows(driver::puts(rows), false).await
     {
         tracing::warn!(%error, "whom the DHT knows best was not stored");
     }

@@ -25,6 +25,19 @@ fn so_many_of_the_closest_compare_with_a_newcomer_at_once_and_the_others_after_a
     assert!((500..=1500).contains(&due(1)) && due(2) < 10, "{} {}", due(1), due(2));
 }
 
+/// Who comes back with what it held is in no hurry with anybody for the first half hour; later newcomers are newcomers.
+#[test]
+fn who_has_come_back_compares_with_all_in_their_time() {
+    for (second, hurries) in [(0, false), (1799, false), (1800, true)] {
+        let mut node = node(1, ReplicationConfig::default());
+        node.repair.set_period(Duration::from_secs(1000));
+        node.repair.resume(at(0));
+        node.knows(at(second), &close_pair());
+        let wait = node.repair.next_due().unwrap().as_secs() - second;
+        assert!(if hurries { wait < 10 } else { (500..=1500).contains(&wait) }, "{second}: {wait}");
+    }
+}
+
 #[test]
 fn who_is_not_the_closest_to_a_newcomer_waits_its_turn() {
     let [a, b] = close_pair();

@@ -46,10 +46,10 @@ impl World {
     pub fn restart_node(&mut self, node: u32) {
         let this = &mut self.nodes[node as usize];
         let mut rows = this.disk.as_mut().and_then(|disk| disk.load().ok()).unwrap_or_default();
-        rows.extend(this.dht.as_ref().map(|dht| dht.memory()));
+        let now = self.clock_of(node);
+        rows.extend(self.nodes[node as usize].dht.iter().flat_map(|dht| dht.memory(now)));
         self.stop_node(node);
         self.machine(node);
-        let now = self.clock_of(node);
         if let Some(dht) = &mut self.nodes[node as usize].dht {
             dht.restore(now, rows);
         }
