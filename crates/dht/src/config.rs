@@ -123,6 +123,9 @@ pub struct LookupConfig {
     pub implausible: f64,
     /// Disjoint paths of a lookup, whatever raises them.
     pub most_paths: usize,
+    /// A place is crowded when the size of the network times the distance of the k-th peer named there is below this: then a get with the default quorum hears out all of the closest
+    /// before it hands over what may be superseded. For k = 20 one honest place in twenty-three is below 13. Zero: none is.
+    pub crowded: f64,
     /// A neighbourhood is dense when the size of the network times the distance of its k-th peer is below this: for k = 20 one honest lookup in
     /// ten thousand is below 7.5.
     pub dense: f64,
@@ -198,6 +201,7 @@ impl Default for LookupConfig {
             subnet_per_lookup: 3,
             implausible: 1e-4,
             most_paths: 8,
+            crowded: 13.0,
             dense: 7.5,
             region: 1.5,
             region_lookups: 4,

@@ -139,6 +139,7 @@ const DHT: &[Bound<DhtConfig>] = bounds! { DhtConfig, "dht":
     lookup.subnet_per_lookup: 1, MANY;
     lookup.implausible: 0.0, 1.0;
     lookup.most_paths: 1, 16;
+    lookup.crowded: 0.0, MAX_CLOSER as f64;
     lookup.dense: 0.0, MAX_CLOSER as f64;
     lookup.region: 0.0, 100.0;
     lookup.region_lookups: 0, 64;

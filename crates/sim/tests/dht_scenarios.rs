@@ -77,20 +77,19 @@ fn what_is_stored_is_found_by_strangers_at_once() {
     run(8, &settings(400, 60), &[]);
 }
 
-/// Scenario 9. A hundred plain Sybils are a sixth of this network, and all of those around the key.
+/// Scenario 9. Fewer nodes than these know too coarsely how many they are to tell a crowd that is half as dense again from chance.
 #[test]
 fn sybils_around_a_key_hide_no_value_and_are_noticed() {
-    // Whom an older version deceives is told beside the bar: a reader who hears out all of the closest finds the newest.
-    let missed =
-        ["45 covert, older: get found %", "100 covert, older: get found %", "100 plain: get found %"];
-    let report = run(9, &settings(600, 24), &missed);
+    let figure = |case: &str| format!("{case}: get found %");
+    let report = run(9, &settings(1000, 16), &[]);
     for (case, bar) in [("45 covert, older", Bar::AtLeast(99.0)), ("100 covert, older", Bar::AtLeast(95.0))] {
-        let figure = |case: &str| format!("{case}: get found %");
         let measure = report.measures.iter().find(|measure| measure.name == figure(case)).unwrap();
         assert_eq!(measure.bar, Some(bar));
-        assert!(found(&report, &figure(&format!("{case}, whole read"))) > measure.found);
+        assert!(found(&report, &figure(&format!("{case}, whole read"))) >= measure.found - 1.0);
     }
-    assert!(found(&report, "100 plain: get found %") > 50.0);
+    // Who keeps its answers just below what counts as a crowd deceives a default read more often: a whole read hardly.
+    let shy = found(&report, &figure("45 shy, older"));
+    assert!(found(&report, &figure("45 shy, older, whole read")) >= shy.max(95.0));
     assert!(found(&report, "100 plain: lookups with an alarm %") >= 100.0);
 }
 

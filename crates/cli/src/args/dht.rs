@@ -69,7 +69,7 @@ pub(crate) enum DhtAction {
         /// Write the value into this file, as it is; `-` is standard output
         #[arg(long, value_name = "PATH")]
         file: Option<PathBuf>,
-        /// So many nodes of different networks are to have it, and the newest is taken; a warning says when fewer do [default: 2; content by its hash needs one]
+        /// So many nodes of different networks are to have it, and the newest is taken; a warning says when fewer do; 20 hear out all of the closest [default: 2, or all of them where suspiciously many stand; content by its hash needs one]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=20))]
         quorum: Option<u16>,
         /// Show it now and whenever it changes, until the command is interrupted

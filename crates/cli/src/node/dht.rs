@@ -483,6 +483,10 @@ fn row(step: &Step) -> StepRow {
         | StepKind::Storing { peer }
         | StepKind::Waiting { peer }
         | StepKind::Stored { peer } => (Some(peer), String::new()),
+        StepKind::Crowded { score } => (
+            None,
+            format!("the closest lie where this network should have {score:.1}: all of them are heard"),
+        ),
         StepKind::Ended(why) => (None, word(why)),
         StepKind::Later { peer, rtt, newer } => {
             (Some(peer), format!("in {:.1} ms: {newer} values that are newer", millis(*rtt)))

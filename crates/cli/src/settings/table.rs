@@ -233,6 +233,7 @@ pub(crate) const TABLE: &[Setting] = settings! {
     Limit count dht.lookup.subnet_per_lookup: "Candidates of one subnet (/24, /48) that are asked while others are there; who is silent doesn't count, nor who answered us before. Loopback is exempt"
     Limit number dht.lookup.implausible: "An answer that names a peer closer than the network's size makes likely is not believed; this is the chance that an honest one names one"
     Limit count dht.lookup.most_paths: "Disjoint paths of a lookup, whatever raises them"
+    Limit number dht.lookup.crowded: "A place is crowded when the size of the network times the distance of the k-th peer named there is below this: then a get with the default quorum hears out all of the closest before it hands over what may be superseded. For k = 20 one honest place in twenty-three is below 13. Zero: none is"
     Limit number dht.lookup.dense: "A neighbourhood is dense when the size of the network times the distance of its k-th peer is below this: for k = 20 one honest lookup in ten thousand is below 7.5"
     Limit number dht.lookup.region: "The region that must be covered then, as a multiple of k peers' share of the keyspace; who lies in it keeps a record, whoever stands closer"
     Limit count dht.lookup.region_lookups: "Lookups of places in it that are made then; for a store they look for half as many again as an honest region has, together"

@@ -183,19 +183,46 @@ impl Lookup {
         dropped
     }
 
-    fn has_found(&self, now: Now) -> bool {
-        match &self.plan.goal {
-            Goal::Peer(_, tellers) => self.whereabouts.is_certain(if *tellers == 0 { 2 } else { *tellers }),
+    fn has_found(&mut self, now: Now) -> bool {
+        match self.plan.goal {
+            Goal::Peer(_, tellers) => self.whereabouts.is_certain(if tellers == 0 { 2 } else { tellers }),
             Goal::Closest => false,
             Goal::Value(quorum) => {
-                let votes = self.harvest.votes();
-                let wanted = if *quorum == 0 { 2 } else { *quorum };
+                let is_final = self.harvest.votes() > 0 && self.harvest.is_final();
                 let settled = self.settles.is_none_or(|settles| settles <= now.mono);
-                votes > 0 && self.harvest.is_final() || votes >= wanted && settled
+                // Who says how many are enough is not asked again.
+                is_final || self.has_quorum() && settled && (quorum > 0 || !self.is_crowded(now))
             }
             // One answer is nobody's word but its own.
-            Goal::Values(wanted) | Goal::Providers(wanted) => self.harvest.borne_out() >= (*wanted).max(1),
+            Goal::Values(wanted) | Goal::Providers(wanted) => self.harvest.borne_out() >= wanted.max(1),
         }
+    }
+
+    /// Whether as many networks as are wanted have answered with a value.
+    fn has_quorum(&self) -> bool {
+        match self.plan.goal {
+            Goal::Value(quorum) => self.harvest.votes() >= if quorum == 0 { 2 } else { quorum },
+            _ => false,
+        }
+    }
+
+    /// Whether more peers were named near the target than an honest network has there. They may be one party's, who tells what was true once and whose word is that of many: nobody's
+    /// signature says that a version is the newest. What was seen once is not forgotten because somebody of them is slow.
+    fn is_crowded(&mut self, now: Now) -> bool {
+        let size = self.plan.size.filter(|size| *size >= 4.0 * self.plan.k as f64);
+        let (false, Some(size)) = (self.crowded, size) else { return self.crowded };
+        let kth = self.candidates.iter().filter(|candidate| candidate.counts()).nth(self.plan.k - 1);
+        let score = kth.map(|kth| kth.distance.share() * size);
+        if let Some(score) = score.filter(|score| *score < self.config.crowded) {
+            self.crowded = true;
+            self.step(now, StepKind::Crowded { score });
+        }
+        self.crowded
+    }
+
+    /// How it ended, once all were heard who had to be.
+    pub(crate) fn settled(&self, ended: Ended) -> Ended {
+        if ended == Ended::Complete && self.has_quorum() { Ended::Found } else { ended }
     }
 
     fn stand(&self, now: Now) -> Stand {
@@ -273,7 +300,11 @@ impl Lookup {
 
     /// Whether all of the closest are asked in the end, so that nothing is saved by waiting.
     pub(super) fn needs_all(&self) -> bool {
-        !matches!(self.plan.goal, Goal::Peer(..) | Goal::Value(_))
+        match self.plan.goal {
+            Goal::Peer(..) => false,
+            Goal::Value(quorum) => self.crowded || quorum >= self.plan.k && self.harvest.votes() > 0,
+            _ => true,
+        }
     }
 
     /// Whether it lies where about k peers are expected: all of those are asked in the end.

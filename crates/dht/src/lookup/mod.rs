@@ -126,6 +126,8 @@ pub(crate) struct Lookup {
     settles: Option<Duration>,
     /// Paths whose answers were implausible are followed last.
     distrusted: u16,
+    /// A quorum was there, and it looked as if it were one party's.
+    crowded: bool,
     /// All within this distance must have answered too: the neighbourhood looks too dense.
     cover: Option<Distance>,
     pub(crate) hops: u32,
@@ -150,6 +152,7 @@ impl Lookup {
             whereabouts: Whereabouts::default(),
             settles: None,
             distrusted: 0,
+            crowded: false,
             cover: None,
             hops: 0,
             steps: Vec::new(),

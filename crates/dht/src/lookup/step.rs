@@ -7,7 +7,7 @@ use peerage_identity::PeerId;
 use crate::{Ended, Failure};
 
 /// One step of a lookup.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// When it happened, after the start of the operation.
     pub at: Duration,
@@ -16,7 +16,7 @@ pub struct Step {
 }
 
 /// What can happen in a lookup.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum StepKind {
     /// A peer was asked.
@@ -72,6 +72,11 @@ pub enum StepKind {
     Implausible {
         /// Who.
         peer: PeerId,
+    },
+    /// As many values as are wanted are there, and so many peers were named near the target that all of them are heard before one is handed over.
+    Crowded {
+        /// How many peers a network of this size has where the k closest lie.
+        score: f64,
     },
     /// It was asked to store.
     Storing {

@@ -459,6 +459,7 @@ impl Dht {
         self.end_store(now, operation);
         self.end_change(now, operation);
         let Some(mut op) = self.operations.remove(&operation) else { return };
+        let ended = op.lookup.settled(ended);
         op.lookup.step(now, StepKind::Ended(ended));
         self.report(&mut op);
         match op.aim {

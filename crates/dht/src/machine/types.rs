@@ -257,7 +257,8 @@ pub enum Operation {
 pub struct Options {
     /// How urgent it is.
     pub class: Class,
-    /// For [`Operation::Get`]: so many valid answers from distinct address groups, at least one. For [`Operation::Put`] and
+    /// For [`Operation::Get`]: so many valid answers from distinct address groups; zero for two, or for all of the closest where more peers stand than an honest network has there
+    /// ([`crate::LookupConfig::crowded`]). Content under its hash needs one. For [`Operation::Put`] and
     /// [`Operation::Provide`]: the caller is told after so many acknowledgements; zero for half of the replicas, or of the peers where there are fewer.
     pub quorum: usize,
     /// After so long whatever is there is returned, an hour at most; `None` for the class's own: [`crate::LookupConfig::deadline`].

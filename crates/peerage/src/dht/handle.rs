@@ -348,7 +348,8 @@ impl<T> DhtCall<T> {
     }
 
     /// For a value: so many valid answers from different networks, of which the best is taken. For a store: the call returns after so many nodes have stored
-    /// it, and the rest is asked on ([`DhtCall::settled`]). Default: two for a value that may change, one for content that never does; half of the replicas for a store.
+    /// it, and the rest is asked on ([`DhtCall::settled`]). Default: two for a value that may change, or all of the closest where more nodes stand than an honest network has there, one for content that never does;
+    /// half of the replicas for a store. Twenty hear out all of the closest: whoever sits among them with an older version misleads nobody then, for two to three times the requests.
     pub fn quorum(mut self, quorum: usize) -> Self {
         self.options.quorum = quorum;
         self

@@ -116,3 +116,59 @@ fn a_crowd_of_dead_names_in_one_subnet_is_soon_done_with() {
     let found: Vec<&PeerId> = story.lookup.closest().take(20).map(|one| one.contact.peer()).collect();
     assert!(all[20..40].iter().all(|one| found.contains(&one.peer())));
 }
+
+/// A get at a place where the k-th peer lies at this multiple of its share of the network: the closest six, whose version is old, answer first. Why it ended and with what.
+fn at_a_place(goal: Goal, score: Option<f64>, config: LookupConfig) -> (Ended, u8, Story) {
+    const OLD: u8 = 1;
+    const NEW: u8 = 2;
+    let all = peers();
+    let kth = all[19].key().distance(target().key()).share();
+    let mut story = Story::new(config, goal, |plan| plan.size = score.map(|score| score / kth));
+    story.seed(&all[..40]);
+    let (mut now, mut open) = (0, Vec::new());
+    let ended = loop {
+        now += 1;
+        let (asked, next) = story.go(at(now));
+        open.extend(asked);
+        open.sort_by_key(|(_, contact, _)| std::cmp::Reverse(contact.key().distance(target().key())));
+        match (next, open.pop()) {
+            (Next::End(ended), _) => break story.lookup.settled(ended),
+            (_, Some((request, contact, _))) => {
+                let is_old = all[..6].contains(&contact);
+                valued(&mut story, at(now), request, if is_old { OLD } else { NEW });
+            }
+            (Next::Wait(until), None) => now = until.as_millis() as u64,
+            (Next::Ask(..), None) => unreachable!("go answers it"),
+        }
+    };
+    let value = story.lookup.harvest.best().map_or(0, |(_, value)| value[0]);
+    (ended, value, story)
+}
+
+/// Two answers of what may be superseded are one party's, it may be, where more peers stand than an honest network has there: then all of the closest are heard, and the newest is
+/// handed over. Who says how many answers are enough is not asked again, nor is who doesn't know the network's size.
+#[test]
+fn a_get_at_a_crowded_place_hears_out_all_of_the_closest() {
+    let with = |crowded| LookupConfig { crowded, ..LookupConfig::default() };
+    let (ended, value, mut story) = at_a_place(Goal::Value(0), Some(12.9), LookupConfig::default());
+    assert_eq!((ended, value), (Ended::Found, 2));
+    assert!(story.lookup.closest().count() >= 20);
+    let told = |step: &Step| match step.what {
+        StepKind::Crowded { score } => Some(score),
+        _ => None,
+    };
+    let told: Vec<f64> = story.lookup.take_steps().iter().filter_map(told).collect();
+    assert!(told.len() == 1 && (told[0] - 12.9).abs() < 1e-6, "{told:?}");
+    for (goal, score, config) in [
+        (Goal::Value(0), Some(13.1), LookupConfig::default()),
+        (Goal::Value(0), Some(12.9), with(12.8)),
+        (Goal::Value(0), Some(12.9), with(0.0)),
+        (Goal::Value(2), Some(12.9), LookupConfig::default()),
+        (Goal::Value(0), None, LookupConfig::default()),
+    ] {
+        let (ended, value, mut story) = at_a_place(goal.clone(), score, config);
+        assert_eq!((ended, value), (Ended::Found, 1), "{goal:?} {score:?}");
+        assert!(story.lookup.take_steps().iter().all(|step| !matches!(step.what, StepKind::Crowded { .. })));
+    }
+    assert_eq!(at_a_place(Goal::Value(0), Some(13.1), with(13.2)).1, 2);
+}

@@ -39,9 +39,15 @@ impl Pool {
     }
 
     /// Identities around a target that leave the twentieth closest peer where an honest network of `nodes` may well have it: `honest` are the distances of
-    /// its nodes from the target.
-    pub fn covert(&self, target: u64, honest: &[u64], nodes: usize, count: usize) -> Vec<PeerId> {
-        let edge = (COVERT * (u64::MAX as f64 / nodes as f64)) as u64;
+    /// its nodes from the target, `score` where the twentieth is left, as a multiple of a node's share of the keyspace.
+    pub fn covert(
+        &self,
+        target: u64,
+        honest: &[u64],
+        nodes: usize,
+        (count, score): (usize, f64),
+    ) -> Vec<PeerId> {
+        let edge = (score * (u64::MAX as f64 / nodes as f64)) as u64;
         let inside = honest.iter().filter(|distance| **distance <= edge).count();
         let room = (K - 1).saturating_sub(inside).min(count);
         let near = self.within(target, edge);
@@ -71,7 +77,9 @@ impl Pool {
 }
 
 /// Where covert Sybils leave the twentieth closest peer, as a multiple of a node's share of the keyspace: the alarm is at 7.5.
-const COVERT: f64 = 8.8;
+pub const COVERT: f64 = 8.8;
+/// Where those leave it who know that readers hear out all of a place that is crowded, which is below 13: fewer of them stand among the closest.
+pub const SHY: f64 = 14.5;
 
 /// What Sybils answer to those who ask for the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

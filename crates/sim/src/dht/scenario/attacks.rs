@@ -9,7 +9,7 @@ use peerage_dht::{Operation, Options, Target};
 use peerage_identity::PeerId;
 
 use super::super::attack::colluders::Colluders;
-use super::super::attack::sybils::{Lie, Pool, Sybils};
+use super::super::attack::sybils::{COVERT, Lie, Pool, SHY, Sybils};
 use super::super::machines::{Setting, World, place_of};
 use super::super::policy::Kind;
 use super::super::queue::{MILLI, SECOND};
@@ -36,7 +36,8 @@ struct Attack {
     /// What the publishers call their records: attacks of one name for these are one attack.
     salt: &'static str,
     sybils: usize,
-    covert: bool,
+    /// Where they leave the twentieth closest peer, if they hide.
+    covert: Option<f64>,
     lie: Lie,
     /// So many answers from distinct groups of addresses end a get; zero for as many as the machine wants by default.
     quorum: usize,
@@ -51,13 +52,19 @@ const WHOLE: usize = usize::MAX;
 
 impl Attack {
     const fn plain(name: &'static str, sybils: usize, bar: Option<f64>) -> Self {
-        let (salt, covert, lie) = (name, false, Lie::Nothing);
+        let (salt, covert, lie) = (name, None, Lie::Nothing);
         Self { name, salt, sybils, covert, lie, quorum: 0, bar, alarm: false }
     }
 
     const fn covert(name: &'static str, sybils: usize, lie: Lie, bar: f64) -> Self {
-        let (salt, covert, bar) = (name, true, Some(bar));
+        let (salt, covert, bar) = (name, Some(COVERT), Some(bar));
         Self { name, salt, sybils, covert, lie, quorum: 0, bar, alarm: false }
+    }
+
+    /// An older version, by those who hide from readers as well.
+    const fn shy(name: &'static str, sybils: usize) -> Self {
+        let (salt, covert, lie) = (name, Some(SHY), Lie::Old);
+        Self { name, salt, sybils, covert, lie, quorum: 0, bar: None, alarm: false }
     }
 
     /// The same attack, where readers wait for so many answers.
@@ -68,6 +75,8 @@ impl Attack {
 
 const OLDER_45: Attack = Attack::covert("45 covert, older", 45, Lie::Old, 99.0);
 const OLDER_100: Attack = Attack::covert("100 covert, older", 100, Lie::Old, 95.0);
+const SHY_45: Attack = Attack::shy("45 shy, older", 45);
+const SHY_100: Attack = Attack::shy("100 shy, older", 100);
 
 const ATTACKS: &[Attack] = &[
     Attack::plain("20 plain", 20, None),
@@ -79,6 +88,10 @@ const ATTACKS: &[Attack] = &[
     OLDER_100,
     OLDER_45.read("45 covert, older, whole read", WHOLE),
     OLDER_100.read("100 covert, older, whole read", WHOLE),
+    SHY_45,
+    SHY_100,
+    SHY_45.read("45 shy, older, whole read", WHOLE),
+    SHY_100.read("100 shy, older, whole read", WHOLE),
 ];
 
 /// Scenario 9: Sybils sit around keys; records are stored there and got under attack. Each library's rules have a network of their own for each attack.
@@ -91,6 +104,7 @@ pub(super) fn sybils(settings: &Settings) -> Report {
     let (quiet, requests) = quiet.unzip();
     if let Some(quiet) = &quiet {
         results.measures.extend(quiet.measures.iter().cloned());
+        results.rows.extend(quiet.rows.iter().cloned());
         (results.hash, results.broken) = (quiet.hash, quiet.broken.clone());
     }
     let mut others = Vec::new();
@@ -188,12 +202,13 @@ impl Run {
 /// What a quiet network came to.
 struct Quiet {
     world: World,
+    rows: [Row; 2],
     measures: Vec<Measure>,
     hash: u64,
     broken: Option<String>,
 }
 
-/// How often honest places look dense, and what a store costs there.
+/// How often honest places look dense, and what a store and a get cost there.
 fn peace(settings: &Settings, lookups: u64) -> (Quiet, f64) {
     let mut world = World::standing(with_records(settings));
     let mut stream = world.stream(0, Purpose::Queries);
@@ -206,24 +221,35 @@ fn peace(settings: &Settings, lookups: u64) -> (Quiet, f64) {
         let end = world.now() + 50 * MILLI;
         gathered.run(&mut world, end);
     }
-    let mut stores = Vec::new();
+    let (mut stores, mut records) = (Vec::new(), Vec::new());
     for number in 0..50 {
         let node = honest(&world, &mut stream, |_| false);
         if let Some(record) = world.sign(number, "quiet", 1, LIFE, body(number.into())) {
             stores.push(store(&mut world, node, &record, REPLICAS));
+            records.push(record);
         }
         let end = world.now() + 200 * MILLI;
         gathered.run(&mut world, end);
     }
     let end = world.now() + 40 * SECOND;
     gathered.run(&mut world, end);
+    let places: Vec<Target> = records.iter().map(|record| record.target().clone()).collect();
+    let got = |world: &mut World, gathered: &mut Gathered, stream: &mut Stream| {
+        let asked = gets(world, gathered, stream, &places, &Asking::new(lookups, 100 * MILLI), |_| false);
+        figures(gathered, &asked, |which, value| {
+            records.get(which).is_some_and(|record| record.to_bytes() == *value)
+        })
+    };
+    let mix = got(&mut world, &mut gathered, &mut stream);
+    let warm = all_warm(&mut world, |world| got(world, &mut gathered, &mut stream));
+    let rows = both("nobody attacks", warm, mix);
     let alarms = dense_share(&gathered, &closest) * 100.0;
     let requests = mean_requests(&gathered, &stores);
     let measures = vec![
         Measure::at_most("nobody attacks: false alarms %", alarms, 0.2),
         Measure::told("nobody attacks: requests of a store", requests),
     ];
-    (Quiet { hash: world.trace.hash(), broken: world.broken_at_the_end(), measures, world }, requests)
+    (Quiet { hash: world.trace.hash(), broken: world.broken_at_the_end(), measures, rows, world }, requests)
 }
 
 /// A network in which several keys are attacked.
@@ -336,11 +362,9 @@ fn keys_of(settings: &Settings) -> u32 {
 
 fn group(attack: &Attack, pool: &Pool, place: &Target, honest: &[u64]) -> Vec<PeerId> {
     let target = Front::new(place.key().to_bytes()).front;
-    if !attack.covert {
-        return pool.plain(target, attack.sybils);
-    }
+    let Some(score) = attack.covert else { return pool.plain(target, attack.sybils) };
     let distances: Vec<u64> = honest.iter().map(|front| front ^ target).collect();
-    pool.covert(target, &distances, honest.len(), attack.sybils)
+    pool.covert(target, &distances, honest.len(), (attack.sybils, score))
 }
 
 /// What looks like the record and was not signed by its publisher.
